@@ -1,0 +1,145 @@
+"""Every path of a run folder, and the lock that keeps two processes out of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rlhfctl.errors import EnvironmentFault, LockedError
+from rlhfctl.run.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The layout of `runs/NAME`; nothing else builds these paths."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.root.name
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as resolved, every default written out."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """The record of the finished stages."""
+        return self.root / "manifest.json"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of metrics and of what the libraries had to say."""
+        return self.root / "logs"
+
+    @property
+    def log_file(self) -> Path:
+        """Warnings and chatter of the libraries, and tracebacks of failures."""
+        return self.logs / "rlhfctl.log"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.root / "report.html"
+
+    def stage(self, name: str) -> Path:
+        """The result folder of a stage (`sft`, `rm`, `ppo`, `eval`)."""
+        return self.root / name
+
+    def partial(self, name: str) -> Path:
+        """Where a stage works until it is done."""
+        return self.root / f".{name}.partial"
+
+    def intent(self, name: str) -> Path:
+        """What the partial folder of a stage is being made from."""
+        return self.root / f".{name}.partial.json"
+
+    def replaced(self, name: str) -> Path:
+        """Where an earlier result waits until its successor is recorded."""
+        return self.root / f".{name}.replaced"
+
+    def metrics(self, name: str) -> Path:
+        """The metrics of a stage, a JSON object a line."""
+        return self.logs / f"{name}.jsonl"
+
+    def create(self) -> None:
+        """Make the run folder and its logs folder.
+
+        Raises:
+            EnvironmentFault: The folder cannot be made or written to.
+        """
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.root, error) from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise EnvironmentFault(
+                "the run folder cannot be written to",
+                where=str(self.root),
+                hint="change its permissions, or choose another place with --runs-dir",
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run folder; the system frees it when the process ends, however it ends.
+
+        Raises:
+            LockedError: Another process holds it; names the host, the process and since when.
+            EnvironmentFault: The folder cannot be written to.
+        """
+        from filelock import FileLock, Timeout
+
+        holder = self.root / ".lock.json"
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise LockedError(
+                f"another process works in this run{_describe(holder)}",
+                where=str(self.root),
+                hint="wait for it to end, or name another run with --run NAME",
+            ) from None
+        except OSError as error:
+            raise _unusable(self.root, error) from error
+        try:
+            write_json(
+                holder,
+                {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+            )
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _describe(holder: Path) -> str:
+    """Say who holds a lock, as far as its holder has written it down."""
+    try:
+        record = json.loads(holder.read_text(encoding="utf-8"))
+        return f": process {record['pid']} on {record['host']}, since {record['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _unusable(root: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the run folder cannot be used: {error.strerror or error}",
+        where=str(root),
+        hint="choose another place with --runs-dir",
+    )

@@ -1,0 +1,107 @@
+"""Files that are either whole or not there, and digests that tell when one has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+CHECKPOINTS = "checkpoints"
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Args:
+        path: Where to; its folder must exist.
+        content: Text (written as UTF-8) or bytes.
+
+    Raises:
+        OSError: The file cannot be written; what was there before is unchanged.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    sync_entry(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically, keys in the order they were put in.
+
+    Raises:
+        ValueError: A number in it is NaN or infinite, which JSON does not know.
+        OSError: The file cannot be written.
+    """
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's relative file names and their contents.
+
+    A folder's `checkpoints/` is left out: it serves resuming and is no part of the result.
+
+    Raises:
+        OSError: Something in it cannot be read.
+    """
+    if not path.is_dir():
+        return _file_digest(path)
+    whole = hashlib.sha256()
+    for file in _files(path):
+        name = file.relative_to(path).as_posix().encode("utf-8", "surrogateescape")
+        whole.update(len(name).to_bytes(8, "big") + name)
+        whole.update(bytes.fromhex(_file_digest(file)))
+    return whole.hexdigest()
+
+
+def sync_folder(root: Path) -> None:
+    """Flush every file below a folder to the disk, so that renaming the folder commits it."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            file = Path(folder, name)
+            if file.is_file() and not file.is_symlink():
+                sync_entry(file)
+        sync_entry(Path(folder))
+
+
+def sync_entry(path: Path) -> None:
+    """Flush one file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(root: Path) -> list[Path]:
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        if Path(folder) == root and CHECKPOINTS in folders:
+            folders.remove(CHECKPOINTS)
+        found.extend(Path(folder, name) for name in names)
+    return sorted(found, key=lambda file: file.relative_to(root).parts)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

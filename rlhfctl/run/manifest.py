@@ -1,0 +1,140 @@
+"""The record of the finished stages: what each was made from, what it made, with what figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.run.files import digest, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder at the time it was used: its path and the SHA-256 of its contents.
+
+    Attributes:
+        path: Relative to the run folder when inside it, else absolute.
+        sha256: As `rlhfctl.run.files.digest` gives it.
+    """
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, root: Path) -> Self:
+        """Record a file or folder as it is now.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        absolute = path.resolve()
+        inside = absolute.is_relative_to(root.resolve())
+        name = absolute.relative_to(root.resolve()).as_posix() if inside else str(absolute)
+        return cls(name, digest(path))
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One finished stage.
+
+    Attributes:
+        stage: `sft`, `rm`, `ppo` or `eval`.
+        recipe_part: What of the recipe the result depends on, as plain JSON values.
+        inputs: Checkpoints of earlier stages (`sft`, `rm`, `ppo`) and local files the recipe names.
+        outputs: The result folder, under the stage's name.
+        metrics: The figures the stage reported.
+        versions: Of Python, rlhfctl and the libraries.
+        seed: The run's seed.
+        started: UTC, ISO 8601.
+        seconds: Wall-clock time.
+    """
+
+    stage: str
+    recipe_part: dict[str, Any]
+    inputs: dict[str, Artifact]
+    outputs: dict[str, Artifact]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    seed: int
+    started: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage returns; its figures are numbers, never prose."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The finished stages of one run; a stage is done only when it stands here."""
+
+    stages: Mapping[str, StageRecord] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def with_stage(self, record: StageRecord) -> Manifest:
+        """Return the manifest with this stage's record put in or replaced."""
+        return Manifest({**self.stages, record.stage: record})
+
+    def save(self, path: Path) -> None:
+        """Write the manifest atomically.
+
+        Raises:
+            ValueError: A metric is NaN or infinite.
+            OSError: The file cannot be written.
+        """
+        write_json(
+            path,
+            {
+                "schema_version": self.schema_version,
+                "stages": {name: asdict(record) for name, record in self.stages.items()},
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read a manifest; a run that has none yet has an empty one.
+
+        Raises:
+            CheckpointError: The file is damaged, unreadable, or of a newer rlhfctl.
+        """
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            version = value["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise _other_version(path, version)
+            stages = {name: _record(entry) for name, entry in value["stages"].items()}
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"the manifest is damaged ({type(error).__name__}: {error})",
+                where=str(path),
+                hint="put a good copy back, or move it away to run the stages afresh",
+            ) from error
+        return cls(stages)
+
+
+def _record(entry: dict[str, Any]) -> StageRecord:
+    fields = dict(entry)
+    for name in ("inputs", "outputs"):
+        fields[name] = {key: Artifact(**artifact) for key, artifact in entry[name].items()}
+    return StageRecord(**fields)
+
+
+def _other_version(path: Path, version: object) -> CheckpointError:
+    return CheckpointError(
+        f"the manifest has schema version {version!r}; this rlhfctl reads {SCHEMA_VERSION}",
+        where=str(path),
+        hint="use the rlhfctl that made the run, or name another run with --run NAME",
+    )
