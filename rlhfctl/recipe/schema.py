@@ -120,6 +120,9 @@ class RewardModelSection(TrainingSection):
 class EvaluationSection(Section):
     """The judging of the policy against SFT on held-out prompts."""
 
+    sft: str | None = Field(None, description="SFT checkpoint; null: the one PPO started from.")
+    rm: str | None = Field(None, description="Reward model; null: the one PPO trained against.")
+    ppo: str | None = Field(None, description="PPO checkpoint to judge; null: the run's.")
     num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
     batch_size: Count = 64
     max_new_tokens: Count | None = Field(None, description="null: as in ppo.")
@@ -194,6 +197,8 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
     """
     whole = recipe.model_dump(mode="json")
     part = {name: whole[name] for name in _STAGE_SECTIONS[stage]}
+    if stage == "eval":
+        del part["evaluation"]["gates"]
     part["data"] = {name: whole["data"][name] for name in (*_STAGE_DATA[stage], "bad_rows")}
     if stage in {"rm", "eval"}:
         part["sampling"] = {
