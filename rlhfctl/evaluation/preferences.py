@@ -1,0 +1,128 @@
+"""Who is preferred: a reward model's accuracy, and the win rate of one policy over another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlhfctl.errors import DataError, DivergedError
+from rlhfctl.evaluation.intervals import Interval, wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class GroupAccuracy:
+    """The accuracy on one group of comparisons, such as one annotator's."""
+
+    accuracy: Interval
+    pairs: int
+
+    def figures(self) -> dict[str, float | int]:
+        """Return ``{accuracy, low, high, pairs}``, as metrics are kept."""
+        return {
+            "accuracy": self.accuracy.estimate,
+            "low": self.accuracy.low,
+            "high": self.accuracy.high,
+            "pairs": self.pairs,
+        }
+
+
+def accuracy(chosen_scores: ArrayLike, rejected_scores: ArrayLike) -> Interval:
+    """Share of comparisons in which the chosen response scores higher, with Wilson's interval.
+
+    A tie counts one half, so that a model that scores everything alike is at chance.
+
+    Args:
+        chosen_scores: [pairs] scores of the chosen responses.
+        rejected_scores: [pairs] scores of the rejected ones.
+
+    Raises:
+        DataError: If there are no pairs.
+        DivergedError: If a score is not finite.
+        ValueError: If the two differ in length.
+    """
+    outcomes = _outcomes(chosen_scores, rejected_scores)
+    return wilson(float(outcomes.sum()), len(outcomes))
+
+
+def accuracy_by_group(
+    chosen_scores: ArrayLike, rejected_scores: ArrayLike, groups: Sequence[Hashable]
+) -> dict[str, GroupAccuracy]:
+    """Accuracy on each group's comparisons, groups in the order of their names.
+
+    Args:
+        chosen_scores: [pairs] scores of the chosen responses.
+        rejected_scores: [pairs] scores of the rejected ones.
+        groups: [pairs] the group of each pair, such as its annotator.
+
+    Raises:
+        DataError: If there are no pairs.
+        DivergedError: If a score is not finite.
+        ValueError: If the three differ in length.
+    """
+    outcomes = _outcomes(chosen_scores, rejected_scores)
+    members: defaultdict[str, list[float]] = defaultdict(list)
+    for group, outcome in zip(groups, outcomes.tolist(), strict=True):
+        members[str(group)].append(outcome)
+    return {
+        name: GroupAccuracy(wilson(sum(won), len(won)), len(won))
+        for name, won in sorted(members.items())
+    }
+
+
+def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Interval:
+    """Accuracy of the judge who always takes the longer response: what a reward model must beat.
+
+    Args:
+        chosen_lengths: [pairs] lengths of the chosen responses, in any one unit.
+        rejected_lengths: [pairs] lengths of the rejected ones.
+
+    Raises:
+        DataError: If there are no pairs.
+        ValueError: If the two differ in length.
+    """
+    return accuracy(chosen_lengths, rejected_lengths)
+
+
+def win_rate(scores: ArrayLike, opponent_scores: ArrayLike) -> Interval:
+    """Share of prompts on which one policy's response scores above another's; ties count one half.
+
+    Ties vary less than wins and losses do, so with many of them Wilson's interval errs on the wide
+    side.
+
+    Args:
+        scores: [prompts] scores of the policy on trial.
+        opponent_scores: [prompts] scores of the other policy, on the same prompts.
+
+    Raises:
+        DataError: If there are no prompts.
+        DivergedError: If a score is not finite.
+        ValueError: If the two differ in length.
+    """
+    return accuracy(scores, opponent_scores)
+
+
+def _outcomes(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """Return [pairs] 1 where the first is higher, 0 where the second is, one half at a tie."""
+    a = np.asarray(first, dtype=np.float64)
+    b = np.asarray(second, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"pairs need two equally long vectors, not {a.shape} and {b.shape}")
+    if not len(a):
+        raise DataError(
+            "there are no pairs to judge by",
+            hint="Raise the held-out share (data.*.held_out) or the number of rows.",
+        )
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DivergedError(
+            "some scores are not finite numbers, so that nothing can be judged by them",
+            hint="The reward model has diverged: train it again with a lower learning rate.",
+        )
+    return (np.sign(a - b) + 1) / 2
