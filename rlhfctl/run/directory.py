@@ -74,6 +74,14 @@ class RunDirectory:
         """The metrics of a stage, a JSON object a line."""
         return self.logs / f"{name}.jsonl"
 
+    def partial_metrics(self, name: str) -> Path:
+        """The metrics of a stage that is not done yet."""
+        return self.logs / f"{name}.partial.jsonl"
+
+    def failed_metrics(self, name: str) -> Path:
+        """The metrics of a try that failed while an earlier result stands."""
+        return self.logs / f"{name}.failed.jsonl"
+
     def create(self) -> None:
         """Make the run folder and its logs folder.
 

@@ -1,0 +1,319 @@
+"""Walks the stages: finds their inputs, skips what still stands, runs the rest, records it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.recipe.load import dump_recipe
+from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
+from rlhfctl.run import workplace
+from rlhfctl.run.files import write_atomic
+from rlhfctl.run.freshness import changes, output_changes, recipe_changes
+from rlhfctl.run.gates import parse_gates
+from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
+from rlhfctl.run.monitor import MetricsLog, Monitor, Tee
+from rlhfctl.run.versions import installed_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rlhfctl.run.directory import RunDirectory
+
+StageFunction = Callable[[Recipe, Mapping[str, Path], Path, Monitor], StageOutcome]
+StageLoader = Callable[[str], StageFunction]
+
+COMMANDS = {"sft": "sft", "rm": "train-rm", "ppo": "ppo", "eval": "eval"}
+
+_MODULES = {"sft": "sft", "rm": "reward", "ppo": "ppo", "eval": "evaluate"}
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "sft": (),
+    "rm": ("sft",),
+    "ppo": ("sft", "rm"),
+    "eval": ("sft",),
+}
+_TAKES: dict[str, tuple[str, ...]] = {**_NEEDS, "eval": ("sft", "rm", "ppo")}
+_TITLES = {"sft": "an SFT checkpoint", "rm": "a reward model", "ppo": "a PPO policy"}
+
+
+class Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt, no failure that a stage should handle."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage.
+
+    Attributes:
+        stage: Its name.
+        status: `done` when it ran, `skipped` when its record still stood.
+        record: Its record in the manifest.
+        reasons: Why it ran although it had been done before.
+    """
+
+    stage: str
+    status: Literal["done", "skipped"]
+    record: StageRecord
+    reasons: tuple[str, ...] = ()
+
+
+def load_stage(name: str) -> StageFunction:
+    """Import a stage's module, and with it torch and the libraries, only when it starts."""
+    module = importlib.import_module(f"rlhfctl.stages.{_MODULES[name]}")
+    function: StageFunction = module.run
+    return function
+
+
+def external_checkpoints(recipe: Recipe, stage: str) -> dict[str, str]:
+    """Return the checkpoints that the recipe names for a stage, in place of the run's own.
+
+    `eval` judges what PPO was given, unless it names its own.
+    """
+    ppo, judged = recipe.ppo, recipe.evaluation
+    named: dict[str, dict[str, str | None]] = {
+        "sft": {},
+        "rm": {"sft": recipe.reward_model.sft},
+        "ppo": {"sft": ppo.sft, "rm": ppo.rm},
+        "eval": {"sft": judged.sft or ppo.sft, "rm": judged.rm or ppo.rm, "ppo": judged.ppo},
+    }
+    return {name: path for name, path in named[stage].items() if path is not None}
+
+
+def needed_stages(recipe: Recipe) -> list[str]:
+    """Return the stages of a whole run: all, but those whose results the recipe replaces."""
+    wanted = {"eval"}
+    for stage in reversed(STAGES):
+        if stage in wanted:
+            wanted |= set(_TAKES[stage]) - set(external_checkpoints(recipe, stage))
+    return [stage for stage in STAGES if stage in wanted]
+
+
+def run_stages(
+    recipe: Recipe,
+    directory: RunDirectory,
+    stages: Sequence[str],
+    monitor: Monitor,
+    *,
+    force: bool = False,
+    load: StageLoader = load_stage,
+) -> list[StageResult]:
+    """Bring stages up to date, in order, holding the run folder's lock.
+
+    Args:
+        recipe: The whole recipe.
+        directory: The run's; made when it is not there.
+        stages: Names out of `STAGES`, in that order.
+        monitor: Told of everything that a user wants to see.
+        force: Run them even where their records still stand.
+        load: Gives a stage's function when the stage starts.
+
+    Raises:
+        RlhfctlError: A stage cannot run or failed; results of earlier tries are unchanged.
+        Terminated: SIGTERM came.
+    """
+    parse_gates(recipe.evaluation.gates)
+    directory.create()
+    with directory.lock(), _terminable():
+        manifest = Manifest.load(directory.manifest)
+        for stage in STAGES:
+            workplace.settle(directory, stage, manifest.stages.get(stage))
+        results: list[StageResult] = []
+        for stage in stages:
+            result = _Step(recipe, directory, stage, monitor, manifest).bring_up_to_date(
+                force, load
+            )
+            manifest = manifest.with_stage(result.record)
+            results.append(result)
+        return results
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One stage of one call of `run_stages`."""
+
+    recipe: Recipe
+    directory: RunDirectory
+    stage: str
+    monitor: Monitor
+    manifest: Manifest
+
+    def bring_up_to_date(self, force: bool, load: StageLoader) -> StageResult:
+        """Run the stage unless its record still stands."""
+        inputs = self._checkpoints()
+        artifacts = self._artifacts({**inputs, **self._sources()})
+        part = stage_part(self.recipe, self.stage)
+        record = self.manifest.stages.get(self.stage)
+        reasons: list[str] = []
+        if record is not None:
+            reasons = changes(record, part, artifacts, self.directory)
+            if not reasons and not force:
+                self.monitor.note(f"{self.stage} is up to date, skipped")
+                return StageResult(self.stage, "skipped", record)
+            reasons = reasons or ["--force"]
+            self.monitor.note(f"{self.stage} is done again: {'; '.join(reasons)}")
+        write_atomic(self.directory.recipe, dump_recipe(self.recipe))
+        resuming = workplace.open_partial(self.directory, self.stage, part, artifacts, fresh=force)
+        if resuming:
+            self.monitor.note(f"{self.stage} goes on from the checkpoint of an interrupted try")
+        new = self._run(inputs, artifacts, part, load, resuming)
+        return StageResult(self.stage, "done", new, tuple(reasons))
+
+    def _run(
+        self,
+        inputs: Mapping[str, Path],
+        artifacts: Mapping[str, Artifact],
+        part: dict[str, Any],
+        load: StageLoader,
+        resuming: bool,
+    ) -> StageRecord:
+        started, clock = datetime.now(UTC), time.monotonic()
+        metrics_log = MetricsLog(self.directory.partial_metrics(self.stage), resume=resuming)
+        monitor = Tee([metrics_log, self.monitor])
+        partial = self.directory.partial(self.stage)
+        try:
+            outcome = load(self.stage)(self.recipe, inputs, partial, monitor)
+        except BaseException:
+            self._keep_or_discard(partial)
+            raise
+        workplace.promote(self.directory, self.stage)
+        record = StageRecord(
+            stage=self.stage,
+            recipe_part=part,
+            inputs=dict(artifacts),
+            outputs=self._artifacts({self.stage: self.directory.stage(self.stage)}),
+            metrics=self._finite(outcome.metrics),
+            versions=installed_versions(),
+            seed=self.recipe.seed,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock, 3),
+        )
+        self.manifest.with_stage(record).save(self.directory.manifest)
+        self.directory.partial_metrics(self.stage).replace(self.directory.metrics(self.stage))
+        workplace.clean_up(self.directory, self.stage)
+        return record
+
+    def _keep_or_discard(self, partial: Path) -> None:
+        if workplace.has_checkpoints(partial):
+            self.monitor.note(
+                f"a checkpoint of {self.stage} is kept; the same command goes on from it"
+            )
+        else:
+            workplace.discard_partial(self.directory, self.stage)
+            recorded = self.stage in self.manifest.stages
+            place = self.directory.failed_metrics if recorded else self.directory.metrics
+            self.directory.partial_metrics(self.stage).replace(place(self.stage))
+
+    def _checkpoints(self) -> dict[str, Path]:
+        """Find the checkpoints the stage reads: those the recipe names, else the run's own."""
+        external = external_checkpoints(self.recipe, self.stage)
+        found: dict[str, Path] = {}
+        for name in _TAKES[self.stage]:
+            if name in external:
+                found[name] = self._external(name, external[name])
+            elif name in self.manifest.stages:
+                found[name] = self._own(name, self.manifest.stages[name])
+            elif name in _NEEDS[self.stage]:
+                raise CheckpointError(
+                    f"{self.stage} needs {_TITLES[name]}, and this run has none",
+                    where=str(self.directory.root),
+                    hint=f"make it with `rlhfctl {COMMANDS[name]} --run {self.directory.name}`, "
+                    f"or name one with --{name} PATH",
+                )
+        return found
+
+    def _external(self, name: str, text: str) -> Path:
+        path = Path(text).expanduser()
+        if not path.is_dir():
+            raise CheckpointError(
+                f"{self.stage} should use {_TITLES[name]} from here, but there is no such folder",
+                where=text,
+                hint="name a local checkpoint folder, or set the key to null to use the run's own",
+            )
+        return path
+
+    def _own(self, name: str, record: StageRecord) -> Path:
+        """Return the run's own checkpoint; it must be what its stage wrote."""
+        damage = output_changes(record, self.directory)
+        command = f"`rlhfctl {COMMANDS[name]} --run {self.directory.name}`"
+        if damage:
+            raise CheckpointError(
+                f"{self.stage} needs {_TITLES[name]}, but {damage[0].removeprefix('its output ')}",
+                where=str(self.directory.stage(name)),
+                hint=f"make it again with {command}, or name another with --{name} PATH",
+            )
+        stale = recipe_changes(record.recipe_part, stage_part(self.recipe, name))
+        stale += [f"made from an earlier {earlier}" for earlier in self._outdated(record)]
+        if stale:
+            self.monitor.warn(f"{name} is out of date ({'; '.join(stale)}); {command} renews it")
+        return self.directory.stage(name)
+
+    def _outdated(self, record: StageRecord) -> list[str]:
+        """Name the stages of this run that were done again after a stage had read their result."""
+        names = []
+        for name, used in record.inputs.items():
+            now = self.manifest.stages.get(name)
+            if now and used.path == now.outputs[name].path and used != now.outputs[name]:
+                names.append(name)
+        return names
+
+    def _sources(self) -> dict[str, Path]:
+        """Return the local files that the recipe names and the stage's result depends on."""
+        recipe, part = self.recipe, stage_part(self.recipe, self.stage)
+        named: dict[str, str | None] = {
+            "model.name_or_path": recipe.model.name_or_path,
+            "model.chat_template": recipe.model.chat_template,
+        }
+        if self.stage == "sft":
+            named["sft.init_from"] = recipe.sft.init_from
+        for kind, section in part["data"].items():
+            if isinstance(section, dict):
+                named[f"data.{kind}.source"] = section["source"]
+        return {
+            key: path
+            for key, text in named.items()
+            if text is not None and (path := Path(text).expanduser()).exists()
+        }
+
+    def _artifacts(self, paths: Mapping[str, Path]) -> dict[str, Artifact]:
+        try:
+            return {name: Artifact.of(path, self.directory.root) for name, path in paths.items()}
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot be read: {error.strerror}", where=str(error.filename)
+            ) from error
+
+    def _finite(self, value: Any, name: str = "") -> Any:
+        """Replace figures that JSON has no word for by null, and say so."""
+        if isinstance(value, Mapping):
+            return {key: self._finite(item, f"{name}.{key}") for key, item in value.items()}
+        if isinstance(value, float) and not math.isfinite(value):
+            self.monitor.warn(f"{self.stage}: the figure {name.removeprefix('.')} is {value}")
+            return None
+        return value
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into `Terminated`, so that locks and partial folders are seen to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(_number: int, _frame: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

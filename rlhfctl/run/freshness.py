@@ -1,0 +1,79 @@
+"""Whether a finished stage still stands: what has changed since it was recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.run.files import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.run.directory import RunDirectory
+    from rlhfctl.run.manifest import Artifact, StageRecord
+
+_ABSENT = object()
+
+
+def changes(
+    record: StageRecord,
+    recipe_part: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    directory: RunDirectory,
+) -> list[str]:
+    """Say why a recorded stage no longer stands, a phrase a reason; empty when it does.
+
+    Args:
+        record: The stage as it was recorded.
+        recipe_part: What of today's recipe its result depends on.
+        inputs: What it would be made from today.
+        directory: The run's.
+    """
+    reasons = recipe_changes(record.recipe_part, recipe_part)
+    for name in sorted({*record.inputs, *inputs}):
+        before, now = record.inputs.get(name), inputs.get(name)
+        if before is None:
+            reasons.append(f"{name} is a new input")
+        elif now is None:
+            reasons.append(f"{name} is no longer an input")
+        elif before.sha256 != now.sha256:
+            reasons.append(f"its input {name} ({now.path}) has changed")
+    return reasons + output_changes(record, directory)
+
+
+def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name each recipe key whose value differs, with both values."""
+    old, new = _leaves(before), _leaves(now)
+    return [
+        f"{key} was {_shown(old.get(key, _ABSENT))}, now {_shown(new.get(key, _ABSENT))}"
+        for key in sorted({*old, *new})
+        if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+    ]
+
+
+def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
+    """Name each output that is gone or is not what the stage wrote."""
+    reasons = []
+    for artifact in record.outputs.values():
+        path = directory.root / artifact.path
+        if not path.exists():
+            reasons.append(f"its output {artifact.path} is gone")
+        elif digest(path) != artifact.sha256:
+            reasons.append(f"its output {artifact.path} is not what it wrote")
+    return reasons
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            leaves.update(_leaves(item, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = item
+    return leaves
+
+
+def _shown(value: object) -> str:
+    if value is _ABSENT:
+        return "absent"
+    return "null" if value is None else str(value)
