@@ -1,0 +1,92 @@
+"""pydantic's errors as plain sentences, one for each key."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.recipe.keys import annotation_at, section_of, suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+    from rlhfctl.recipe.strict_yaml import KeyPath
+
+_KINDS = {
+    "bool_type": "true or false",
+    "dict_type": "a section of keys",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a section of keys",
+    "string_type": "text",
+}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "string_pattern_mismatch": ("text that matches", "pattern"),
+    "literal_error": ("one of", "expected"),
+}
+
+
+def sentences(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the path of each faulty key, in the schema's order, and what is wrong with it."""
+    grouped: dict[KeyPath, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        grouped.setdefault(_key_path(detail["loc"]), []).append(detail)
+    for path, details in grouped.items():
+        yield path, _sentence(path, details)
+
+
+def _key_path(location: tuple[int | str, ...]) -> KeyPath:
+    """Cut what pydantic adds below a key: list positions and the names of a union's members."""
+    path: KeyPath = ()
+    for part in location:
+        longer = (*path, str(part))
+        if annotation_at(longer) is not None:
+            path = longer
+        elif section_of(annotation_at(path)) is not None:
+            return longer
+        else:
+            return path
+    return path
+
+
+def _sentence(path: KeyPath, details: list[ErrorDetails]) -> str:
+    first = details[0]
+    if first["type"] == "extra_forbidden":
+        hint = suggest(path)
+        return f"unknown key; {hint}" if hint else "unknown key"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
+    if not expected:
+        return first["msg"][:1].lower() + first["msg"][1:]
+    if first["input"] is None and first["type"] in ("model_type", "dict_type"):
+        return f"is empty, but must be {expected}; leave the key out to have its defaults"
+    quote = first["type"] == "string_type" and isinstance(first["input"], (int, float))
+    hint = "; put it in quotes" if quote else ""
+    return f"is {shown(first['input'])}, but must be {expected}{hint}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    kind = detail["type"]
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"{words} {detail['ctx'][name]}"
+    item = any(isinstance(part, int) for part in detail["loc"])
+    words = _KINDS.get(kind, "")
+    return f"a list in which everything is {words}" if item and words else words
+
+
+def shown(value: Any) -> str:
+    """Return a value as a short piece of one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

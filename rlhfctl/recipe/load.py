@@ -1,0 +1,256 @@
+"""From YAML files and overrides to a checked recipe, or to all errors with their lines."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+import rlhfctl
+from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.recipe import strict_yaml
+from rlhfctl.recipe.complaints import sentences
+from rlhfctl.recipe.keys import annotation_at, split_key, takes_list, takes_null, takes_text
+from rlhfctl.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rlhfctl.recipe.strict_yaml import KeyPath
+
+EXTENDS = "extends"
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Override:
+    """One key set from outside the file.
+
+    Attributes:
+        key: Dotted, such as ``ppo.beta``.
+        value: As typed on the command line; read as YAML and typed by the schema.
+        label: Where it came from, as shown to the user, such as ``--beta``.
+    """
+
+    key: str
+    value: str
+    label: str = "--set"
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A checked recipe.
+
+    Attributes:
+        recipe: The recipe, every default filled in.
+        origins: Dotted key of each value -> ``default``, ``file:line`` or an override's label.
+    """
+
+    recipe: Recipe
+    origins: dict[str, str]
+
+
+@dataclass
+class _Layers:
+    """What the files and overrides said so far, later ones on top, and where each part stands."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def lay(self, values: dict[str, Any], origins: dict[KeyPath, str]) -> None:
+        """Merge values on top: sections key by key, everything else as a whole."""
+        self._merge(self.values, values, ())
+        self.origins.update(origins)
+
+    def _merge(self, below: dict[str, Any], above: dict[str, Any], path: KeyPath) -> None:
+        for key, value in above.items():
+            here = (*path, key)
+            if isinstance(value, dict) and isinstance(below.get(key), dict):
+                self._merge(below[key], value, here)
+                continue
+            for old in [old for old in self.origins if old[: len(here)] == here]:
+                del self.origins[old]
+            below[key] = value
+
+    def origin(self, path: KeyPath) -> str | None:
+        """Return where a key was given; where its section was, when the key itself was not."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]]
+        return None
+
+    def culprit(self, section: KeyPath, sentence: str) -> str | None:
+        """Return where the key was given last that a sentence about its section names."""
+        named = set(re.findall(r"\w+(?:\.\w+)*", sentence))
+        for path, origin in reversed(self.origins.items()):
+            if path[: len(section)] == section and ".".join(path[len(section) :]) in named:
+                return origin
+        return None
+
+
+def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedRecipe:
+    """Read a recipe, the recipes it extends, and overrides, and check the result.
+
+    Args:
+        path: A YAML file. Its key `extends` names another recipe, relative to it, that it changes.
+        overrides: Applied in order on top; text such as ``ppo.beta=0.1`` is labelled ``--set``.
+
+    Raises:
+        UsageError: There is no such file, or an override is not ``key=value``.
+        RecipeError: The recipe is wrong; all errors at once, each a line ``file:line: key: what``.
+    """
+    if not path.exists():
+        shipped = ", ".join(sorted(found.name for found in shipped_recipes()))
+        raise UsageError("there is no such recipe", str(path), f"shipped recipes: {shipped}")
+    layers = _Layers()
+    for name, document in reversed(list(_family(path))):
+        origins = {key: f"{name}:{line}" for key, line in document.lines.items()}
+        values = {key: value for key, value in document.value.items() if key != EXTENDS}
+        origins.pop((EXTENDS,), None)
+        layers.lay(values, origins)
+    for override in overrides:
+        _apply(layers, override if isinstance(override, Override) else _parse_override(override))
+    return _check(layers, str(path))
+
+
+def _check(layers: _Layers, name: str) -> LoadedRecipe:
+    try:
+        recipe = Recipe.model_validate(layers.values)
+    except ValidationError as error:
+        lines = []
+        for path, sentence in sentences(error):
+            place = layers.culprit(path, sentence) or layers.origin(path) or name
+            lines.append(": ".join(part for part in (place, ".".join(path), sentence) if part))
+        raise RecipeError("\n".join(sorted(lines, key=_by_place))) from error
+    origins = {
+        ".".join(path): layers.origins.get(path, DEFAULT)
+        for path in _leaves(recipe.model_dump(), ())
+    }
+    return LoadedRecipe(recipe, origins)
+
+
+def _by_place(line: str) -> tuple[str, int]:
+    name, _, rest = line.partition(":")
+    number = rest.partition(":")[0]
+    return name, int(number) if number.isdigit() else 0
+
+
+def _leaves(values: dict[str, Any], above: KeyPath) -> Iterator[KeyPath]:
+    for key, value in values.items():
+        path = (*above, key)
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path
+
+
+def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
+    """Yield a recipe and, one after another, what it extends, nearest first."""
+    seen: list[Path] = []
+    line = ""
+    while True:
+        if path.resolve() in seen:
+            raise RecipeError(f"{EXTENDS}: {path} extends itself, by way of others or not", line)
+        seen.append(path.resolve())
+        document = _document(path)
+        yield str(path), document
+        parent = document.value.get(EXTENDS)
+        if parent is None:
+            return
+        line = f"{path}:{document.lines[(EXTENDS,)]}"
+        if not isinstance(parent, str):
+            raise RecipeError(f"{EXTENDS}: must be the name of one recipe file", line)
+        path = _parent(path, parent, line)
+
+
+def _parent(path: Path, parent: str, line: str) -> Path:
+    beside = Path(os.path.normpath(path.parent / parent))
+    if beside.exists():
+        return beside
+    shipped = shipped_recipe(parent) if Path(parent).name == parent else None
+    if shipped is None:
+        raise RecipeError(f"{EXTENDS}: there is no recipe {beside}", line)
+    return shipped
+
+
+def _document(path: Path) -> strict_yaml.Document:
+    try:
+        document = strict_yaml.read(path)
+    except strict_yaml.YamlError as error:
+        found = "\n".join(f"{path}:{line}: {sentence}" for line, sentence in error.errors)
+        raise RecipeError(found) from error
+    except IsADirectoryError as error:
+        raise RecipeError("is a folder, not a recipe", str(path)) from error
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", str(path)) from error
+    if document.value is None:
+        raise RecipeError("the recipe is empty", str(path))
+    if not isinstance(document.value, dict):
+        raise RecipeError("a recipe is made of `key: value` lines", f"{path}:1")
+    return document
+
+
+def _parse_override(text: str) -> Override:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(
+            f"--set {text}: not of the form key=value", hint="for example --set ppo.beta=0.1"
+        )
+    return Override(key.strip(), value)
+
+
+def _apply(layers: _Layers, override: Override) -> None:
+    path = split_key(override.key)
+    value = _typed(path, override)
+    below = _leaves(value, path) if isinstance(value, dict) else ()
+    origins = dict.fromkeys((path, *below), override.label)
+    for key in reversed(path):
+        value = {key: value}
+    layers.lay(value, origins)
+
+
+def _typed(path: KeyPath, override: Override) -> Any:
+    """Read an override's value; a key that takes text has it as it was typed."""
+    annotation = annotation_at(path)
+    text = override.value.strip()
+    wants_text = annotation is not None and takes_text(annotation)
+    try:
+        value = strict_yaml.parse(text).value
+    except strict_yaml.YamlError as error:
+        if wants_text:
+            return text
+        raise RecipeError(
+            f"{override.key}: {error.errors[0][1]}", override.label, "quote the value for the shell"
+        ) from error
+    if not wants_text or (isinstance(value, str) and text[:1] in ("'", '"')):
+        return value
+    if value is None and takes_null(annotation) and text:
+        return None
+    if isinstance(value, list) and takes_list(annotation):
+        return value
+    return text
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every default written out; `load_recipe` reads back an equal one."""
+    return strict_yaml.dump(recipe.model_dump(mode="json"))
+
+
+def shipped_recipes() -> list[Path]:
+    """Return the recipes that come with the package, or stand beside it in a checkout."""
+    package = Path(rlhfctl.__file__).parent
+    for folder in (package / "recipes", package.parent / "recipes"):
+        found = sorted(folder.glob("*.yaml"))
+        if found:
+            return found
+    return []
+
+
+def shipped_recipe(name: str) -> Path | None:
+    """Return the shipped recipe of this name (``base``, ``base.yaml`` or ``recipes/base.yaml``)."""
+    wanted = Path(name).name.removesuffix(".yaml")
+    return next((path for path in shipped_recipes() if path.stem == wanted), None)

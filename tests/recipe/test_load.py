@@ -1,0 +1,277 @@
+"""Recipes: what is read, where it came from, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.recipe.load import (
+    Override,
+    dump_recipe,
+    load_recipe,
+    shipped_recipe,
+    shipped_recipes,
+)
+from rlhfctl.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def _write(text: str, name: str = "x.yaml") -> Path:
+        from pathlib import Path
+
+        Path(name).write_text(text)
+        return Path(name)
+
+    return _write
+
+
+def lines_of(path: Path, *overrides: str | Override) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return str(caught.value).splitlines()
+
+
+class TestValues:
+    def test_unnamed_keys_have_their_defaults(self, write):
+        assert load_recipe(write("name: small")).recipe == Recipe(name="small")
+
+    def test_scientific_notation_is_a_number(self, write):
+        recipe = load_recipe(write("ppo: {learning_rate: 1e-5, beta: .5}")).recipe
+        assert (recipe.ppo.learning_rate, recipe.ppo.beta) == (1e-5, 0.5)
+
+    def test_a_whole_number_may_stand_for_a_real_one(self, write):
+        assert load_recipe(write("lora: {alpha: 8}")).recipe.lora.alpha == 8.0
+
+    def test_text_that_yaml_1_1_takes_for_something_else_stays_text(self, write):
+        recipe = load_recipe(write("name: no\nmodel: {revision: 12:30:45}")).recipe
+        assert (recipe.name, recipe.model.revision) == ("no", "12:30:45")
+
+    def test_null_switches_a_section_off(self, write):
+        assert load_recipe(write("lora: null")).recipe.lora is None
+
+
+class TestOrigins:
+    def test_every_value_says_where_it_came_from(self, write):
+        write("name: parent\nppo:\n  beta: 0.1\n  gamma: 0.9\n", "parent.yaml")
+        path = write("extends: parent.yaml\nppo:\n  beta: 0.2\n")
+        origins = load_recipe(
+            path, ["seed=3", Override("ppo.episodes", "640", "--episodes")]
+        ).origins
+        assert origins["name"] == "parent.yaml:1"
+        assert origins["ppo.gamma"] == "parent.yaml:4"
+        assert origins["ppo.beta"] == "x.yaml:3"
+        assert origins["seed"] == "--set"
+        assert origins["ppo.episodes"] == "--episodes"
+        assert origins["ppo.gae_lambda"] == "default"
+
+    def test_a_table_names_each_of_its_entries(self, write):
+        path = write("data:\n  prompts:\n    columns:\n      prompt: question\n")
+        assert load_recipe(path).origins["data.prompts.columns.prompt"] == "x.yaml:4"
+
+    def test_an_override_that_is_a_section_marks_the_keys_it_gives(self, write):
+        origins = load_recipe(write("lora: null"), ["lora={r: 4}"]).origins
+        assert (origins["lora.r"], origins["lora.alpha"]) == ("--set", "default")
+
+
+class TestExtends:
+    def test_sections_merge_and_lists_are_replaced(self, write):
+        write("ppo: {beta: 0.1, stop_tokens: [a, b]}", "parent.yaml")
+        recipe = load_recipe(write("extends: parent.yaml\nppo: {stop_tokens: [c]}")).recipe
+        assert (recipe.ppo.beta, recipe.ppo.stop_tokens) == (0.1, ["c"])
+
+    def test_the_name_is_relative_to_the_recipe(self, write, tmp_path):
+        (tmp_path / "deep").mkdir()
+        write("seed: 5", "parent.yaml")
+        assert load_recipe(write("extends: ../parent.yaml", "deep/x.yaml")).recipe.seed == 5
+
+    def test_a_shipped_recipe_is_found_from_anywhere(self, write):
+        assert (
+            load_recipe(write("extends: base.yaml\nname: mine")).origins["ppo.beta"].startswith("/")
+        )
+
+    def test_a_circle_is_refused(self, write):
+        write("extends: x.yaml", "y.yaml")
+        (line,) = lines_of(write("extends: y.yaml"))
+        assert line.startswith("y.yaml:1: extends: x.yaml extends itself")
+
+    def test_a_missing_parent_is_named(self, write):
+        assert lines_of(write("seed: 1\nextends: nowhere.yaml")) == [
+            "x.yaml:2: extends: there is no recipe nowhere.yaml"
+        ]
+
+
+class TestOverrides:
+    def test_a_text_key_takes_what_was_typed(self, write):
+        recipe = load_recipe(write("seed: 1"), ["name=010", "model.revision=1e5"]).recipe
+        assert (recipe.name, recipe.model.revision) == ("010", "1e5")
+
+    def test_null_empties_what_may_be_empty(self, write):
+        path = write("ppo: {sft: runs/a/sft, value_clip_range: 0.1}")
+        recipe = load_recipe(path, ["ppo.sft=null", "ppo.value_clip_range=null"]).recipe
+        assert (recipe.ppo.sft, recipe.ppo.value_clip_range) == (None, None)
+
+    def test_the_schema_types_the_value(self, write):
+        assert lines_of(write("seed: 1"), "ppo.episodes=many") == [
+            '--set: ppo.episodes: is "many", but must be a whole number'
+        ]
+
+    def test_an_unknown_key_is_met_with_a_suggestion(self, write):
+        assert lines_of(write("seed: 1"), "ppo.learning_rat=1") == [
+            "--set: ppo.learning_rat: unknown key; did you mean learning_rate?"
+        ]
+
+    def test_a_section_that_was_off_comes_on(self, write):
+        assert load_recipe(write("lora: null"), ["lora.r=4"]).recipe.lora.r == 4
+
+    def test_a_gate_s_name_may_have_dots(self, write):
+        recipe = load_recipe(write("seed: 1"), ["evaluation.gates.policies.ppo.kl=<=12"]).recipe
+        assert recipe.evaluation.gates == {"policies.ppo.kl": "<=12"}
+
+    def test_a_list_is_read_as_one(self, write):
+        recipe = load_recipe(write("seed: 1"), ["lora.target_modules=[q_proj, v_proj]"]).recipe
+        assert recipe.lora.target_modules == ["q_proj", "v_proj"]
+
+    def test_the_last_of_two_wins(self, write):
+        assert load_recipe(write("seed: 1"), ["seed=2", "seed=3"]).recipe.seed == 3
+
+    @pytest.mark.parametrize("text", ["ppo.beta", "=1", " =1"])
+    def test_anything_but_key_and_value_is_a_usage_error(self, write, text):
+        with pytest.raises(UsageError, match="key=value"):
+            load_recipe(write("seed: 1"), [text])
+
+
+class TestErrors:
+    def test_all_errors_come_at_once_with_their_lines(self, write):
+        path = write(
+            "name: Not A Name\n"
+            "ppo:\n"
+            "  learning_rat: 1e-5\n"
+            "  beta: fast\n"
+            "  gamma: 2\n"
+            "data:\n"
+            "  comparisons:\n"
+            "model: {dtype: double, trust_remote_code: yes}\n"
+            "seed: 1.5\n"
+        )
+        lines = lines_of(path)
+        assert [line.split(": ")[0] for line in lines] == [
+            f"x.yaml:{number}" for number in (1, 3, 4, 5, 7, 8, 8, 9)
+        ]
+        assert lines[1] == "x.yaml:3: ppo.learning_rat: unknown key; did you mean learning_rate?"
+        assert lines[2] == 'x.yaml:4: ppo.beta: is "fast", but must be a number'
+        assert lines[3] == "x.yaml:5: ppo.gamma: is 2, but must be at most 1.0"
+        assert "must be a section of keys" in lines[4]
+        assert "one of 'auto', 'float32'" in lines[5]
+        assert lines[6].endswith('is "yes", but must be true or false')
+
+    def test_a_key_in_the_wrong_section_is_pointed_to_the_right_one(self, write):
+        assert lines_of(write("beta: 0.1")) == [
+            "x.yaml:1: beta: unknown key; did you mean ppo.beta?"
+        ]
+
+    def test_a_value_of_several_types_is_one_error(self, write):
+        (line,) = lines_of(write("lora: {target_modules: 5}"))
+        assert line.endswith("is 5, but must be text or a list; put it in quotes")
+
+    def test_a_contradiction_points_at_a_key_it_names(self, write):
+        path = write("seed: 1\nppo:\n  minibatch_size: 30\n")
+        (line,) = lines_of(path)
+        assert line.startswith("x.yaml:3: ppo: rollout_batch_size (128) must be a multiple")
+
+    def test_a_contradiction_made_by_an_override_points_at_it(self, write):
+        (line,) = lines_of(write("lora: null"), "model.quantization=4bit")
+        assert line.startswith("--set: lora: null trains all weights")
+
+    def test_an_error_in_the_parent_names_the_parent(self, write):
+        write("\nppo: {beta: x}", "parent.yaml")
+        (line,) = lines_of(write("extends: parent.yaml"))
+        assert line.startswith("parent.yaml:2: ppo.beta")
+
+    def test_duplicate_keys_are_errors_with_both_lines(self, write):
+        assert lines_of(write("seed: 1\nppo:\n  beta: 1\n  beta: 2\nseed: 2")) == [
+            "x.yaml:4: ppo.beta: given twice, first on line 3",
+            "x.yaml:5: seed: given twice, first on line 1",
+        ]
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"", "x.yaml: the recipe is empty"),
+            (b"# only a comment\n", "x.yaml: the recipe is empty"),
+            (b"- a\n- b\n", "x.yaml:1: a recipe is made of `key: value` lines"),
+            (b"name: x\nppo: [1, 2", "x.yaml:2: "),
+            (b"name: x\nppo: {beta: 0.1\n", "x.yaml:3: "),
+            ("name: x\nmodel: é".encode("latin-1"), "x.yaml:2: not UTF-8 text (byte 0xe9)"),
+            (b"name: !!python/name:os.system x", "x.yaml:1: tags such as"),
+            (b"a: &a [*a]", "x.yaml:1: an alias stands inside the value it repeats"),
+            (b"seed: 1\na: \x1b[2J", "x.yaml:2: character U+001B is not allowed"),
+            (b"#" * (1 << 20) + b"\nseed: 1", "x.yaml:1: larger than 1 MiB"),
+            (b"[" * 10_000, "x.yaml:1: nested more than 32 levels deep"),
+            (b"extends: [a]", "x.yaml:1: extends: must be the name of one recipe file"),
+        ],
+    )
+    def test_what_is_not_a_recipe_is_refused_by_line(self, write, content, said):
+        path = write("")
+        path.write_bytes(content)
+        (line,) = lines_of(path)
+        assert line.startswith(said)
+
+    def test_aliases_that_grow_are_stopped(self, write):
+        rows = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+        rows += [
+            f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]"
+            for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+        ]
+        (line,) = lines_of(write("\n".join(rows)))
+        assert "aliases grow into more than" in line
+
+    def test_a_missing_file_lists_what_is_shipped(self, tmp_path):
+        with pytest.raises(UsageError, match=r"base\.yaml"):
+            load_recipe(tmp_path / "none.yaml")
+
+    def test_a_folder_is_not_a_recipe(self, tmp_path):
+        with pytest.raises(RecipeError, match="is a folder"):
+            load_recipe(tmp_path)
+
+
+class TestDump:
+    def test_every_key_is_written_and_read_back_equal(self, write):
+        path = write(
+            "name: x\nmodel: {revision: '1e-5', chat_template: 'no'}\n"
+            "ppo: {learning_rate: 1e-7, stop_tokens: ['010', '', 'null', \"a\\nb: é\"]}\n"
+            "evaluation: {gates: {win_rate: '>=0.55'}}\n"
+        )
+        loaded = load_recipe(path)
+        again = load_recipe(write(dump_recipe(loaded.recipe), "again.yaml"))
+        assert again.recipe == loaded.recipe
+        assert "default" not in again.origins.values()
+
+
+class TestShipped:
+    @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
+    def test_is_valid_and_bears_its_own_name(self, path):
+        assert load_recipe(path).recipe.name == path.stem
+
+    def test_is_found_by_any_of_its_names(self):
+        names = ("base", "base.yaml", "recipes/base.yaml")
+        assert len({shipped_recipe(name) for name in names} - {None}) == 1
+        assert shipped_recipe("no-such-recipe") is None
+
+
+def test_reading_a_recipe_imports_no_torch():
+    code = (
+        "import sys; from rlhfctl.recipe.load import load_recipe, shipped_recipe;"
+        "load_recipe(shipped_recipe('base'));"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
