@@ -1,0 +1,74 @@
+"""Log-probabilities of given tokens without a [batch, time, vocabulary] tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+CHUNK_ELEMENTS = 2**25
+"""Elements of logits that exist at a time: 128 MiB in fp32."""
+
+
+class TokenLogProbs(NamedTuple):
+    """Of each token, [N], fp32: its log-probability, and the entropy of its distribution in nats."""
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+def _chunk(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperature: float
+) -> TokenLogProbs:
+    logits = head(hidden).float() / temperature
+    normalizer = torch.logsumexp(logits, dim=-1)
+    chosen = logits.gather(-1, targets[:, None]).squeeze(-1)
+    with torch.no_grad():
+        mean_logit = torch.einsum("nv,nv->n", torch.softmax(logits, dim=-1), logits)
+    return TokenLogProbs(chosen - normalizer, (normalizer - mean_logit).detach())
+
+
+def token_log_probs(
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    targets: Tensor,
+    vocabulary: int,
+    temperature: float = 1.0,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> TokenLogProbs:
+    """Return log softmax(head(hidden) / temperature) at the targets, in chunks of tokens.
+
+    Where several chunks need gradients, each is recomputed in the backward pass, so that only one
+    chunk's logits ever exist.
+
+    Args:
+        head: [n, H] to logits [n, V].
+        hidden: [N, H], the state that predicts each target.
+        targets: [N] token ids.
+        vocabulary: V, from which the chunk's length follows.
+        temperature: Of the distribution that was sampled from.
+        chunk_elements: Most elements of a chunk's logits.
+    """
+    step = max(1, chunk_elements // vocabulary)
+    if hidden.shape[0] <= step:
+        return _chunk(head, hidden, targets, temperature)
+    parts = [
+        checkpoint(
+            _chunk,
+            head,
+            hidden[start : start + step],
+            targets[start : start + step],
+            temperature,
+            use_reentrant=False,
+        )
+        for start in range(0, hidden.shape[0], step)
+    ]
+    return TokenLogProbs(
+        torch.cat([part.log_probs for part in parts]), torch.cat([part.entropy for part in parts])
+    )

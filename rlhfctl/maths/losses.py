@@ -1,0 +1,64 @@
+"""The losses of PPO and of the reward model, per token or per comparison, not yet averaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn.functional import logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOG_RATIO_BOUND = 20.0
+
+
+class Clipped(NamedTuple):
+    """A clipped loss and where the clip was the larger side; both [B, R]."""
+
+    loss: Tensor
+    clipped: Tensor
+
+
+def importance_ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """Return pi / pi_old a token, [B, R]; the log-ratio is bounded by 20 so that exp stays finite."""
+    return (log_probs - old_log_probs).clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND).exp()
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_range: float) -> Clipped:
+    """Return max(-A r, -A clip(r, 1 - eps, 1 + eps)) (Schulman et al. 2017, equation 7, negated).
+
+    Args:
+        ratio: [B, R] of `importance_ratio`.
+        advantages: [B, R].
+        clip_range: eps.
+    """
+    plain = -advantages * ratio
+    bounded = -advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    return Clipped(torch.maximum(plain, bounded), bounded > plain)
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float | None
+) -> Clipped:
+    """Return 0.5 max((v - R)^2, (clip(v, v_old +- eps) - R)^2), all [B, R].
+
+    Ziegler et al. 2019's code; `clip_range` is in units of the normalised score, None: no clipping.
+    """
+    plain = (values - returns).square()
+    if clip_range is None:
+        return Clipped(0.5 * plain, torch.zeros_like(plain, dtype=torch.bool))
+    near_old = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    bounded = (near_old - returns).square()
+    return Clipped(0.5 * torch.maximum(plain, bounded), bounded > plain)
+
+
+def bradley_terry_loss(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, smoothing: float = 0.0
+) -> Tensor:
+    """Return -(1 - s) log sigmoid(d) - s log sigmoid(-d), d = chosen - rejected - margin, all [B].
+
+    Ouyang et al. 2022, equation 1, with Llama 2's margin and label smoothing s.
+    """
+    d = chosen - rejected - margin
+    return -(1.0 - smoothing) * logsigmoid(d) - smoothing * logsigmoid(-d)

@@ -1,0 +1,98 @@
+"""How prompts and responses lie in tensors: right-padded, with masks that come from lengths.
+
+Right padding lets every pass run under the plain causal mask: no token that counts sees a pad, so
+no figure depends on padding, and positions are those of an unpadded run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlhfctl.maths.masking import length_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A batch of prompts with their responses.
+
+    Attributes:
+        ids: [B, T] prompt, response, padding.
+        prompt_lengths: [B].
+        response_lengths: [B], each at least 1.
+    """
+
+    ids: Tensor
+    prompt_lengths: Tensor
+    response_lengths: Tensor
+
+    @classmethod
+    def from_lists(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        pad_token_id: int,
+        device: torch.device | str = "cpu",
+    ) -> Sequences:
+        """Lay out token lists, one prompt and one response a row."""
+        rows = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
+        width = max(len(row) for row in rows)
+        ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
+        return cls(
+            ids.to(device),
+            torch.tensor([len(p) for p in prompts], device=device),
+            torch.tensor([len(r) for r in responses], device=device),
+        )
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[0])
+
+    @property
+    def response_width(self) -> int:
+        """R, the longest response."""
+        return int(self.response_lengths.max())
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, R], True on response tokens."""
+        return length_mask(self.response_lengths, self.response_width)
+
+    @property
+    def response_positions(self) -> Tensor:
+        """[B, R], where in the row each response token stands; masked slots repeat the last."""
+        offsets = torch.arange(self.response_width, device=self.ids.device)[None, :]
+        last = self.prompt_lengths + self.response_lengths - 1
+        return torch.minimum(self.prompt_lengths[:, None] + offsets, last[:, None])
+
+    @property
+    def responses(self) -> Tensor:
+        """[B, R] token ids of the responses; masked slots repeat the last token."""
+        return self.ids.gather(1, self.response_positions)
+
+    @property
+    def last_positions(self) -> Tensor:
+        """[B], where the last response token stands: the score is read there."""
+        return self.prompt_lengths + self.response_lengths - 1
+
+    def select(self, rows: Tensor) -> Sequences:
+        """Return the episodes of `rows` [n], cut to the longest of them."""
+        prompt_lengths, response_lengths = self.prompt_lengths[rows], self.response_lengths[rows]
+        width = int((prompt_lengths + response_lengths).max())
+        return Sequences(self.ids[rows, :width], prompt_lengths, response_lengths)
+
+    def in_chunks(self, size: int) -> Iterator[tuple[Tensor, Sequences]]:
+        """Yield rows [n] and their episodes, `size` at a time, those of like length together.
+
+        This keeps padding small; no figure depends on it.
+        """
+        order = torch.argsort(self.last_positions, stable=True)
+        for start in range(0, len(self), size):
+            rows = order[start : start + size]
+            yield rows, self.select(rows)

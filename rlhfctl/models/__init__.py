@@ -1,0 +1,1 @@
+"""Loads, quantises and adapts models, and gives every role its network."""

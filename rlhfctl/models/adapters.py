@@ -1,0 +1,183 @@
+"""LoRA adapters as ordinary PEFT folders: made, read, checked, written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from rlhfctl.recipe.schema import LoraSection
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+SCORE_WEIGHT = "base_model.model.score.weight"
+SCORE_BIAS = "base_model.model.score.bias"
+
+
+def new_config(section: LoraSection, task_type: str) -> Any:
+    """Return the LoraConfig of a fresh adapter.
+
+    The task type is always said: without it peft either crashes on a classifier or leaves the
+    score head out of what it trains and saves.
+
+    Args:
+        section: Rank, alpha, dropout, targets.
+        task_type: CAUSAL_LM, SEQ_CLS or TOKEN_CLS.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules,
+        task_type=task_type,
+        modules_to_save=None if task_type == "CAUSAL_LM" else ["score"],
+    )
+
+
+def is_adapter(folder: Path) -> bool:
+    """Say whether a folder holds a PEFT adapter, rather than a whole model."""
+    return (folder / CONFIG).is_file()
+
+
+def read_config(folder: Path) -> Any:
+    """Read an adapter's LoraConfig.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged or no LoRA.
+    """
+    from peft import LoraConfig, PeftConfig
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"no readable adapter: {str(error).splitlines()[0]}",
+            str(folder),
+            "Give a folder that rlhfctl or peft's save_pretrained wrote.",
+        ) from error
+    if not isinstance(config, LoraConfig):
+        raise CheckpointError("the adapter is no LoRA", str(folder / CONFIG))
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read an adapter's tensors by their saved names.
+
+    Raises:
+        CheckpointError: The file is missing, cut short or otherwise damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the adapter's weights cannot be read: {error}",
+            str(path),
+            "Train the stage again with --force, or give another checkpoint.",
+        ) from error
+
+
+def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Put saved tensors into the adapter `name`; every one of its tensors must be given.
+
+    Args:
+        model: A PeftModel that holds the adapter.
+        weights: By saved name; score weights may be among them only if the model has that head.
+        name: The adapter's name in the model.
+        source: The folder they came from, for messages.
+
+    Raises:
+        CheckpointError: Shapes or names differ.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    expected = get_peft_model_state_dict(model, adapter_name=name)
+    missing = sorted(set(expected) - set(weights))
+    unexpected = sorted(set(weights) - set(expected))
+    if missing or unexpected:
+        raise CheckpointError(
+            f"the adapter does not fit this model: {len(missing)} tensors missing, "
+            f"{len(unexpected)} unexpected (such as {(missing + unexpected)[0]})",
+            str(source),
+            "It was trained on another base or with other lora.target_modules.",
+        )
+    for key, tensor in weights.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"the adapter does not fit this model: {key} is {list(tensor.shape)}, "
+                f"but {list(expected[key].shape)} is needed",
+                str(source),
+                "It was trained on another base or with another lora.r.",
+            )
+    set_peft_model_state_dict(model, weights, adapter_name=name)
+
+
+def check_rank(folder: Path, section: LoraSection) -> None:
+    """Refuse an adapter whose rank or scale is not the recipe's: copies of it would not fit.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    config = read_config(folder)
+    found = (config.r, float(config.lora_alpha))
+    wanted = (section.r, float(section.alpha))
+    if found != wanted:
+        raise CheckpointError(
+            f"the adapter has rank {found[0]} and alpha {found[1]:g}, "
+            f"the recipe says {wanted[0]} and {wanted[1]:g}",
+            str(folder),
+            f"Use --set lora.r={found[0]} --set lora.alpha={found[1]:g}, or train it again.",
+        )
+
+
+def restore_float32(model: torch.nn.Module) -> None:
+    """Put every trainable weight in fp32.
+
+    TRL 1.16 casts the adapters of a quantised base to bfloat16, where updates at PPO's and even
+    SFT's learning rates are partly lost to rounding, and where the score head meets fp32 states.
+    """
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+
+
+def save_adapter(
+    weights: dict[str, torch.Tensor], config: Any, folder: Path, base_name: str, task_type: str
+) -> None:
+    """Write an adapter as peft does, so that peft alone can load it.
+
+    Args:
+        weights: By saved name, the score head's among them for a classifier.
+        config: The LoraConfig it was made with.
+        folder: Where to; made if need be.
+        base_name: Name or path of the base.
+        task_type: What `PeftModel.from_pretrained` shall make of it.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+    path = folder / CONFIG
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved |= {
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "task_type": task_type,
+        "modules_to_save": None if task_type == "CAUSAL_LM" else ["score"],
+    }
+    path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")

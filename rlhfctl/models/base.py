@@ -1,0 +1,170 @@
+"""The base model: loaded once a stage, in the recipe's precision, quantised on request."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhfctl.errors import EnvironmentFault
+from rlhfctl.models.hub import hub_errors, model_source
+
+if TYPE_CHECKING:
+    from rlhfctl.recipe.schema import ModelSection
+
+HEAD_MODULES = ("lm_head", "score")
+"""Never quantised and never adapted: the LM head and the score or value head."""
+
+
+def device() -> torch.device:
+    """Return the device of this process: its CUDA GPU, else the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else (torch.device("cpu"))
+    )
+
+
+def effective_quantization(section: ModelSection) -> str:
+    """Return `none`, `4bit` or `8bit`; `auto` is 4-bit where there is a CUDA GPU."""
+    if section.quantization == "auto":
+        return "4bit" if torch.cuda.is_available() else "none"
+    return section.quantization
+
+
+def effective_dtype(section: ModelSection) -> torch.dtype:
+    """Return the base's dtype; `auto` is bfloat16 on CUDA and float32 on CPU."""
+    if section.dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    named: torch.dtype = getattr(torch, section.dtype)
+    return named
+
+
+def _quantization_config(section: ModelSection) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    kind = effective_quantization(section)
+    if kind == "none":
+        return None
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(HEAD_MODULES))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=effective_dtype(section),
+        llm_int8_skip_modules=list(HEAD_MODULES),
+    )
+
+
+def _load(auto_class: Any, source: str, section: ModelSection, **extra: Any) -> Any:
+    arguments: dict[str, Any] = {
+        "revision": section.revision,
+        "trust_remote_code": section.trust_remote_code,
+        "dtype": effective_dtype(section),
+        "use_safetensors": True,
+        **extra,
+    }
+    if section.attn_implementation is not None:
+        arguments["attn_implementation"] = section.attn_implementation
+    quantization = _quantization_config(section)
+    if quantization is not None:
+        arguments["quantization_config"] = quantization
+    # Straight to the device: a quantised model cannot be moved there afterwards.
+    arguments["device_map"] = {"": device()}
+    with hub_errors(source, "model.name_or_path"):
+        model = auto_class.from_pretrained(source, **arguments)
+    disable_dropout(model)
+    return model
+
+
+def load_causal_lm(section: ModelSection, source: str | None = None) -> Any:
+    """Load a causal language model on this process's device.
+
+    Args:
+        section: Says how; and which, where `source` is None.
+        source: A folder to load instead, such as a fully fine-tuned checkpoint.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, source or model_source(section), section)
+
+
+def load_scorer(
+    section: ModelSection, pad_token_id: int, source: str | None = None, *, per_token: bool = False
+) -> Any:
+    """Load the base with a head of one output, `score`, in fp32.
+
+    Args:
+        section: Says how; and which, where `source` is None.
+        pad_token_id: The score is read at the last token that is not this one.
+        source: A folder to load instead.
+        per_token: A value at every token (token classification) rather than one a sequence.
+    """
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+        logging,
+    )
+
+    auto_class = (
+        AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
+    )
+    verbosity = logging.get_verbosity()
+    # The report that score is new and lm_head unused is what is meant to happen here.
+    logging.set_verbosity_error()
+    try:
+        model = _load(auto_class, source or model_source(section), section, num_labels=1)
+    finally:
+        logging.set_verbosity(verbosity)
+    model.config.get_text_config().pad_token_id = pad_token_id
+    model.score.float()
+    return model
+
+
+def disable_dropout(model: Any) -> None:
+    """Set every dropout probability to 0, the attention's own numbers included."""
+    from trl.trainer.utils import disable_dropout_in_model
+
+    disable_dropout_in_model(model)
+    for module in model.modules():
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def decoder_of(model: Any) -> torch.nn.Module:
+    """Return the part of a transformers model that gives hidden states, below any head.
+
+    Raises:
+        EnvironmentFault: The architecture has no such part.
+    """
+    decoder = getattr(model, model.base_model_prefix, None)
+    if not isinstance(decoder, torch.nn.Module):
+        raise EnvironmentFault(
+            f"{type(model).__name__} has no decoder under its head, so roles cannot share it",
+            "model.name_or_path",
+            "Use a decoder-only causal language model.",
+        )
+    return decoder
+
+
+def base_fingerprint(model: Any) -> str:
+    """Return a digest that tells one base from another, whatever dtype it is loaded in.
+
+    It covers the architecture's sizes and a corner of the embedding, rounded to bfloat16;
+    quantisation leaves embeddings alone.
+    """
+    config = model.config.get_text_config()
+    sizes = [
+        config.model_type,
+        *(
+            getattr(config, name, None)
+            for name in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size")
+        ),
+    ]
+    embedding = model.get_input_embeddings().weight
+    corner = embedding[:64, :64].detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8)
+    digest = hashlib.sha256(repr(sizes).encode())
+    digest.update(corner.numpy().tobytes())
+    return digest.hexdigest()

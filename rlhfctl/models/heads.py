@@ -1,0 +1,90 @@
+"""The two heads of one output, and the scale that scores are put on."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlhfctl.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NORMALIZATION_FILE = "score_normalization.json"
+
+
+def initialise_score_head(head: torch.nn.Linear, seed: int) -> None:
+    """Draw the weights with standard deviation 1 / sqrt(d + 1), bias 0 (Ziegler et al. 2019's code).
+
+    Args:
+        head: [H] to [1].
+        seed: Of a generator of its own, so that no other draw moves.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(head.weight.shape, generator=generator)
+    with torch.no_grad():
+        head.weight.copy_(weights / math.sqrt(head.in_features + 1))
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+@dataclass(frozen=True)
+class ScoreNormalization:
+    """Mean and deviation of raw scores over responses of the SFT policy.
+
+    Attributes:
+        mean: Of the raw score.
+        deviation: Biased standard deviation of the raw score, above 0.
+        samples: How many responses they were taken over.
+    """
+
+    mean: float
+    deviation: float
+    samples: int
+
+    def apply(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return (scores - mean) / deviation, of the shape of `scores`."""
+        return (scores - self.mean) / self.deviation
+
+    def save(self, folder: Path) -> None:
+        """Write beside the reward model's weights."""
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        (folder / NORMALIZATION_FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ScoreNormalization:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+        """
+        path = folder / NORMALIZATION_FILE
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                "the reward model has no readable score normalisation",
+                str(path),
+                "Train it again: rlhfctl train-rm --force",
+            ) from error
+
+
+def value_head_from_score(
+    head: torch.nn.Linear, normalization: ScoreNormalization
+) -> torch.nn.Linear:
+    """Return a value head whose output is the normalised score of the score head.
+
+    Args:
+        head: [H] to [1], raw scores.
+        normalization: Of those scores, so that values start on the scale of rewards.
+    """
+    value = torch.nn.Linear(head.in_features, 1, bias=True, dtype=torch.float32)
+    bias = 0.0 if head.bias is None else float(head.bias)
+    with torch.no_grad():
+        value.weight.copy_(head.weight / normalization.deviation)
+        value.bias.fill_((bias - normalization.mean) / normalization.deviation)
+    return value.to(head.weight.device)

@@ -1,0 +1,264 @@
+"""Which weights answer for a role: one base with an adapter each, or a model each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.models import adapters
+from rlhfctl.models.base import decoder_of, device, load_causal_lm, load_scorer
+from rlhfctl.models.heads import ScoreNormalization, value_head_from_score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rlhfctl.recipe.schema import ModelSection
+
+Role = Literal["policy", "reference", "reward", "critic"]
+TRAINED: tuple[Role, ...] = ("policy", "critic")
+
+
+class Networks(ABC):
+    """The four roles' weights; `activate` is the only place where roles are switched."""
+
+    score_head: torch.nn.Linear
+    value_head: torch.nn.Linear
+
+    @abstractmethod
+    def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
+        """Return the decoder of a role, its adapter switched on, gradients on if `training`."""
+
+    @abstractmethod
+    def language_model(self, role: Role) -> Any:
+        """Return a model with `generate` that speaks for a role once that role is activated."""
+
+    @abstractmethod
+    def lm_head(self, role: Role) -> torch.nn.Module:
+        """Return what turns hidden states [N, H] of a role into logits [N, V]."""
+
+    @abstractmethod
+    def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return the trainable weights of a role below its head, by name."""
+
+    @abstractmethod
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy as an ordinary causal language model or adapter of one."""
+
+    @abstractmethod
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic as an ordinary token classifier, or adapter of one."""
+
+    def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return all trainable weights of a role by name, the critic's value head among them."""
+        found = self.body_parameters(role)
+        if role == "critic":
+            found |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        return found
+
+
+class AdapterNetworks(Networks):
+    """One base in memory; each role is a LoRA adapter on it.
+
+    Policy and reference start as the SFT adapter, reward and critic as the reward model's
+    (DESIGN: Huang et al. 2024, detail 21: the critic starts from the reward model).
+    """
+
+    def __init__(
+        self,
+        section: ModelSection,
+        sft: Path,
+        rm: Path | None,
+        normalization: ScoreNormalization | None,
+        policy: Path | None = None,
+    ) -> None:
+        """Load the base and put the adapters on it.
+
+        Args:
+            section: The base.
+            sft: The SFT adapter's folder.
+            rm: The reward model's folder; None: roles reward and critic are left out.
+            normalization: Of the reward model's scores; the value head starts on that scale.
+            policy: A trained policy's adapter, where the policy shall not start as the SFT one.
+
+        Raises:
+            CheckpointError: An adapter is damaged or made for another base.
+        """
+        from peft import PeftModel, get_peft_model
+        from transformers import GenerationConfig
+
+        base = load_causal_lm(section)
+        # The model's own sampling defaults (top_p, repetition penalty) must not come in.
+        base.generation_config = GenerationConfig()
+        self.base_name = str(base.config.name_or_path)
+        self._configs: dict[str, Any] = {}
+        config = self._role_config(sft)
+        self.model: PeftModel = get_peft_model(base, config, adapter_name="reference")
+        self._configs["reference"] = config
+        self._fill("reference", sft)
+        self._add("policy", policy or sft)
+        if rm is not None:
+            self._add("reward", rm)
+            self._add("critic", rm)
+            self.score_head = _score_head(rm, base)
+            self.value_head = value_head_from_score(
+                self.score_head, normalization or ScoreNormalization(0.0, 1.0, 0)
+            )
+        self.model.requires_grad_(requires_grad=False)
+        self.model.eval()
+        self._decoder = decoder_of(base)
+        self._active: tuple[Role, bool] | None = None
+
+    @staticmethod
+    def _role_config(folder: Path) -> Any:
+        config = deepcopy(adapters.read_config(folder))
+        config.task_type, config.modules_to_save = "CAUSAL_LM", None
+        config.inference_mode, config.lora_dropout = False, 0.0
+        return config
+
+    def _add(self, role: Role, folder: Path) -> None:
+        config = self._role_config(folder)
+        self.model.add_adapter(role, config)
+        self._configs[role] = config
+        self._fill(role, folder)
+
+    def _fill(self, role: Role, folder: Path) -> None:
+        weights = adapters.read_weights(folder)
+        for name in (adapters.SCORE_WEIGHT, adapters.SCORE_BIAS):
+            weights.pop(name, None)
+        adapters.set_weights(self.model, weights, role, folder)
+
+    def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
+        """Switch the one base to a role's adapter."""
+        if self._active != (role, training):
+            self.model.set_adapter(role, inference_mode=not training)
+            self._active = (role, training)
+        return self._decoder
+
+    def language_model(self, role: Role) -> Any:
+        """Return the base, which speaks for whichever adapter is active."""
+        return self.model.get_base_model()
+
+    def lm_head(self, role: Role) -> torch.nn.Module:
+        """Return the base's own LM head."""
+        head: torch.nn.Module = self.model.get_base_model().get_output_embeddings()
+        return head
+
+    def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return the LoRA matrices of a role, in the model's order."""
+        marker = f".{role}."
+        return {name: p for name, p in self.model.named_parameters() if marker in name}
+
+    def _saved(self, role: Role) -> dict[str, torch.Tensor]:
+        from peft import get_peft_model_state_dict
+
+        weights: dict[str, torch.Tensor] = get_peft_model_state_dict(
+            self.model, adapter_name=role, save_embedding_layers=False
+        )
+        return weights
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy's adapter."""
+        adapters.save_adapter(
+            self._saved("policy"), self._configs["policy"], folder, self.base_name, "CAUSAL_LM"
+        )
+
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic's adapter with its value head as the `score` of a token classifier."""
+        weights = self._saved("critic") | {
+            adapters.SCORE_WEIGHT: self.value_head.weight,
+            adapters.SCORE_BIAS: self.value_head.bias,
+        }
+        adapters.save_adapter(weights, self._configs["critic"], folder, self.base_name, "TOKEN_CLS")
+
+
+class ModelNetworks(Networks):
+    """A whole model for each role, for full fine-tuning (`lora: null`)."""
+
+    def __init__(
+        self,
+        section: ModelSection,
+        sft: Path,
+        rm: Path | None,
+        normalization: ScoreNormalization | None,
+        policy: Path | None = None,
+        pad_token_id: int = 0,
+    ) -> None:
+        """Load two language models and, where there is a reward model, two scorers.
+
+        Args:
+            section: Precision and attention.
+            sft: The SFT model's folder.
+            rm: The reward model's folder, or None.
+            normalization: As for `AdapterNetworks`.
+            policy: A trained policy's folder, or None to start as SFT.
+            pad_token_id: Of the tokenizer.
+        """
+        from transformers import GenerationConfig
+
+        self.models: dict[Role, Any] = {
+            "policy": load_causal_lm(section, str(policy or sft)),
+            "reference": load_causal_lm(section, str(sft)),
+        }
+        for model in self.models.values():
+            model.generation_config = GenerationConfig()
+        if rm is not None:
+            self.models["reward"] = load_scorer(section, pad_token_id, str(rm))
+            self.models["critic"] = load_scorer(section, pad_token_id, str(rm), per_token=True)
+            self.score_head = self.models["reward"].score
+            self.value_head = value_head_from_score(
+                self.score_head, normalization or ScoreNormalization(0.0, 1.0, 0)
+            )
+            self.models["critic"].score = self.value_head
+        for model in self.models.values():
+            model.requires_grad_(requires_grad=False)
+            model.eval()
+        for role in TRAINED:
+            if role in self.models:
+                self.models[role].requires_grad_(requires_grad=True)
+
+    def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
+        """Return the role's own decoder."""
+        return decoder_of(self.models[role])
+
+    def language_model(self, role: Role) -> Any:
+        """Return the role's own model."""
+        return self.models[role]
+
+    def lm_head(self, role: Role) -> torch.nn.Module:
+        """Return the role's own LM head; a tied one is trained with the embedding."""
+        head: torch.nn.Module = self.models[role].get_output_embeddings()
+        return head
+
+    def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return every weight of the role's model; for the critic, those below its head."""
+        model = self.models[role] if role != "critic" else decoder_of(self.models[role])
+        return dict(model.named_parameters())
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy as a whole model."""
+        self.models["policy"].save_pretrained(folder)
+
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic as a whole token classifier."""
+        self.models["critic"].save_pretrained(folder)
+
+
+def _score_head(rm: Path, base: Any) -> torch.nn.Linear:
+    weights = adapters.read_weights(rm)
+    weight = weights.get(adapters.SCORE_WEIGHT)
+    hidden = int(base.config.get_text_config().hidden_size)
+    if weight is None or tuple(weight.shape) != (1, hidden):
+        found = "none" if weight is None else str(list(weight.shape))
+        raise CheckpointError(
+            f"the reward model's score head should be [1, {hidden}], found {found}",
+            str(rm / adapters.WEIGHTS),
+            "Train it again: rlhfctl train-rm --force",
+        )
+    head = torch.nn.Linear(hidden, 1, bias=False, dtype=torch.float32)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+    return head.requires_grad_(requires_grad=False).to(device())

@@ -1,0 +1,183 @@
+"""The PPO loop: collect, score, advantages; epochs of minibatches; report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlhfctl.errors import DivergedError
+from rlhfctl.maths.kl import adapt_beta
+from rlhfctl.maths.statistics import RunningMoments
+from rlhfctl.ppo.rollout import PromptStream, collect
+from rlhfctl.ppo.update import Update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rlhfctl.ppo.rollout import Rollout
+    from rlhfctl.ppo.settings import Actors, PPOSettings
+    from rlhfctl.run.monitor import Monitor
+
+
+@dataclass
+class Progress:
+    """What changes from rollout to rollout besides weights and optimisers.
+
+    Attributes:
+        rollout: How many are done.
+        beta: The KL coefficient of the next one.
+        moments: Of all scores so far.
+        skipped: Minibatches that were not applied.
+        early_stops: Rollouts whose epochs the KL limit ended.
+    """
+
+    rollout: int
+    beta: float
+    moments: RunningMoments
+    skipped: int = 0
+    early_stops: int = 0
+
+
+class PPOTrainer:
+    """Proximal policy optimisation of a language model (Ouyang et al. 2022; Huang et al. 2024)."""
+
+    def __init__(
+        self,
+        actors: Actors,
+        prompts: Sequence[Sequence[int]],
+        settings: PPOSettings,
+        monitor: Monitor,
+        keep_samples: Callable[[int, Rollout], None] | None = None,
+    ) -> None:
+        """Take the roles, the prompts and the numbers.
+
+        Args:
+            actors: The four roles.
+            prompts: Token ids of the prompts to train on.
+            settings: The numbers.
+            monitor: Hears of every rollout.
+            keep_samples: Called with the episodes so far and a rollout, `samples_per_run` times.
+        """
+        self.actors = actors
+        self.settings = settings
+        self.monitor = monitor
+        self.keep_samples = keep_samples
+        self.stream = PromptStream(prompts, settings.seed)
+        self.update = Update(actors, settings)
+        self.progress = Progress(0, settings.beta, RunningMoments())
+
+    def train(self) -> dict[str, float]:
+        """Run all rollouts.
+
+        For each rollout: 1. collect episodes with their rewards and advantages; 2. for each epoch
+        and minibatch: losses, backward, step; 3. let the controller move beta; 4. report.
+
+        Returns:
+            The last rollout's figures.
+
+        Raises:
+            DivergedError: A figure is not finite, no minibatch could be applied, or KL to the
+                reference is beyond `kl_stop`.
+        """
+        settings, figures = self.settings, {}
+        self.monitor.start("ppo", settings.rollouts * settings.rollout_batch_size, "episodes")
+        while self.progress.rollout < settings.rollouts:
+            figures = self._one_rollout()
+            done = self.progress.rollout * settings.rollout_batch_size
+            self.monitor.step(done, figures)
+            self._watch_kl(figures["kl"])
+        self.monitor.finish()
+        return figures
+
+    def _one_rollout(self) -> dict[str, float]:
+        settings, progress, started = self.settings, self.progress, time.perf_counter()
+        number = progress.rollout
+        # Sampling is a function of seed and rollout alone, so that a resumed run samples alike.
+        torch.manual_seed(settings.seed * 1_000_003 + number)
+
+        prompts = self.stream.take(settings.rollout_batch_size)
+        rollout, progress.moments = collect(
+            self.actors, prompts, settings, progress.beta, progress.moments
+        )
+        collected = time.perf_counter()
+
+        factor = settings.learning_rate_factor(number)
+        self.update.set_rates(factor)
+        figures = rollout.figures() | self._epochs(rollout)
+
+        figures |= {
+            "beta": progress.beta,
+            "learning_rate": settings.learning_rate * factor,
+            "value_learning_rate": settings.value_learning_rate * factor,
+            "rollout_seconds": collected - started,
+            "update_seconds": time.perf_counter() - collected,
+            "episodes_per_second": len(prompts) / (time.perf_counter() - started),
+        }
+        if settings.kl_target is not None:
+            progress.beta = adapt_beta(
+                progress.beta, figures["kl"], settings.kl_target, len(prompts), settings.kl_horizon
+            )
+        progress.rollout += 1
+        self._keep(number, rollout)
+        return figures
+
+    def _epochs(self, rollout: Rollout) -> dict[str, float]:
+        """Go over a rollout `epochs` times in fresh order, a step a minibatch."""
+        settings, counts = self.settings, Counter[str]()
+        sums: defaultdict[str, float] = defaultdict(float)
+        for _ in range(settings.epochs):
+            order = torch.randperm(settings.rollout_batch_size, device=rollout.ended.device)
+            for rows in order.split(settings.minibatch_size):
+                figures = self.update.accumulate(rollout, rows)
+                if self.update.refused(figures):
+                    self.update.drop()
+                    counts["skipped"] += 1
+                    continue
+                limit = settings.kl_early_stop
+                if limit is not None and figures["approx_kl"] > limit:
+                    self.update.drop()
+                    self.progress.early_stops += 1
+                    return self._means(sums, counts)
+                for name, value in (figures | self.update.step()).items():
+                    sums[name] += value
+                counts["applied"] += 1
+        return self._means(sums, counts)
+
+    def _means(self, sums: dict[str, float], counts: Counter[str]) -> dict[str, float]:
+        self.progress.skipped += counts["skipped"]
+        if not counts["applied"]:
+            raise DivergedError(
+                "no minibatch of a rollout could be applied: ratios or losses are out of bounds",
+                hint="Lower ppo.learning_rate, or raise ppo.minibatch_size.",
+            )
+        means = {name: total / counts["applied"] for name, total in sums.items()}
+        return means | {
+            "updates": float(counts["applied"]),
+            "skipped_minibatches": float(counts["skipped"]),
+        }
+
+    def _watch_kl(self, kl: float) -> None:
+        settings = self.settings
+        if settings.kl_stop is not None and kl > settings.kl_stop:
+            raise DivergedError(
+                f"KL to the reference is {kl:.1f} nats a response, beyond ppo.kl_stop "
+                f"({settings.kl_stop:g})",
+                hint="Raise ppo.beta or lower ppo.learning_rate.",
+            )
+        if kl > settings.kl_alarm:
+            self.monitor.warn(
+                f"KL to the reference is {kl:.1f} nats a response, beyond ppo.kl_alarm "
+                f"({settings.kl_alarm:g}): scores there are often hacked"
+            )
+
+    def _keep(self, number: int, rollout: Rollout) -> None:
+        times = self.settings.samples_per_run
+        if self.keep_samples is None or times == 0:
+            return
+        every = max(1, (self.settings.rollouts - 1) // max(1, times - 1))
+        if number % every == 0 or number == self.settings.rollouts - 1:
+            self.keep_samples(self.progress.rollout * self.settings.rollout_batch_size, rollout)
