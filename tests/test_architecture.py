@@ -1,0 +1,366 @@
+"""The floors: imports run downwards only; and what no file of the project may contain.
+
+The checks work on sources given as text, so the second half of this file can show that each fails.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "rlhfctl"
+
+# Room -> the rooms it may import, itself aside. A room is a folder or a module of the package.
+FLOORS: dict[str, set[str]] = {
+    "__main__": {"cli", "errors"},
+    "cli": {"pipeline", "preflight", "report", "console", "recipe", "run", "errors"},
+    "pipeline": {"recipe", "run", "errors"},
+    "preflight": {"models", "data", "recipe", "run", "errors"},
+    "stages": {
+        *("ppo", "evaluation", "models", "data", "world"),
+        *("maths", "recipe", "run", "errors"),
+    },
+    "report": {"run", "errors"},
+    "evaluation": {"data", "maths", "run", "errors"},
+    "ppo": {"maths", "run", "errors"},
+    "models": {"recipe", "maths", "errors"},
+    "data": {"world", "recipe", "maths", "errors"},
+    "world": {"recipe", "maths", "errors"},
+    "console": {"run", "errors"},
+    "recipe": {"errors"},
+    "run": {"errors"},
+    "maths": set(),
+    "errors": set(),
+}
+STAGES = {"sft", "reward", "ppo", "evaluate"}
+
+# On the way to `--help`: these rooms load none of the slow libraries before a command needs them.
+QUICK_ROOMS = {"__main__", "cli", "console", "pipeline", "preflight", "recipe", "run", "errors"}
+SLOW_LIBRARIES = {
+    *("accelerate", "bitsandbytes", "datasets", "matplotlib", "numpy", "pandas", "peft"),
+    *("pyarrow", "scipy", "tokenizers", "torch", "transformers", "trl"),
+}
+
+MOST_LINES_OF_A_FILE = 450
+MOST_LINES_OF_A_FUNCTION = 80
+
+
+def imported_names(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """Yield the absolute dotted names that an import statement asks for."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        parts = module.split(".")
+        kept = len(parts) - node.level + int(is_package) if node.level else 0
+        base = ".".join([*parts[:kept], *([node.module] if node.module else [])])
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def all_imports(tree: ast.Module, module: str, is_package: bool = False) -> list[tuple[int, str]]:
+    """Line and name of every import, those inside functions and for type checkers included."""
+    return [
+        (node.lineno, name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in imported_names(node, module, is_package)
+    ]
+
+
+def imports_at_load(
+    tree: ast.Module, module: str, is_package: bool = False
+) -> list[tuple[int, str]]:
+    """Line and name of the imports that run when the module is loaded."""
+    found: list[tuple[int, str]] = []
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found += [(node.lineno, name) for name in imported_names(node, module, is_package)]
+        waiting.extend(ast.iter_child_nodes(node))
+    return sorted(found)
+
+
+def floor_complaints(module: str, tree: ast.Module, is_package: bool = False) -> list[str]:
+    """Imports of a room that stands above or beside, and of one stage by another."""
+    room, *rest = module.split(".")[1:] or [""]
+    complaints = []
+    for line, name in all_imports(tree, module, is_package):
+        target = name.split(".")
+        if target[0] != PACKAGE or len(target) < 2:
+            continue
+        other = target[1]
+        if not room:
+            complaints.append(f"{module}:{line}: the package's root imports {name}")
+        elif room not in FLOORS:
+            complaints.append(f"{module}: no floor is set for this room")
+        elif other in FLOORS and other != room and other not in FLOORS[room]:
+            complaints.append(f"{module}:{line}: {room} may not import {other}")
+        elif other == room == "stages":
+            stage = STAGES.intersection(target[2:3]) - set(rest[:1])
+            complaints += [f"{module}:{line}: a stage module imports the stage {s}" for s in stage]
+    return complaints
+
+
+def slow_import_complaints(module: str, tree: ast.Module, is_package: bool = False) -> list[str]:
+    """Slow libraries that a module on the way to `--help` loads at once."""
+    if module.split(".")[1:2] and module.split(".")[1] not in QUICK_ROOMS:
+        return []
+    return [
+        f"{module}:{line}: {name} is loaded on the way to --help"
+        for line, name in imports_at_load(tree, module, is_package)
+        if name.split(".")[0] in SLOW_LIBRARIES
+    ]
+
+
+def circle_complaints(modules: Mapping[str, ast.Module]) -> list[str]:
+    """Modules that need one another to load."""
+    graph: dict[str, set[str]] = {}
+    for module, tree in modules.items():
+        names = [name for _, name in imports_at_load(tree, module, is_package=_is_package(module))]
+        known = {n if n in modules else n.rpartition(".")[0] for n in names}
+        graph[module] = {name for name in known if name in modules and name != module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        return ["modules import one another: " + " <- ".join(circle.args[1])]
+    return []
+
+
+def size_complaints(name: str, source: str, tree: ast.Module) -> list[str]:
+    """Files and functions too long to be one idea, or to be seen at once."""
+    lines = len(source.splitlines())
+    complaints = [f"{name}: {lines} lines"] if lines > MOST_LINES_OF_A_FILE else []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MOST_LINES_OF_A_FUNCTION:
+                complaints.append(f"{name}:{node.lineno}: {node.name} has {length} lines")
+    return complaints
+
+
+def habit_complaints(name: str, tree: ast.Module) -> list[str]:
+    """What is never written: unsafe loading, shells, swallowed errors, the wrong click."""
+    complaints = [
+        f"{name}:{line}: click is not Typer's; its errors print nothing"
+        for line, imported in all_imports(tree, name)
+        if imported.split(".")[0] == "click"
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            complaints += [f"{name}:{node.lineno}: {fault}" for fault in _call_faults(node)]
+        elif isinstance(node, ast.ExceptHandler) and _swallows_everything(node):
+            complaints.append(f"{name}:{node.lineno}: swallows every exception")
+    return complaints
+
+
+def _call_faults(call: ast.Call) -> Iterator[str]:
+    options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    called = ast.unparse(call.func)
+    if called == "torch.load" and options.get("weights_only", "False") != "True":
+        yield "torch.load without weights_only=True runs the file's code"
+    if options.get("shell") == "True":
+        yield "shell=True runs text as a program"
+    if called in {"os.system", "os.popen", "eval", "exec", "pickle.load", "pickle.loads"}:
+        yield f"{called} runs what it is given"
+
+
+def _swallows_everything(handler: ast.ExceptHandler) -> bool:
+    broad = handler.type is None or ast.unparse(handler.type) in {"Exception", "BaseException"}
+    silent = all(
+        isinstance(statement, ast.Pass | ast.Continue)
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        for statement in handler.body
+    )
+    return broad and silent
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _is_package(module: str) -> bool:
+    return (ROOT / Path(*module.split(".")) / "__init__.py").is_file()
+
+
+PACKAGE_FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+ALL_FILES = [
+    *PACKAGE_FILES,
+    *(
+        path
+        for folder in ("scripts", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ),
+]
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def test_imports_run_downwards_only():
+    complaints = []
+    for path in PACKAGE_FILES:
+        module = _module_name(path)
+        complaints += floor_complaints(module, _parsed(path), path.name == "__init__.py")
+    assert not complaints, "\n".join(complaints)
+
+
+def test_nothing_slow_is_loaded_on_the_way_to_help():
+    complaints = []
+    for path in PACKAGE_FILES:
+        module = _module_name(path)
+        complaints += slow_import_complaints(module, _parsed(path), path.name == "__init__.py")
+    assert not complaints, "\n".join(complaints)
+
+
+def test_no_modules_import_one_another():
+    assert not circle_complaints({_module_name(path): _parsed(path) for path in PACKAGE_FILES})
+
+
+def test_files_and_functions_stay_small():
+    complaints = []
+    for path in ALL_FILES:
+        name = str(path.relative_to(ROOT))
+        complaints += size_complaints(name, path.read_text(encoding="utf-8"), _parsed(path))
+    assert not complaints, "\n".join(complaints)
+
+
+def test_nothing_unsafe_is_written():
+    complaints = []
+    for path in ALL_FILES:
+        complaints += habit_complaints(str(path.relative_to(ROOT)), _parsed(path))
+    assert not complaints, "\n".join(complaints)
+
+
+def test_every_room_has_its_floor():
+    rooms = {
+        path.stem
+        for path in (ROOT / PACKAGE).iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert rooms - {"__init__"} <= set(FLOORS)
+
+
+def test_the_floors_themselves_have_no_circle():
+    TopologicalSorter(FLOORS).prepare()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rlhfctl.maths.kl", "from rlhfctl.errors import DataError"),
+        ("rlhfctl.maths.kl", "from ..errors import DataError"),
+        ("rlhfctl.run.files", "import rlhfctl.recipe.schema"),
+        ("rlhfctl.run.files", "from rlhfctl import recipe"),
+        ("rlhfctl.ppo.trainer", "def f():\n    from rlhfctl.models import roles"),
+        ("rlhfctl.report.page", "if TYPE_CHECKING:\n    from rlhfctl.console import safe"),
+        ("rlhfctl.pipeline", "from rlhfctl.stages import sft"),
+        ("rlhfctl.stages.ppo", "from rlhfctl.stages import sft"),
+        ("rlhfctl.stages.ppo", "from . import reward"),
+        ("rlhfctl.stages.ppo", "from rlhfctl.stages.evaluate import run"),
+        ("rlhfctl.stages.shared", "from rlhfctl.stages.sft import run"),
+        ("rlhfctl.attic", "from rlhfctl.errors import DataError"),
+        ("rlhfctl", "from rlhfctl.errors import DataError"),
+    ],
+)
+def test_an_import_upwards_is_found(module, source):
+    assert floor_complaints(module, ast.parse(source))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rlhfctl.maths.kl", "import torch\nfrom rlhfctl.maths.masking import mean"),
+        ("rlhfctl.maths.kl", "from .masking import mean"),
+        (
+            "rlhfctl.stages.ppo",
+            "from rlhfctl.stages.shared import roles\nimport rlhfctl.ppo.trainer",
+        ),
+        ("rlhfctl.stages.ppo", "from rlhfctl.ppo import rollout"),
+        ("rlhfctl.run.manifest", "from rlhfctl import __version__"),
+        ("rlhfctl.cli.app", "from rlhfctl.report.page import render"),
+    ],
+)
+def test_an_import_downwards_is_allowed(module, source):
+    assert floor_complaints(module, ast.parse(source)) == []
+
+
+def test_a_relative_import_in_a_package_is_read_from_the_package():
+    tree = ast.parse("from . import kl\nfrom .. import run")
+    assert [name for _, name in all_imports(tree, "rlhfctl.maths", is_package=True)] == [
+        "rlhfctl.maths.kl",
+        "rlhfctl.run",
+    ]
+    assert floor_complaints("rlhfctl.maths", tree, is_package=True)
+
+
+def test_a_slow_library_counts_only_where_it_is_loaded_at_once():
+    module = "rlhfctl.cli.app"
+    assert slow_import_complaints(module, ast.parse("from torch import nn"))
+    assert slow_import_complaints(
+        module, ast.parse("try:\n    import trl\nexcept OSError:\n    x = 1")
+    )
+    assert not slow_import_complaints(module, ast.parse("def f():\n    import torch"))
+    assert not slow_import_complaints(module, ast.parse("if TYPE_CHECKING:\n    import torch"))
+    assert not slow_import_complaints("rlhfctl.ppo.trainer", ast.parse("import torch"))
+
+
+def test_a_circle_is_found():
+    first, second = "rlhfctl.maths.first", "rlhfctl.maths.second"
+    there = ast.parse("from rlhfctl.maths.second import f")
+    back = ast.parse("from rlhfctl.maths import first")
+    later = ast.parse("def g():\n    from rlhfctl.maths import first")
+    assert circle_complaints({first: there, second: back})
+    assert not circle_complaints({first: there, second: later})
+
+
+def test_what_is_too_long_is_found():
+    long_function = "def f():\n" + "    x = 1\n" * MOST_LINES_OF_A_FUNCTION
+    long_file = "x = 1\n" * (MOST_LINES_OF_A_FILE + 1)
+    assert size_complaints("x.py", long_function, ast.parse(long_function))
+    assert size_complaints("x.py", long_file, ast.parse(long_file))
+    short = "def f():\n" + "    x = 1\n" * (MOST_LINES_OF_A_FUNCTION - 1)
+    assert size_complaints("x.py", short, ast.parse(short)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import click",
+        "from click.testing import CliRunner",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+        "pickle.loads(data)",
+        "try:\n    f()\nexcept Exception:\n    pass",
+        "try:\n    f()\nexcept:\n    ...",
+        "for x in y:\n    try:\n        f()\n    except BaseException:\n        continue",
+    ],
+)
+def test_an_unsafe_habit_is_found(source):
+    assert habit_complaints("x.py", ast.parse(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import typer",
+        "torch.load(path, weights_only=True)",
+        "subprocess.run(words)",
+        "model.eval()",
+        "try:\n    f()\nexcept FileNotFoundError:\n    pass",
+        "try:\n    f()\nexcept Exception as error:\n    log(error)",
+    ],
+)
+def test_a_safe_habit_is_allowed(source):
+    assert habit_complaints("x.py", ast.parse(source)) == []
