@@ -1,0 +1,201 @@
+"""The one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperGroup
+
+from rlhfctl.errors import (
+    DiskFullError,
+    EnvironmentFault,
+    ExitCode,
+    OutOfMemoryFault,
+    RlhfctlError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_HUB_ERRORS = {
+    "HfHubHTTPError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "DatasetNotFoundError",
+    "ConnectionError",
+    "ConnectError",
+    "TimeoutException",
+}
+_HUB_PACKAGES = {"builtins", "datasets", "httpcore", "httpx", "huggingface_hub", "requests"}
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, kept from Typer, which would end without a word."""
+
+
+class Boundary(TyperGroup):
+    """The command group; whatever escapes a command is explained here and nowhere else."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run a command and exit with its code."""
+        words = sys.argv[1:] if args is None else list(args)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, *rest, **extra)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            code = explain(error, as_json="--json" in words, debug="--debug" in words)
+        sys.exit(code)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
+
+def explain(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    """Tell the user why a command ended; return its exit code."""
+    from rlhfctl.console import Terminal
+
+    terminal = Terminal(as_json=as_json)
+    code, message = classify(error)
+    if debug:
+        terminal.traceback("".join(traceback.format_exception(error)))
+    if message:
+        terminal.error(message)
+    if as_json:
+        terminal.write_json({"ok": False, "error": describe(error)})
+    return code
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return an error as plain JSON values."""
+    code, message = classify(error)
+    known = recognise(error)
+    return {
+        "exit_code": int(code),
+        "type": type(known or error).__name__,
+        "message": known.what if known else message,
+        "where": known.where if known else "",
+        "hint": known.hint if known else "",
+    }
+
+
+def classify(error: BaseException) -> tuple[int, str]:
+    """Return the exit code of an error, and the message to show."""
+    known = recognise(error)
+    if known is not None:
+        return known.exit_code, str(known)
+    if isinstance(error, Interrupted):
+        return ExitCode.INTERRUPTED, f"interrupted; {_KEPT}"
+    if type(error).__name__ == "Terminated":
+        return ExitCode.PREEMPTED, f"ended by SIGTERM; {_KEPT}"
+    parsing: Callable[[], str] | None = getattr(error, "format_message", None)
+    if parsing is not None:
+        return ExitCode.USAGE, _usage(error, parsing())
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    return ExitCode.INTERNAL, f"internal error: {summary}\n--debug shows the traceback"
+
+
+_KEPT = "finished stages are kept, and the same command goes on from there"
+
+
+def recognise(error: BaseException) -> RlhfctlError | None:
+    """Return the error the user can mend that stands behind an exception, if there is one.
+
+    Libraries wrap what happened, so the whole chain of causes is looked at, outermost first.
+    """
+    for link in _chain(error):
+        if isinstance(link, RlhfctlError):
+            return link
+        for find in (_memory, _disk, _hub, _permission):
+            found = find(link)
+            if found is not None:
+                return found
+    return None
+
+
+def _memory(error: BaseException) -> RlhfctlError | None:
+    text = str(error)
+    if (
+        isinstance(error, MemoryError)
+        or _is(error, {"OutOfMemoryError"}, {"torch"})
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in text)
+    ):
+        first = text.splitlines()[0] if text else "an allocation failed"
+        return OutOfMemoryFault(
+            f"out of memory: {first}",
+            hint="lower per_device_train_batch_size (and raise gradient_accumulation_steps), "
+            "ppo.forward_batch_size or max_length, or set model.quantization=4bit",
+        )
+    return None
+
+
+def _disk(error: BaseException) -> RlhfctlError | None:
+    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    if full or "No space left on device" in str(error):
+        where = str(error.filename or "") if isinstance(error, OSError) else ""
+        return DiskFullError(
+            "the disk is full",
+            where=where,
+            hint="free some space and give the same command again; finished stages are kept",
+        )
+    return None
+
+
+def _hub(error: BaseException) -> RlhfctlError | None:
+    if not _is(error, _HUB_ERRORS, _HUB_PACKAGES) or isinstance(error, BrokenPipeError):
+        return None
+    text = str(error).strip() or type(error).__name__
+    return EnvironmentFault(
+        f"the Hugging Face hub did not give what was asked for: {text.splitlines()[0]}",
+        hint="check the name and the network; without one, give a local path or a cached copy "
+        "with HF_HUB_OFFLINE=1",
+    )
+
+
+def _permission(error: BaseException) -> RlhfctlError | None:
+    if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return EnvironmentFault(
+            f"not allowed: {error.strerror}",
+            where=str(error.filename or ""),
+            hint="change its permissions, or choose another place",
+        )
+    return None
+
+
+def _is(error: BaseException, names: set[str], packages: set[str]) -> bool:
+    """Whether an exception is of a class known by name, without importing its package."""
+    return any(
+        kind.__name__ in names and kind.__module__.partition(".")[0] in packages
+        for kind in type(error).__mro__
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _usage(error: BaseException, message: str) -> str:
+    """Put Typer's complaint about the arguments into our words; empty when it is the help page."""
+    possibilities = getattr(error, "possibilities", None)
+    if possibilities:
+        message = f"{getattr(error, 'message', message)}; did you mean {_either(possibilities)}?"
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "rlhfctl")
+    return f"{message}\n`{command} --help` shows the options" if message else ""
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(sorted(words))

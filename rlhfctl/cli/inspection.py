@@ -1,0 +1,83 @@
+"""`show` and `validate`: look at a recipe without running it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from rlhfctl.cli.checks import require_sound
+from rlhfctl.cli.resolve import resolve
+from rlhfctl.console import Terminal, safe
+from rlhfctl.run.gates import parse_gates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rlhfctl.cli.options import GivenKeys, Settings
+
+
+def show(settings: Settings, keys: GivenKeys) -> None:
+    """Print the resolved recipe, each value with where it came from.
+
+    Raises:
+        RlhfctlError: There is no such recipe, or it is wrong.
+    """
+    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
+    resolved = resolve(settings, keys)
+    values = resolved.loaded.recipe.model_dump(mode="json")
+    origins = resolved.loaded.origins
+    if settings.json:
+        path = str(resolved.choice.path)
+        terminal.write_json({"ok": True, "path": path, "recipe": values, "origins": origins})
+        return
+    terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason})")
+    terminal.result(*_lines(values, origins))
+
+
+def validate(settings: Settings, keys: GivenKeys) -> None:
+    """Check a recipe, and the local files and columns it names.
+
+    Raises:
+        RlhfctlError: Something is wrong; all of it is named.
+    """
+    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
+    resolved = resolve(settings, keys)
+    recipe = resolved.loaded.recipe
+    parse_gates(recipe.evaluation.gates)
+    findings = require_sound(recipe, terminal)
+    if settings.json:
+        path = str(resolved.choice.path)
+        shown = [asdict(finding) for finding in findings]
+        terminal.write_json({"ok": True, "path": path, "findings": shown})
+        return
+    for finding in findings:
+        if finding.level == "ok":
+            terminal.note(f"ok  {finding.where}: {finding.what}")
+    terminal.result(f"{resolved.choice.path} is valid")
+
+
+def _lines(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[Text]:
+    """Yield the recipe as YAML, origins as comments in a column of their own."""
+    rows = list(_rows(values, origins, ""))
+    width = min(48, max(len(text) for text, _ in rows))
+    for text, origin in rows:
+        style = "dim" if origin == "default" else "cyan"
+        comment = safe(f"  # {origin}", style) if origin else Text()
+        yield Text.assemble(safe(text.ljust(width) if origin else text), comment)
+
+
+def _rows(
+    values: Mapping[str, Any], origins: Mapping[str, str], above: str
+) -> Iterator[tuple[str, str]]:
+    indent = "  " * above.count(".")
+    for key, value in values.items():
+        dotted = f"{above}{key}"
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:", ""
+            yield from _rows(value, origins, f"{dotted}.")
+        else:
+            # JSON is YAML, and its quotes keep words such as `no` what they are
+            yield f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}", origins.get(dotted, "")
