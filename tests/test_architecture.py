@@ -26,7 +26,7 @@ FLOORS: dict[str, set[str]] = {
     "report": {"run", "errors"},
     "evaluation": {"data", "maths", "run", "errors"},
     "ppo": {"maths", "run", "errors"},
-    "models": {"recipe", "maths", "errors"},
+    "models": {"world", "recipe", "maths", "errors"},
     "data": {"world", "recipe", "maths", "errors"},
     "world": {"recipe", "maths", "errors"},
     "console": {"run", "errors"},
