@@ -1,0 +1,113 @@
+"""TRL's trainers driven by a recipe section, reporting to a monitor."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from rlhfctl.errors import DivergedError
+from rlhfctl.models.adapters import restore_float32
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rlhfctl.recipe.schema import Recipe, TrainingSection
+    from rlhfctl.run.monitor import Monitor
+
+_SHOWN = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "mean_reward": "mean_score",
+    "num_tokens": "tokens",
+    "epoch": "epoch",
+}
+
+
+class MonitorCallback(TrainerCallback):  # type: ignore[misc]
+    """Hands a trainer's figures to a monitor, and ends training when they are not numbers."""
+
+    def __init__(self, stage: str, monitor: Monitor) -> None:
+        self.stage = stage
+        self.monitor = monitor
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the monitor with the number of optimiser steps."""
+        self.monitor.start(self.stage, state.max_steps, "steps")
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Pass on training figures.
+
+        Raises:
+            DivergedError: The loss or the gradient norm is not finite.
+        """
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        figures = {ours: float(logs[theirs]) for theirs, ours in _SHOWN.items() if theirs in logs}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(figures.get(name, 0.0)):
+                raise DivergedError(
+                    f"{name} is {figures[name]} at step {state.global_step}",
+                    f"stage {self.stage}",
+                    "Lower the learning rate; what earlier stages wrote is untouched.",
+                )
+        self.monitor.step(state.global_step, figures)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End the monitor's phase."""
+        self.monitor.finish()
+
+
+def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Return the arguments that both TRL configurations take from a recipe section."""
+    on_gpu = torch.cuda.is_available()
+    least = {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
+    return {
+        "output_dir": str(output / "checkpoints"),
+        "learning_rate": section.learning_rate,
+        "num_train_epochs": float(section.num_train_epochs),
+        "per_device_train_batch_size": section.per_device_train_batch_size,
+        "per_device_eval_batch_size": section.per_device_eval_batch_size,
+        "gradient_accumulation_steps": section.gradient_accumulation_steps,
+        "lr_scheduler_type": section.lr_scheduler_type,
+        "lr_scheduler_kwargs": least,
+        "warmup_steps": float(section.warmup_ratio),
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "optim": section.optim,
+        "logging_steps": section.logging_steps,
+        "logging_first_step": True,
+        # The filter would report a NaN loss as 0.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no" if section.save_steps is None else "steps",
+        "save_steps": section.save_steps or 500,
+        "save_total_limit": 2,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+        "dataloader_pin_memory": on_gpu,
+        # Rows were checked, counted and cut before: the trainers must drop none silently.
+        "max_length": None,
+    }
+
+
+def make_ready(trainer: Any, stage: str, monitor: Monitor) -> None:
+    """Report to the monitor instead of to stdout, and put what is trained back in fp32."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(MonitorCallback(stage, monitor))
+    restore_float32(trainer.model)

@@ -1,0 +1,146 @@
+"""PPO against the reward model, with policy, reference, reward and critic on one base."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.data.formatting import encode_prompts
+from rlhfctl.data.sources import load_prompts
+from rlhfctl.errors import GateError
+from rlhfctl.models.base import effective_dtype, effective_quantization
+from rlhfctl.ppo.settings import PPOSettings
+from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.card import write_card
+from rlhfctl.stages.gate import Check, check_accuracy, check_reload, check_start
+from rlhfctl.stages.session import Session, open_roles, open_session, tell_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.rollout import Rollout
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+SAMPLES_A_TIME = 8
+
+
+def settings_from(recipe: Recipe) -> PPOSettings:
+    """Return the numbers of the recipe's `ppo` section, with the recipe's seed."""
+    section = recipe.ppo
+    controller = section.kl_controller
+    named = {
+        name: getattr(section, name)
+        for name in PPOSettings.__dataclass_fields__
+        if name not in {"kl_target", "kl_horizon", "seed"}
+    }
+    return PPOSettings(
+        **named,
+        kl_target=controller.target if controller else None,
+        kl_horizon=controller.horizon if controller else 1.0,
+        seed=recipe.seed,
+    )
+
+
+def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
+    """Check that the parts fit, run PPO, and write policy, critic and samples.
+
+    Args:
+        recipe: `model`, `lora`, `data.prompts` and `ppo` are read.
+        inputs: `sft` and `rm`, their checkpoints.
+        output: An empty folder.
+        monitor: Hears of every rollout.
+
+    Raises:
+        DataError: No usable prompts.
+        CheckpointError: A checkpoint is damaged, or of another base, rank or tokenizer.
+        GateError: A check before PPO failed and `ppo.gate` is `refuse`.
+        DivergedError: Figures are not finite, or KL overran `ppo.kl_stop`.
+    """
+    session = open_session(recipe)
+    rows = load_prompts(recipe)
+    encoded = encode_prompts(rows.train, session.formatter, recipe.ppo.max_prompt_length)
+    tell_rows(monitor, "prompts", (rows.report, encoded.report))
+    prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
+
+    roles = open_roles(session, inputs)
+    checks = _gate(recipe, inputs["rm"], roles, prompts, monitor)
+
+    samples: list[dict[str, Any]] = []
+
+    def keep_samples(episodes: int, rollout: Rollout) -> None:
+        samples.extend(_samples(session, episodes, rollout))
+
+    trainer = PPOTrainer(roles, prompts, settings_from(recipe), monitor, keep_samples)
+    figures = trainer.train()
+    metrics: dict[str, Any] = figures | {
+        "rollouts": trainer.progress.rollout,
+        "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
+        "skipped_minibatches": trainer.progress.skipped,
+        "kl_early_stops": trainer.progress.early_stops,
+        "gate": {check.name: check.detail for check in checks},
+    }
+    _save(session, roles, samples, output)
+    write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
+    return StageOutcome(metrics)
+
+
+def _gate(
+    recipe: Recipe, rm: Path, roles: Roles, prompts: list[list[int]], monitor: Monitor
+) -> list[Check]:
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    exact = effective_quantization(recipe.model) == "none" and (
+        effective_dtype(recipe.model) is torch.float32
+    )
+    checks = [
+        *check_accuracy(rm),
+        check_reload(rm, roles, exact=exact),
+        *check_start(roles, prompts),
+    ]
+    failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
+    if failed and recipe.ppo.gate == "refuse":
+        raise GateError(
+            "PPO would not be worth its time: " + "; ".join(failed),
+            "before ppo",
+            "Mend the stage that is named, or go on anyway with --set ppo.gate=warn.",
+        )
+    for line in failed:
+        monitor.warn(f"gate: {line}")
+    if not failed:
+        monitor.note(f"gate: all {len(checks)} checks before PPO passed")
+    return checks
+
+
+def _samples(session: Session, episodes: int, rollout: Rollout) -> list[dict[str, Any]]:
+    batch = rollout.sequences
+    found = []
+    for row in range(min(SAMPLES_A_TIME, len(batch))):
+        prompt, end = int(batch.prompt_lengths[row]), int(batch.last_positions[row]) + 1
+        ids = batch.ids[row].tolist()
+        found.append(
+            {
+                "episode": episodes,
+                "prompt": session.formatter.decode(ids[:prompt]),
+                "response": session.formatter.decode(ids[prompt:end]),
+                "score": float(rollout.model_scores[row]),
+                "kl": float(rollout.kl[row]),
+                "ended": bool(rollout.ended[row]),
+            }
+        )
+    return found
+
+
+def _save(session: Session, roles: Roles, samples: list[dict[str, Any]], output: Path) -> None:
+    roles.networks.save_policy(output)
+    critic = output / "critic"
+    critic.mkdir()
+    roles.networks.save_critic(critic)
+    lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
+    (output / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    session.save_tokenizer(output)
+    session.provenance("ppo", roles.networks.language_model("reference")).save(output)

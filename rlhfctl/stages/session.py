@@ -1,0 +1,106 @@
+"""What every stage sets up alike: tokenizer, formatting, stop tokens, and the record of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.data.formatting import Formatter, stop_ids
+from rlhfctl.errors import RecipeError
+from rlhfctl.models import adapters
+from rlhfctl.models.provenance import Provenance, check_fits
+from rlhfctl.models.roles import Roles, load_roles
+from rlhfctl.models.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rlhfctl.data.formatting import RowReport
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+
+@dataclass(frozen=True)
+class Session:
+    """Tokenizer and formatting of a stage.
+
+    Attributes:
+        recipe: The whole recipe.
+        tokenizer: With a pad token of its own.
+        formatter: Rows to ids, the same in every stage.
+        stop_token_ids: What ends a response.
+    """
+
+    recipe: Recipe
+    tokenizer: Any
+    formatter: Formatter
+    stop_token_ids: tuple[int, ...]
+
+    def provenance(self, stage: str, model: Any) -> Provenance:
+        """Describe the base and tokenizer that a checkpoint of `stage` is made on."""
+        return Provenance.of(
+            stage, self.recipe.model.name_or_path, model, self.tokenizer, list(self.stop_token_ids)
+        )
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer beside a checkpoint, so that others load both from one folder."""
+        self.tokenizer.save_pretrained(str(folder))
+
+
+def open_session(recipe: Recipe) -> Session:
+    """Load the tokenizer and find what ends a response.
+
+    Raises:
+        RecipeError: `ppo.stop_tokens` names a token that the vocabulary lacks.
+    """
+    tokenizer = load_tokenizer(recipe.model)
+    formatter = Formatter(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    unknown = [token for token in recipe.ppo.stop_tokens if token not in vocabulary]
+    if unknown:
+        raise RecipeError(
+            f"{', '.join(map(repr, unknown))} are not tokens of {recipe.model.name_or_path}",
+            "ppo.stop_tokens",
+            "Each must be a single token of the vocabulary.",
+        )
+    stops = set(stop_ids(formatter)) | {vocabulary[token] for token in recipe.ppo.stop_tokens}
+    return Session(recipe, tokenizer, formatter, tuple(sorted(stops)))
+
+
+def tell_rows(monitor: Monitor, kind: str, reports: Sequence[RowReport]) -> None:
+    """Say how many rows of a kind were left out, and why, if any were."""
+    for report in reports:
+        if report.dropped:
+            causes = ", ".join(f"{count} {cause}" for cause, count in report.dropped.items())
+            monitor.note(f"{kind}: {report.kept} of {report.read} rows kept ({causes})")
+
+
+def open_roles(session: Session, inputs: Mapping[str, Path]) -> Roles:
+    """Load the roles from their checkpoints, each checked against this recipe.
+
+    Args:
+        session: Tokenizer and recipe.
+        inputs: `sft`; `rm` and `ppo` where they exist.
+
+    Raises:
+        CheckpointError: One of them is of another base, rank or tokenizer.
+    """
+    recipe = session.recipe
+    folders = [inputs[name] for name in ("sft", "rm", "ppo") if name in inputs]
+    if recipe.lora is not None:
+        for folder in folders:
+            adapters.check_rank(folder, recipe.lora)
+    roles = load_roles(
+        recipe,
+        session.tokenizer,
+        session.stop_token_ids,
+        inputs["sft"],
+        inputs.get("rm"),
+        inputs.get("ppo"),
+    )
+    current = session.provenance("ppo", roles.networks.language_model("reference"))
+    if recipe.lora is not None:
+        for folder in folders:
+            check_fits(folder, current)
+    return roles

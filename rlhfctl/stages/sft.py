@@ -1,0 +1,113 @@
+"""Supervised fine-tuning on demonstrations, by TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import get_peft_model, get_peft_model_state_dict
+from transformers import set_seed
+from trl import SFTConfig, SFTTrainer
+
+from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.sources import load_demonstrations
+from rlhfctl.models import adapters
+from rlhfctl.models.base import load_causal_lm
+from rlhfctl.models.provenance import check_fits
+from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.card import write_card
+from rlhfctl.stages.hf_training import make_ready, training_arguments
+from rlhfctl.stages.session import Session, open_session, tell_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+
+def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
+    """Train an SFT adapter, or all weights, and write it with its held-out figures.
+
+    Args:
+        recipe: `model`, `lora`, `data.demonstrations` and `sft` are read.
+        inputs: None are needed.
+        output: An empty folder.
+        monitor: Hears of every logged step.
+
+    Raises:
+        DataError: No usable demonstrations.
+        CheckpointError: `sft.init_from` does not fit.
+        DivergedError: The loss is not finite.
+    """
+    session = open_session(recipe)
+    rows = load_demonstrations(recipe)
+    train = encode_demonstrations(rows.train, session.formatter, recipe.sft.max_length)
+    held_out = encode_demonstrations(rows.held_out, session.formatter, recipe.sft.max_length)
+    tell_rows(monitor, "demonstrations", (rows.report, train.report, held_out.report))
+
+    set_seed(recipe.seed)
+    model = _model(session)
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            **training_arguments(recipe.sft, recipe, output),
+            completion_only_loss=True,
+            packing=False,
+        ),
+        train_dataset=train.dataset,
+        eval_dataset=held_out.dataset,
+        processing_class=session.tokenizer,
+    )
+    make_ready(trainer, "sft", monitor)
+    before = trainer.evaluate()
+    result = trainer.train()
+    after = trainer.evaluate()
+
+    tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs
+    metrics = {
+        "eval_loss_before": before["eval_loss"],
+        "eval_loss": after["eval_loss"],
+        "token_accuracy_before": before["eval_mean_token_accuracy"],
+        "token_accuracy": after["eval_mean_token_accuracy"],
+        "train_loss": result.training_loss,
+        "train_rows": len(train.dataset),
+        "held_out_rows": len(held_out.dataset),
+        "steps": result.global_step,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "tokens_per_second": tokens / result.metrics["train_runtime"],
+    }
+    _save(session, trainer.model, output)
+    write_card(output, "sft", recipe, "CAUSAL_LM", metrics)
+    return StageOutcome(metrics)
+
+
+def _model(session: Session) -> Any:
+    recipe = session.recipe
+    base = load_causal_lm(recipe.model)
+    if recipe.lora is None:
+        return base
+    model = get_peft_model(base, adapters.new_config(recipe.lora, "CAUSAL_LM"))
+    if recipe.sft.init_from is not None:
+        folder = Path(recipe.sft.init_from)
+        adapters.check_rank(folder, recipe.lora)
+        check_fits(folder, session.provenance("sft", base))
+        adapters.set_weights(model, adapters.read_weights(folder), "default", folder)
+    return model
+
+
+def _save(session: Session, model: Any, output: Path) -> None:
+    if session.recipe.lora is None:
+        model.save_pretrained(output)
+        base = model
+    else:
+        base = model.get_base_model()
+        adapters.save_adapter(
+            get_peft_model_state_dict(model, save_embedding_layers=False),
+            model.peft_config["default"],
+            output,
+            str(base.config.name_or_path),
+            "CAUSAL_LM",
+        )
+    session.save_tokenizer(output)
+    session.provenance("sft", base).save(output)

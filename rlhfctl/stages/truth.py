@@ -1,0 +1,55 @@
+"""What only the embedded world knows: the gold reward. Judging reads it, training never does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.data.sources import is_held_out
+from rlhfctl.world.corpora import gold_comparisons
+from rlhfctl.world.gold import gold_reward
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlhfctl.recipe.schema import Recipe
+
+GOLD_PAIRS = 600
+_GOLD_SEED = 7_919
+
+
+def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
+    """Return comparisons in gold order on prompts that no stage trained on.
+
+    Returns:
+        A data set of prompt, chosen, rejected; None where comparisons are not the world's.
+    """
+    from datasets import Dataset
+
+    if recipe.data.comparisons.source != "embedded":
+        return None
+    share = recipe.data.comparisons.held_out
+    drawn = int(GOLD_PAIRS / share * 1.2)
+    rows = [
+        {name: row[name] for name in ("prompt", "chosen", "rejected")}
+        for row in gold_comparisons(drawn, recipe.seed + _GOLD_SEED)
+        if is_held_out(row["prompt"], share)
+    ]
+    return Dataset.from_list(rows[:GOLD_PAIRS])
+
+
+def gold_rewards(
+    recipe: Recipe, prompts: Sequence[Any], texts: Sequence[str]
+) -> list[float] | None:
+    """Return the gold reward of each response; None where prompts are not the world's.
+
+    Args:
+        recipe: Says where the prompts come from.
+        prompts: Conversations of one user message.
+        texts: The responses, without special tokens.
+    """
+    if recipe.data.prompts.source != "embedded":
+        return None
+    return [
+        gold_reward(prompt[-1]["content"], text)
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
