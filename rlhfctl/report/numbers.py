@@ -1,0 +1,83 @@
+"""How figures are written for people."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MINUS = "\N{MINUS SIGN}"
+MISSING = "–"  # noqa: RUF001 - an en dash is the printed sign for "no value"
+
+
+def finite(value: Any) -> float | None:
+    """Return the value as a number; None when it is none, or NaN, or infinite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def number(value: Any) -> str:
+    """Write a figure with about three significant digits, whole numbers whole."""
+    figure = finite(value)
+    if figure is None:
+        return MISSING
+    size = abs(figure)
+    if isinstance(value, int) or size >= 1000:
+        text = f"{figure:,.0f}"
+    elif size >= 100:
+        text = f"{figure:.0f}"
+    elif size >= 10:
+        text = f"{figure:.1f}"
+    elif size >= 1:
+        text = f"{figure:.2f}"
+    elif size >= 0.001:
+        text = f"{figure:.3f}"
+    else:
+        text = scientific(figure) if size else "0"
+    return text.replace("-", MINUS)
+
+
+def scientific(figure: float) -> str:
+    """Write a very large or small number as ``3.5e-4``, without padding its exponent."""
+    mantissa, exponent = f"{figure:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+
+
+def share(value: Any) -> str:
+    """Write a win rate or an accuracy with two decimals."""
+    return _fixed(value, 2)
+
+
+def fraction(value: Any) -> str:
+    """Write a share that may lie close to 0 or 1, with three decimals."""
+    return _fixed(value, 3)
+
+
+def signed(value: Any, write: Callable[[Any], str] = number) -> str:
+    """Write a difference with its sign, in the way of the figures it is between."""
+    figure, text = finite(value), write(value)
+    return f"+{text}" if figure is not None and figure > 0 else text
+
+
+def _fixed(value: Any, decimals: int) -> str:
+    figure = finite(value)
+    if figure is None:
+        return MISSING
+    # Adding zero takes the sign from a zero that rounding left it on.
+    return f"{round(figure, decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
+
+
+def duration(seconds: Any) -> str:
+    """Write a time in its two largest units."""
+    figure = finite(seconds)
+    if figure is None:
+        return MISSING
+    whole = round(figure)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

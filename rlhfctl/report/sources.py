@@ -1,0 +1,125 @@
+"""What a run folder holds, read for its report; a stage that has not run leaves its part empty."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.manifest import Manifest, StageRecord
+from rlhfctl.run.monitor import read_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+STAGES = ("sft", "rm", "ppo", "eval")
+COMMANDS = {"sft": "rlhfctl sft", "rm": "rlhfctl train-rm", "ppo": "rlhfctl ppo"} | {
+    "eval": "rlhfctl eval"
+}
+MOST_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything a report shows.
+
+    Attributes:
+        name: The run's name.
+        recipe: The resolved recipe as it stands on disk; empty when there is none.
+        records: The finished stages.
+        curves: Each stage's logged steps, of unfinished stages too.
+        figures: The evaluation's figures; empty before the first evaluation.
+        samples: Held-out prompts with each policy's response and scores.
+        training_samples: Responses kept during PPO.
+    """
+
+    name: str
+    recipe: str
+    records: Mapping[str, StageRecord]
+    curves: Mapping[str, list[dict[str, Any]]]
+    figures: Mapping[str, Any]
+    samples: list[dict[str, Any]]
+    training_samples: list[dict[str, Any]]
+
+    def metrics(self, stage: str) -> Mapping[str, Any]:
+        """Return a finished stage's figures; none of one that is not finished."""
+        record = self.records.get(stage)
+        return record.metrics if record else {}
+
+    def stale(self) -> list[tuple[str, str]]:
+        """Return (stage, input stage) where the input was made anew after the stage used it."""
+        return [
+            (name, used)
+            for name, record in self.records.items()
+            for used, artifact in record.inputs.items()
+            if used in self.records
+            and (made := self.records[used].outputs.get(used)) is not None
+            and made.path == artifact.path
+            and made.sha256 != artifact.sha256
+        ]
+
+
+def read_run(root: Path) -> RunFacts:
+    """Read a run folder.
+
+    Raises:
+        CheckpointError: If there is no such folder, or a file in it is damaged.
+    """
+    directory = RunDirectory(root)
+    if not root.is_dir():
+        raise CheckpointError(
+            "there is no run folder here", where=str(root), hint="Start one with: rlhfctl run"
+        )
+    manifest = Manifest.load(directory.manifest)
+    recipe = directory.recipe
+    figures_file = directory.stage("eval") / "figures.json"
+    evaluated = manifest.stages.get("eval")
+    figures = _read_object(figures_file) if figures_file.exists() else {}
+    return RunFacts(
+        name=root.resolve().name,
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
+        records=manifest.stages,
+        curves={stage: _read_curve(directory.metrics(stage)) for stage in STAGES},
+        figures=figures or (evaluated.metrics if evaluated else {}),
+        samples=_read_rows(directory.stage("eval") / "samples.jsonl")[:MOST_SAMPLES],
+        training_samples=_read_rows(directory.stage("ppo") / "samples.jsonl")[-MOST_SAMPLES:],
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "it holds no object")
+    return value
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _damaged(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"the report cannot read this file ({reason})",
+        where=str(path),
+        hint="Make it anew: run its stage again with --force.",
+    )
