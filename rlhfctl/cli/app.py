@@ -74,8 +74,8 @@ _HELP = {
 
 
 def _exit_codes() -> str:
-    codes = [f"{int(code)}  {meaning}" for code, meaning in EXIT_CODE_MEANINGS.items()]
-    return "Exit codes:\n\n" + "\n\n".join(codes)
+    codes = [f"{int(code):>3}  {meaning}" for code, meaning in EXIT_CODE_MEANINGS.items()]
+    return "Exit codes\n" + "\n".join(codes)
 
 
 app = typer.Typer(

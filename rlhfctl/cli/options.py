@@ -22,7 +22,7 @@ class Settings:
     recipe: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RECIPE]",
+            metavar="RECIPE",
             show_default=False,
             help="Recipe file. Else RLHFCTL_RECIPE, else the newest run's, else recipes/base.yaml.",
         ),

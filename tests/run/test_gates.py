@@ -1,0 +1,71 @@
+"""Gates are bounds on figures; one that cannot be read or met is named."""
+
+import pytest
+
+from rlhfctl.errors import GateError, RecipeError
+from rlhfctl.run.gates import check_gates, find_figure, parse_gates, require_gates
+
+METRICS = {
+    "win_rate": 0.6,
+    "prompts": 64,
+    "judge": "gold",
+    "broken": float("nan"),
+    "policies": {"sft": {"kl": 0.0}, "ppo": {"kl": 6.5, "gold": 0.8}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "passed"),
+    [
+        ("win_rate", ">=0.6", True),
+        ("win_rate", ">0.6", False),
+        ("win_rate", "<= 6e-1", True),
+        ("win_rate", "<0.6", False),
+        ("policies.ppo.kl", "<=12", True),
+        ("policies.sft.kl", " > -1 ", True),
+        ("kl", "<6", False),
+        ("gold", ">=.5", True),
+        ("prompts", ">63", True),
+        ("no_such_figure", ">0", False),
+        ("judge", ">0", False),
+        ("broken", "<1", False),
+        ("policies", ">0", False),
+    ],
+)
+def test_a_gate_holds_or_fails(name, bound, passed):
+    (result,) = check_gates(parse_gates({name: bound}), METRICS)
+    assert result.passed is passed
+
+
+@pytest.mark.parametrize(
+    "bound", ["", "0.5", "=0.5", "==0.5", ">=", ">=high", ">=0.5 or so", ">=nan"]
+)
+def test_a_bound_that_is_none_is_a_recipe_error(bound):
+    with pytest.raises(RecipeError, match=r"evaluation\.gates\.win_rate"):
+        parse_gates({"win_rate": bound})
+
+
+def test_all_bad_bounds_are_named_at_once():
+    with pytest.raises(RecipeError) as caught:
+        parse_gates({"a": "?", "b": ">1", "c": "!"})
+    assert "gates.a" in str(caught.value)
+    assert "gates.c" in str(caught.value)
+    assert "gates.b" not in str(caught.value)
+
+
+def test_failed_gates_are_named_with_their_figures():
+    results = check_gates(parse_gates({"win_rate": ">=0.9", "nothing": ">0", "kl": "<9"}), METRICS)
+    with pytest.raises(GateError) as caught:
+        require_gates(results)
+    text = str(caught.value)
+    assert "win_rate >= 0.9, but it is 0.6" in text
+    assert "nothing > 0, but the evaluation has no such figure" in text
+    assert "kl" not in text
+
+
+def test_gates_that_hold_pass_without_a_word():
+    require_gates(check_gates(parse_gates({"win_rate": ">=0.5"}), METRICS))
+
+
+def test_a_name_of_its_own_goes_before_the_policys():
+    assert find_figure({"kl": 1.0, "policies": {"ppo": {"kl": 2.0}}}, "kl") == 1.0

@@ -1,0 +1,77 @@
+"""The record of finished stages survives a round trip, and nothing else passes for one."""
+
+import json
+
+import pytest
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.run.files import digest
+from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
+
+
+def record(stage="sft", **changed):
+    values = {
+        "stage": stage,
+        "recipe_part": {"seed": 1, "sft": {"learning_rate": 1e-4, "init_from": None}},
+        "inputs": {"sft": Artifact("sft", "ab")},
+        "outputs": {stage: Artifact(stage, "cd")},
+        "metrics": {"eval_loss": 0.1 + 0.2, "per_annotator": {"ann": {"pairs": 3}}},
+        "versions": {"torch": "2"},
+        "seed": 1,
+        "started": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.5,
+    }
+    return StageRecord(**(values | changed))
+
+
+def test_what_is_saved_is_what_is_read(tmp_path):
+    manifest = Manifest().with_stage(record()).with_stage(record("rm"))
+    manifest.save(tmp_path / "manifest.json")
+    assert Manifest.load(tmp_path / "manifest.json") == manifest
+
+
+def test_a_run_without_a_manifest_has_no_finished_stages(tmp_path):
+    assert Manifest.load(tmp_path / "manifest.json").stages == {}
+
+
+def test_a_stage_recorded_again_replaces_its_earlier_record():
+    manifest = Manifest().with_stage(record(seconds=1.0)).with_stage(record(seconds=2.0))
+    assert [stage.seconds for stage in manifest.stages.values()] == [2.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"schema_version": 1}',
+        '{"schema_version": 1, "stages": {"sft": {}}}',
+        '{"schema_version": 1, "stages": []}',
+    ],
+)
+def test_a_damaged_manifest_is_named_and_left_alone(tmp_path, content):
+    path = tmp_path / "manifest.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        Manifest.load(path)
+    assert str(path) in str(caught.value)
+    assert path.read_text() == content
+
+
+def test_a_manifest_of_another_schema_is_refused(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({"schema_version": 2, "stages": {}}))
+    with pytest.raises(CheckpointError, match="version 2"):
+        Manifest.load(path)
+
+
+def test_paths_inside_the_run_are_relative_and_others_absolute(tmp_path):
+    root, other = tmp_path / "run", tmp_path / "other"
+    for folder in (root / "sft", other):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("1")
+    assert Artifact.of(root / "sft", root) == Artifact("sft", digest(root / "sft"))
+    assert Artifact.of(other, root).path == str(other)
