@@ -39,10 +39,11 @@ lint: $(STAMP) ## format, lint and type checks alone
 setup: $(STAMP) ## the virtual environment with the locked packages
 
 $(BIN)/python:
+	$(if $(PYTHON),,$(error found no Python; install 3.11, 3.12 or 3.13, or say where one is: make PYTHON=PATH))
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("rlhfctl needs Python 3.11 to 3.13, and $(VENV) has " + sys.version.split()[0] + "; name another with: make PYTHON=python3.11 VENV=.venv311 TARGET")'
+	@$(BIN)/python -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("rlhfctl needs Python 3.11 to 3.13, and $(VENV) has " + sys.version.split()[0] + "; name another with: make PYTHON=python3.11 VENV=.venv311 TARGET")'
 	$(if $(TORCH_INDEX),$(PIP) install -q --no-deps --index-url $(TORCH_INDEX) "$$(grep ^torch== requirements.lock)")
 	$(PIP) install -q -r requirements.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e .
