@@ -6,4 +6,5 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-sys.path.insert(0, str(Path(__file__).parent / "reference"))
+for helpers in ("reference", "ppo"):
+    sys.path.insert(0, str(Path(__file__).parent / helpers))

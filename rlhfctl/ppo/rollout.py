@@ -162,6 +162,7 @@ def final_scores(
     return scores, moments
 
 
+@torch.no_grad()
 def collect(
     actors: Actors,
     prompts: Sequence[Sequence[int]],

@@ -1,0 +1,88 @@
+"""A five-armed bandit as the four roles: one response token, an exact optimum."""
+
+import torch
+
+from rlhfctl.maths.log_probs import TokenLogProbs
+from rlhfctl.ppo.settings import PPOSettings
+
+REFERENCE = torch.tensor([0.4, 0.25, 0.2, 0.1, 0.05])
+SCORES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])
+
+
+def optimum(beta):
+    """pi* proportional to ref * exp(score / beta), the policy that the penalised reward asks for."""
+    weights = REFERENCE * torch.exp(SCORES / beta)
+    return weights / weights.sum()
+
+
+def bandit_settings(**changes):
+    numbers = {
+        "episodes": 256 * 400,
+        "rollout_batch_size": 256,
+        "minibatch_size": 256,
+        "forward_batch_size": 256,
+        "epochs": 4,
+        "learning_rate": 0.03,
+        "value_learning_rate": 0.03,
+        "warmup_rollouts": 0,
+        "lr_schedule": "linear",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "adam_epsilon": 1e-8,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "beta": 0.5,
+        "kl_target": None,
+        "kl_horizon": 10_000.0,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "clip_range": 0.2,
+        "value_clip_range": 0.2,
+        "whiten_advantages": False,
+        "whiten_rewards": False,
+        "score_clip": None,
+        "score_normalization": "sft",
+        "missing_eos_score": None,
+        "kl_early_stop": None,
+        "max_ratio": 10.0,
+        "kl_alarm": 25.0,
+        "kl_stop": 50.0,
+        "samples_per_run": 0,
+        "seed": 0,
+    }
+    return PPOSettings(**(numbers | changes))
+
+
+class Bandit:
+    """Every prompt is one token, every response one arm."""
+
+    pad_token_id = 9
+    device = torch.device("cpu")
+
+    def __init__(self, score=None):
+        self.logits = torch.nn.Parameter(REFERENCE.log().clone())
+        self.value = torch.nn.Parameter(torch.zeros(1))
+        self.score = SCORES if score is None else score
+
+    def generate(self, prompts):
+        draws = torch.multinomial(self.logits.softmax(0), len(prompts), replacement=True)
+        return [[int(arm)] for arm in draws]
+
+    def ended(self, response):
+        return True
+
+    def log_probs(self, role, batch, *, training=False):
+        with torch.set_grad_enabled(training):
+            table = self.logits.log_softmax(0) if role == "policy" else REFERENCE.log()
+            entropy = -(table.exp() * table).sum().expand(batch.mask.shape).detach()
+            return TokenLogProbs(table[batch.responses], entropy)
+
+    def values(self, batch, *, training=False):
+        with torch.set_grad_enabled(training):
+            return self.value.expand(len(batch), 1)
+
+    def scores(self, batch):
+        return self.score[batch.responses[:, 0]]
+
+    def trainable(self, role):
+        return {"logits": self.logits} if role == "policy" else {"value": self.value}
