@@ -1,0 +1,246 @@
+r"""One row of any documented form, as the form that every stage reads; or why it cannot be one.
+
+The forms are TRL's ("Dataset formats and types" in its documentation): standard, where values are
+text, and conversational, where they are lists of messages with a role and a content. Differences
+from TRL: an implicit prompt ends at a turn or a word, never inside one; Anthropic's transcripts
+("\n\nHuman: ... \n\nAssistant: ...") are split before the last answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+Message = dict[str, str]
+Messages = list[Message]
+Value = str | Messages
+Row = dict[str, Any]
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+ANSWER_MARK = "\n\nAssistant:"
+_QUESTION_MARK = "\n\nHuman:"
+_TRANSCRIPT_START = "Human:"
+
+
+class BadRowError(Exception):
+    """A row that cannot be used; its text is the cause under which the row is counted."""
+
+
+def is_conversation(value: object) -> TypeIs[Messages]:
+    """Say whether a value is a list of messages rather than text."""
+    return isinstance(value, list)
+
+
+def demonstration(row: Mapping[str, Any]) -> Row:
+    """Return ``prompt`` and ``completion`` of a demonstration; the prompt of plain text is empty.
+
+    Raises:
+        BadRowError: The row cannot be used.
+    """
+    if "messages" in row:
+        turns = _through_last_answer(_messages(row["messages"], "messages"))
+        prompt, completion = _divide(None, turns, "messages")
+    elif "completion" in row:
+        prompt, completion = _divide(row["prompt"], row["completion"], "completion")
+    else:
+        text = _text(row["text"], "text")
+        prompt, completion = _split_transcript(text) or ("", text)
+    _refuse_empty(completion, "response")
+    if "text" not in row:
+        _refuse_empty(prompt, "prompt")
+    return {"prompt": prompt, "completion": completion}
+
+
+def comparison(row: Mapping[str, Any]) -> Row:
+    """Return ``prompt``, ``chosen``, ``rejected`` and, where given, ``annotator`` and ``margin``.
+
+    Raises:
+        BadRowError: The row cannot be used; a tie is one.
+    """
+    prompt, chosen, rejected = _both(row)
+    _refuse_empty(chosen, "response")
+    _refuse_empty(rejected, "response")
+    if content(chosen).strip() == content(rejected).strip():
+        raise BadRowError("chosen equals rejected")
+    result: Row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    if "annotator" in row:
+        result["annotator"] = "" if row["annotator"] is None else str(row["annotator"])
+    if "margin" in row:
+        result["margin"] = _number(row["margin"], "margin")
+    return result
+
+
+def prompt_of(row: Mapping[str, Any]) -> Row:
+    """Return the ``prompt`` of a row of any form.
+
+    Raises:
+        BadRowError: The row cannot be used, or has no prompt.
+    """
+    prompt: Value
+    if "messages" in row:
+        turns = _messages(row["messages"], "messages")
+        prompt = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+    elif "chosen" in row:
+        prompt = _both(row)[0]
+    elif "completion" in row:
+        prompt = _divide(row["prompt"], row["completion"], "completion")[0]
+    elif "text" in row:
+        split = _split_transcript(_text(row["text"], "text"))
+        if split is None:
+            raise BadRowError("text without a prompt")
+        prompt = split[0]
+    else:
+        prompt = _value(row["prompt"], "prompt")
+    _check_prompt(prompt)
+    _refuse_empty(prompt, "prompt")
+    return {"prompt": prompt}
+
+
+NORMALISERS: dict[str, Callable[[Mapping[str, Any]], Row]] = {
+    "demonstrations": demonstration,
+    "comparisons": comparison,
+    "prompts": prompt_of,
+}
+
+
+def content(value: Value) -> str:
+    """Return what a value says, without roles: contents joined by an empty line."""
+    if is_conversation(value):
+        return "\n\n".join(message["content"] for message in value)
+    return value
+
+
+def _both(row: Mapping[str, Any]) -> tuple[Value, Value, Value]:
+    """Return prompt, chosen and rejected, the prompt found where it is implicit."""
+    given = row.get("prompt")
+    if given is None and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
+        return _split_pair(_text(row["chosen"], "chosen"), _text(row["rejected"], "rejected"))
+    prompt, chosen = _divide(given, row["chosen"], "chosen")
+    other, rejected = _divide(given, row["rejected"], "rejected")
+    if is_conversation(chosen) != is_conversation(rejected):
+        raise BadRowError("text beside messages")
+    if prompt != other:
+        raise BadRowError("chosen and rejected answer different prompts")
+    return prompt, chosen, rejected
+
+
+def _split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
+    halves, others = _split_transcript(chosen), _split_transcript(rejected)
+    if halves is not None and others is not None:
+        if halves[0] != others[0]:
+            raise BadRowError("chosen and rejected answer different prompts")
+        return halves[0], halves[1], others[1]
+    cut = next(
+        (at for at, (one, two) in enumerate(zip(chosen, rejected, strict=False)) if one != two),
+        min(len(chosen), len(rejected)),
+    )
+    while cut and not (chosen[cut : cut + 1].isspace() and rejected[cut : cut + 1].isspace()):
+        cut -= 1
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def _split_transcript(text: str) -> tuple[str, str] | None:
+    """Split a transcript after its last answer mark; None when it is not a transcript."""
+    at = text.rfind(ANSWER_MARK)
+    if at < 0 or not text.lstrip().startswith(_TRANSCRIPT_START):
+        return None
+    end = at + len(ANSWER_MARK)
+    if _QUESTION_MARK in text[end:]:
+        raise BadRowError("transcript ends with a question")
+    return text[:end], text[end:]
+
+
+def _divide(given: Any, response: Any, column: str) -> tuple[Value, Value]:
+    """Bring a prompt and a response to the same form; turns before the answer join the prompt."""
+    if isinstance(response, str):
+        answer = _text(response, column)
+        if given is None:
+            raise BadRowError("prompt is missing")
+        prompt = _value(given, "prompt")
+        if is_conversation(prompt):
+            _check_prompt(prompt)
+            return prompt, [{"role": "assistant", "content": answer}]
+        return prompt, answer
+    turns = _messages(response, column)
+    if not turns or turns[-1]["role"] != "assistant":
+        raise BadRowError("no assistant turn")
+    before, answer_turn = turns[:-1], turns[-1:]
+    prompt = _whole_prompt(given, before)
+    _check_prompt(prompt)
+    return prompt, answer_turn
+
+
+def _whole_prompt(given: Any, before: Messages) -> Messages:
+    if given is None:
+        return before
+    prompt = _value(given, "prompt")
+    if not is_conversation(prompt):
+        # sets that give the first question as text and the whole conversation beside it
+        if any(turn["role"] == "user" for turn in before):
+            return before
+        prompt = [{"role": "user", "content": prompt}]
+    return before if before[: len(prompt)] == prompt else prompt + before
+
+
+def _through_last_answer(turns: Messages) -> Messages:
+    last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
+    return turns[: last + 1]
+
+
+def _check_prompt(prompt: Value) -> None:
+    if is_conversation(prompt):
+        if not any(turn["role"] == "user" for turn in prompt):
+            raise BadRowError("no user turn")
+        if prompt[-1]["role"] == "assistant":
+            raise BadRowError("prompt ends with an assistant turn")
+
+
+def _refuse_empty(value: Value, what: str) -> None:
+    turns = [turn["content"] for turn in value[-1:]] if is_conversation(value) else [value]
+    if not any(turn.strip() for turn in turns):
+        raise BadRowError(f"empty {what}")
+
+
+def _value(value: Any, column: str) -> Value:
+    return _text(value, column) if isinstance(value, str) else _messages(value, column)
+
+
+def _messages(value: Any, column: str) -> Messages:
+    if value is None:
+        raise BadRowError(f"{column} is missing")
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise BadRowError(f"{column} is neither text nor messages")
+    return [_message(turn, column) for turn in value]
+
+
+def _message(turn: Any, column: str) -> Message:
+    if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
+        raise BadRowError(f"{column} has a message without role and content")
+    if not isinstance(turn["role"], str) or turn["role"] not in ROLES:
+        raise BadRowError("unknown role")
+    return {"role": turn["role"], "content": _text(turn["content"], f"a content in {column}")}
+
+
+def _text(value: Any, column: str) -> str:
+    if value is None:
+        raise BadRowError(f"{column} is missing")
+    if not isinstance(value, str):
+        raise BadRowError(f"{column} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRowError(f"{column} is not valid Unicode") from error
+    return value
+
+
+def _number(value: Any, column: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise BadRowError(f"{column} is not a number") from error
+    if number - number != 0:
+        raise BadRowError(f"{column} is not finite")
+    return number
