@@ -92,11 +92,11 @@ _NUMBERS = {
 _POLICY_FIGURES = (
     ("Gold reward", "gold", number),
     ("Proxy reward", "proxy", number),
-    ("KL to the reference, nats a response", "kl", number),
-    ("Response length, tokens", "length", number),
-    ("Share ended by EOS", "eos_share", fraction),
-    ("Share of repeated n-grams", "repetition", fraction),
-    ("Share of distinct n-grams over all responses", "distinct", fraction),
+    ("KL, nats a response", "kl", number),
+    ("Length, tokens", "length", number),
+    ("Ended by EOS", "eos_share", fraction),
+    ("Repeated n-grams", "repetition", fraction),
+    ("Distinct n-grams", "distinct", fraction),
 )
 
 

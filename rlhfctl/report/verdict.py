@@ -136,9 +136,9 @@ def _cautions(facts: RunFacts, level: str) -> Iterator[str]:
     gain = finite(facts.figures.get("gold_gain_low"))
     if level == "gain" and gain is not None and gain <= 0:
         yield "PPO wins more often, but its mean gold reward is not above SFT's."
-    skipped = finite(facts.metrics("ppo").get("skipped_minibatches"))
-    if skipped:
-        yield f"PPO skipped {number(skipped)} minibatches whose ratio was out of bounds."
+    skipped = facts.metrics("ppo").get("skipped_minibatches")
+    if finite(skipped):
+        yield f"Minibatches that PPO skipped because their ratio was out of bounds: {number(skipped)}."
     for stage in STAGES:
         lost = sum(None in step.values() for step in facts.curves.get(stage, []))
         if lost:

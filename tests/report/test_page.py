@@ -1,0 +1,199 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rlhfctl.report.page import render
+from rlhfctl.run.manifest import Manifest, StageRecord
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)",
+    "<a href='javascript:alert(1)'>x</a>",
+    "<iframe src='https://evil.example/'></iframe>",
+    "<style>*{background:url(https://evil.example/)}</style>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<meta http-equiv=refresh content='0;url=https://evil.example/'>",
+    "<base href='https://evil.example/'>",
+    "<form action='https://evil.example/'><button>x</button></form>",
+    "</textarea></title></pre></style>-->]]><script>alert(1)</script>",
+    "<!--<script>",
+    "{{ 7 * 7 }}{% for x in y %}",
+    "&lt;script&gt;&#60;script&#62;",
+    "\x1b]8;;https://evil.example/\x07link\x1b]8;;\x07",
+    "\u202e\u2066right to left",
+    "\ud800 lone",
+]
+VOID = {"meta", "circle", "line", "path", "link", "base", "img", "br"}
+OUR_TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "header", "main", "section", "footer"),
+    *("h1", "h2", "h3", "h4", "p", "span", "b", "small", "ul", "li", "code", "pre"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary"),
+    *("figure", "figcaption", "article", "div", "svg", "g", "path", "line", "circle", "text"),
+}
+URL_ATTRIBUTES = {"src", "href", "xlink:href", "action", "formaction", "data", "poster", "srcset"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page, as far as the tests ask."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.comments: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] != "style":
+            self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+
+def poisoned(root: Path, payload: str) -> Path:
+    """Put a payload everywhere a model, a data set or a recipe can put text."""
+    rows = [{"prompt": payload, "sft": payload, "ppo": payload, "scores": {"sft": payload}}]
+    (root / "eval" / "samples.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    row = {"episode": payload, "prompt": payload, "response": payload, "score": payload}
+    (root / "ppo" / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    (root / "recipe.yaml").write_bytes(payload.encode("utf-8", "replace"))
+    with (root / "logs" / "ppo.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 2000, payload: 1.0}) + "\n")
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["stages"]["rm"]["metrics"]["per_annotator"][payload] = {"accuracy": 0.5}
+    manifest["stages"]["sft"]["versions"][payload] = payload
+    manifest["stages"]["sft"]["recipe_part"]["model"]["name_or_path"] = payload
+    manifest["stages"]["sft"]["outputs"][payload] = {"path": payload, "sha256": payload}
+    manifest["stages"]["sft"]["metrics"][payload] = payload
+    manifest["stages"]["sft"]["started"] = payload
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    return root
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_text_of_models_and_data_stays_text(finished_run: Path, payload: str) -> None:
+    html = render(poisoned(finished_run, payload))
+    page = Page(html)
+    html.encode()
+    assert set(page.tags) <= OUR_TAGS
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert page.comments == []
+    seen = re.escape(payload) if payload.isascii() and payload.isprintable() else r"\\u"
+    assert len(re.findall(seen, page.text)) >= 9
+
+
+def test_the_page_asks_for_nothing_from_outside(finished_run: Path) -> None:
+    html = render(finished_run)
+    page = Page(html)
+    assert not [a for a in page.attributes if a[1] in URL_ATTRIBUTES]
+    assert not re.search(r"https?:|//\w|@import|url\(", html)
+    (policy,) = [v for _, n, v in page.attributes if n == "content" and "default-src" in v]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_a_finished_run_shows_verdict_figures_curves_samples_and_provenance(
+    finished_run: Path,
+) -> None:
+    html = render(finished_run)
+    page = Page(html)
+    text = " ".join(page.text.split())
+    assert "PPO beats SFT: gold win rate" in text
+    for section in ("Stages", "Evaluation", "Reward model", "Curves", "Samples", "Provenance"):
+        assert f" {section} " in text
+    for part in ("Annotator ada", "question 11", "kept on the way", "hash-ppo", "1.16.0", "seed 7"):
+        assert part in text
+    assert page.tags.count("figure") == 6  # a loss each; PPO score, KL, its loss and beta
+
+
+def test_steps_that_end_at_the_number_of_episodes_are_episodes(finished_run: Path) -> None:
+    text = " ".join(Page(render(finished_run)).text.split())
+    assert "SFT over steps" in text
+    assert "PPO over episodes" in text
+
+
+@pytest.mark.parametrize("stages", [(), ("sft",), ("sft", "rm"), ("sft", "rm", "ppo")])
+def test_an_unfinished_run_shows_what_there_is_and_what_comes_next(
+    make_run: Callable[..., Path], stages: tuple[str, ...]
+) -> None:
+    text = " ".join(Page(render(make_run(*stages))).text.split())
+    following = ("rlhfctl sft", "rlhfctl train-rm", "rlhfctl ppo", "rlhfctl eval")[len(stages)]
+    assert f"Next: {following}." in text
+    assert f"not run yet: {following}" in text
+    assert ("Curves" in text) == bool(stages)
+    assert "Samples" not in text
+
+
+def test_a_stage_that_broke_off_still_shows_its_curves(make_run: Callable[..., Path]) -> None:
+    root = make_run("sft")
+    (root / "logs" / "rm.jsonl").write_text('{"step": 5, "loss": 0.7}\n{"step": 10, "lo')
+    text = " ".join(Page(render(root)).text.split())
+    assert "Reward model unfinished: rlhfctl train-rm" in text
+    assert "Loss, nats a comparison" in text
+
+
+def test_an_empty_folder_renders(tmp_path: Path) -> None:
+    assert "No stage is finished yet" in render(tmp_path)
+
+
+def test_figures_that_are_not_numbers_never_show_as_nan(finished_run: Path) -> None:
+    file = finished_run / "eval" / "figures.json"
+    figures = json.loads(file.read_text())
+    figures["policies"]["ppo"]["gold"] = float("nan")
+    figures["gold_gain"] = figures["gold_gain_low"] = float("inf")
+    file.write_text(json.dumps(figures))
+    (finished_run / "logs" / "sft.jsonl").write_text('{"step": 1, "loss": null}\n')
+    page = Page(render(finished_run))
+    assert not re.search(r"\b(nan|inf|infinity|none|null)\b", page.text, re.IGNORECASE)
+    values = " ".join(value for tag, _, value in page.attributes if tag in {"path", "line"})
+    assert "nan" not in values.lower()
+
+
+def test_versions_that_differ_between_stages_name_them(
+    finished_run: Path, make_record: Callable[..., StageRecord]
+) -> None:
+    path = finished_run / "manifest.json"
+    later = make_record("ppo", {}, versions={"python": "3.11.9", "trl": "1.16.1"})
+    Manifest.load(path).with_stage(later).save(path)
+    text = " ".join(Page(render(finished_run)).text.split())
+    assert "trl 1.16.0 (sft, rm, eval); 1.16.1 (ppo)" in text
+    assert "python 3.11.9" in text
+
+
+def test_the_page_stays_small_however_long_the_run_and_its_texts(finished_run: Path) -> None:
+    names = [f"figure_{index}" for index in range(40)]
+    with (finished_run / "logs" / "ppo.jsonl").open("w") as log:
+        for step in range(3000):
+            log.write(json.dumps({"step": step} | dict.fromkeys(names, step % 7)) + "\n")
+    row = {"prompt": "世" * 50_000, "sft": "<" * 50_000, "ppo": "\x00" * 50_000, "scores": {}}
+    (finished_run / "eval" / "samples.jsonl").write_text((json.dumps(row) + "\n") * 100)
+    assert len(render(finished_run).encode()) < 2_000_000
+
+
+def test_the_same_run_gives_the_same_page(finished_run: Path) -> None:
+    assert render(finished_run) == render(finished_run)
