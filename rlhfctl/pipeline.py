@@ -182,8 +182,8 @@ class _Step:
         partial = self.directory.partial(self.stage)
         try:
             outcome = load(self.stage)(self.recipe, inputs, partial, monitor)
-        except BaseException:
-            self._keep_or_discard(partial)
+        except BaseException as error:
+            self._keep_or_discard(partial, asked_to_end=not isinstance(error, Exception))
             raise
         workplace.promote(self.directory, self.stage)
         record = StageRecord(
@@ -202,12 +202,14 @@ class _Step:
         workplace.clean_up(self.directory, self.stage)
         return record
 
-    def _keep_or_discard(self, partial: Path) -> None:
+    def _keep_or_discard(self, partial: Path, *, asked_to_end: bool) -> None:
         if workplace.has_checkpoints(partial):
             self.monitor.note(
                 f"a checkpoint of {self.stage} is kept; the same command goes on from it"
             )
         else:
+            if asked_to_end:
+                self.monitor.note(f"no checkpoint of {self.stage} had been saved; it starts anew")
             workplace.discard_partial(self.directory, self.stage)
             recorded = self.stage in self.manifest.stages
             place = self.directory.failed_metrics if recorded else self.directory.metrics

@@ -1,0 +1,56 @@
+"""Real processes of the command line, in a folder of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = str(Path(__file__).with_name("tiny.py"))
+RECIPE = "name: small\nseed: 3\n"
+
+
+@pytest.fixture
+def environment():
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"RLHFCTL_RECIPE", "TINY", "CI", "FORCE_COLOR"}
+    }
+    return kept | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def rlhfctl(folder, environment):
+    """Run ``python -m rlhfctl``; with `tiny`, over the stages that take no time."""
+
+    def run(*arguments, tiny=False, variables=None):
+        start = [TINY] if tiny else ["-m", "rlhfctl"]
+        return subprocess.run(
+            [sys.executable, *start, *map(str, arguments)],
+            cwd=folder,
+            env=environment | (variables or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def tiny(rlhfctl):
+    """Run the command line over tiny stages; `act` says what one of them does."""
+
+    def run(*arguments, act="", variables=None):
+        return rlhfctl(*arguments, tiny=True, variables={"TINY": act, **(variables or {})})
+
+    return run

@@ -1,0 +1,118 @@
+"""What the command line offers, and that it answers without torch."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import rlhfctl as package
+from rlhfctl.errors import EXIT_CODE_MEANINGS
+
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas"}
+
+WITNESS = """
+import sys
+from rlhfctl.__main__ import main
+try:
+    main()
+except SystemExit:
+    pass
+print("LOADED", *sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["ppo", "--help"],
+        ["--version"],
+        ["ppo", "--bata", "1"],
+        ["sfft"],
+        ["show", "small.yaml"],
+        ["show", "small.yaml", "--set", "ppo.bata=1"],
+        ["ppo", "small.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_loaded_before_a_stage_starts(arguments, folder, environment):
+    done = subprocess.run(
+        [sys.executable, "-c", WITNESS, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stderr.splitlines()[-1].split()[1:])
+    assert "rlhfctl" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_help_and_a_mistyped_option_do_not_even_load_the_recipes(folder, environment):
+    for arguments in (["--help"], ["ppo", "--bata", "1"]):
+        done = subprocess.run(
+            [sys.executable, "-c", WITNESS, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "yaml" not in done.stderr.splitlines()[-1].split()
+
+
+def test_help_has_every_command_and_the_table_of_exit_codes(rlhfctl):
+    shown = rlhfctl("--help")
+    assert shown.returncode == 0
+    for command in ("sft", "train-rm", "ppo", "eval", "run", "show", "validate"):
+        assert re.search(rf"\b{command}\b", shown.stdout)
+    for code, meaning in EXIT_CODE_MEANINGS.items():
+        assert re.search(rf"^\s*{int(code)}\s+{re.escape(meaning)}", shown.stdout, re.MULTILINE)
+
+
+def test_a_command_without_arguments_is_shown_the_help(rlhfctl):
+    shown = rlhfctl()
+    assert shown.returncode == 2
+    assert "Commands" in shown.stdout
+
+
+COMMON = ("--run", "--runs-dir", "--set", "--seed", "--force", "--json", "--quiet", "--debug")
+OWN = {
+    "sft": ("--model", "--dataset", "--learning-rate", "--epochs"),
+    "train-rm": ("--dataset", "--sft", "--learning-rate", "--epochs"),
+    "ppo": ("--beta", "--episodes", "--learning-rate", "--sft", "--rm"),
+    "eval": ("--prompts", "--sft", "--rm", "--ppo"),
+    "run": ("--model",),
+    "show": (),
+    "validate": (),
+}
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_the_options_are_these_and_no_others(rlhfctl, command):
+    shown = rlhfctl(command, "--help").stdout
+    offered = set(re.findall(r"│ (--[a-z-]+)", shown))
+    assert offered == {*COMMON, *OWN[command], "--help"}
+
+
+def test_the_version(rlhfctl):
+    assert rlhfctl("--version").stdout == f"rlhfctl {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ppo", "--bata", "1"], "did you mean --beta"),
+        (["trainrm"], "Did you mean 'train-rm'"),
+        (["ppo", "--beta"], "--beta"),
+        (["ppo", "a.yaml", "b.yaml"], "b.yaml"),
+    ],
+)
+def test_a_mistyped_command_line_ends_in_2_with_a_suggestion(rlhfctl, arguments, said):
+    done = rlhfctl(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr

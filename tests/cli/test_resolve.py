@@ -1,0 +1,117 @@
+"""Which recipe a command takes, which run folder it works in, and that it says so."""
+
+import os
+
+import pytest
+
+from rlhfctl.cli.options import KeyOption, Settings
+from rlhfctl.cli.resolve import VARIABLE, newest_run, resolve
+from rlhfctl.errors import RecipeError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    return tmp_path
+
+
+def recipe(path, name="some", more=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"name: {name}\n{more}")
+    return path
+
+
+def a_run(place, name, age):
+    path = recipe(place / "runs" / name / "recipe.yaml", name)
+    os.utime(path, (1e9 - age, 1e9 - age))
+
+
+def chosen(**settings):
+    resolved = resolve(Settings(**settings), [])
+    return str(resolved.choice.path), resolved.choice.reason, str(resolved.directory.root)
+
+
+def test_the_order_is_argument_variable_newest_run_base(place, monkeypatch):
+    shipped, reason, root = chosen()
+    assert shipped.endswith("recipes/base.yaml")
+    assert "shipped" in reason
+    assert root == "runs/base"
+
+    recipe(place / "recipes" / "base.yaml", "mine")
+    assert chosen() == ("recipes/base.yaml", "the default", "runs/mine")
+
+    a_run(place, "old", age=100)
+    a_run(place, "new", age=1)
+    a_run(place, "older", age=200)
+    assert chosen() == ("runs/new/recipe.yaml", "the newest run's", "runs/new")
+
+    monkeypatch.setenv(VARIABLE, str(recipe(place / "env.yaml", "env")))
+    assert chosen() == (str(place / "env.yaml"), VARIABLE, "runs/env")
+
+    argument = recipe(place / "arg.yaml", "arg")
+    assert chosen(recipe=argument) == (str(argument), "the argument", "runs/arg")
+
+
+def test_a_named_run_that_is_there_brings_its_own_recipe(place):
+    a_run(place, "old", age=100)
+    a_run(place, "new", age=1)
+    assert chosen(run="old") == ("runs/old/recipe.yaml", "run old", "runs/old")
+
+
+def test_a_named_run_that_is_new_takes_the_next_in_order_and_gives_it_its_name(place):
+    a_run(place, "new", age=1)
+    path, _, root = chosen(run="fresh")
+    assert (path, root) == ("runs/new/recipe.yaml", "runs/fresh")
+    assert resolve(Settings(run="fresh"), []).loaded.recipe.name == "fresh"
+
+
+def test_the_recipe_of_a_run_given_as_argument_works_in_that_run(place):
+    a_run(place, "old", age=100)
+    recipe(place / "runs" / "old" / "recipe.yaml", "another-name")
+    assert chosen(recipe=place / "runs" / "old" / "recipe.yaml")[2] == "runs/old"
+
+
+def test_runs_may_lie_elsewhere(place):
+    recipe(place / "elsewhere" / "one" / "recipe.yaml", "one")
+    assert chosen(runs_dir=place / "elsewhere")[2] == str(place / "elsewhere" / "one")
+
+
+def test_folders_that_are_no_runs_are_passed_over(place):
+    recipe(place / "runs" / ".hidden" / "recipe.yaml")
+    (place / "runs" / "empty").mkdir()
+    assert newest_run(place / "runs") is None
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "-a", "A", "x" * 65, "a\n"])
+def test_a_run_name_cannot_lead_elsewhere(name):
+    with pytest.raises(UsageError, match="not a run's name"):
+        resolve(Settings(run=name), [])
+
+
+def test_a_recipe_that_is_not_there_is_named(place):
+    with pytest.raises(UsageError, match=r"missing\.yaml"):
+        resolve(Settings(recipe=place / "missing.yaml"), [])
+
+
+def test_options_go_over_set_and_set_over_the_file(place):
+    path = recipe(place / "a.yaml", more="seed: 1\nppo:\n  beta: 0.2\n")
+    beta = KeyOption("--beta", "ppo.beta", "X", "")
+    settings = Settings(recipe=path, set=["ppo.beta=0.3", "seed=2"], seed="5")
+    resolved = resolve(settings, [(beta, "0.4")])
+    assert resolved.loaded.recipe.ppo.beta == 0.4
+    assert resolved.loaded.recipe.seed == 5
+    assert resolved.loaded.origins["ppo.beta"] == "--beta"
+    assert resolved.loaded.origins["seed"] == "--seed"
+
+
+def test_an_option_of_the_wrong_type_is_a_recipe_error(place):
+    with pytest.raises(RecipeError, match="--seed"):
+        resolve(Settings(recipe=recipe(place / "a.yaml"), seed="soon"), [])
+
+
+def test_a_path_that_exists_is_written_down_in_full_and_a_hub_id_as_it_is(place):
+    (place / "adapter").mkdir()
+    option = KeyOption("--sft", "ppo.sft", "PATH", "", is_path=True)
+    assert option.value("adapter") == str(place / "adapter")
+    assert option.value("org/name") == "org/name"

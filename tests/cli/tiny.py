@@ -1,0 +1,120 @@
+"""The real command line over stages that take no time: ``python tiny.py sft ...``.
+
+Each stage writes a file and a few figures. TINY says what else one does, as STAGE:WHAT.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import types
+import warnings
+
+from rlhfctl.errors import DivergedError, PreemptedError
+from rlhfctl.run.manifest import StageOutcome
+
+FIGURES = {
+    "sft": {"eval_loss_before": 3.0, "eval_loss": 1.5, "token_accuracy": 0.7},
+    "reward": {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85},
+    "ppo": {"score": 1.0, "kl": 6.0, "skipped_minibatches": 0},
+    "evaluate": {
+        "prompts": 8,
+        "policies": {
+            "sft": {"gold": 0.2, "proxy": 0.0, "kl": 0.0},
+            "ppo": {"gold": 0.6, "proxy": 1.0, "kl": 6.0},
+        },
+        "judge": "gold",
+        "win_rate": 0.7,
+        "win_rate_low": 0.65,
+        "win_rate_high": 0.75,
+        "gold_win_rate": 0.7,
+        "gold_win_rate_low": 0.65,
+        "gold_win_rate_high": 0.75,
+    },
+}
+
+
+def chatter(_output):
+    print("library chatter on stdout")
+    os.write(2, b"library chatter on stderr\n")
+    warnings.warn("library warning", stacklevel=1)
+    logging.getLogger("library").error("library record")
+
+
+def wait(output):
+    (output.parent / "waiting").write_text("")
+    time.sleep(60)
+
+
+def wait_with_checkpoint(output):
+    (output / "checkpoints" / "step-1").mkdir(parents=True)
+    wait(output)
+
+
+def torch_memory(_output):
+    kind = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
+    raise kind("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def hub(_output):
+    base = type("HfHubHTTPError", (OSError,), {"__module__": "huggingface_hub.errors"})
+    raise type("RepositoryNotFoundError", (base,), {"__module__": "huggingface_hub.errors"})("404")
+
+
+def wrapped_disk(_output):
+    raise RuntimeError("could not write") from OSError(28, "No space left on device", "weights")
+
+
+def throw(error):
+    def act(_output):
+        raise error
+
+    return act
+
+
+ACTS = {
+    "chatter": chatter,
+    "wait": wait,
+    "wait_with_checkpoint": wait_with_checkpoint,
+    "diverged": throw(DivergedError("the loss is NaN", hint="lower the learning rate")),
+    "preempted": throw(PreemptedError("asked to end", hint="the same command goes on")),
+    "bug": throw(ValueError("a bug\x1b[2J[/b]")),
+    "memory": throw(MemoryError()),
+    "torch_memory": torch_memory,
+    "disk": throw(OSError(28, "No space left on device", "weights")),
+    "wrapped_disk": wrapped_disk,
+    "hub": hub,
+    "permission": throw(PermissionError(13, "Permission denied", "/somewhere")),
+    "interrupt": lambda _output: os.kill(os.getpid(), signal.SIGINT),
+}
+
+
+def stage(name, module_name):
+    def run(recipe, inputs, output, monitor):
+        monitor.start(name, 2, "steps")
+        for step in (1, 2):
+            monitor.step(step, {"loss": 3.0 / step, "kl": float(step)})
+        stage_name, _, act = os.environ.get("TINY", "").partition(":")
+        if stage_name == name:
+            ACTS[act](output)
+        monitor.finish()
+        (output / "weights").write_text(f"{name} {recipe.seed}")
+        if name == "eval":
+            (output / "figures.json").write_text(json.dumps(FIGURES[module_name]))
+            (output / "samples.jsonl").write_text("")
+        return StageOutcome(FIGURES[module_name])
+
+    module = types.ModuleType(f"rlhfctl.stages.{module_name}")
+    module.run = run
+    sys.modules[module.__name__] = module
+
+
+for name, module_name in {"sft": "sft", "rm": "reward", "ppo": "ppo", "eval": "evaluate"}.items():
+    stage(name, module_name)
+
+if __name__ == "__main__":
+    from rlhfctl.__main__ import main
+
+    main()
