@@ -1,5 +1,6 @@
 """What is shipped: the wheel, the lock files, the image's recipe, and what the README promises."""
 
+import ast
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tomllib
 import zipfile
 from fnmatch import fnmatch
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,28 @@ def test_an_upper_bound_stands_beside_its_reason():
     for number, line in enumerate(lines):
         if re.match(r'\s+"[^"]+,<', line):
             assert lines[number - 1].lstrip().startswith("#"), line
+
+
+def test_everything_that_is_imported_is_asked_for():
+    asked = {canonicalize_name(r.name) for r in requirements(dev=False)}
+    asked |= {"markupsafe", "pydantic-core"}  # parts of jinja2 and pydantic
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "rlhfctl").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in _absolute_imports(node)
+    }
+    distributions = packages_distributions()
+    for name in imported - set(sys.stdlib_module_names) - {"rlhfctl"}:
+        assert asked & {canonicalize_name(d) for d in distributions[name]}, (
+            f"{name} is not declared"
+        )
+
+
+def _absolute_imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""] if not node.level else []
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
 # The image
