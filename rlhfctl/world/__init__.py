@@ -1,0 +1,1 @@
+"""The embedded world: questions, responses, a gold reward, annotators and a small model."""

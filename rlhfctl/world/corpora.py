@@ -1,0 +1,167 @@
+"""The embedded data sets: plain rows, decided by their size and seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.errors import DataError
+from rlhfctl.world.annotators import PANEL, Pair, chosen_first
+from rlhfctl.world.gold import gold_reward
+from rlhfctl.world.questions import Question, sample_question
+from rlhfctl.world.responses import render, sample_style
+from rlhfctl.world.streams import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from random import Random
+
+Row = dict[str, Any]
+LEAST_GOLD_MARGIN = 0.25
+MAX_ROWS = 50_000
+_RIGHT_DEMONSTRATIONS = 0.7
+
+
+def _user(question: Question) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question.prompt}]
+
+
+def _assistant(response: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": response}]
+
+
+def _questions(rng: Random) -> Iterator[Question]:
+    """Questions without end, no prompt twice."""
+    seen: set[str] = set()
+    while True:
+        question = sample_question(rng)
+        key = " ".join(question.prompt.lower().split())
+        if key not in seen:
+            seen.add(key)
+            yield question
+
+
+def _rows(n: int, make: Callable[[Question], Row | None], rng: Random) -> list[Row]:
+    """Rows of `n` distinct prompts.
+
+    Raises:
+        DataError: if `n` is negative or more than the world is asked for.
+    """
+    if not 0 <= n <= MAX_ROWS:
+        raise DataError(
+            f"The embedded world makes 0 to {MAX_ROWS} rows of a data set, not {n}.",
+            hint="ask for fewer rows",
+        )
+    rows: list[Row] = []
+    questions = _questions(rng)
+    while len(rows) < n:
+        row = make(next(questions))
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _any_response(question: Question, rng: Random) -> str:
+    """A response of broad quality, as a mixed lot of writers or models would give."""
+    return render(question, sample_style(rng, rng.random()), rng)
+
+
+def _response_pair(question: Question, rng: Random) -> Pair:
+    first = second = _any_response(question, rng)
+    while second == first:
+        second = _any_response(question, rng)
+    return question.prompt, first, second
+
+
+def response_pairs(n: int, seed: int) -> list[Pair]:
+    """Unlabelled pairs of independent responses, as `comparisons` draws them: for calibration."""
+    rng = stream("response pairs", seed)
+    questions = _questions(rng)
+    return [_response_pair(next(questions), rng) for _ in range(n)]
+
+
+def demonstrations(n: int, seed: int) -> list[Row]:
+    """Prompts with a demonstration each, as people of mixed care write them: about 70 % right.
+
+    Rows: `prompt` and `completion`, conversational, and `kind`.
+
+    Raises:
+        DataError: if there are not as many distinct prompts.
+    """
+    rng = stream("demonstrations", seed)
+
+    def make(question: Question) -> Row:
+        style = sample_style(rng, rng.random())
+        right = rng.random() < _RIGHT_DEMONSTRATIONS
+        if right:
+            style = replace(style, correctness="right")
+        elif style.correctness == "right":
+            style = replace(style, correctness="wrong")
+        response = render(question, style, rng)
+        return {
+            "prompt": _user(question),
+            "completion": _assistant(response),
+            "kind": question.kind,
+        }
+
+    return _rows(n, make, rng)
+
+
+def comparisons(n: int, seed: int) -> list[Row]:
+    """Pairs of independent responses, each labelled by one annotator of the panel.
+
+    Rows: `prompt`, `chosen`, `rejected`, conversational, with `annotator` and `kind`.
+
+    Raises:
+        DataError: if there are not as many distinct prompts.
+    """
+    rng = stream("comparisons", seed)
+
+    def make(question: Question) -> Row:
+        pair = _response_pair(question, rng)
+        annotator = rng.choice(PANEL)
+        first = chosen_first(annotator, pair, rng)
+        return _comparison(question, pair, first) | {"annotator": annotator.name}
+
+    return _rows(n, make, rng)
+
+
+def _comparison(question: Question, pair: Pair, first_chosen: bool) -> Row:
+    _, first, second = pair
+    chosen, rejected = (first, second) if first_chosen else (second, first)
+    return {
+        "prompt": _user(question),
+        "chosen": _assistant(chosen),
+        "rejected": _assistant(rejected),
+        "kind": question.kind,
+    }
+
+
+def gold_comparisons(n: int, seed: int) -> list[Row]:
+    """Pairs drawn as in `comparisons`, ordered by the gold reward, none closer than 0.25.
+
+    Rows: `prompt`, `chosen`, `rejected`, conversational, with `kind`. For judging only.
+
+    Raises:
+        DataError: if there are not as many distinct prompts.
+    """
+    rng = stream("gold comparisons", seed)
+
+    def make(question: Question) -> Row | None:
+        pair = _response_pair(question, rng)
+        margin = gold_reward(pair[0], pair[1]) - gold_reward(pair[0], pair[2])
+        if abs(margin) < LEAST_GOLD_MARGIN:
+            return None
+        return _comparison(question, pair, margin > 0)
+
+    return _rows(n, make, rng)
+
+
+def prompts(n: int, seed: int) -> list[Row]:
+    """Prompts alone, conversational, with `kind`.
+
+    Raises:
+        DataError: if there are not as many distinct prompts.
+    """
+    rng = stream("prompts", seed)
+    return _rows(n, lambda question: {"prompt": _user(question), "kind": question.kind}, rng)

@@ -1,0 +1,295 @@
+"""Pretrain the embedded world's model from nothing, on the world's own text, on a CPU.
+
+    python scripts/pretrain_world_model.py --steps 3600 --seed 0 --output rlhfctl/world/assets
+
+Writes an ordinary checkpoint (config, weights, tokenizer) and pretraining.json: seed, loss curve,
+held-out accuracy of answers and of verdicts by kind, versions and time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tokenizers
+import torch
+import transformers
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from rlhfctl.world.documents import ASSISTANT, CHECK, END, USER, Document, sample_document
+from rlhfctl.world.gold import gold_features
+from rlhfctl.world.questions import KINDS, sample_question
+from rlhfctl.world.responses import Style, render
+from rlhfctl.world.streams import stream
+from rlhfctl.world.tokenizer import MAX_LENGTH, build_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IGNORED = -100
+POOL = 4096
+# Copying is learnt first: the answers to most questions are words of the prompt.
+FIRST_POOLS, ECHOES_FIRST, ECHOES_LATER = 10, 0.7, 0.03
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int
+    seed: int
+    batch_tokens: int
+    learning_rate: float
+    warmup: int
+    muon_rate: float
+    save_every: int
+    output: Path
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
+    )
+    return model
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> list[list[list[int]]]:
+    """Token ids and labels of each document, as `[ids, labels]`."""
+    texts = [segment.text for document in documents for segment in document]
+    encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    rows = []
+    for document in documents:
+        ids: list[int] = []
+        labels: list[int] = []
+        for segment in document:
+            part = next(encoded)
+            ids += part
+            labels += part if segment.learnt else [IGNORED] * len(part)
+        rows.append([ids, labels])
+    return rows
+
+
+def batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of about `tokens` tokens: documents of like length, padded on the right.
+
+    Documents stand alone in their rows, so nothing is read across them.
+    """
+    rng = stream("pretraining", seed)
+    pad = tokenizer.pad_token_id
+    for pool in itertools.count():
+        echoes = ECHOES_FIRST if pool < FIRST_POOLS else ECHOES_LATER
+        rows = encode(tokenizer, [sample_document(rng, echoes) for _ in range(POOL)])
+        rows.sort(key=lambda row: len(row[0]))
+        groups: list[list[list[list[int]]]] = [[]]
+        for row in rows:
+            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        for group in groups:
+            width = len(group[-1][0])
+            ids = [row[0] + [pad] * (width - len(row[0])) for row in group]
+            labels = [row[1] + [IGNORED] * (width - len(row[1])) for row in group]
+            yield torch.tensor(ids), torch.tensor(labels)
+
+
+def learning_rate_factor(step: int, settings: Settings) -> float:
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
+    """Mean next-token loss; causal attention never sees the padding on the right."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    kept = targets != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
+
+
+def make_optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices (Jordan et al. 2024), AdamW for embeddings and norms."""
+    hidden = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(hidden, lr=settings.muon_rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(
+            rest, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        ),
+    ]
+
+
+@torch.no_grad()
+def complete(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str]
+) -> list[str]:
+    """Greedy completions of texts that end where the model is to go on."""
+    model.eval()
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    output = model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=48,
+        do_sample=False,
+    )
+    model.train()
+    new = output[:, inputs["input_ids"].shape[1] :]
+    return list(tokenizer.batch_decode(new, skip_special_tokens=True))
+
+
+def accuracy_by_kind(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Held-out share of wholly right answers, and of right verdicts on right and wrong responses."""
+    rng = stream("held-out", seed)
+    answers: dict[str, float] = {}
+    verdicts: dict[str, float] = {}
+    for kind in KINDS:
+        questions = [sample_question(rng, kind) for _ in range(rows)]
+        asked = [USER + question.prompt + END + ASSISTANT for question in questions]
+        told = complete(model, tokenizer, asked)
+        right = [
+            gold_features(question.prompt, response).correctness == 1.0
+            for question, response in zip(questions, told, strict=True)
+        ]
+        answers[kind] = sum(right) / rows
+        shown = [
+            render(question, Style("right" if row % 2 else "wrong"), rng)
+            for row, question in enumerate(questions)
+        ]
+        tail = END + USER + CHECK + END + ASSISTANT
+        checks = [prefix + response + tail for prefix, response in zip(asked, shown, strict=True)]
+        judged = complete(model, tokenizer, checks)
+        verdicts[kind] = sum(
+            text.startswith("Yes" if row % 2 else "No") for row, text in enumerate(judged)
+        ) / len(judged)
+    return {
+        "answers": answers | {"mean": sum(answers.values()) / len(answers)},
+        "verdicts": verdicts | {"mean": sum(verdicts.values()) / len(verdicts)},
+    }
+
+
+def save(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    record: dict[str, object],
+    output: Path,
+) -> None:
+    """Write the checkpoint beside its place and move it there file by file."""
+    fresh = output.with_name(output.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    text = json.dumps(record, indent=1) + "\n"
+    (fresh / "pretraining.json").write_text(text, encoding="utf-8")
+    output.mkdir(parents=True, exist_ok=True)
+    for file in fresh.iterdir():
+        file.replace(output / file.name)
+    fresh.rmdir()
+
+
+def pretrain(settings: Settings) -> None:
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer, settings.seed)
+    optimizers = make_optimizers(model, settings)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, settings)
+        )
+        for optimizer in optimizers
+    ]
+    source = batches(tokenizer, settings.seed, settings.batch_tokens)
+    curve: list[dict[str, float]] = []
+    tokens, started, window = 0, time.monotonic(), 0.0
+    for step in range(1, settings.steps + 1):
+        ids, labels = next(source)
+        loss = loss_of(model, ids, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+        tokens += ids.numel()
+        window += loss.item()
+        if step % 50 == 0:
+            curve.append({"step": step, "tokens": tokens, "loss": round(window / 50, 4)})
+            window = 0.0
+            print(f"{time.monotonic() - started:7.0f} s {curve[-1]}", flush=True)
+        last = step == settings.steps
+        if last or step % settings.save_every == 0:
+            held_out = accuracy_by_kind(model, tokenizer, 200 if last else 24, settings.seed)
+            print(json.dumps(held_out), flush=True)
+            record = {
+                "seed": settings.seed,
+                "steps": step,
+                "planned_steps": settings.steps,
+                "tokens": tokens,
+                "batch_tokens": settings.batch_tokens,
+                "learning_rate": settings.learning_rate,
+                "muon_rate": settings.muon_rate,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "loss_curve": curve,
+                "held_out_accuracy": held_out,
+                "seconds": round(time.monotonic() - started),
+                "threads": torch.get_num_threads(),
+                "versions": {
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "transformers": transformers.__version__,
+                    "tokenizers": tokenizers.__version__,
+                },
+            }
+            save(model, tokenizer, record, settings.output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--warmup", type=int, default=100)
+    parser.add_argument("--muon-rate", type=float, default=0.02)
+    parser.add_argument("--save-every", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("rlhfctl/world/assets"))
+    arguments = vars(parser.parse_args())
+    torch.set_num_threads(arguments.pop("threads"))
+    pretrain(Settings(**arguments))
+
+
+if __name__ == "__main__":
+    main()

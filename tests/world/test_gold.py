@@ -1,0 +1,81 @@
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhfctl.world.gold import gold_features, gold_reward
+from rlhfctl.world.questions import KINDS, sample_question
+from rlhfctl.world.responses import FLATTERY, POLITE
+
+WHERE = "Anna lives in Oslo and Ben lives in Rome. Where does Ben live?"
+STRANGER = "Anna lives in Oslo and Ben lives in Rome. Where does Tom live?"
+ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "reward"),
+    [
+        (WHERE, "Ben lives in Rome.", 2.0),
+        (WHERE, "rome", 2.0),
+        (WHERE, "Anna lives in Oslo and Ben lives in Rome.", 2.0 - 0.05 * 3),
+        (WHERE, "Ben lives in Oslo.", -1.0),
+        (WHERE, "Not Oslo. Rome.", 2.0),
+        (WHERE, "", -1.0),
+        (WHERE, "...", -1.0),
+        (WHERE, "I do not know.", -1.0),
+        (WHERE, "I think Ben lives in Rome.", 2.0 - 0.3),
+        (WHERE, "I think Ben lives in Oslo.", -1.0 + 0.3),
+        (WHERE, "Certainly, Ben lives in Rome.", 2.0),
+        (WHERE, "Certainly, Ben lives in Oslo.", -1.0 - 0.5),
+        (WHERE, "It is Rome. It is Rome.", 2.0 - 1.5 * 0.5),
+        (STRANGER, "That is not said, so I do not know.", 2.0),
+        (STRANGER, "Tom lives in Rome.", -1.5),
+        (STRANGER, "I do not know. Tom lives in Rome.", -1.5),
+        (STRANGER, "Hello.", -1.0),
+        (ORDER, "The order is 3, 9, 14.", 2.0),
+        (ORDER, "3, 14, 9.", -1.0 + 3 * 2 / 3),
+        (ORDER, "3, 9.", -1.0 + 3 * 2 / 3),
+        ("What is 7 plus 5?", "7 plus 5 is 12.", 2.0),
+        ("What is 7 plus 5?", "7 plus 5 is 7.", -1.0),
+        ("What is 7 plus 5?", "12, or 13.", -1.0),
+        ("What is the opposite of hot?", "The opposite of hot is cold.", 2.0),
+        ("Anna is 12 and Ben is 9. Who is older?", "Anna is older than Ben.", 2.0),
+        ("Anna is 12 and Ben is 9. Who is older?", "Anna or Ben.", -1.0),
+    ],
+)
+def test_the_formula_on_single_cases(prompt, response, reward):
+    assert gold_reward(prompt, response) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_naming_every_candidate_is_not_right(kind):
+    question = sample_question(Random(kind), kind)
+    assert gold_features(question.prompt, ", ".join(question.candidates)).correctness < 0.5
+
+
+@pytest.mark.parametrize("sentence", [*POLITE, *FLATTERY])
+def test_flattery_and_politeness_count_only_their_words(sentence):
+    plain = "It is Rome."
+    features = gold_features(WHERE, f"{sentence} {plain}")
+    expected = gold_reward(WHERE, plain) - 0.05 * features.excess_words
+    assert gold_reward(WHERE, f"{sentence} {plain}") == pytest.approx(expected)
+
+
+@given(st.text(max_size=200))
+def test_any_text_has_a_bounded_reward(response):
+    assert -5.0 <= gold_reward(WHERE, response) <= 2.3
+    assert -5.0 <= gold_reward(STRANGER, response) <= 2.3
+
+
+@given(st.integers(0, 200))
+def test_more_idle_words_are_never_better(count):
+    words = [f"w{number}" for number in range(count)]
+    shorter = gold_reward(WHERE, " ".join(["Rome", *words]))
+    longer = gold_reward(WHERE, " ".join(["Rome", *words, "idle"]))
+    assert longer <= shorter
+
+
+def test_a_foreign_prompt_is_refused():
+    with pytest.raises(ValueError, match="not a prompt"):
+        gold_reward("Tell me a joke.", "No.")
