@@ -42,7 +42,7 @@ def read_hub(source: str, config: str | None, split: str, revision: str | None) 
         loaded = load_dataset(source, config, split=split, revision=revision)
     except DatasetNotFoundError as error:
         raise _not_found(source, error) from error
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:
         fault = _fault(source, config, split, error)
         if fault is None:
             raise

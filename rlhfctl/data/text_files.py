@@ -24,15 +24,16 @@ _MAX_CELL = 1 << 27
 class _Faults:
     """Broken lines of one file: the first few in words, all of them counted."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unit: str = "") -> None:
         self.path = path
+        self.unit = unit
         self.count = 0
         self.lines: list[str] = []
 
     def add(self, line: int, reason: str) -> None:
         self.count += 1
         if len(self.lines) < _SHOWN_FAULTS:
-            self.lines.append(f"{self.path}:{line}: {reason}")
+            self.lines.append(f"{self.path}:{self.unit}{line}: {reason}")
 
     def check(self) -> None:
         """Raise a DataError if there were any."""
@@ -92,12 +93,12 @@ def read_json(path: Path) -> Iterator[NumberedRow]:
         raise DataError(_not_json(error), f"{path}:{error.lineno}") from error
     except RecursionError as error:
         raise DataError("nested too deeply", str(path)) from error
-    faults = _Faults(path)
+    faults = _Faults(path, "row ")
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
             yield number, row
         else:
-            faults.add(number, "this row of the array is not a JSON object ({...})")
+            faults.add(number, "not a JSON object ({...})")
     faults.check()
 
 

@@ -1,0 +1,219 @@
+"""Rows: every documented form becomes the same few columns, or is counted with its cause."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhfctl.data.rows import BadRowError, comparison, demonstration, prompt_of
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+TALK = [SYSTEM, user("One?"), assistant("1"), user("Two?")]
+HH = "\n\nHuman: One?\n\nAssistant: 1\n\nHuman: Two?\n\nAssistant:"
+
+
+class TestDemonstrations:
+    def test_standard(self):
+        row = {"prompt": "The sky is", "completion": " blue."}
+        assert demonstration(row) == row
+
+    def test_conversational(self):
+        row = {"prompt": TALK, "completion": [assistant("2")]}
+        assert demonstration(row) == row
+
+    def test_messages_are_split_before_the_last_answer(self):
+        assert demonstration({"messages": [*TALK, assistant("2")]}) == {
+            "prompt": TALK,
+            "completion": [assistant("2")],
+        }
+
+    def test_what_follows_the_last_answer_is_left_out(self):
+        assert demonstration({"messages": [*TALK, assistant("2"), user("Three?")]}) == {
+            "prompt": TALK,
+            "completion": [assistant("2")],
+        }
+
+    def test_plain_text_has_no_prompt(self):
+        assert demonstration({"text": "Once."}) == {"prompt": "", "completion": "Once."}
+
+    def test_a_transcript_is_split_before_its_last_answer(self):
+        assert demonstration({"text": HH + " 2"}) == {"prompt": HH, "completion": " 2"}
+
+    def test_messages_keep_only_role_and_content(self):
+        turn = user("One?") | {"name": "x", "weight": 1}
+        row = demonstration({"messages": [turn, assistant("1")]})
+        assert row["prompt"] == [user("One?")]
+
+    def test_text_beside_messages_becomes_a_turn(self):
+        expected = {"prompt": [user("One?")], "completion": [assistant("1")]}
+        assert demonstration({"prompt": "One?", "completion": [assistant("1")]}) == expected
+        assert demonstration({"prompt": [user("One?")], "completion": "1"}) == expected
+
+
+class TestComparisons:
+    def test_standard(self):
+        row = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
+        assert comparison(row) == row
+
+    def test_conversational_with_an_implicit_prompt(self):
+        row = {"chosen": [*TALK, assistant("2")], "rejected": [*TALK, assistant("3")]}
+        assert comparison(row) == {
+            "prompt": TALK,
+            "chosen": [assistant("2")],
+            "rejected": [assistant("3")],
+        }
+
+    def test_a_prompt_as_text_beside_whole_conversations(self):
+        whole = [user("One?")]
+        row = {
+            "prompt": "One?",
+            "chosen": [*whole, assistant("1")],
+            "rejected": [*whole, assistant("2")],
+        }
+        assert comparison(row)["prompt"] == whole
+
+    def test_transcripts_are_split_before_the_last_answer(self):
+        assert comparison({"chosen": HH + " 2", "rejected": HH + " 22"}) == {
+            "prompt": HH,
+            "chosen": " 2",
+            "rejected": " 22",
+        }
+
+    def test_an_implicit_text_prompt_ends_between_words(self):
+        row = {"chosen": "The sky is blue.", "rejected": "The sky is black."}
+        assert comparison(row) == {
+            "prompt": "The sky is",
+            "chosen": " blue.",
+            "rejected": " black.",
+        }
+
+    def test_a_response_that_begins_like_the_other_is_whole(self):
+        row = comparison({"chosen": "Say it now", "rejected": "Say it now and here"})
+        assert row == {"prompt": "Say it", "chosen": " now", "rejected": " now and here"}
+
+    @given(st.text("ab \n", max_size=12), st.text("ab \n", max_size=12))
+    def test_an_implicit_prompt_loses_and_adds_nothing(self, chosen, rejected):
+        try:
+            row = comparison({"chosen": chosen, "rejected": rejected})
+        except BadRowError:
+            return
+        assert row["prompt"] + row["chosen"] == chosen
+        assert row["prompt"] + row["rejected"] == rejected
+
+    def test_annotator_and_margin_are_kept(self):
+        row = {"prompt": "a", "chosen": "b", "rejected": "c", "annotator": 7, "margin": "0.5"}
+        assert comparison(row) | {"annotator": "7", "margin": 0.5} == comparison(row)
+
+
+class TestPrompts:
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"prompt": TALK},
+            {"messages": TALK},
+            {"messages": [*TALK, assistant("2")]},
+            {"prompt": TALK, "completion": [assistant("2")]},
+            {"chosen": [*TALK, assistant("2")], "rejected": [*TALK, assistant("3")]},
+        ],
+    )
+    def test_conversations_of_every_form(self, row):
+        assert prompt_of(row) == {"prompt": TALK}
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"prompt": HH},
+            {"text": HH + " 2"},
+            {"prompt": HH, "completion": " 2"},
+            {"chosen": HH + " 2", "rejected": HH + " 3"},
+        ],
+    )
+    def test_text_of_every_form(self, row):
+        assert prompt_of(row) == {"prompt": HH}
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ({"prompt": "a", "completion": " \n"}, "empty response"),
+        ({"prompt": "  ", "completion": "b"}, "empty prompt"),
+        ({"prompt": "a", "completion": None}, "completion is missing"),
+        ({"prompt": None, "completion": "b"}, "prompt is missing"),
+        ({"prompt": 3, "completion": "b"}, "prompt is neither text nor messages"),
+        ({"prompt": "a", "completion": "\ud800"}, "completion is not valid Unicode"),
+        ({"text": 3}, "text is not text"),
+        ({"text": None}, "text is missing"),
+        ({"messages": []}, "no assistant turn"),
+        ({"messages": [user("a")]}, "no assistant turn"),
+        ({"messages": [assistant("a")]}, "no user turn"),
+        ({"messages": [user("a"), assistant(" ")]}, "empty response"),
+        ({"messages": [user("a"), {"role": "banana", "content": "b"}]}, "unknown role"),
+        ({"messages": [user("a"), {"role": ["user"], "content": "b"}]}, "unknown role"),
+        ({"messages": [user("a"), assistant(None)]}, "a content in messages is missing"),
+        ({"messages": [user("a"), assistant(["b"])]}, "a content in messages is not text"),
+        ({"messages": ["a"]}, "messages has a message without role and content"),
+        ({"messages": "a"}, "messages is neither text nor messages"),
+        (
+            {"prompt": [user("a"), assistant("b")], "completion": "c"},
+            "prompt ends with an assistant turn",
+        ),
+        ({"text": HH + " 2\n\nHuman: Three?"}, "transcript ends with a question"),
+    ],
+)
+def test_demonstrations_that_cannot_be_used(row, cause):
+    with pytest.raises(BadRowError) as caught:
+        demonstration(row)
+    assert str(caught.value) == cause
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": " b "}, "chosen equals rejected"),
+        ({"prompt": "a", "chosen": "b", "rejected": ""}, "empty response"),
+        ({"chosen": HH + " 2", "rejected": HH + " "}, "empty response"),
+        (
+            {"chosen": HH + " 2", "rejected": HH.replace("One", "Six") + " 2"},
+            "chosen and rejected answer different prompts",
+        ),
+        (
+            {"chosen": [*TALK, assistant("2")], "rejected": [user("Two?"), assistant("3")]},
+            "chosen and rejected answer different prompts",
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "far"},
+            "margin is not a number",
+        ),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "nan"}, "margin is not finite"),
+        ({"chosen": "b", "rejected": None}, "prompt is missing"),
+    ],
+)
+def test_comparisons_that_cannot_be_used(row, cause):
+    with pytest.raises(BadRowError) as caught:
+        comparison(row)
+    assert str(caught.value) == cause
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ({"prompt": ""}, "empty prompt"),
+        ({"text": "Once."}, "text without a prompt"),
+        ({"prompt": [SYSTEM]}, "no user turn"),
+        ({"prompt": [user("  ")]}, "empty prompt"),
+    ],
+)
+def test_prompts_that_cannot_be_used(row, cause):
+    with pytest.raises(BadRowError) as caught:
+        prompt_of(row)
+    assert str(caught.value) == cause
