@@ -41,17 +41,14 @@ class Plot:
 # Of each stage: the title of a plot, and its figures' names with their labels.
 SHOWN: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
     "sft": (
-        ("Loss, nats a token", {"loss": "training", "eval_loss": "held out"}),
-        (
-            "Token accuracy",
-            {"mean_token_accuracy": "training", "eval_mean_token_accuracy": "held out"},
-        ),
+        ("Loss, nats a token", {"loss": ""}),
+        ("Token accuracy", {"token_accuracy": ""}),
         ("Learning rate", {"learning_rate": ""}),
     ),
     "rm": (
-        ("Loss, nats a comparison", {"loss": "training", "eval_loss": "held out"}),
-        ("Accuracy", {"accuracy": "training", "eval_accuracy": "held out"}),
-        ("Margin, chosen less rejected", {"margin": "training", "eval_margin": "held out"}),
+        ("Loss, nats a comparison", {"loss": ""}),
+        ("Accuracy on the batch", {"accuracy": ""}),
+        ("Margin, chosen less rejected", {"margin": ""}),
     ),
     "ppo": (
         ("Score of the reward model", {"score": ""}),

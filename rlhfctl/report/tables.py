@@ -72,6 +72,7 @@ _SHARES = {
         ("Proxy win rate of PPO over SFT", "proxy_win_rate"),
     ),
 }
+_PAIRS = {"accuracy": "pairs", "length_accuracy": "pairs", "gold_accuracy": "gold_pairs"}
 _NUMBERS = {
     "sft": (("Training rows", "train_rows"), ("Held-out rows", "held_out_rows")),
     "rm": (
@@ -107,7 +108,11 @@ def stage_tables(facts: RunFacts) -> list[StageTable]:
 
 def reward_model_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """Return the reward model's accuracies: overall, its baselines, and by annotator."""
-    rows = [_share_row(label, metrics, name) for label, name in _SHARES["rm"] if name in metrics]
+    rows = [
+        _share_row(label, metrics, name, metrics.get(_PAIRS[name]))
+        for label, name in _SHARES["rm"]
+        if name in metrics
+    ]
     annotators = metrics.get("per_annotator")
     for name, found in sorted(annotators.items()) if isinstance(annotators, dict) else ():
         if isinstance(found, dict):

@@ -16,6 +16,7 @@ METRICS: dict[str, dict[str, Any]] = {
         "accuracy_low": 0.74,
         "accuracy_high": 0.78,
         "length_accuracy": 0.55,
+        "pairs": 1400,
         "per_annotator": {
             "ada": {"accuracy": 0.8, "low": 0.75, "high": 0.85, "pairs": 200},
             "eve": {"accuracy": 0.7, "low": 0.65, "high": 0.75, "pairs": 200},

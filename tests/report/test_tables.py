@@ -30,6 +30,7 @@ def test_annotators_follow_the_overall_accuracy_and_its_baseline(finished_run: P
         "Annotator ada",
         "Annotator eve",
     ]
+    assert rows[0].count == "1,400"
     assert rows[2] == Row("Annotator ada", "0.80", "0.75 to 0.85", Bar(75, 80, 85), "200")
 
 
