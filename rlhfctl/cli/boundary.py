@@ -26,10 +26,9 @@ _HUB_ERRORS = {
     "OfflineModeIsEnabled",
     "DatasetNotFoundError",
     "ConnectionError",
-    "ConnectError",
-    "TimeoutException",
+    "HTTPError",
 }
-_HUB_PACKAGES = {"builtins", "datasets", "httpcore", "httpx", "huggingface_hub", "requests"}
+_HUB_PACKAGES = {"builtins", "datasets", "httpx", "httpx2", "huggingface_hub"}
 
 
 class Interrupted(BaseException):
@@ -114,10 +113,12 @@ def recognise(error: BaseException) -> RlhfctlError | None:
     for link in _chain(error):
         if isinstance(link, RlhfctlError):
             return link
-        for find in (_memory, _disk, _hub, _permission):
+        for find in (_memory, _disk, _permission):
             found = find(link)
             if found is not None:
                 return found
+        if _is(link, _HUB_ERRORS, _HUB_PACKAGES) and not isinstance(link, BrokenPipeError):
+            return _hub(error if isinstance(error, OSError) else link)
     return None
 
 
@@ -149,9 +150,7 @@ def _disk(error: BaseException) -> RlhfctlError | None:
     return None
 
 
-def _hub(error: BaseException) -> RlhfctlError | None:
-    if not _is(error, _HUB_ERRORS, _HUB_PACKAGES) or isinstance(error, BrokenPipeError):
-        return None
+def _hub(error: BaseException) -> RlhfctlError:
     text = str(error).strip() or type(error).__name__
     return EnvironmentFault(
         f"the Hugging Face hub did not give what was asked for: {text.splitlines()[0]}",

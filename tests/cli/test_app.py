@@ -1,5 +1,6 @@
 """What the command line offers, and that it answers without torch."""
 
+import json
 import re
 import subprocess
 import sys
@@ -116,3 +117,9 @@ def test_a_mistyped_command_line_ends_in_2_with_a_suggestion(rlhfctl, arguments,
     assert said in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_a_usage_error_as_json(rlhfctl):
+    done = rlhfctl("ppo", "--bata", "1", "--json")
+    assert done.returncode == 2
+    assert "--beta" in json.loads(done.stdout)["error"]["message"]

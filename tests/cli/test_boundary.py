@@ -1,0 +1,96 @@
+"""An error that a library wrapped is still recognised, and a bug is not mistaken for one."""
+
+import errno
+
+import pytest
+
+from rlhfctl.cli.boundary import classify, describe
+from rlhfctl.errors import DataError, ExitCode
+
+
+def wrapped(error, *around):
+    for outer in around:
+        try:
+            raise outer from error
+        except type(outer) as caught:
+            error = caught
+    return error
+
+
+def hub_error():
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download("nobody/nothing", "config.json")
+    except Exception as error:
+        return error
+    raise AssertionError("the hub was reached from a test")
+
+
+def test_a_hub_that_cannot_be_reached_is_the_environments_fault():
+    code, message = classify(hub_error())
+    assert code == ExitCode.ENVIRONMENT
+    assert "HF_HUB_OFFLINE" in message
+
+
+def test_transformers_own_words_are_kept():
+    around = OSError("We couldn't connect to the hub to load nobody/nothing\nmore")
+    code, message = classify(wrapped(hub_error(), around))
+    assert code == ExitCode.ENVIRONMENT
+    assert "to load nobody/nothing" in message
+    assert "more" not in message
+
+
+def test_a_data_set_that_is_not_on_the_hub_is_the_environments_fault():
+    from datasets import load_dataset
+
+    with pytest.raises(Exception) as caught:
+        load_dataset("nobody/nothing")
+    assert classify(caught.value)[0] == ExitCode.ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "full", "a"), ExitCode.DISK_FULL),
+        (OSError(errno.EDQUOT, "quota", "a"), ExitCode.DISK_FULL),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), ExitCode.DISK_FULL),
+        (OSError(errno.EROFS, "read only", "a"), ExitCode.ENVIRONMENT),
+        (PermissionError(errno.EACCES, "denied", "a"), ExitCode.ENVIRONMENT),
+        (MemoryError(), ExitCode.OUT_OF_MEMORY),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            ),
+            ExitCode.OUT_OF_MEMORY,
+        ),
+        (DataError("bad row"), ExitCode.DATA),
+    ],
+)
+def test_what_happened_is_found_below_what_wrapped_it(error, code):
+    assert classify(error)[0] == code
+    assert classify(wrapped(error, ValueError("outer"), RuntimeError("outermost")))[0] == code
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyError("x"), FileNotFoundError("x"), BrokenPipeError("x")]
+)
+def test_a_bug_is_called_one(error):
+    code, message = classify(error)
+    assert code == ExitCode.INTERNAL
+    assert "--debug" in message
+
+
+def test_a_torch_error_by_its_real_class():
+    torch = pytest.importorskip("torch")
+    assert classify(torch.OutOfMemoryError("CUDA out of memory"))[0] == ExitCode.OUT_OF_MEMORY
+
+
+def test_a_described_error_has_all_its_parts():
+    assert describe(DataError("empty", where="a.jsonl:3", hint="fill it")) == {
+        "exit_code": 3,
+        "type": "DataError",
+        "message": "empty",
+        "where": "a.jsonl:3",
+        "hint": "fill it",
+    }
