@@ -17,7 +17,7 @@ from rlhfctl.errors import DataError, UnsafeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_READERS: dict[str, Callable[[Path], Iterable[tuple[int, dict[str, Any]]]]] = {
+_READERS: dict[str, Callable[[Path, int | None], Iterable[tuple[int, dict[str, Any]]]]] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
@@ -49,12 +49,13 @@ def is_local(source: str) -> bool:
     )
 
 
-def read_local(source: str, split: str) -> RawRows:
+def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
     """Read a file, the files that a pattern matches, a folder of files, or a saved data set.
 
     Args:
         source: The path or pattern; relative ones start from the current folder.
         split: Of a saved data set with several; of a folder, the files whose names start with it.
+        limit: Look at this many rows of each file at most; None: all.
 
     Raises:
         DataError: There is no such file, it is damaged, or of no known kind; with file and line.
@@ -64,7 +65,7 @@ def read_local(source: str, split: str) -> RawRows:
     if path.is_dir() and _is_saved(path):
         return _read_saved(path, split, source)
     files = _files(path, source, split)
-    parts = [_read_file(file) for file in files]
+    parts = [_read_file(file, limit) for file in files]
     return parts[0] if len(parts) == 1 else _joined(source, parts)
 
 
@@ -100,7 +101,7 @@ def _suffix(path: Path) -> str:
     return suffix if suffix in _SUFFIXES else ""
 
 
-def _read_file(path: Path) -> RawRows:
+def _read_file(path: Path, limit: int | None) -> RawRows:
     suffix = _suffix(path)
     if not suffix:
         known = ", ".join(_SUFFIXES)
@@ -108,7 +109,7 @@ def _read_file(path: Path) -> RawRows:
     try:
         if suffix == ".parquet":
             return _read_parquet(path)
-        numbered = list(_READERS[suffix](path))
+        numbered = list(_READERS[suffix](path, limit))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", str(path)) from error
     if not numbered:

@@ -43,6 +43,22 @@ class RawRows:
     place: Callable[[int], str]
 
 
+def check_mapping(kind: str, mapping: Mapping[str, str]) -> None:
+    """Refuse a recipe's `columns` that names a column which is none of ours.
+
+    Raises:
+        RecipeError: It does.
+    """
+    known = {column for layout in LAYOUTS[kind] for column in layout} | set(_EXTRAS.get(kind, ()))
+    for ours in mapping:
+        if ours not in known:
+            raise RecipeError(
+                f"{ours} is not a column of {kind}; they are {', '.join(sorted(known))}",
+                f"data.{kind}.columns",
+                "columns maps our name to the source's name",
+            )
+
+
 def choose_columns(
     kind: str, columns: Sequence[str], mapping: Mapping[str, str], name: str
 ) -> dict[str, str]:
@@ -58,21 +74,15 @@ def choose_columns(
         RecipeError: The mapping names a column that is none of ours.
         DataError: The source has not the columns of any form.
     """
-    extras = _EXTRAS.get(kind, ())
-    known = {column for layout in LAYOUTS[kind] for column in layout} | set(extras)
+    check_mapping(kind, mapping)
     for ours, theirs in mapping.items():
-        if ours not in known:
-            raise RecipeError(
-                f"{ours} is not a column of {kind}; they are {', '.join(sorted(known))}",
-                f"data.{kind}.columns",
-                "columns maps our name to the source's name",
-            )
         if theirs not in columns:
             raise DataError(
                 f"there is no column {theirs}; found: {_listed(columns)}",
                 name,
                 _did_you_mean(theirs, columns, f"data.{kind}.columns.{ours}"),
             )
+    extras = _EXTRAS.get(kind, ())
     available = {column: column for column in columns} | dict(mapping)
     required = set(mapping) - set(extras)
     for layout in LAYOUTS[kind]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhfctl.data.files import is_local, read_local
 from rlhfctl.data.hub import read_hub
-from rlhfctl.data.raw import RawRows, choose_columns
+from rlhfctl.data.raw import RawRows, check_mapping, choose_columns
 from rlhfctl.data.report import RowReport
 from rlhfctl.data.rows import NORMALISERS, BadRowError, Row, content, is_conversation
 from rlhfctl.data.split import held_out, position, prompt_key
@@ -119,6 +119,40 @@ def gold_comparisons(recipe: Recipe, n: int = 2000) -> Dataset:
     share = _smallest_share(recipe)
     rows = (NORMALISERS["comparisons"](row) for row in corpora.gold_comparisons(n, recipe.seed))
     return _table([row for row in rows if position(prompt_key(row["prompt"])) < share])
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A data set's first rows, looked at before anything is loaded for good.
+
+    Attributes:
+        messages: Whether they are conversations; None when no row can be used.
+        report: What would become of them.
+    """
+
+    messages: bool | None
+    report: RowReport
+
+
+def glance(section: DatasetSection, kind: Kind, rows: int = 1000) -> Glance | None:
+    """Look at the first rows of a local source; None for a hub data set, which stays untouched.
+
+    Raises:
+        DataError: The source is missing, damaged, or of another form.
+        RecipeError: `columns` names a column that is none of ours.
+        UnsafeError: The source is a script.
+    """
+    check_mapping(kind, section.columns)
+    if section.source == EMBEDDED:
+        return Glance(messages=True, report=RowReport(EMBEDDED))
+    if not is_local(section.source):
+        return None
+    raw = read_local(section.source, section.split, rows)
+    columns = choose_columns(kind, raw.columns, section.columns, raw.name)
+    report = RowReport(raw.name)
+    first = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
+    usable = list(_normalised(first, columns, kind, report))
+    return Glance(is_conversation(usable[0]["prompt"]) if usable else None, report)
 
 
 def _smallest_share(recipe: Recipe) -> float:

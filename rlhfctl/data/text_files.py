@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
 from rlhfctl.errors import DataError
@@ -44,8 +45,12 @@ class _Faults:
         raise DataError(text, hint="mend the file; its other lines were not used")
 
 
-def read_json_lines(path: Path) -> Iterator[NumberedRow]:
+def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
     """Yield line number and object of each line that is not blank.
+
+    Args:
+        path: The file; compressed if its name ends in ``.gz``.
+        limit: Look at this many lines at most; None: all.
 
     Raises:
         DataError: Lines are broken; the first five with their reasons, and how many.
@@ -53,9 +58,8 @@ def read_json_lines(path: Path) -> Iterator[NumberedRow]:
     """
     faults = _Faults(path)
     with _open(path) as stream:
-        for number, raw in _lines(stream, path):
-            if not raw.strip():
-                continue
+        filled = ((number, raw) for number, raw in _lines(stream, path) if raw.strip())
+        for number, raw in islice(filled, limit):
             try:
                 row = json.loads(_decoded(raw, first=number == 1))
             except UnicodeDecodeError as error:
@@ -72,7 +76,7 @@ def read_json_lines(path: Path) -> Iterator[NumberedRow]:
     faults.check()
 
 
-def read_json(path: Path) -> Iterator[NumberedRow]:
+def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
     """Yield row number, from 1, and object of a JSON array; a file of JSON lines is read as such.
 
     Raises:
@@ -82,7 +86,7 @@ def read_json(path: Path) -> Iterator[NumberedRow]:
     with _open(path) as stream:
         raw = b"".join(line for _, line in _lines(stream, path))
     if not raw.lstrip().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        yield from read_json_lines(path)
+        yield from read_json_lines(path, limit)
         return
     try:
         rows = json.loads(_decoded(raw, first=True))
@@ -94,7 +98,7 @@ def read_json(path: Path) -> Iterator[NumberedRow]:
     except RecursionError as error:
         raise DataError("nested too deeply", str(path)) from error
     faults = _Faults(path, "row ")
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows[:limit], start=1):
         if isinstance(row, dict):
             yield number, row
         else:
@@ -102,7 +106,7 @@ def read_json(path: Path) -> Iterator[NumberedRow]:
     faults.check()
 
 
-def read_csv(path: Path) -> Iterator[NumberedRow]:
+def read_csv(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
     """Yield line number and row; every cell is text, ``NA`` and ``null`` too.
 
     Raises:
@@ -118,7 +122,7 @@ def read_csv(path: Path) -> Iterator[NumberedRow]:
             if len(set(header)) != len(header):
                 raise DataError("two columns have the same name", f"{path}:1")
             start = reader.line_num + 1
-            for cells in reader:
+            for cells in islice(reader, limit):
                 if len(cells) == len(header):
                     yield start, dict(zip(header, cells, strict=True))
                 elif cells:

@@ -1,0 +1,139 @@
+"""Do the files that a recipe names exist and fit: checked without torch and without the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from rlhfctl.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rlhfctl.data.sources import Glance, Kind
+    from rlhfctl.recipe.schema import ModelSection, Recipe
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: ``ok``, ``warning`` (the run can go on) or ``error`` (it would fail).
+        what: What was found.
+        where: The recipe's key or the file; empty when there is none.
+        hint: What to do; empty when there is nothing to.
+    """
+
+    level: Level
+    what: str
+    where: str = ""
+    hint: str = ""
+
+
+def check_files(recipe: Recipe) -> list[Finding]:
+    """Look at every local file that a recipe names, and at the first rows of its data sets.
+
+    Raises:
+        EnvironmentFault: The model is a local folder that holds no model.
+        RecipeError: The chat template cannot be read, or a column mapping is wrong.
+        UnsafeError: A data set is a script, or the model's config asks to run its own code.
+    """
+    return [*_model(recipe.model), *_checkpoints(recipe), *_data(recipe)]
+
+
+def _model(section: ModelSection) -> Iterator[Finding]:
+    from rlhfctl.models.hub import model_source
+
+    name, source = section.name_or_path, model_source(section)
+    kind = "local model" if Path(source).is_dir() else "hub model, not looked at"
+    yield Finding("ok", f"{name}: {kind}", "model.name_or_path")
+    if section.chat_template is not None:
+        _check_template(section.chat_template)
+        yield Finding("ok", section.chat_template, "model.chat_template")
+    if section.trust_remote_code:
+        yield Finding(
+            "warning",
+            f"code of {name} at revision {section.revision} will run on this machine",
+            "model.trust_remote_code",
+        )
+
+
+def _check_template(name: str) -> None:
+    where = f"model.chat_template: {name}"
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError("the chat template is not UTF-8 text", where) from error
+    except OSError as error:
+        raise RecipeError(f"the chat template cannot be read: {error.strerror}", where) from error
+    if "messages" not in text:
+        raise RecipeError("the file is no chat template: it does not use `messages`", where)
+
+
+def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
+    named = {
+        "sft.init_from": recipe.sft.init_from,
+        "reward_model.sft": recipe.reward_model.sft,
+        "ppo.sft": recipe.ppo.sft,
+        "ppo.rm": recipe.ppo.rm,
+        "evaluation.sft": recipe.evaluation.sft,
+        "evaluation.rm": recipe.evaluation.rm,
+        "evaluation.ppo": recipe.evaluation.ppo,
+    }
+    for where, name in named.items():
+        if name is not None and not Path(name).is_dir():
+            yield Finding("warning", f"there is no folder {name} (yet)", where)
+        elif name is not None:
+            yield Finding("ok", f"checkpoint {name}", where)
+
+
+def _data(recipe: Recipe) -> Iterator[Finding]:
+    from rlhfctl.data.sources import Kind, glance
+
+    forms: dict[str, bool] = {}
+    for kind in get_args(Kind):
+        section = getattr(recipe.data, kind)
+        where = f"data.{kind}"
+        try:
+            seen = glance(section, kind)
+        except DataError as error:
+            yield Finding("error", _sentence(error), where, error.hint)
+            continue
+        if seen is None:
+            yield Finding("ok", f"hub data set {section.source}, not looked at", where)
+            continue
+        if seen.messages is not None:
+            forms[kind] = seen.messages
+        yield _rows(seen, kind, recipe.data.bad_rows)
+    if len(set(forms.values())) > 1:
+        described = ", ".join(
+            f"{kind} are {'conversations' if messages else 'text'}"
+            for kind, messages in forms.items()
+        )
+        yield Finding(
+            "warning",
+            f"{described}: the policy would be trained behind one form and sampled behind another",
+            "data",
+            "bring all three to one form",
+        )
+
+
+def _rows(seen: Glance, kind: Kind, bad_rows: str) -> Finding:
+    report = seen.report
+    where = f"data.{kind}"
+    if seen.messages is None:
+        return Finding("error", f"{report.name}: no usable row; {report.summary()}", where)
+    if report.dropped:
+        level: Level = "error" if bad_rows == "refuse" else "warning"
+        return Finding(level, f"{report.name}: {report.summary()}", where)
+    form = "conversations" if seen.messages else "text"
+    looked = f", {report.read:,} rows looked at" if report.read else ""
+    return Finding("ok", f"{report.name}: {form}{looked}", where)
+
+
+def _sentence(error: DataError) -> str:
+    return f"{error.where}: {error.what}" if error.where else error.what

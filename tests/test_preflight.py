@@ -1,0 +1,143 @@
+"""What is found out about a recipe's files before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlhfctl.errors import EnvironmentFault, RecipeError, UnsafeError
+from rlhfctl.preflight import Finding, check_files
+from rlhfctl.recipe.load import load_recipe, shipped_recipes
+from rlhfctl.recipe.schema import Recipe
+
+ROWS = [{"prompt": f"Question {n}?", "completion": " Yes."} for n in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(rows, name="x.jsonl"):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def found(level, **sections) -> list[Finding]:
+    findings = check_files(Recipe.model_validate(sections))
+    return [finding for finding in findings if finding.level == level]
+
+
+def data(**sections):
+    return {"data": sections}
+
+
+@pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
+def test_shipped_recipes_have_no_errors_and_no_warnings(path):
+    assert {finding.level for finding in check_files(load_recipe(path).recipe)} == {"ok"}
+
+
+class TestData:
+    def test_a_missing_file_is_an_error_at_its_key(self):
+        (finding,) = found("error", **data(prompts={"source": "none.jsonl"}))
+        assert finding.where == "data.prompts"
+        assert finding.what == "none.jsonl: there is no such file"
+
+    def test_all_errors_are_found_at_once(self):
+        Path("bad.jsonl").write_text("{")
+        sources = {
+            "demonstrations": {"source": "bad.jsonl"},
+            "comparisons": {"source": write(ROWS)},
+            "prompts": {"source": "none.csv"},
+        }
+        assert [finding.where for finding in found("error", **data(**sources))] == [
+            "data.demonstrations",
+            "data.comparisons",
+            "data.prompts",
+        ]
+
+    def test_absent_columns_come_with_a_hint(self):
+        (finding,) = found("error", **data(prompts={"source": write([{"promt": "a"}])}))
+        assert finding.hint == "for example data.prompts.columns: {prompt: promt}"
+
+    def test_bad_rows_are_a_warning_when_dropped_and_an_error_when_refused(self):
+        source = {"source": write([*ROWS, {"prompt": "a", "completion": ""}])}
+        findings = found("warning", **data(demonstrations=source))
+        assert "1 of 6 rows cannot be used: 1 empty response" in findings[0].what
+        (finding,) = found("error", **data(demonstrations=source, bad_rows="refuse"))
+        assert finding.where == "data.demonstrations"
+
+    def test_no_usable_row_is_an_error(self):
+        (finding,) = found("error", **data(prompts={"source": write([{"prompt": " "}])}))
+        assert "no usable row" in finding.what
+
+    def test_only_the_first_thousand_rows_are_looked_at(self):
+        many = [{"prompt": f"Question {n}?"} for n in range(1500)]
+        pq.write_table(pa.Table.from_pylist(many), "x.parquet")
+        Path("x.csv").write_text("prompt\n" + "a\n" * 1500)
+        Path(write(many)).write_text(Path("x.jsonl").read_text() + "{broken")
+        for name in ("x.jsonl", "x.csv", "x.parquet"):
+            looked_at = [f.what for f in found("ok", **data(prompts={"source": name}))]
+            assert f"{name}: text, 1,000 rows looked at" in looked_at
+
+    def test_text_beside_conversations_is_a_warning(self):
+        sections = data(demonstrations={"source": write(ROWS)})
+        (finding,) = found("warning", **sections)
+        assert finding.what.startswith(
+            "demonstrations are text, comparisons are conversations, prompts are conversations"
+        )
+
+    def test_a_hub_data_set_is_left_alone(self):
+        findings = found("ok", **data(prompts={"source": "nobody/nothing"}))
+        assert "hub data set nobody/nothing, not looked at" in [f.what for f in findings]
+
+    def test_a_script_is_unsafe(self):
+        with pytest.raises(UnsafeError):
+            found("ok", **data(prompts={"source": "me/data.py"}))
+
+    def test_a_wrong_mapping_of_a_hub_data_set_is_found_too(self):
+        source = {"source": "nobody/nothing", "columns": {"question": "prompt"}}
+        with pytest.raises(RecipeError, match="question is not a column"):
+            found("ok", **data(prompts=source))
+
+
+class TestModel:
+    def test_a_folder_without_a_model_is_an_environment_fault(self):
+        with pytest.raises(EnvironmentFault):
+            found("ok", model={"name_or_path": "./none"})
+
+    def test_a_missing_chat_template_is_a_recipe_error(self):
+        with pytest.raises(RecipeError, match="cannot be read"):
+            found("ok", model={"chat_template": "none.jinja"})
+
+    def test_a_file_that_is_no_template_is_a_recipe_error(self):
+        Path("x.jinja").write_text("Hello.")
+        with pytest.raises(RecipeError, match="no chat template"):
+            found("ok", model={"chat_template": "x.jinja"})
+
+    def test_code_from_a_repository_is_pointed_out(self):
+        model = {"name_or_path": "me/model", "trust_remote_code": True, "revision": "abc"}
+        (finding,) = found("warning", model=model)
+        assert "revision abc" in finding.what
+
+    def test_a_checkpoint_that_is_not_there_yet_is_a_warning(self):
+        (finding,) = found("warning", ppo={"sft": "runs/other/sft"})
+        assert (finding.where, finding.level) == ("ppo.sft", "warning")
+
+
+def test_checking_imports_no_torch():
+    pq.write_table(pa.Table.from_pylist(ROWS), "x.parquet")
+    code = (
+        "import sys; from rlhfctl.preflight import check_files;"
+        "from rlhfctl.recipe.schema import Recipe;"
+        "recipe = Recipe.model_validate({'data': {'prompts': {'source': 'x.parquet'}}});"
+        "check_files(recipe);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
