@@ -13,8 +13,6 @@ from rlhfctl.recipe.load import (
     Override,
     dump_recipe,
     load_recipe,
-    shipped_recipe,
-    shipped_recipes,
 )
 from rlhfctl.recipe.schema import Recipe
 
@@ -255,17 +253,6 @@ class TestDump:
         again = load_recipe(write(dump_recipe(loaded.recipe), "again.yaml"))
         assert again.recipe == loaded.recipe
         assert "default" not in again.origins.values()
-
-
-class TestShipped:
-    @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
-    def test_is_valid_and_bears_its_own_name(self, path):
-        assert load_recipe(path).recipe.name == path.stem
-
-    def test_is_found_by_any_of_its_names(self):
-        names = ("base", "base.yaml", "recipes/base.yaml")
-        assert len({shipped_recipe(name) for name in names} - {None}) == 1
-        assert shipped_recipe("no-such-recipe") is None
 
 
 def test_reading_a_recipe_imports_no_torch():
