@@ -244,8 +244,12 @@ def test_the_readme_shows_a_recipe_that_loads(tmp_path: Path):
     assert shown
     path = tmp_path / "mine.yaml"
     path.write_text(shown[1], encoding="utf-8")
-    (tmp_path / "base.yaml").write_bytes((ROOT / "recipes" / "base.yaml").read_bytes())
-    assert load_recipe(path).recipe.name == "mine"
+    assert load_recipe(path).recipe.data.comparisons.source == "data/pairs.jsonl"
+
+
+def test_the_readme_names_every_recipe():
+    named = set(re.findall(r"\(recipes/([\w.-]+\.yaml)\)", README))
+    assert named == {path.name for path in (ROOT / "recipes").glob("*.yaml")}
 
 
 def test_the_ci_job_in_the_readme_is_yaml_and_its_override_is_one_the_recipe_takes():
