@@ -76,7 +76,19 @@ def _load(auto_class: Any, source: str, section: ModelSection, **extra: Any) -> 
     with hub_errors(source, "model.name_or_path"):
         model = auto_class.from_pretrained(source, **arguments)
     disable_dropout(model)
+    _keep_backward(model)
     return model
+
+
+def _keep_backward(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+
+    Its first forward in evaluation mode would swap them for an inference format that computes in
+    bfloat16 and has no backward: gradients of later training would be silently wrong.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_causal_lm(section: ModelSection, source: str | None = None) -> Any:

@@ -52,6 +52,10 @@ class Networks(ABC):
     def save_critic(self, folder: Path) -> None:
         """Write the critic as an ordinary token classifier, or adapter of one."""
 
+    @abstractmethod
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass of trained roles, to save memory."""
+
     def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Return all trainable weights of a role by name, the critic's value head among them."""
         found = self.body_parameters(role)
@@ -152,6 +156,10 @@ class AdapterNetworks(Networks):
         marker = f".{role}."
         return {name: p for name, p in self.model.named_parameters() if marker in name}
 
+    def checkpoint_gradients(self) -> None:
+        """Recompute the one base's activations."""
+        self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+
     def _saved(self, role: Role) -> dict[str, torch.Tensor]:
         from peft import get_peft_model_state_dict
 
@@ -237,6 +245,12 @@ class ModelNetworks(Networks):
         """Return every weight of the role's model; for the critic, those below its head."""
         model = self.models[role] if role != "critic" else decoder_of(self.models[role])
         return dict(model.named_parameters())
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute the activations of policy and critic."""
+        for role in TRAINED:
+            if role in self.models:
+                self.models[role].gradient_checkpointing_enable({"use_reentrant": False})
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy as a whole model."""

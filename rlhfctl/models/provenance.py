@@ -70,7 +70,10 @@ class Provenance:
         """Name what differs from `other`, in words; empty when the two fit together."""
         found = []
         if self.base_fingerprint != other.base_fingerprint:
-            found.append(f"the base model ({self.base} against {other.base})")
+            names = f"{self.base} against {other.base}"
+            found.append(
+                f"the base model ({names if self.base != other.base else f'{self.base}, other weights'})"
+            )
         if self.tokenizer_digest != other.tokenizer_digest:
             found.append("the tokenizer, its special tokens or its chat template")
         if self.stop_token_ids != other.stop_token_ids:

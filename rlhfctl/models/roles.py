@@ -12,7 +12,6 @@ from rlhfctl.models.adapters import is_adapter
 from rlhfctl.models.base import device
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.models.networks import (
-    TRAINED,
     AdapterNetworks,
     ModelNetworks,
     Networks,
@@ -58,10 +57,7 @@ class Roles:
         self.gradient_checkpointing = gradient_checkpointing
         self.device = device()
         if gradient_checkpointing:
-            for role in TRAINED:
-                networks.activate(role, training=True).gradient_checkpointing_enable(
-                    {"use_reentrant": False}
-                )
+            networks.checkpoint_gradients()
         self._check_head()
 
     def _check_head(self) -> None:
@@ -117,7 +113,8 @@ class Roles:
 
     @staticmethod
     def _vocabulary(head: torch.nn.Module) -> int:
-        return int(getattr(head, "out_features", 0) or head.weight.shape[0])
+        weight = head.get_parameter("weight")
+        return int(getattr(head, "out_features", 0) or weight.shape[0])
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return V(s_t), read at the token before each response token: [B, R], 0 where masked."""
@@ -134,7 +131,8 @@ class Roles:
         hidden = self._hidden("reward", batch)
         rows = torch.arange(len(batch), device=hidden.device)
         states = hidden[rows, batch.last_positions]
-        return self.networks.score_head(states.float()).squeeze(-1)
+        scores: Tensor = self.networks.score_head(states.float()).squeeze(-1)
+        return scores
 
     def scores(self, batch: Sequences) -> Tensor:
         """Return scores [B] on the scale of rewards: mean 0, deviation 1 over SFT samples."""

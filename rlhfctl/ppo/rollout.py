@@ -121,9 +121,13 @@ def judge(actors: Actors, batch: Sequences, size: int) -> _Judged:
         size: Episodes a forward pass.
     """
     shape = batch.mask.shape
+    device = batch.ids.device
     parts = _Judged(
-        *(torch.zeros(shape, device=batch.ids.device) for _ in range(4)),
-        torch.zeros(shape[0], device=batch.ids.device),
+        log_probs=torch.zeros(shape, device=device),
+        reference_log_probs=torch.zeros(shape, device=device),
+        entropy=torch.zeros(shape, device=device),
+        values=torch.zeros(shape, device=device),
+        model_scores=torch.zeros(shape[0], device=device),
     )
     for rows, part in batch.in_chunks(size):
         width = part.response_width

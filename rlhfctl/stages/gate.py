@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models.networks import TRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,8 +119,8 @@ def check_start(roles: Roles, prompts: Sequence[Sequence[int]]) -> list[Check]:
             f"largest difference {ratio:.2g}",
         ),
     ]
-    for role in ("policy", "critic"):
-        weights = list(roles.trainable(role).values())  # type: ignore[arg-type]
+    for role in TRAINED:
+        weights = list(roles.trainable(role).values())
         norm = sum(float(w.grad.square().sum()) for w in weights if w.grad is not None) ** 0.5
         for weight in weights:
             weight.grad = None

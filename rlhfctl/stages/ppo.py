@@ -62,7 +62,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     session = open_session(recipe)
     rows = load_prompts(recipe)
-    encoded = encode_prompts(rows.train, session.formatter, recipe.ppo.max_prompt_length)
+    encoded = encode_prompts(
+        rows.train, session.formatter, recipe.ppo.max_prompt_length, recipe.data.bad_rows
+    )
     tell_rows(monitor, "prompts", (rows.report, encoded.report))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 

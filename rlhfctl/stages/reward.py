@@ -61,8 +61,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     session = open_session(recipe)
     section = recipe.reward_model
     rows = load_comparisons(recipe)
-    train = encode_comparisons(rows.train, session.formatter, section.max_length)
-    held_out = encode_comparisons(rows.held_out, session.formatter, section.max_length)
+    train = encode_comparisons(
+        rows.train, session.formatter, section.max_length, recipe.data.bad_rows
+    )
+    held_out = encode_comparisons(
+        rows.held_out, session.formatter, section.max_length, recipe.data.bad_rows
+    )
     tell_rows(monitor, "comparisons", (rows.report, train.report, held_out.report))
 
     set_seed(recipe.seed)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rlhfctl.data.formatting import RowReport
+    from rlhfctl.data.report import RowReport
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
@@ -64,7 +64,7 @@ def open_session(recipe: Recipe) -> Session:
             "ppo.stop_tokens",
             "Each must be a single token of the vocabulary.",
         )
-    stops = set(stop_ids(formatter)) | {vocabulary[token] for token in recipe.ppo.stop_tokens}
+    stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.ppo.stop_tokens}
     return Session(recipe, tokenizer, formatter, tuple(sorted(stops)))
 
 
@@ -72,8 +72,7 @@ def tell_rows(monitor: Monitor, kind: str, reports: Sequence[RowReport]) -> None
     """Say how many rows of a kind were left out, and why, if any were."""
     for report in reports:
         if report.dropped:
-            causes = ", ".join(f"{count} {cause}" for cause, count in report.dropped.items())
-            monitor.note(f"{kind}: {report.kept} of {report.read} rows kept ({causes})")
+            monitor.warn(f"{kind}: {report.summary()}")
 
 
 def open_roles(session: Session, inputs: Mapping[str, Path]) -> Roles:

@@ -42,8 +42,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     session = open_session(recipe)
     rows = load_demonstrations(recipe)
-    train = encode_demonstrations(rows.train, session.formatter, recipe.sft.max_length)
-    held_out = encode_demonstrations(rows.held_out, session.formatter, recipe.sft.max_length)
+    train = encode_demonstrations(
+        rows.train, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    )
+    held_out = encode_demonstrations(
+        rows.held_out, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    )
     tell_rows(monitor, "demonstrations", (rows.report, train.report, held_out.report))
 
     set_seed(recipe.seed)

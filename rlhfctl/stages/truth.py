@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.sources import is_held_out
-from rlhfctl.world.corpora import gold_comparisons
+from rlhfctl.data.sources import gold_comparisons
 from rlhfctl.world.gold import gold_reward
 
 if TYPE_CHECKING:
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.recipe.schema import Recipe
 
-GOLD_PAIRS = 600
-_GOLD_SEED = 7_919
+GOLD_PAIRS_DRAWN = 6_000
 
 
 def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
@@ -23,18 +21,9 @@ def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
     Returns:
         A data set of prompt, chosen, rejected; None where comparisons are not the world's.
     """
-    from datasets import Dataset
-
     if recipe.data.comparisons.source != "embedded":
         return None
-    share = recipe.data.comparisons.held_out
-    drawn = int(GOLD_PAIRS / share * 1.2)
-    rows = [
-        {name: row[name] for name in ("prompt", "chosen", "rejected")}
-        for row in gold_comparisons(drawn, recipe.seed + _GOLD_SEED)
-        if is_held_out(row["prompt"], share)
-    ]
-    return Dataset.from_list(rows[:GOLD_PAIRS])
+    return gold_comparisons(recipe, GOLD_PAIRS_DRAWN)
 
 
 def gold_rewards(
