@@ -41,7 +41,7 @@ def is_local(source: str) -> bool:
         )
     path = Path(source).expanduser()
     return (
-        path.exists()
+        _exists(path)
         or source.startswith(("/", ".", "~"))
         or source.count("/") > 1
         or any(mark in source for mark in "*?[\\")
@@ -62,7 +62,7 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
         UnsafeError: A folder holds a loading script and no data.
     """
     path = Path(source).expanduser()
-    if path.is_dir() and _is_saved(path):
+    if _exists(path) and _is_saved(path):
         return _read_saved(path, split, source)
     files = _files(path, source, split)
     parts = [_read_file(file, limit) for file in files]
@@ -70,14 +70,19 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
 
 
 def _files(path: Path, source: str, split: str) -> list[Path]:
-    if path.is_dir():
-        return _files_in(path, split)
-    if path.exists():
-        return [path]
+    if _exists(path):
+        return _files_in(path, split) if path.is_dir() else [path]
     found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
     if not found:
         raise DataError("there is no such file", source, "paths start from the current folder")
     return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:

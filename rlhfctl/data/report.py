@@ -35,6 +35,8 @@ class RowReport:
 
     def summary(self) -> str:
         """Return one sentence: how many of how many rows cannot be used, by cause."""
+        if not self.dropped:
+            return f"all {self.read:,} rows can be used"
         causes = sorted(self.dropped.items(), key=lambda item: -item[1])
         parts = (
             f"{count:,} {cause}" + (f" (first: {self.first[cause]})" if cause in self.first else "")

@@ -103,7 +103,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
         UsageError: There is no such file, or an override is not ``key=value``.
         RecipeError: The recipe is wrong; all errors at once, each a line ``file:line: key: what``.
     """
-    if not path.exists():
+    if not _exists(path):
         shipped = ", ".join(sorted(found.name for found in shipped_recipes()))
         raise UsageError("there is no such recipe", str(path), f"shipped recipes: {shipped}")
     layers = _Layers()
@@ -115,6 +115,13 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
     for override in overrides:
         _apply(layers, override if isinstance(override, Override) else _parse_override(override))
     return _check(layers, str(path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _check(layers: _Layers, name: str) -> LoadedRecipe:
@@ -169,7 +176,7 @@ def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
 
 def _parent(path: Path, parent: str, line: str) -> Path:
     beside = Path(os.path.normpath(path.parent / parent))
-    if beside.exists():
+    if _exists(beside):
         return beside
     shipped = shipped_recipe(parent) if Path(parent).name == parent else None
     if shipped is None:

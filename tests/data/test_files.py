@@ -150,7 +150,9 @@ class TestFolders:
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", ["x.jsonl", "./x", "/x/y", "~/x", "a/b/c", "d*", "a/b.csv"])
+    @pytest.mark.parametrize(
+        "name", ["x.jsonl", "./x", "/x/y", "~/x", "a/b/c", "d*", "a/b.csv", "/" + "x" * 5000]
+    )
     def test_what_can_only_be_a_path_is_one(self, name):
         assert is_local(name)
         with pytest.raises(DataError, match="no such file"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhfctl.data.rows import BadRowError, comparison, demonstration, prompt_of
@@ -101,6 +101,7 @@ class TestComparisons:
         row = comparison({"chosen": "Say it now", "rejected": "Say it now and here"})
         assert row == {"prompt": "Say it", "chosen": " now", "rejected": " now and here"}
 
+    @settings(deadline=None)
     @given(st.text("ab \n", max_size=12), st.text("ab \n", max_size=12))
     def test_an_implicit_prompt_loses_and_adds_nothing(self, chosen, rejected):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhfctl.data.split import held_out, position, prompt_key
@@ -24,6 +24,7 @@ def test_the_place_is_the_hash_read_as_a_number():
     assert position("why me?") == pytest.approx(int(digest, 16) / 2**256, abs=1e-15)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_places_lie_in_the_unit_interval(key):
     assert 0.0 <= position(key) < 1.0
@@ -42,6 +43,7 @@ def test_a_prompt_s_side_does_not_depend_on_its_company():
     assert held_out(KEYS, 0.3, "x")[:100] == held_out(KEYS[:100], 0.3, "x")
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=2), st.floats(0.001, 0.999))
 def test_no_prompt_is_on_both_sides_and_neither_side_is_empty(keys, share):
     if len(set(keys)) < 2:

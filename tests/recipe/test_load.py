@@ -237,6 +237,12 @@ class TestErrors:
         with pytest.raises(UsageError, match=r"base\.yaml"):
             load_recipe(tmp_path / "none.yaml")
 
+    @pytest.mark.parametrize("name", ["x" * 5000, "x\0y", "recipe.yaml/below"])
+    def test_a_name_that_no_file_can_have_is_a_missing_file(self, tmp_path, name):
+        (tmp_path / "recipe.yaml").write_text("seed: 1")
+        with pytest.raises(UsageError, match="there is no such recipe"):
+            load_recipe(tmp_path / name)
+
     def test_a_folder_is_not_a_recipe(self, tmp_path):
         with pytest.raises(RecipeError, match="is a folder"):
             load_recipe(tmp_path)
