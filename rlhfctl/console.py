@@ -172,7 +172,7 @@ class View:
             )
             self._progress.start()
         else:
-            self._terminal.note(f"{stage} starts: {total} {unit}")
+            self._terminal.note(f"{stage} 0/{total} {unit}")
 
     def step(self, done: int, figures: Mapping[str, float]) -> None:
         """Move the bar, or print a line if the last is some seconds old."""
@@ -196,6 +196,7 @@ class View:
     def finish(self) -> None:
         """End the phase with a line that stays."""
         self._stop()
+        self._done = self._total
         self._terminal.note(f"{self._line()}  in {duration(time.monotonic() - self._began)}")
 
     def _line(self) -> str:

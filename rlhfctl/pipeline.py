@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import rlhfctl
 from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
@@ -163,8 +164,8 @@ class _Step:
             self.monitor.note(f"{self.stage} is done again: {'; '.join(reasons)}")
         write_atomic(self.directory.recipe, dump_recipe(self.recipe))
         resuming = workplace.open_partial(self.directory, self.stage, part, artifacts, fresh=force)
-        if resuming:
-            self.monitor.note(f"{self.stage} goes on from the checkpoint of an interrupted try")
+        how = "goes on from the checkpoint of an interrupted try" if resuming else "begins"
+        self.monitor.note(f"{self.stage} {how}")
         new = self._run(inputs, artifacts, part, load, resuming)
         return StageResult(self.stage, "done", new, tuple(reasons))
 
@@ -280,11 +281,15 @@ class _Step:
         for kind, section in part["data"].items():
             if isinstance(section, dict):
                 named[f"data.{kind}.source"] = section["source"]
-        return {
+        found = {
             key: path
             for key, text in named.items()
             if text is not None and (path := Path(text).expanduser()).exists()
         }
+        if recipe.model.name_or_path == "embedded":
+            # by its weights, since a new release of rlhfctl may bring others
+            found["model.name_or_path"] = Path(rlhfctl.__file__).parent / "world" / "assets"
+        return found
 
     def _artifacts(self, paths: Mapping[str, Path]) -> dict[str, Artifact]:
         try:

@@ -179,7 +179,7 @@ def test_force_redoes_only_what_was_asked_for(go, stages, listener):
     go(ALL)
     go(["rm"], force=True)
     assert stages.ran == ["rm"]
-    assert listener.notes == ["rm is done again: --force"]
+    assert listener.notes == ["rm is done again: --force", "rm begins"]
 
 
 def test_a_result_that_was_tampered_with_is_redone(go, stages, listener, directory):

@@ -10,7 +10,7 @@ import pytest
 import rlhfctl as package
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
-HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas"}
+HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "matplotlib"}
 
 WITNESS = """
 import sys
@@ -33,6 +33,7 @@ print("LOADED", *sorted(name for name in sys.modules if "." not in name), file=s
         ["sfft"],
         ["show", "small.yaml"],
         ["show", "small.yaml", "--set", "ppo.bata=1"],
+        ["validate", "small.yaml"],
         ["ppo", "small.yaml"],
     ],
     ids=" ".join,

@@ -74,7 +74,7 @@ def test_library_chatter_goes_to_the_log_file(tiny, folder):
 
 def test_without_a_terminal_progress_is_plain_lines(tiny):
     done = tiny("sft", "small.yaml")
-    assert "sft starts: 2 steps" in done.stderr
+    assert "sft 0/2 steps" in done.stderr
     assert re.search(r"^sft 2/2 steps  loss 1\.5  in \d+ s$", done.stderr, re.MULTILINE)
     assert "\x1b" not in done.stderr
 
@@ -245,11 +245,11 @@ def test_on_a_terminal_there_is_a_live_bar_and_the_cursor_comes_back(folder, env
     assert "2/2" in shown
     assert "━" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
-    assert "sft starts" not in shown
+    assert "sft 0/2" not in shown
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"CI": "1"}])
 def test_a_dumb_terminal_and_a_ci_runner_get_plain_lines(folder, environment, variables):
     shown = on_terminal(folder, environment | variables, "sft", "small.yaml")
-    assert "sft starts: 2 steps" in shown
+    assert "sft 0/2 steps" in shown
     assert "\x1b" not in shown
