@@ -77,6 +77,7 @@ class PPOSettings:
     kl_alarm: float
     kl_stop: float | None
     samples_per_run: int
+    save_rollouts: int | None
     seed: int
 
     @property

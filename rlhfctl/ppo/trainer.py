@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,34 +11,18 @@ import torch
 from rlhfctl.errors import DivergedError
 from rlhfctl.maths.kl import adapt_beta
 from rlhfctl.maths.statistics import RunningMoments
+from rlhfctl.ppo import checkpoint
+from rlhfctl.ppo.progress import Progress
 from rlhfctl.ppo.rollout import PromptStream, collect
 from rlhfctl.ppo.update import Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.ppo.settings import Actors, PPOSettings
     from rlhfctl.run.monitor import Monitor
-
-
-@dataclass
-class Progress:
-    """What changes from rollout to rollout besides weights and optimisers.
-
-    Attributes:
-        rollout: How many are done.
-        beta: The KL coefficient of the next one.
-        moments: Of all scores so far.
-        skipped: Minibatches that were not applied.
-        early_stops: Rollouts whose epochs the KL limit ended.
-    """
-
-    rollout: int
-    beta: float
-    moments: RunningMoments
-    skipped: int = 0
-    early_stops: int = 0
 
 
 class PPOTrainer:
@@ -52,6 +35,7 @@ class PPOTrainer:
         settings: PPOSettings,
         monitor: Monitor,
         keep_samples: Callable[[int, Rollout], None] | None = None,
+        checkpoints: Path | None = None,
     ) -> None:
         """Take the roles, the prompts and the numbers.
 
@@ -61,6 +45,8 @@ class PPOTrainer:
             settings: The numbers.
             monitor: Hears of every rollout.
             keep_samples: Called with the episodes so far and a rollout, `samples_per_run` times.
+            checkpoints: Where state is kept every `save_rollouts`, and where a run that was cut
+                short goes on from.
         """
         self.actors = actors
         self.settings = settings
@@ -69,12 +55,14 @@ class PPOTrainer:
         self.stream = PromptStream(prompts, settings.seed)
         self.update = Update(actors, settings)
         self.progress = Progress(0, settings.beta, RunningMoments())
+        self.checkpoints = checkpoints
 
     def train(self) -> dict[str, float]:
         """Run all rollouts.
 
         For each rollout: 1. collect episodes with their rewards and advantages; 2. for each epoch
-        and minibatch: losses, backward, step; 3. let the controller move beta; 4. report.
+        and minibatch: losses, backward, step; 3. let the controller move beta; 4. report;
+        5. keep the state.
 
         Returns:
             The last rollout's figures.
@@ -82,16 +70,35 @@ class PPOTrainer:
         Raises:
             DivergedError: A figure is not finite, no minibatch could be applied, or KL to the
                 reference is beyond `kl_stop`.
+            CheckpointError: There are checkpoints, but none is sound.
         """
         settings, figures = self.settings, {}
+        self._resume()
         self.monitor.start("ppo", settings.rollouts * settings.rollout_batch_size, "episodes")
         while self.progress.rollout < settings.rollouts:
             figures = self._one_rollout()
             done = self.progress.rollout * settings.rollout_batch_size
             self.monitor.step(done, figures)
             self._watch_kl(figures["kl"])
+            self._save()
         self.monitor.finish()
         return figures
+
+    def _resume(self) -> None:
+        found = checkpoint.load_latest(self.checkpoints, self.update) if self.checkpoints else None
+        if found is not None:
+            self.progress = found
+            self.stream.place = found.place
+            self.monitor.note(f"ppo goes on after rollout {found.rollout}")
+
+    def _save(self) -> None:
+        every = self.settings.save_rollouts
+        if self.checkpoints is None or every is None or self.progress.rollout % every:
+            return
+        # The last rollout's end is the stage's own output.
+        if self.progress.rollout < self.settings.rollouts:
+            self.progress.place = self.stream.place
+            checkpoint.save(self.checkpoints, self.update, self.progress)
 
     def _one_rollout(self) -> dict[str, float]:
         settings, progress, started = self.settings, self.progress, time.perf_counter()

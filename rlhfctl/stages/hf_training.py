@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
@@ -111,3 +112,10 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor) -> None:
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
     restore_float32(trainer.model)
+
+
+def newest_checkpoint(output: Path) -> str | None:
+    """Return the trainer's newest checkpoint in a stage's folder, to go on from, or None."""
+    folder = output / "checkpoints"
+    newest: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return newest

@@ -11,6 +11,7 @@ from rlhfctl.errors import GateError
 from rlhfctl.models.base import effective_dtype, effective_quantization
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.run.files import write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import Check, check_accuracy, check_reload, check_start
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 SAMPLES_A_TIME = 8
+SAMPLES_FILE = "samples.jsonl"
 
 
 def settings_from(recipe: Recipe) -> PPOSettings:
@@ -71,12 +73,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     roles = open_roles(session, inputs)
     checks = _gate(recipe, inputs["rm"], roles, prompts, monitor)
 
-    samples: list[dict[str, Any]] = []
-
     def keep_samples(episodes: int, rollout: Rollout) -> None:
-        samples.extend(_samples(session, episodes, rollout))
+        _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
 
-    trainer = PPOTrainer(roles, prompts, settings_from(recipe), monitor, keep_samples)
+    trainer = PPOTrainer(
+        roles, prompts, settings_from(recipe), monitor, keep_samples, output / "checkpoints"
+    )
     figures = trainer.train()
     metrics: dict[str, Any] = figures | {
         "rollouts": trainer.progress.rollout,
@@ -85,7 +87,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "kl_early_stops": trainer.progress.early_stops,
         "gate": {check.name: check.detail for check in checks},
     }
-    _save(session, roles, samples, output)
+    _save(session, roles, output)
     write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
@@ -118,31 +120,30 @@ def _gate(
     return checks
 
 
-def _samples(session: Session, episodes: int, rollout: Rollout) -> list[dict[str, Any]]:
+def _append_samples(session: Session, episodes: int, rollout: Rollout, path: Path) -> None:
+    """Add a few episodes to the samples; those that a resumed run makes again are replaced."""
     batch = rollout.sequences
-    found = []
+    earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = [line for line in earlier if json.loads(line)["episode"] < episodes]
     for row in range(min(SAMPLES_A_TIME, len(batch))):
         prompt, end = int(batch.prompt_lengths[row]), int(batch.last_positions[row]) + 1
         ids = batch.ids[row].tolist()
-        found.append(
-            {
-                "episode": episodes,
-                "prompt": session.formatter.decode(ids[:prompt]),
-                "response": session.formatter.decode(ids[prompt:end]),
-                "score": float(rollout.model_scores[row]),
-                "kl": float(rollout.kl[row]),
-                "ended": bool(rollout.ended[row]),
-            }
-        )
-    return found
+        sample = {
+            "episode": episodes,
+            "prompt": session.formatter.decode(ids[:prompt]),
+            "response": session.formatter.decode(ids[prompt:end]),
+            "score": float(rollout.model_scores[row]),
+            "kl": float(rollout.kl[row]),
+            "ended": bool(rollout.ended[row]),
+        }
+        lines.append(json.dumps(sample, ensure_ascii=False))
+    write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
-def _save(session: Session, roles: Roles, samples: list[dict[str, Any]], output: Path) -> None:
+def _save(session: Session, roles: Roles, output: Path) -> None:
     roles.networks.save_policy(output)
     critic = output / "critic"
-    critic.mkdir()
+    critic.mkdir(exist_ok=True)
     roles.networks.save_critic(critic)
-    lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
-    (output / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     session.save_tokenizer(output)
     session.provenance("ppo", roles.networks.language_model("reference")).save(output)

@@ -25,7 +25,7 @@ from rlhfctl.models.roles import load_roles
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import FIGURES_FILE, PROBE_FILE
-from rlhfctl.stages.hf_training import make_ready, training_arguments
+from rlhfctl.stages.hf_training import make_ready, newest_checkpoint, training_arguments
 from rlhfctl.stages.scoring import score_ids
 from rlhfctl.stages.session import Session, open_session, tell_rows
 from rlhfctl.stages.truth import held_out_gold_comparisons
@@ -81,7 +81,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         processing_class=session.tokenizer,
     )
     make_ready(trainer, "rm", monitor)
-    result = trainer.train()
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
 
     metrics: dict[str, Any] = _judge(session, trainer.model, held_out)
     metrics |= {

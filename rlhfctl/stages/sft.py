@@ -16,7 +16,7 @@ from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.provenance import check_fits
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
-from rlhfctl.stages.hf_training import make_ready, training_arguments
+from rlhfctl.stages.hf_training import make_ready, newest_checkpoint, training_arguments
 from rlhfctl.stages.session import Session, open_session, tell_rows
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     make_ready(trainer, "sft", monitor)
     before = trainer.evaluate()
-    result = trainer.train()
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
     after = trainer.evaluate()
 
     tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs

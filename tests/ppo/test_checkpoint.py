@@ -1,0 +1,102 @@
+"""A run that was cut short ends as one that was not, to the last bit."""
+
+import pytest
+import torch
+from toy import Bandit, bandit_settings
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.ppo.checkpoint import NUMBERS, TENSORS
+from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.run.monitor import QuietMonitor
+
+PROMPTS = [[1], [2], [3]]
+SETTINGS = {
+    "episodes": 256 * 6,
+    "save_rollouts": 1,
+    "minibatch_size": 64,
+    "kl_target": 0.3,
+    "kl_horizon": 2_000.0,
+    "score_normalization": "running",
+}
+
+
+class Cut(Exception):
+    """The process dies."""
+
+
+class Dying(QuietMonitor):
+    def __init__(self, after):
+        self.left = after
+
+    def step(self, done, figures):
+        self.left -= 1
+        if self.left < 0:
+            raise Cut
+
+
+def train(folder, monitor=None):
+    bandit = Bandit()
+    trainer = PPOTrainer(
+        bandit,
+        PROMPTS,
+        bandit_settings(**SETTINGS),
+        monitor or QuietMonitor(),
+        checkpoints=folder,
+    )
+    trainer.train()
+    return bandit, trainer
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+def cut_short(folder, after):
+    with pytest.raises(Cut):
+        train(folder, Dying(after))
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_resumed_run_ends_with_the_same_weights_and_beta(tmp_path, uninterrupted, after):
+    whole, reference = uninterrupted
+    cut_short(tmp_path, after)
+    resumed, trainer = train(tmp_path)
+    assert torch.equal(resumed.logits, whole.logits)
+    assert torch.equal(resumed.value, whole.value)
+    assert trainer.progress == reference.progress
+
+
+@pytest.mark.parametrize("file", [TENSORS, NUMBERS])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path, uninterrupted, file, damage
+):
+    cut_short(tmp_path, 4)
+    path = max(tmp_path.iterdir()) / file
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+    resumed, _ = train(tmp_path)
+    assert torch.equal(resumed.logits, uninterrupted[0].logits)
+
+
+def test_no_sound_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path):
+    cut_short(tmp_path, 2)
+    for checkpoint in tmp_path.iterdir():
+        (checkpoint / TENSORS).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of"):
+        train(tmp_path)
+
+
+def test_only_the_newest_two_are_kept(tmp_path):
+    cut_short(tmp_path, 5)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "rollout-00000004",
+        "rollout-00000005",
+    ]
