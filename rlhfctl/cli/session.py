@@ -66,10 +66,15 @@ def _renew_report(resolved: Resolved, results: Sequence[StageResult]) -> None:
     """Write the report after an evaluation, unless nothing has changed since it was written."""
     directory = resolved.directory
     unchanged = directory.report.exists() and all(done.status == "skipped" for done in results)
-    if results[-1].stage == "eval" and not unchanged:
+    if _evaluated(results) and not unchanged:
         from rlhfctl.report.page import render
 
         write_atomic(directory.report, render(directory.root))
+
+
+def _evaluated(results: Sequence[StageResult]) -> bool:
+    """Whether the command ended in an evaluation, and with it in a report."""
+    return results[-1].stage == "eval"
 
 
 def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]) -> None:
@@ -83,7 +88,7 @@ def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]
     if terminal.as_json:
         terminal.write_json(_as_json(resolved, results, gates, failure))
     lines = [f"run folder  {resolved.directory.root}"]
-    if resolved.directory.report.exists():
+    if _evaluated(results):
         lines.append(f"report      {resolved.directory.report}")
     if not (terminal.as_json and terminal.quiet):
         terminal.result(results_table(results), *lines)
@@ -112,7 +117,7 @@ def _as_json(
         "ok": failure is None,
         "recipe": {"path": str(resolved.choice.path), "reason": resolved.choice.reason},
         "run": str(directory.root),
-        "report": str(directory.report) if directory.report.exists() else None,
+        "report": str(directory.report) if _evaluated(results) else None,
         "stages": [
             {"status": result.status, "reasons": list(result.reasons), **asdict(result.record)}
             for result in results

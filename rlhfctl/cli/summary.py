@@ -35,46 +35,41 @@ def headline(stage: str, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _sft(metrics: Mapping[str, Any]) -> list[str]:
-    parts = (
+    return [
         _change(metrics, "eval_loss_before", "eval_loss", "held-out loss", "{:.3f}"),
         _change(metrics, "token_accuracy_before", "token_accuracy", "token accuracy", "{:.1%}"),
-    )
-    return [_joined(parts)]
+    ]
 
 
 def _rm(metrics: Mapping[str, Any]) -> list[str]:
-    parts = (
-        _interval(metrics, "accuracy", "accuracy"),
+    return [
+        _interval(metrics, "accuracy", "held-out accuracy"),
         _interval(metrics, "length_accuracy", '"the longer one wins"'),
-    )
-    return [_joined(parts), _interval(metrics, "gold_accuracy", "accuracy on gold-ordered pairs")]
+        _interval(metrics, "gold_accuracy", "accuracy on gold-ordered pairs"),
+    ]
 
 
 def _ppo(metrics: Mapping[str, Any]) -> list[str]:
     skipped = metrics.get("skipped_minibatches")
-    parts = (
+    return [
         _figure(metrics, "score", "score {:.3g}"),
         _figure(metrics, "kl", "KL {:.3g} nats a response"),
         _figure(metrics, "response_length", "{:.3g} tokens a response"),
         f"{skipped:g} minibatches skipped" if skipped else "",
-    )
-    return [_joined(parts)]
+    ]
 
 
 def _eval(metrics: Mapping[str, Any]) -> list[str]:
     policies = metrics.get("policies", {})
     sft, ppo = policies.get("sft", {}), policies.get("ppo", {})
-    lines = [
-        _interval(metrics, f"{judge}_win_rate", f"PPO beats SFT by {name}")
-        for judge, name in (("gold", "gold reward"), ("proxy", "reward model"))
-    ]
     pairs = {"before": sft, "after": ppo}
-    parts = (
+    return [
+        _interval(metrics, "gold_win_rate", "PPO's win rate over SFT by gold reward"),
+        _interval(metrics, "proxy_win_rate", "PPO's win rate over SFT by reward model"),
         _versus(pairs, "gold", "gold reward"),
         _versus(pairs, "proxy", "score"),
         _figure(ppo, "kl", "KL {:.3g} nats a response"),
-    )
-    return [*lines, _joined(parts)]
+    ]
 
 
 _LINES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
@@ -83,10 +78,6 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "ppo": _ppo,
     "eval": _eval,
 }
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return ", ".join(part for part in parts if part)
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float | None:

@@ -18,7 +18,7 @@ TINY = str(Path(__file__).with_name("tiny.py"))
 def test_a_run_shows_what_was_achieved_and_where_it_lies(tiny, folder):
     done = tiny("run", "small.yaml")
     assert done.returncode == 0, done.stderr
-    assert "PPO beats SFT by gold reward 70.0% (65.0% to 75.0%)" in done.stdout
+    assert "PPO's win rate over SFT by gold reward 70.0% (65.0% to 75.0%)" in done.stdout
     assert "held-out loss 3.000 -> 1.500" in done.stdout
     assert "run folder  runs/small" in done.stdout
     assert "report      runs/small/report.html" in done.stdout
@@ -34,6 +34,11 @@ def test_the_commands_by_hand_do_what_run_does(tiny, folder):
     again = tiny("run")
     assert "the newest run's" in again.stderr
     assert again.stderr.count("is up to date, skipped") == 4
+
+
+def test_a_report_is_named_only_by_the_commands_that_renew_it(tiny):
+    assert "report" in tiny("run", "small.yaml").stdout
+    assert "report" not in tiny("sft", "--force").stdout
 
 
 def test_a_second_command_changes_the_runs_recipe_on_top_of_what_it_was(tiny, folder):
@@ -52,7 +57,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tiny):
     assert value["stages"][3]["metrics"]["win_rate"] == 0.7
     assert value["run"] == "runs/small"
     assert value["report"] == "runs/small/report.html"
-    assert "PPO beats SFT" in done.stderr
+    assert "PPO's win rate" in done.stderr
 
 
 def test_quiet_leaves_only_the_result(tiny):

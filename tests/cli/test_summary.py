@@ -9,7 +9,8 @@ def test_figures_come_with_their_intervals():
     metrics = {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85, "length_accuracy": 0.5}
     metrics["gold_accuracy"] = 0.9
     assert headline("rm", metrics) == [
-        'accuracy 80.0% (75.0% to 85.0%), "the longer one wins" 50.0%',
+        "held-out accuracy 80.0% (75.0% to 85.0%)",
+        '"the longer one wins" 50.0%',
         "accuracy on gold-ordered pairs 90.0%",
     ]
 
@@ -21,8 +22,9 @@ def test_an_evaluation_names_its_judges():
         "win_rate": 0.75,
     }
     assert headline("eval", metrics) == [
-        "PPO beats SFT by reward model 75.0%",
-        "score 0 -> 1.5, KL 6.25 nats a response",
+        "PPO's win rate over SFT by reward model 75.0%",
+        "score 0 -> 1.5",
+        "KL 6.25 nats a response",
     ]
 
 
