@@ -1,6 +1,7 @@
 """Real processes of the command line, in a folder of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import pytest
 
 TINY = str(Path(__file__).with_name("tiny.py"))
-RECIPE = "name: small\nseed: 3\n"
+RECIPE = "name: small\nseed: 3\nmodel: {name_or_path: org/model}\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment():
     kept = {
         name: value
@@ -54,3 +55,26 @@ def tiny(rlhfctl):
         return rlhfctl(*arguments, tiny=True, variables={"TINY": act, **(variables or {})})
 
     return run
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory, environment):
+    """A whole run over tiny stages, made once: its folder, and the process that made it."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.yaml").write_text(RECIPE)
+    done = subprocess.run(
+        [sys.executable, TINY, "run", "small.yaml"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return folder, done
+
+
+@pytest.fixture
+def finished(whole_run, folder):
+    """A copy of that run in this test's folder."""
+    shutil.copytree(whole_run[0] / "runs", folder / "runs")

@@ -15,8 +15,8 @@ import pytest
 TINY = str(Path(__file__).with_name("tiny.py"))
 
 
-def test_a_run_shows_what_was_achieved_and_where_it_lies(tiny, folder):
-    done = tiny("run", "small.yaml")
+def test_a_run_shows_what_was_achieved_and_where_it_lies(whole_run):
+    folder, done = whole_run
     assert done.returncode == 0, done.stderr
     assert "PPO's win rate over SFT by gold reward 70.0% (65.0% to 75.0%)" in done.stdout
     assert "held-out loss 3.000 -> 1.500" in done.stdout
@@ -36,8 +36,9 @@ def test_the_commands_by_hand_do_what_run_does(tiny, folder):
     assert again.stderr.count("is up to date, skipped") == 4
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_report_is_named_only_by_the_commands_that_renew_it(tiny):
-    assert "report" in tiny("run", "small.yaml").stdout
+    assert "report" in tiny("eval").stdout
     assert "report" not in tiny("sft", "--force").stdout
 
 
@@ -155,8 +156,8 @@ def test_a_failed_gate_ends_in_6_after_the_report_is_written(tiny, folder):
     assert (folder / "runs" / "small" / "report.html").exists()
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_gate_holds_an_evaluation_that_was_up_to_date_too(tiny):
-    assert tiny("run", "small.yaml").returncode == 0
     done = tiny("eval", "--set", "evaluation.gates={win_rate: '>=0.9'}")
     assert "eval is up to date" in done.stderr
     assert done.returncode == 6
