@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 _SHOWN = {
-    "sft": ("loss", "mean_token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
+    "sft": ("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
     "rm": ("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
     "ppo": ("score", "kl", "reward", "response_length", "episodes_per_second", "memory_bytes"),
     "eval": ("proxy", "gold", "kl", "length"),

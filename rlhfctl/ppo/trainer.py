@@ -15,6 +15,7 @@ from rlhfctl.ppo import checkpoint
 from rlhfctl.ppo.progress import Progress
 from rlhfctl.ppo.rollout import PromptStream, collect
 from rlhfctl.ppo.update import Update
+from rlhfctl.run.memory import peak_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,6 +124,9 @@ class PPOTrainer:
             "rollout_seconds": collected - started,
             "update_seconds": time.perf_counter() - collected,
             "episodes_per_second": len(prompts) / (time.perf_counter() - started),
+            "tokens_per_second": float(rollout.sequences.response_lengths.sum())
+            / (time.perf_counter() - started),
+            "memory_bytes": peak_memory_bytes(),
         }
         if settings.kl_target is not None:
             progress.beta = adapt_beta(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
+from rlhfctl.run.memory import peak_memory_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +40,11 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, stage: str, monitor: Monitor) -> None:
         self.stage = stage
         self.monitor = monitor
+        self.started = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the monitor with the number of optimiser steps."""
+        self.started = time.perf_counter()
         self.monitor.start(self.stage, state.max_steps, "steps")
 
     def on_log(
@@ -62,6 +66,10 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
                     f"stage {self.stage}",
                     "Lower the learning rate; what earlier stages wrote is untouched.",
                 )
+        figures |= {
+            "tokens_per_second": figures.get("tokens", 0.0) / (time.perf_counter() - self.started),
+            "memory_bytes": peak_memory_bytes(),
+        }
         self.monitor.step(state.global_step, figures)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

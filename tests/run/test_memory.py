@@ -1,0 +1,20 @@
+"""Peak memory grows by what a process takes."""
+
+import subprocess
+import sys
+
+TAKE = """
+from rlhfctl.run.memory import peak_memory_bytes
+before = peak_memory_bytes()
+taken = bytearray(b"x") * (400 * 2**20)
+print(before, peak_memory_bytes() - before)
+"""
+
+
+def test_the_peak_is_in_bytes_and_grows_with_what_is_taken():
+    printed = subprocess.run(
+        [sys.executable, "-c", TAKE], capture_output=True, text=True, check=True
+    ).stdout
+    before, grown = map(float, printed.split())
+    assert 2**22 < before < 2**30
+    assert 390 * 2**20 < grown < 500 * 2**20
