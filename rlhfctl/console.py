@@ -42,7 +42,7 @@ _SHOWN = {
     "eval": ("proxy", "gold", "kl", "length"),
 }
 _LABELS = {
-    "mean_token_accuracy": "token accuracy",
+    "token_accuracy": "token accuracy",
     "kl": "KL",
     "tokens_per_second": "tokens/s",
     "episodes_per_second": "episodes/s",
