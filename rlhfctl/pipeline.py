@@ -24,6 +24,7 @@ from rlhfctl.run.freshness import changes, output_changes, recipe_changes
 from rlhfctl.run.gates import parse_gates
 from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, Tee
+from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -179,13 +180,16 @@ class _Step:
     ) -> StageRecord:
         started, clock = datetime.now(UTC), time.monotonic()
         metrics_log = MetricsLog(self.directory.partial_metrics(self.stage), resume=resuming)
-        monitor = Tee([metrics_log, self.monitor])
+        trackers = self._trackers(part)
+        monitor = Tee([metrics_log, self.monitor, trackers])
         partial = self.directory.partial(self.stage)
         try:
             outcome = load(self.stage)(self.recipe, inputs, partial, monitor)
         except BaseException as error:
             self._keep_or_discard(partial, asked_to_end=not isinstance(error, Exception))
             raise
+        finally:
+            trackers.close()
         workplace.promote(self.directory, self.stage)
         record = StageRecord(
             stage=self.stage,
@@ -202,6 +206,21 @@ class _Step:
         self.directory.partial_metrics(self.stage).replace(self.directory.metrics(self.stage))
         workplace.clean_up(self.directory, self.stage)
         return record
+
+    def _trackers(self, part: Mapping[str, Any]) -> TrackerMonitor:
+        settings = {
+            f"{section}.{key}": value
+            for section, values in part.items()
+            if isinstance(values, dict)
+            for key, value in values.items()
+        }
+        return TrackerMonitor(
+            self.recipe.tracking.report_to,
+            f"{self.directory.name}-{self.stage}",
+            self.directory.logs,
+            settings,
+            self.monitor,
+        )
 
     def _keep_or_discard(self, partial: Path, *, asked_to_end: bool) -> None:
         if workplace.has_checkpoints(partial):
