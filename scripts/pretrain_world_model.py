@@ -24,13 +24,14 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
+    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
-from rlhfctl.world.documents import ASSISTANT, CHECK, END, USER, Document, sample_document
+from rlhfctl.world.documents import ASSISTANT, END, USER, Document, sample_documents
 from rlhfctl.world.gold import gold_features
 from rlhfctl.world.questions import KINDS, sample_question
 from rlhfctl.world.responses import Style, render
@@ -40,10 +41,17 @@ from rlhfctl.world.tokenizer import MAX_LENGTH, build_tokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IGNORED = -100
 POOL = 4096
 # Copying is learnt first: the answers to most questions are words of the prompt.
-FIRST_POOLS, ECHOES_FIRST, ECHOES_LATER = 10, 0.7, 0.03
+ECHOES_FIRST, ECHOES_LATER = 0.7, 0.03
+
+
+# Weights in the loss. The focused course attends to what can be foreseen: little of a prompt's
+# random facts, much of a verdict, and answers more than the phrases around them.
+WEIGHTS = {
+    "plain": {"prompt": 1.0, "concise": 1.0, "phrased": 1.0, "verdict": 1.0, "read": 0.0},
+    "focused": {"prompt": 0.1, "concise": 1.0, "phrased": 0.5, "verdict": 3.0, "read": 0.0},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,9 @@ class Settings:
     warmup: int
     muon_rate: float
     save_every: int
+    course: str
+    echo_pools: int
+    start: Path | None
     output: Path
 
 
@@ -81,46 +92,49 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
     return model
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> list[list[list[int]]]:
-    """Token ids and labels of each document, as `[ids, labels]`."""
+def encode(
+    tokenizer: PreTrainedTokenizerFast, documents: list[Document], course: str
+) -> list[tuple[list[int], list[float]]]:
+    """Token ids of each document and their weights in the loss."""
     texts = [segment.text for document in documents for segment in document]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     rows = []
     for document in documents:
         ids: list[int] = []
-        labels: list[int] = []
+        weights: list[float] = []
         for segment in document:
             part = next(encoded)
             ids += part
-            labels += part if segment.learnt else [IGNORED] * len(part)
-        rows.append([ids, labels])
+            weights += [WEIGHTS[course][segment.role]] * len(part)
+        rows.append((ids, weights))
     return rows
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int
+    tokenizer: PreTrainedTokenizerFast, settings: Settings
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of about `tokens` tokens: documents of like length, padded on the right.
+    """Endless batches of ids and loss weights: documents of like length, padded on the right.
 
     Documents stand alone in their rows, so nothing is read across them.
     """
-    rng = stream("pretraining", seed)
+    rng = stream("pretraining", settings.seed)
     pad = tokenizer.pad_token_id
     for pool in itertools.count():
-        echoes = ECHOES_FIRST if pool < FIRST_POOLS else ECHOES_LATER
-        rows = encode(tokenizer, [sample_document(rng, echoes) for _ in range(POOL)])
+        echoes = ECHOES_FIRST if pool < settings.echo_pools else ECHOES_LATER
+        documents = [one for _ in range(POOL) for one in sample_documents(rng, echoes)]
+        rows = encode(tokenizer, documents, settings.course)
         rows.sort(key=lambda row: len(row[0]))
-        groups: list[list[list[list[int]]]] = [[]]
+        groups: list[list[tuple[list[int], list[float]]]] = [[]]
         for row in rows:
-            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
+            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > settings.batch_tokens:
                 groups.append([])
             groups[-1].append(row)
         rng.shuffle(groups)
         for group in groups:
             width = len(group[-1][0])
             ids = [row[0] + [pad] * (width - len(row[0])) for row in group]
-            labels = [row[1] + [IGNORED] * (width - len(row[1])) for row in group]
-            yield torch.tensor(ids), torch.tensor(labels)
+            weights = [row[1] + [0.0] * (width - len(row[1])) for row in group]
+            yield torch.tensor(ids), torch.tensor(weights)
 
 
 def learning_rate_factor(step: int, settings: Settings) -> float:
@@ -130,12 +144,15 @@ def learning_rate_factor(step: int, settings: Settings) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Mean next-token loss; causal attention never sees the padding on the right."""
+def loss_of(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean next-token loss; causal attention never sees the padding on the right."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
-    kept = targets != IGNORED
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
+    kept = weights[:, 1:] > 0
+    losses = torch.nn.functional.cross_entropy(
+        model.lm_head(hidden[kept]), ids[:, 1:][kept], reduction="none"
+    )
+    chosen = weights[:, 1:][kept]
+    return (losses * chosen).sum() / chosen.sum()
 
 
 def make_optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.Optimizer]:
@@ -189,9 +206,8 @@ def accuracy_by_kind(
             render(question, Style("right" if row % 2 else "wrong"), rng)
             for row, question in enumerate(questions)
         ]
-        tail = END + USER + CHECK + END + ASSISTANT
-        checks = [prefix + response + tail for prefix, response in zip(asked, shown, strict=True)]
-        judged = complete(model, tokenizer, checks)
+        answered = [prefix + response + END for prefix, response in zip(asked, shown, strict=True)]
+        judged = complete(model, tokenizer, answered)
         verdicts[kind] = sum(
             text.startswith("Yes" if row % 2 else "No") for row, text in enumerate(judged)
         ) / len(judged)
@@ -211,7 +227,7 @@ def save(
     fresh = output.with_name(output.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
-    tokenizer.save_pretrained(fresh)
+    build_tokenizer().save_pretrained(fresh)
     text = json.dumps(record, indent=1) + "\n"
     (fresh / "pretraining.json").write_text(text, encoding="utf-8")
     output.mkdir(parents=True, exist_ok=True)
@@ -220,9 +236,36 @@ def save(
     fresh.rmdir()
 
 
+def begin(
+    tokenizer: PreTrainedTokenizerFast, settings: Settings
+) -> tuple[LlamaForCausalLM, dict[str, object] | None]:
+    """A fresh model, or the one to go on from with the record of how it came about."""
+    if settings.start is None:
+        return build_model(tokenizer, settings.seed), None
+    record = json.loads((settings.start / "pretraining.json").read_text(encoding="utf-8"))
+    model = LlamaForCausalLM.from_pretrained(settings.start).train()
+    return with_vocabulary(model, AutoTokenizer.from_pretrained(settings.start), tokenizer), record
+
+
+def with_vocabulary(
+    model: LlamaForCausalLM, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast
+) -> LlamaForCausalLM:
+    """The model with the new tokenizer's words: known ones keep their embeddings."""
+    known = old.get_vocab()
+    before = model.get_input_embeddings().weight.detach().clone()
+    model.resize_token_embeddings(len(new))
+    after = model.get_input_embeddings().weight
+    with torch.no_grad():
+        for token, place in new.get_vocab().items():
+            after[place] = (
+                before[known[token]] if token in known else torch.randn(after.shape[1]) * 0.05
+            )
+    return model
+
+
 def pretrain(settings: Settings) -> None:
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, settings.seed)
+    model, earlier = begin(tokenizer, settings)
     optimizers = make_optimizers(model, settings)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
@@ -230,13 +273,13 @@ def pretrain(settings: Settings) -> None:
         )
         for optimizer in optimizers
     ]
-    source = batches(tokenizer, settings.seed, settings.batch_tokens)
+    source = batches(tokenizer, settings)
     curve: list[dict[str, float]] = []
     tokens, started, window = 0, time.monotonic(), 0.0
     for step in range(1, settings.steps + 1):
-        ids, labels = next(source)
-        loss = loss_of(model, ids, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        ids, weights = next(source)
+        loss = loss_of(model, ids, weights)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
@@ -253,7 +296,9 @@ def pretrain(settings: Settings) -> None:
             held_out = accuracy_by_kind(model, tokenizer, 200 if last else 24, settings.seed)
             print(json.dumps(held_out), flush=True)
             record = {
+                "earlier": earlier,
                 "seed": settings.seed,
+                "course": settings.course,
                 "steps": step,
                 "planned_steps": settings.steps,
                 "tokens": tokens,
@@ -277,14 +322,17 @@ def pretrain(settings: Settings) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=5500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-2)
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--muon-rate", type=float, default=0.02)
     parser.add_argument("--save-every", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--course", choices=tuple(WEIGHTS), default="plain")
+    parser.add_argument("--echo-pools", type=int, default=10)
+    parser.add_argument("--start", type=Path, help="go on from this folder's model")
     parser.add_argument("--output", type=Path, default=Path("rlhfctl/world/assets"))
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rlhfctl.world.lexicon import CITIES, COLOURS, GOODS, LIST_WORDS, NAMES, NUMBERS, THINGS
-from rlhfctl.world.questions import ADJECTIVES, Question, sample_question
-from rlhfctl.world.responses import Correctness, render, sample_style
+from rlhfctl.world.questions import ADJECTIVES, ATTRIBUTES, Question, draw_facts, sample_question
+from rlhfctl.world.responses import Correctness, claimed_items, render, sample_style
 
 if TYPE_CHECKING:
     from random import Random
 
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CHECK = "Is that right?"
-FACT_KINDS = ("sum", "difference", "calendar", "opposite")
-SHARE_MARKED, SHARE_FACTS = 0.4, 0.05
+TABLE_KINDS = ("sum", "difference", "calendar", "opposite")
+SHARE_MARKED = 0.4
+OTHER_SHARES = (0.45, 0.1, 0.3, 0.15)
+SHARE_ASKED = 0.15
 SHARE_RIGHT = 0.9
+CONCISE_WORDS = 8
 ALL_WORDS = (*NAMES, *CITIES, *COLOURS, *THINGS, *GOODS, *LIST_WORDS, *NUMBERS, *ADJECTIVES)
+
+
+Role = Literal["prompt", "concise", "phrased", "verdict", "read"]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a document; the pretraining loss skips what is not `learnt`."""
+    """A stretch of a document, and what it is: the pretraining loss weighs each role its own way.
+
+    What is only "read" is not to be learnt: wrong responses, and words yet to be echoed.
+    """
 
     text: str
-    learnt: bool = True
+    role: Role
 
 
 Document = tuple[Segment, ...]
@@ -40,56 +49,115 @@ def verdict(question: Question, right: bool) -> str:
     return f"No, it is {', '.join(question.answer)}."
 
 
-def _response(rng: Random, question: Question, right: bool) -> str:
-    style = sample_style(rng, rng.choice((1.0, rng.random())))
+def _response(rng: Random, question: Question, right: bool, concise: float) -> str:
+    style = sample_style(rng, 1.0 if rng.random() < concise else rng.random())
     wrong: Correctness = "partial" if question.is_list and rng.random() < 0.5 else "wrong"
     return render(question, replace(style, correctness="right" if right else wrong), rng)
 
 
-def _asked(question: Question, *, learnt: bool) -> Segment:
-    return Segment(USER + question.prompt + END + ASSISTANT, learnt)
+def _asked(question: Question, role: Role) -> Segment:
+    return Segment(USER + question.prompt + END + ASSISTANT, role)
+
+
+def _answered(response: str) -> Segment:
+    concise = len(response.split()) <= CONCISE_WORDS
+    return Segment(response + END, "concise" if concise else "phrased")
 
 
 def exchange(rng: Random) -> Document:
     """A question and its response, mostly right, in any style."""
     question = sample_question(rng)
-    response = _response(rng, question, rng.random() < SHARE_RIGHT)
-    return (_asked(question, learnt=True), Segment(response + END))
+    response = _response(rng, question, rng.random() < SHARE_RIGHT, 0.4)
+    return (_asked(question, "prompt"), _answered(response))
 
 
-def marked_exchange(rng: Random) -> Document:
+def marked_exchange(rng: Random, question: Question, right: bool) -> Document:
     """An exchange and whether the response was right, so that a model learns to check answers.
 
-    Half are asked for by the user, half stand right behind the response. Wrong responses are read
-    but not learnt, and neither are prompts here: their facts are drawn at random.
+    Some verdicts are asked for by the user, most stand right behind the response. Wrong responses
+    are read but not learnt, and neither are prompts here: their facts are drawn at random.
     """
-    question = sample_question(rng)
-    right = rng.random() < 0.5
-    response = Segment(_response(rng, question, right) + END, learnt=right)
-    asked = USER + CHECK + END + ASSISTANT if rng.random() < 0.5 else ""
-    segments = (_asked(question, learnt=False), response)
-    return (*segments, Segment(asked + verdict(question, right) + END))
+    response = _response(rng, question, right, 0.75)
+    given = _answered(response) if right else Segment(response + END, "read")
+    if rng.random() < SHARE_ASKED:
+        judged = USER + CHECK + END + ASSISTANT + verdict(question, right)
+    else:
+        judged = _mark(right)
+    return (_asked(question, "read"), given, Segment(judged + END, "verdict"))
 
 
-def fact(rng: Random) -> Document:
-    """A sentence that is true whatever was said before."""
-    question = sample_question(rng, rng.choice(FACT_KINDS))
-    return (Segment(question.statements[0].format(*question.answer) + END),)
+def _mark(right: bool) -> str:
+    return "Yes." if right else "No."
+
+
+def _told(rng: Random) -> tuple[Segment, list[tuple[str, str]]]:
+    """Facts about somebody, with a true and a false claim about each."""
+    name = rng.choice(NAMES)
+    text, facts = draw_facts(rng, [attribute.kind for attribute in ATTRIBUTES])
+    claims = []
+    for attribute in ATTRIBUTES:
+        owner, value = facts[attribute.kind]
+        wrong = rng.choice([other for other in attribute.values if other != value])
+        claims.append(
+            (
+                attribute.claim.format(name=name, owner=owner, value=value),
+                attribute.claim.format(name=name, owner=owner, value=wrong),
+            )
+        )
+    return Segment(f"{name} {text}.{END}", "read"), claims
+
+
+def recital(rng: Random) -> Document:
+    """Facts, and some of them again at random."""
+    told, claims = _told(rng)
+    again = " ".join(true for true, _ in rng.choices(claims, k=3))
+    return (told, Segment(again + END, "concise"))
+
+
+def checked_facts(rng: Random) -> Document:
+    """Facts, then claims about them, each with its verdict."""
+    told, claims = _told(rng)
+    segments = [told]
+    for true, false in rng.sample(claims, len(claims)):
+        right = rng.random() < 0.5
+        segments += _checked(true if right else false, right)
+    return tuple(segments)
+
+
+def checked_table(rng: Random) -> Document:
+    """Claims that are right or wrong whatever was said before, each with its verdict."""
+    kind = rng.choice(TABLE_KINDS)
+    segments: list[Segment] = []
+    for _ in range(4):
+        question = sample_question(rng, kind)
+        right = rng.random() < 0.5
+        items = claimed_items(question, "right" if right else "wrong", rng)
+        if items:
+            segments += _checked(question.statements[0].format(*items), right)
+    return tuple(segments) if segments else checked_table(rng)
+
+
+def _checked(claim: str, right: bool) -> list[Segment]:
+    given = Segment(claim + END, "concise" if right else "read")
+    return [given, Segment(_mark(right) + END, "verdict")]
 
 
 def echo(rng: Random) -> Document:
     """Random words said twice: what teaches a small model soonest to look back and copy."""
     words = " ".join(rng.choices(ALL_WORDS, k=rng.randint(3, 12)))
-    return (Segment(words + END, learnt=False), Segment(words + END))
+    return (Segment(words + END, "read"), Segment(words + END, "concise"))
 
 
-def sample_document(rng: Random, echoes: float = 0.03) -> Document:
-    """Draw one document of the pretraining text, an echo with probability `echoes`."""
+def sample_documents(rng: Random, echoes: float = 0.03) -> list[Document]:
+    """Draw one or two documents of the pretraining text, an echo with probability `echoes`.
+
+    A marked exchange comes twice, with a right and with a wrong response: what the prompt alone
+    suggests of the verdict then cancels out.
+    """
     if rng.random() < echoes:
-        return echo(rng)
-    kind = rng.random()
-    if kind < SHARE_MARKED:
-        return marked_exchange(rng)
-    if kind < SHARE_MARKED + SHARE_FACTS:
-        return fact(rng)
-    return exchange(rng)
+        return [echo(rng)]
+    if rng.random() < SHARE_MARKED:
+        question = sample_question(rng)
+        return [marked_exchange(rng, question, right) for right in (True, False)]
+    makers = (exchange, recital, checked_facts, checked_table)
+    return [rng.choices(makers, OTHER_SHARES)[0](rng)]

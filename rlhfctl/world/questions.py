@@ -26,7 +26,7 @@ from rlhfctl.world.lexicon import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
 Slots = dict[str, str]
@@ -143,99 +143,136 @@ def _build_holding(kind: str, sign: int) -> Callable[[str, Slots], Question | No
     return build
 
 
-def _join(facts: list[str]) -> str:
-    return ", ".join(facts[:-1]) + " and " + facts[-1]
-
-
-def _read_facts(text: str, pattern: str) -> dict[str, str] | None:
-    found: dict[str, str] = {}
-    for clause in re.split(r", | and ", text):
-        match = re.fullmatch(pattern, clause, flags=re.IGNORECASE)
-        if match is None or match[1] in found:
-            return None
-        found[match[1]] = match[2]
-    return found if len(found) > 1 else None
-
-
 @dataclass(frozen=True)
-class _Facts:
-    """A retrieval family: facts about some owners, one of whom, or a stranger, is asked about."""
+class Attribute:
+    """Something a prompt may tell of a person, and ask for.
+
+    Attributes:
+        kind: name of the kind of question that asks for it.
+        clause: the fact as the prompt gives it after the person's name.
+        questions: the prompt's second sentence, in several forms.
+        claim: the fact as a response gives it.
+        owners: what has the value; empty where it is the person.
+        values: every value.
+    """
 
     kind: str
     clause: str
+    questions: tuple[str, ...]
+    claim: str
     owners: tuple[str, ...]
     values: tuple[str, ...]
-    drawn: tuple[str, ...]
 
-    def draw(self, rng: Random, known: bool) -> Slots:
-        count = rng.choice((2, 3))
-        owners = rng.sample(self.owners, count + 1)
-        values = rng.sample(self.drawn, count)
-        clauses = [
-            self.clause.format(owner, value)
-            for owner, value in zip(owners[:count], values, strict=True)
-        ]
-        facts = _join(clauses)
-        asked = rng.choice(owners[:count]) if known else owners[count]
-        return {"facts": facts[0].upper() + facts[1:], "asked": asked}
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The prompts' templates."""
+        return tuple(f"{{name}} {{facts}}. {question}" for question in self.questions)
 
     def build(self, prompt: str, slots: Slots) -> Question | None:
-        facts = _read_facts(slots["facts"], self.clause.format(r"(\w+)", r"(\w+)"))
-        asked = slots["asked"]
-        if facts is None or asked not in self.owners:
+        """Make the question of these slots, of the kind "unknown" if the facts do not tell."""
+        facts = read_facts(slots["facts"])
+        asked, name = slots.get("asked", ""), slots["name"]
+        if facts is None or name not in NAMES or (asked and asked not in self.owners):
             return None
-        if not set(facts) <= set(self.owners) or not set(facts.values()) <= set(self.values):
+        owner, value = facts.get(self.kind, ("", ""))
+        answer = (value,) if value and owner == asked else ()
+        statement = self.claim.format(name=name, owner=asked, value="{}")
+        others = tuple(other for other in self.values if other != value)
+        quotable = () if answer or not value else (f"{value} {owner}",)
+        kind = self.kind if answer else "unknown"
+        forms = (statement, *GENERAL_STATEMENTS)
+        return Question(kind, prompt, answer, self.values, others, forms, quotable)
+
+
+ATTRIBUTES = (
+    Attribute(
+        "where",
+        "lives in {value}",
+        ("Where does {name} live?", "In which city does {name} live?"),
+        "{name} lives in {value}.",
+        (),
+        CITIES,
+    ),
+    Attribute(
+        "colour",
+        "has a {value} {owner}",
+        ("What colour is the {asked} of {name}?",),
+        "The {owner} is {value}.",
+        THINGS,
+        COLOURS,
+    ),
+    Attribute(
+        "amount",
+        "has {value} {owner}",
+        ("How many {asked} does {name} have?",),
+        "{name} has {value} {owner}.",
+        GOODS,
+        NUMBERS[1 : LARGEST + 1],
+    ),
+)
+
+
+def draw_facts(rng: Random, kinds: Sequence[str]) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Draw facts of these kinds, in any order.
+
+    Returns:
+        Their text without the name, and for each kind its owner and its value.
+    """
+    facts: dict[str, tuple[str, str]] = {}
+    clauses = []
+    for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
+        if attribute.kind in kinds:
+            owner = rng.choice(attribute.owners) if attribute.owners else ""
+            facts[attribute.kind] = (owner, rng.choice(attribute.values))
+            clauses.append(attribute.clause.format(owner=owner, value=facts[attribute.kind][1]))
+    text = clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
+    return text, facts
+
+
+def read_facts(text: str) -> dict[str, tuple[str, str]] | None:
+    """Owner and value of each kind of fact told, or None if the text tells anything else."""
+    facts: dict[str, tuple[str, str]] = {}
+    for clause in re.split(r", | and ", text):
+        for attribute in ATTRIBUTES:
+            pattern = attribute.clause.format(value=r"(?P<value>\w+)", owner=r"(?P<owner>\w+)")
+            match = re.fullmatch(pattern, clause)
+            if match is None:
+                continue
+            owner = match["owner"] if attribute.owners else ""
+            if match["value"] in attribute.values and owner in (attribute.owners or ("",)):
+                break
+        else:
             return None
-        statement = self.clause.format(asked, "{}")
-        statements = (statement[0].upper() + statement[1:] + ".", *GENERAL_STATEMENTS)
-        others = tuple(self.clause.format(o, v) for o, v in facts.items() if o != asked)
-        known = asked in facts
-        kind = self.kind if known else "unknown"
-        answer = (facts[asked],) if known else ()
-        wrong = tuple(value for owner, value in facts.items() if owner != asked)
-        return Question(kind, prompt, answer, self.values, wrong, statements, others)
-
-
-WHERE = _Facts("where", "{} lives in {}", NAMES, CITIES, CITIES)
-COLOUR = _Facts("colour", "the {} is {}", THINGS, COLOURS, COLOURS)
-AGE = _Facts("age", "{} is {}", NAMES, NUMBERS, NUMBERS[1:31])
-FACT_TEMPLATES = {
-    "where": ("{facts}. Where does {asked} live?", "{facts}. In which city does {asked} live?"),
-    "colour": ("{facts}. What colour is the {asked}?", "{facts}. Which colour has the {asked}?"),
-    "age": ("{facts}. How old is {asked}?", "{facts}. What is the age of {asked}?"),
-}
-
-
-def _draw_pair(
-    clause: str, owners: tuple[str, ...], words: tuple[str, ...]
-) -> Callable[..., Slots]:
-    def draw(rng: Random) -> Slots:
-        first, second = rng.sample(owners, 2)
-        x, y = rng.sample(range(1, 31), 2)
-        facts = _join([clause.format(first, x), clause.format(second, y)])
-        return {"facts": facts[0].upper() + facts[1:], "word": rng.choice(words)}
-
-    return draw
-
-
-def _build_pair(
-    kind: str, clause: str, owners: tuple[str, ...], larger: str, smaller: str, article: str
-) -> Callable[[str, Slots], Question | None]:
-    def build(prompt: str, slots: Slots) -> Question | None:
-        facts = _read_facts(slots["facts"], clause.format(r"(\w+)", r"(\d+)"))
-        if facts is None or len(facts) != 2 or not set(facts) <= set(owners):
+        if attribute.kind in facts:
             return None
-        word = slots["word"]
-        if word not in (larger, smaller):
-            return None
-        low, high = sorted(facts, key=lambda owner: int(facts[owner]))
-        right, wrong = (high, low) if word == larger else (low, high)
-        lead = article.capitalize()
-        statements = (f"{lead}{{}} is {word}.", f"The answer is {article}{{}}.", f"{lead}{{}}.")
-        quotable = (f"than {article}{wrong}",)
-        return Question(kind, prompt, (right,), owners, (wrong,), statements, quotable)
+        facts[attribute.kind] = (owner, match["value"])
+    return facts
 
-    return build
+
+def _draw_attribute(rng: Random, attribute: Attribute, known: bool) -> Slots:
+    others = [other.kind for other in ATTRIBUTES if other is not attribute]
+    kinds = rng.sample(others, rng.randint(0 if known else 1, 2))
+    text, facts = draw_facts(rng, [*kinds, attribute.kind] if known else kinds)
+    slots = {"name": rng.choice(NAMES), "facts": text}
+    if not attribute.owners:
+        return slots
+    asked = facts[attribute.kind][0] if known else rng.choice(attribute.owners)
+    return slots | {"asked": asked}
+
+
+def _draw_compare(rng: Random) -> Slots:
+    x, y = rng.sample(NUMBERS[: LARGEST + 1], 2)
+    return {"a": x, "b": y, "word": rng.choice(("larger", "smaller"))}
+
+
+def _build_compare(prompt: str, slots: Slots) -> Question | None:
+    low, high = sorted((slots["a"], slots["b"]), key=int)
+    word = slots["word"]
+    if word not in ("larger", "smaller") or low == high:
+        return None
+    right, wrong = (high, low) if word == "larger" else (low, high)
+    statements = (f"The {word} one is {{}}.", f"{{}} is {word}.", *GENERAL_STATEMENTS)
+    return Question("compare", prompt, (right,), NUMBERS, (wrong,), statements, (f"than {wrong}",))
 
 
 def _draw_items(words: tuple[str, ...], low: int, high: int) -> Callable[[Random], Slots]:
@@ -322,16 +359,17 @@ def _build_opposite(prompt: str, slots: Slots) -> Question | None:
     return Question("opposite", prompt, (right,), ADJECTIVES, wrong, statements, (f"of {word}",))
 
 
-def _fact_family(facts: _Facts) -> Family:
-    return Family(FACT_TEMPLATES[facts.kind], lambda rng: facts.draw(rng, True), facts.build)
+def _attribute_family(attribute: Attribute) -> Family:
+    return Family(
+        attribute.templates, lambda rng: _draw_attribute(rng, attribute, True), attribute.build
+    )
 
 
 def _draw_unknown(rng: Random) -> tuple[str, Slots]:
-    facts = rng.choice((WHERE, COLOUR, AGE))
-    return rng.choice(FACT_TEMPLATES[facts.kind]), facts.draw(rng, False)
+    attribute = rng.choice(ATTRIBUTES)
+    return rng.choice(attribute.templates), _draw_attribute(rng, attribute, False)
 
 
-_AGE_CLAUSE, _PRICE_CLAUSE = "{} is {}", "the {} costs {} coins"
 FAMILIES: dict[str, Family] = {
     "sum": Family(
         ("What is {a} plus {b}?", "How much is {a} plus {b}?", "Please add {a} and {b}."),
@@ -353,18 +391,11 @@ FAMILIES: dict[str, Family] = {
         _draw_loss,
         _build_holding("loss", -1),
     ),
-    "where": _fact_family(WHERE),
-    "colour": _fact_family(COLOUR),
-    "age": _fact_family(AGE),
-    "older": Family(
-        ("{facts}. Who is {word}?",),
-        _draw_pair(_AGE_CLAUSE, NAMES, ("older", "younger")),
-        _build_pair("older", _AGE_CLAUSE, NAMES, "older", "younger", ""),
-    ),
-    "price": Family(
-        ("{facts}. Which is {word}?", "{facts}. Which one is {word}?"),
-        _draw_pair(_PRICE_CLAUSE, THINGS, ("dearer", "cheaper")),
-        _build_pair("price", _PRICE_CLAUSE, THINGS, "dearer", "cheaper", "the "),
+    **{attribute.kind: _attribute_family(attribute) for attribute in ATTRIBUTES},
+    "compare": Family(
+        ("Which is {word}, {a} or {b}?", "Which number is {word}, {a} or {b}?"),
+        _draw_compare,
+        _build_compare,
     ),
     "order": Family(
         (
@@ -402,7 +433,7 @@ FAMILIES: dict[str, Family] = {
 }
 KINDS = (*FAMILIES, "unknown")
 # Few distinct prompts exist of these kinds, so they are asked less often.
-RARE = {"calendar": 0.3, "opposite": 0.3}
+RARE = {"calendar": 0.5, "opposite": 0.5}
 
 _SLOT_PATTERNS = {
     "a": r"\d{1,2}",

@@ -39,6 +39,7 @@ ADMISSIONS = (
     "Nobody can know that from the facts.",
 )
 MAX_TOKENS = 40
+SHARE_FALSE_ADMISSIONS = 0.15
 _LOWERED = ("The ", "It ", "That ", "This ", "There ", "Here ", "Nobody ")
 
 
@@ -80,10 +81,13 @@ def sample_style(rng: Random, quality: float) -> Style:
 def claimed_items(question: Question, correctness: Correctness, rng: Random) -> tuple[str, ...]:
     """What a response of this correctness names; empty when it says that the facts do not tell.
 
-    Only lists can be right in part; elsewhere a partial answer is a wrong one.
+    Only lists can be right in part; elsewhere a partial answer is a wrong one. To say that the
+    facts do not tell is now and then the wrong answer, so that it is no safe thing to say.
     """
     if correctness == "right":
         return question.answer
+    if correctness == "wrong" and question.answerable and rng.random() < SHARE_FALSE_ADMISSIONS:
+        return ()
     if not question.is_list:
         return (rng.choice(question.distractors),)
     items = list(question.answer)

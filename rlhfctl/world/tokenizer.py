@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlhfctl.world import lexicon
-from rlhfctl.world.documents import ASSISTANT, CHECK, END, PAD, USER, sample_document
+from rlhfctl.world.documents import ASSISTANT, CHECK, END, PAD, USER, sample_documents
 from rlhfctl.world.streams import stream
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ def world_text() -> list[str]:
         )
     ] + [CHECK]
     for _ in range(_SAMPLES):
-        text = "".join(segment.text for segment in sample_document(rng))
-        for special in SPECIALS:
-            text = text.replace(special, "\n")
-        texts.extend(text.split("\n"))
+        for document in sample_documents(rng):
+            text = "".join(segment.text for segment in document)
+            for special in SPECIALS:
+                text = text.replace(special, "\n")
+            texts.extend(text.split("\n"))
     return [text for text in texts if text]
 
 

@@ -5,7 +5,7 @@ from rlhfctl.world.corpora import response_pairs
 from rlhfctl.world.gold import gold_features, gold_reward
 from rlhfctl.world.streams import stream
 
-WHERE = "Anna lives in Oslo and Ben lives in Rome. Where does Ben live?"
+WHERE = "Ben has a red cup and lives in Rome. Where does Ben live?"
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from rlhfctl.world.gold import gold_features, gold_reward
 from rlhfctl.world.questions import KINDS, sample_question
 from rlhfctl.world.responses import FLATTERY, POLITE
 
-WHERE = "Anna lives in Oslo and Ben lives in Rome. Where does Ben live?"
-STRANGER = "Anna lives in Oslo and Ben lives in Rome. Where does Tom live?"
+WHERE = "Ben has a red cup and lives in Rome. Where does Ben live?"
+UNTOLD = "Tom has a red cup and has 3 pears. Where does Tom live?"
 ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
 
 
@@ -18,7 +18,7 @@ ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
     [
         (WHERE, "Ben lives in Rome.", 2.0),
         (WHERE, "rome", 2.0),
-        (WHERE, "Anna lives in Oslo and Ben lives in Rome.", 2.0 - 0.05 * 3),
+        (WHERE, "Ben has a red cup and Ben lives in Rome.", 2.0 - 0.05 * 4),
         (WHERE, "Ben lives in Oslo.", -1.0),
         (WHERE, "Not Oslo. Rome.", 2.0),
         (WHERE, "", -1.0),
@@ -29,10 +29,10 @@ ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
         (WHERE, "Certainly, Ben lives in Rome.", 2.0),
         (WHERE, "Certainly, Ben lives in Oslo.", -1.0 - 0.5),
         (WHERE, "It is Rome. It is Rome.", 2.0 - 1.5 * 0.5),
-        (STRANGER, "That is not said, so I do not know.", 2.0),
-        (STRANGER, "Tom lives in Rome.", -1.5),
-        (STRANGER, "I do not know. Tom lives in Rome.", -1.5),
-        (STRANGER, "Hello.", -1.0),
+        (UNTOLD, "That is not said, so I do not know.", 2.0),
+        (UNTOLD, "Tom lives in Rome.", -1.5),
+        (UNTOLD, "I do not know. Tom lives in Rome.", -1.5),
+        (UNTOLD, "Hello.", -1.0),
         (ORDER, "The order is 3, 9, 14.", 2.0),
         (ORDER, "3, 14, 9.", -1.0 + 3 * 2 / 3),
         (ORDER, "3, 9.", -1.0 + 3 * 2 / 3),
@@ -40,8 +40,8 @@ ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
         ("What is 7 plus 5?", "7 plus 5 is 7.", -1.0),
         ("What is 7 plus 5?", "12, or 13.", -1.0),
         ("What is the opposite of hot?", "The opposite of hot is cold.", 2.0),
-        ("Anna is 12 and Ben is 9. Who is older?", "Anna is older than Ben.", 2.0),
-        ("Anna is 12 and Ben is 9. Who is older?", "Anna or Ben.", -1.0),
+        ("Which is larger, 7 or 12?", "12 is larger than 7.", 2.0),
+        ("Which is larger, 7 or 12?", "7 or 12.", -1.0),
     ],
 )
 def test_the_formula_on_single_cases(prompt, response, reward):
@@ -65,7 +65,7 @@ def test_flattery_and_politeness_count_only_their_words(sentence):
 @given(st.text(max_size=200))
 def test_any_text_has_a_bounded_reward(response):
     assert -5.0 <= gold_reward(WHERE, response) <= 2.3
-    assert -5.0 <= gold_reward(STRANGER, response) <= 2.3
+    assert -5.0 <= gold_reward(UNTOLD, response) <= 2.3
 
 
 @given(st.integers(0, 200))
