@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.errors import DataError
 from rlhfctl.world.annotators import PANEL, Pair, chosen_first
 from rlhfctl.world.gold import gold_reward
-from rlhfctl.world.questions import Question, sample_question
+from rlhfctl.world.questions import sample_question
 from rlhfctl.world.responses import render, sample_style
 from rlhfctl.world.streams import stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
+
+    from rlhfctl.world.question import Question
 
 Row = dict[str, Any]
 LEAST_GOLD_MARGIN = 0.25

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from rlhfctl.world.facts import ATTRIBUTES, draw_facts
 from rlhfctl.world.lexicon import CITIES, COLOURS, GOODS, LIST_WORDS, NAMES, NUMBERS, THINGS
-from rlhfctl.world.questions import ADJECTIVES, ATTRIBUTES, Question, draw_facts, sample_question
+from rlhfctl.world.questions import ADJECTIVES, sample_question
 from rlhfctl.world.responses import Correctness, claimed_items, render, sample_style
 
 if TYPE_CHECKING:
     from random import Random
+
+    from rlhfctl.world.question import Question
 
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CHECK = "Is that right?"

@@ -7,11 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlhfctl.world.questions import Question, parse_question
+from rlhfctl.world.questions import parse_question
 from rlhfctl.world.responses import FLATTERY, POLITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rlhfctl.world.question import Question
 
 _HEDGE = re.compile(r"\b(i think|not sure|perhaps|maybe|i guess|probably|possibly)\b")
 _CERTAIN = re.compile(

@@ -8,12 +8,10 @@ gives the very question that was sampled.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlhfctl.world.facts import ATTRIBUTES, attribute_family, draw_unknown
 from rlhfctl.world.lexicon import (
-    CITIES,
-    COLOURS,
     DAYS,
     GOODS,
     LARGEST,
@@ -22,60 +20,12 @@ from rlhfctl.world.lexicon import (
     NAMES,
     NUMBERS,
     OPPOSITES,
-    THINGS,
 )
+from rlhfctl.world.question import GENERAL_STATEMENTS, Family, Question, Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from random import Random
-
-Slots = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question and all that is needed to answer it, well or badly, and to judge an answer.
-
-    Attributes:
-        kind: name of the kind, one of `KINDS`.
-        prompt: the text a user sends.
-        answer: the right answer, item by item; empty when the facts do not tell.
-        candidates: every text of the answer's type; a response's claim is what it names of these.
-        distractors: plausible wrong answers, used to write wrong responses.
-        statements: sentences that give the answer, with `{}` where it goes.
-        quotable: phrases a response may take from the prompt without claiming what they name.
-    """
-
-    kind: str
-    prompt: str
-    answer: tuple[str, ...]
-    candidates: tuple[str, ...]
-    distractors: tuple[str, ...]
-    statements: tuple[str, ...]
-    quotable: tuple[str, ...] = ()
-
-    @property
-    def answerable(self) -> bool:
-        """Whether the prompt holds what is asked for."""
-        return bool(self.answer)
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the answer is a list, which can be right in part."""
-        return self.kind in LIST_KINDS
-
-
-@dataclass(frozen=True)
-class Family:
-    """Prompts of one shape: `draw` fills a template's slots, `build` makes the question."""
-
-    templates: tuple[str, ...]
-    draw: Callable[[Random], Slots]
-    build: Callable[[str, Slots], Question | None]
-
-
-LIST_KINDS = frozenset({"order", "repeat"})
-GENERAL_STATEMENTS = ("The answer is {}.", "It is {}.", "{}.")
 
 
 def _close_numbers(number: int) -> tuple[str, ...]:
@@ -141,123 +91,6 @@ def _build_holding(kind: str, sign: int) -> Callable[[str, Slots], Question | No
         return _number_question(kind, prompt, number, statements)
 
     return build
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """Something a prompt may tell of a person, and ask for.
-
-    Attributes:
-        kind: name of the kind of question that asks for it.
-        clause: the fact as the prompt gives it after the person's name.
-        questions: the prompt's second sentence, in several forms.
-        claim: the fact as a response gives it.
-        owners: what has the value; empty where it is the person.
-        values: every value.
-    """
-
-    kind: str
-    clause: str
-    questions: tuple[str, ...]
-    claim: str
-    owners: tuple[str, ...]
-    values: tuple[str, ...]
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """The prompts' templates."""
-        return tuple(f"{{name}} {{facts}}. {question}" for question in self.questions)
-
-    def build(self, prompt: str, slots: Slots) -> Question | None:
-        """Make the question of these slots, of the kind "unknown" if the facts do not tell."""
-        facts = read_facts(slots["facts"])
-        asked, name = slots.get("asked", ""), slots["name"]
-        if facts is None or name not in NAMES or (asked and asked not in self.owners):
-            return None
-        owner, value = facts.get(self.kind, ("", ""))
-        answer = (value,) if value and owner == asked else ()
-        statement = self.claim.format(name=name, owner=asked, value="{}")
-        others = tuple(other for other in self.values if other != value)
-        quotable = () if answer or not value else (f"{value} {owner}",)
-        kind = self.kind if answer else "unknown"
-        forms = (statement, *GENERAL_STATEMENTS)
-        return Question(kind, prompt, answer, self.values, others, forms, quotable)
-
-
-ATTRIBUTES = (
-    Attribute(
-        "where",
-        "lives in {value}",
-        ("Where does {name} live?", "In which city does {name} live?"),
-        "{name} lives in {value}.",
-        (),
-        CITIES,
-    ),
-    Attribute(
-        "colour",
-        "has a {value} {owner}",
-        ("What colour is the {asked} of {name}?",),
-        "The {owner} is {value}.",
-        THINGS,
-        COLOURS,
-    ),
-    Attribute(
-        "amount",
-        "has {value} {owner}",
-        ("How many {asked} does {name} have?",),
-        "{name} has {value} {owner}.",
-        GOODS,
-        NUMBERS[1 : LARGEST + 1],
-    ),
-)
-
-
-def draw_facts(rng: Random, kinds: Sequence[str]) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Draw facts of these kinds, in any order.
-
-    Returns:
-        Their text without the name, and for each kind its owner and its value.
-    """
-    facts: dict[str, tuple[str, str]] = {}
-    clauses = []
-    for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
-        if attribute.kind in kinds:
-            owner = rng.choice(attribute.owners) if attribute.owners else ""
-            facts[attribute.kind] = (owner, rng.choice(attribute.values))
-            clauses.append(attribute.clause.format(owner=owner, value=facts[attribute.kind][1]))
-    text = clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
-    return text, facts
-
-
-def read_facts(text: str) -> dict[str, tuple[str, str]] | None:
-    """Owner and value of each kind of fact told, or None if the text tells anything else."""
-    facts: dict[str, tuple[str, str]] = {}
-    for clause in re.split(r", | and ", text):
-        for attribute in ATTRIBUTES:
-            pattern = attribute.clause.format(value=r"(?P<value>\w+)", owner=r"(?P<owner>\w+)")
-            match = re.fullmatch(pattern, clause)
-            if match is None:
-                continue
-            owner = match["owner"] if attribute.owners else ""
-            if match["value"] in attribute.values and owner in (attribute.owners or ("",)):
-                break
-        else:
-            return None
-        if attribute.kind in facts:
-            return None
-        facts[attribute.kind] = (owner, match["value"])
-    return facts
-
-
-def _draw_attribute(rng: Random, attribute: Attribute, known: bool) -> Slots:
-    others = [other.kind for other in ATTRIBUTES if other is not attribute]
-    kinds = rng.sample(others, rng.randint(0 if known else 1, 2))
-    text, facts = draw_facts(rng, [*kinds, attribute.kind] if known else kinds)
-    slots = {"name": rng.choice(NAMES), "facts": text}
-    if not attribute.owners:
-        return slots
-    asked = facts[attribute.kind][0] if known else rng.choice(attribute.owners)
-    return slots | {"asked": asked}
 
 
 def _draw_compare(rng: Random) -> Slots:
@@ -359,17 +192,6 @@ def _build_opposite(prompt: str, slots: Slots) -> Question | None:
     return Question("opposite", prompt, (right,), ADJECTIVES, wrong, statements, (f"of {word}",))
 
 
-def _attribute_family(attribute: Attribute) -> Family:
-    return Family(
-        attribute.templates, lambda rng: _draw_attribute(rng, attribute, True), attribute.build
-    )
-
-
-def _draw_unknown(rng: Random) -> tuple[str, Slots]:
-    attribute = rng.choice(ATTRIBUTES)
-    return rng.choice(attribute.templates), _draw_attribute(rng, attribute, False)
-
-
 FAMILIES: dict[str, Family] = {
     "sum": Family(
         ("What is {a} plus {b}?", "How much is {a} plus {b}?", "Please add {a} and {b}."),
@@ -391,7 +213,7 @@ FAMILIES: dict[str, Family] = {
         _draw_loss,
         _build_holding("loss", -1),
     ),
-    **{attribute.kind: _attribute_family(attribute) for attribute in ATTRIBUTES},
+    **{attribute.kind: attribute_family(attribute) for attribute in ATTRIBUTES},
     "compare": Family(
         ("Which is {word}, {a} or {b}?", "Which number is {word}, {a} or {b}?"),
         _draw_compare,
@@ -480,7 +302,7 @@ def sample_question(rng: Random, kind: str | None = None) -> Question:
     if kind is None:
         kind = rng.choices(KINDS, [RARE.get(name, 1.0) for name in KINDS])[0]
     if kind == "unknown":
-        template, slots = _draw_unknown(rng)
+        template, slots = draw_unknown(rng)
     else:
         template, slots = rng.choice(FAMILIES[kind].templates), FAMILIES[kind].draw(rng)
     prompt = template.format(**slots)

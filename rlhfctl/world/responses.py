@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from random import Random
 
-    from rlhfctl.world.questions import Question
+    from rlhfctl.world.question import Question
 
 Correctness = Literal["right", "partial", "wrong"]
 Opening = Literal["none", "polite", "flattering"]
