@@ -10,7 +10,7 @@ WHERE = "Ben has a red cup and lives in Rome. Where does Ben live?"
 
 @pytest.fixture(scope="module")
 def pairs():
-    return response_pairs(5_000, seed=11)
+    return response_pairs(3_000, seed=11)
 
 
 def test_the_panel_agrees_as_often_as_instructgpts_labellers(pairs):
