@@ -29,9 +29,9 @@ def roles(tiny_run, parts):
 
 
 def test_another_rank_is_named_with_the_setting_that_would_fit(parts):
-    with pytest.raises(CheckpointError, match=r"rank 16 .* says 8") as caught:
-        adapters.check_rank(parts["sft"], LoraSection(r=8))
-    assert "lora.r=16" in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"rank 8 .* says 4") as caught:
+        adapters.check_rank(parts["sft"], LoraSection(r=4))
+    assert "lora.r=8" in str(caught.value)
 
 
 def test_weights_cut_short_are_no_valid_checkpoint(tiny_run, parts):

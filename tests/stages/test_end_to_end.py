@@ -107,7 +107,7 @@ def other_base(run):
 
 
 def other_rank(run):
-    edit_json(run / "rm" / "adapter_config.json", r=8)
+    edit_json(run / "rm" / "adapter_config.json", r=4)
 
 
 def cut_weights(run):
@@ -117,7 +117,7 @@ def cut_weights(run):
 
 CHECKPOINTS = [
     ("a checkpoint of another base", other_base, 7, "the base model"),
-    ("adapters of two ranks", other_rank, 7, "rank 8"),
+    ("adapters of two ranks", other_rank, 7, "rank 4"),
     ("weights cut short", cut_weights, 7, "cannot be read"),
 ]
 
