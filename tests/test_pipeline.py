@@ -91,7 +91,7 @@ def go(directory, stages, listener):
 
 
 def recipe(changes=None):
-    values = {"name": "one"}
+    values = {"name": "one", "model": {"name_or_path": "org/model"}}
     for key, value in (changes or {}).items():
         section = values
         *above, last = key.split(".")
