@@ -1,0 +1,56 @@
+"""A stage that was cut short and started again ends with the same weights as one that was not."""
+
+import importlib
+
+import pytest
+
+from rlhfctl.run.monitor import QuietMonitor
+
+MODULES = {"sft": "sft", "rm": "reward", "ppo": "ppo"}
+SAVING = {
+    "sft": {"save_steps": 1, "logging_steps": 1},
+    "rm": {"save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 16},
+    "ppo": {"save_rollouts": 1, "episodes": 64},
+}
+SECTIONS = {"sft": "sft", "rm": "reward_model", "ppo": "ppo"}
+
+
+class Cut(Exception):
+    """The process dies."""
+
+
+class Dying(QuietMonitor):
+    def __init__(self, after):
+        self.left = after
+
+    def step(self, done, figures):
+        self.left -= 1
+        if self.left < 0:
+            raise Cut
+
+
+def run(tiny_run, stage, output, monitor=None):
+    section = SECTIONS[stage]
+    changed = getattr(tiny_run.recipe, section).model_copy(update=SAVING[stage])
+    recipe = tiny_run.recipe.model_copy(update={section: changed})
+    needed = {"sft": (), "rm": ("sft",), "ppo": ("sft", "rm")}[stage]
+    inputs = {name: tiny_run.stage(name) for name in needed}
+    output.mkdir(exist_ok=True)
+    module = importlib.import_module(f"rlhfctl.stages.{MODULES[stage]}")
+    module.run(recipe, inputs, output, monitor or QuietMonitor())
+    return (output / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
+def test_cut_and_resumed_equals_uninterrupted(tiny_run, tmp_path, stage):
+    whole = run(tiny_run, stage, tmp_path / "whole")
+    with pytest.raises(Cut):
+        run(tiny_run, stage, tmp_path / "cut", Dying(after=2))
+    kept = [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()]
+    assert kept, "the cut came after a checkpoint"
+    assert run(tiny_run, stage, tmp_path / "cut") == whole
+    critic = "critic/adapter_model.safetensors"
+    if stage == "ppo":
+        assert (tmp_path / "cut" / critic).read_bytes() == (
+            tmp_path / "whole" / critic
+        ).read_bytes()
