@@ -141,13 +141,16 @@ def _scores(session: Session, model: Any, rows: Any) -> tuple[np.ndarray, np.nda
     return np.array(chosen), np.array(rejected)
 
 
+def _lengths(rows: Any) -> tuple[list[int], list[int]]:
+    return list(map(len, rows["chosen_ids"])), list(map(len, rows["rejected_ids"]))
+
+
 def _judge(session: Session, model: Any, held_out: Encoded) -> dict[str, Any]:
     """Return accuracies on held-out comparisons, and on gold-ordered ones in the embedded world."""
     rows = held_out.dataset
     chosen, rejected = _scores(session, model, rows)
     metrics: dict[str, Any] = accuracy(chosen, rejected).figures("accuracy")
-    lengths = (list(map(len, rows["chosen_ids"])), list(map(len, rows["rejected_ids"])))
-    metrics |= longer_wins(*lengths).figures("length_accuracy")
+    metrics |= longer_wins(*_lengths(rows)).figures("length_accuracy")
     metrics["pairs"] = len(rows)
     metrics["mean_margin"] = float((chosen - rejected).mean())
     if "annotator" in rows.column_names:
@@ -158,6 +161,7 @@ def _judge(session: Session, model: Any, held_out: Encoded) -> dict[str, Any]:
         length = session.recipe.reward_model.max_length
         encoded = encode_comparisons(gold, session.formatter, length).dataset
         metrics |= accuracy(*_scores(session, model, encoded)).figures("gold_accuracy")
+        metrics |= longer_wins(*_lengths(encoded)).figures("gold_length_accuracy")
         metrics["gold_pairs"] = len(encoded)
     return metrics
 
