@@ -51,6 +51,10 @@ def separately(run, auto_class, folder, **extra):
         quantization_config=_quantization_config(run.recipe.model),
         **extra,
     )
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # Its inference format on some CPUs rounds to bfloat16.
+            module.support_avx512bf16_for_cpu = False
     return PeftModel.from_pretrained(base, folder).eval()
 
 
