@@ -1,6 +1,7 @@
 """Settings and fixtures that every test shares."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A background job's ignored SIGINT would pass on to the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for helpers in ("reference", "ppo"):
     sys.path.insert(0, str(Path(__file__).parent / helpers))

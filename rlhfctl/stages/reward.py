@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import get_peft_model, get_peft_model_state_dict
+from peft import get_peft_model
 from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
 
@@ -27,7 +27,7 @@ from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import FIGURES_FILE, PROBE_FILE
 from rlhfctl.stages.hf_training import make_ready, newest_checkpoint, training_arguments
 from rlhfctl.stages.scoring import score_ids
-from rlhfctl.stages.session import Session, open_session, tell_rows
+from rlhfctl.stages.session import Session, open_session, save_trained, tell_rows
 from rlhfctl.stages.truth import held_out_gold_comparisons
 
 if TYPE_CHECKING:
@@ -170,20 +170,7 @@ def _save(session: Session, model: Any, held_out: Encoded, output: Path) -> None
     probes = [list(ids) for ids in held_out.dataset["chosen_ids"][:PROBES]]
     size = session.recipe.reward_model.per_device_eval_batch_size
     scores = score_ids(model, probes, session.tokenizer.pad_token_id, size)
-    if session.recipe.lora is None:
-        model.save_pretrained(output)
-        base = model
-    else:
-        base = model.get_base_model()
-        adapters.save_adapter(
-            get_peft_model_state_dict(model, save_embedding_layers=False),
-            model.peft_config["default"],
-            output,
-            str(base.config.name_or_path),
-            "SEQ_CLS",
-        )
-    session.save_tokenizer(output)
-    session.provenance("rm", base).save(output)
+    save_trained(session, model, output, "rm", "SEQ_CLS")
     (output / PROBE_FILE).write_text(
         json.dumps({"ids": probes, "scores": scores}) + "\n", encoding="utf-8"
     )

@@ -103,3 +103,31 @@ def open_roles(session: Session, inputs: Mapping[str, Path]) -> Roles:
         for folder in folders:
             check_fits(folder, current)
     return roles
+
+
+def save_trained(session: Session, model: Any, output: Path, stage: str, task_type: str) -> None:
+    """Write what a supervised stage trained, with its tokenizer and the record of its base.
+
+    Args:
+        session: Tokenizer and recipe.
+        model: A PeftModel, or a whole model where `lora` is null.
+        output: The stage's folder.
+        stage: sft or rm.
+        task_type: CAUSAL_LM or SEQ_CLS.
+    """
+    base = model
+    if session.recipe.lora is None:
+        model.save_pretrained(output)
+    else:
+        from peft import get_peft_model_state_dict
+
+        base = model.get_base_model()
+        adapters.save_adapter(
+            get_peft_model_state_dict(model, save_embedding_layers=False),
+            model.peft_config["default"],
+            output,
+            str(base.config.name_or_path),
+            task_type,
+        )
+    session.save_tokenizer(output)
+    session.provenance(stage, base).save(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import get_peft_model, get_peft_model_state_dict
+from peft import get_peft_model
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -17,7 +17,7 @@ from rlhfctl.models.provenance import check_fits
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.hf_training import make_ready, newest_checkpoint, training_arguments
-from rlhfctl.stages.session import Session, open_session, tell_rows
+from rlhfctl.stages.session import Session, open_session, save_trained, tell_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "tokens_per_second": tokens / result.metrics["train_runtime"],
     }
-    _save(session, trainer.model, output)
+    save_trained(session, trainer.model, output, "sft", "CAUSAL_LM")
     write_card(output, "sft", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
@@ -98,20 +98,3 @@ def _model(session: Session) -> Any:
         check_fits(folder, session.provenance("sft", base))
         adapters.set_weights(model, adapters.read_weights(folder), "default", folder)
     return model
-
-
-def _save(session: Session, model: Any, output: Path) -> None:
-    if session.recipe.lora is None:
-        model.save_pretrained(output)
-        base = model
-    else:
-        base = model.get_base_model()
-        adapters.save_adapter(
-            get_peft_model_state_dict(model, save_embedding_layers=False),
-            model.peft_config["default"],
-            output,
-            str(base.config.name_or_path),
-            "CAUSAL_LM",
-        )
-    session.save_tokenizer(output)
-    session.provenance("sft", base).save(output)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy import Bandit, bandit_settings
+from toy import Bandit, Cut, Dying, bandit_settings
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.ppo.checkpoint import NUMBERS, TENSORS
@@ -18,20 +18,6 @@ SETTINGS = {
     "kl_horizon": 2_000.0,
     "score_normalization": "running",
 }
-
-
-class Cut(Exception):
-    """The process dies."""
-
-
-class Dying(QuietMonitor):
-    def __init__(self, after):
-        self.left = after
-
-    def step(self, done, figures):
-        self.left -= 1
-        if self.left < 0:
-            raise Cut
 
 
 def train(folder, monitor=None):

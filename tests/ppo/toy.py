@@ -1,9 +1,10 @@
-"""A five-armed bandit as the four roles: one response token, an exact optimum."""
+"""A five-armed bandit as the four roles: one response token, an exact optimum; and a death."""
 
 import torch
 
 from rlhfctl.maths.log_probs import TokenLogProbs
 from rlhfctl.ppo.settings import PPOSettings
+from rlhfctl.run.monitor import QuietMonitor
 
 REFERENCE = torch.tensor([0.4, 0.25, 0.2, 0.1, 0.05])
 SCORES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])
@@ -87,3 +88,17 @@ class Bandit:
 
     def trainable(self, role):
         return {"logits": self.logits} if role == "policy" else {"value": self.value}
+
+
+class Cut(Exception):
+    """The process dies."""
+
+
+class Dying(QuietMonitor):
+    def __init__(self, after):
+        self.left = after
+
+    def step(self, done, figures):
+        self.left -= 1
+        if self.left < 0:
+            raise Cut

@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+from toy import Cut, Dying
 
 from rlhfctl.run.monitor import QuietMonitor
 
@@ -13,20 +14,6 @@ SAVING = {
     "ppo": {"save_rollouts": 1, "episodes": 64},
 }
 SECTIONS = {"sft": "sft", "rm": "reward_model", "ppo": "ppo"}
-
-
-class Cut(Exception):
-    """The process dies."""
-
-
-class Dying(QuietMonitor):
-    def __init__(self, after):
-        self.left = after
-
-    def step(self, done, figures):
-        self.left -= 1
-        if self.left < 0:
-            raise Cut
 
 
 def run(tiny_run, stage, output, monitor=None):
