@@ -49,12 +49,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 def check_accuracy(rm: Path) -> list[Check]:
     """Check that the reward model beats chance and the length baseline, by its interval."""
     figures = _read(rm / FIGURES_FILE)
-    if figures is None:
+    needed = {"accuracy", "accuracy_low", "length_accuracy"}
+    if figures is None or not needed <= figures.keys():
         return [
             Check(
                 "reward model accuracy",
                 passed=False,
-                detail=f"{rm / FIGURES_FILE} is missing: nobody judged this reward model",
+                detail=f"{rm / FIGURES_FILE} lacks it: nobody judged this reward model",
             )
         ]
     low, length = figures["accuracy_low"], figures["length_accuracy"]
@@ -79,8 +80,8 @@ def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
     """
     name = "reward model scores as in training"
     probe = _read(rm / PROBE_FILE)
-    if probe is None:
-        return Check(name, passed=False, detail=f"{rm / PROBE_FILE} is missing")
+    if probe is None or not probe.get("ids") or len(probe["ids"]) != len(probe.get("scores", [])):
+        return Check(name, passed=False, detail=f"{rm / PROBE_FILE} is missing or damaged")
     batch = Sequences.from_lists(
         [row[:-1] for row in probe["ids"]],
         [row[-1:] for row in probe["ids"]],

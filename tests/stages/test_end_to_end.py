@@ -130,13 +130,11 @@ def test_checkpoints_that_do_not_fit_end_in_their_code(finished, tmp_path, chang
     shutil.copytree(finished[0] / "runs" / "base", given)
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     change(given)
-    before = digest(tmp_path / "runs" / "base")
     result = rlhfctl(tmp_path, "ppo", "--sft", given / "sft", "--rm", given / "rm", "--force")
     assert_clear(result, code, said)
     for stage in ("sft", "rm", "ppo", "eval"):
         kept = tmp_path / "runs" / "base" / stage
         assert digest(kept) == digest(finished[0] / "runs" / "base" / stage)
-    assert before
 
 
 def write(name, text):

@@ -54,8 +54,11 @@ def test_an_interval_that_holds_chance_or_the_length_baseline_fails(rm, low, len
     assert [name[: len(part)] for name, part in zip(names, failed, strict=True)] == failed
 
 
-def test_a_reward_model_that_nobody_judged_fails(rm):
+@pytest.mark.parametrize("content", [None, "{}", "not json"])
+def test_a_reward_model_that_nobody_judged_fails(rm, content):
     (rm / FIGURES_FILE).unlink()
+    if content is not None:
+        (rm / FIGURES_FILE).write_text(content)
     (check,) = check_accuracy(rm)
     assert not check.passed
     assert "nobody judged" in check.detail
@@ -67,6 +70,13 @@ def test_a_reloaded_reward_model_scores_as_in_training_and_a_changed_one_does_no
     probe["scores"][0] += 0.01
     (rm / PROBE_FILE).write_text(json.dumps(probe))
     assert not check_reload(rm, roles, exact=True).passed
+
+
+def test_a_damaged_probe_fails_rather_than_pass_unseen(rm, roles):
+    (rm / PROBE_FILE).write_text('{"ids": [], "scores": []}')
+    check = check_reload(rm, roles, exact=True)
+    assert not check.passed
+    assert "damaged" in check.detail
 
 
 def test_roles_fresh_from_disk_start_at_kl_zero_and_can_learn(roles):
