@@ -64,3 +64,27 @@ def generalized_advantages(
         backwards.append(running)
     advantages = torch.where(mask, torch.stack(backwards[::-1], dim=1), 0.0)
     return Advantages(advantages, torch.where(mask, advantages + values, 0.0))
+
+
+def batch_mean_advantages(rewards: Tensor, mask: Tensor, gamma: float) -> Advantages:
+    """Return REINFORCE's advantages with the batch's mean return as baseline (Williams 1992).
+
+    An advantage is the discounted sum of a token's own and later rewards, less the mean over the
+    batch of whole responses' returns. No critic enters.
+
+    Args:
+        rewards: [B, R].
+        mask: [B, R], True on response tokens, which start each row.
+        gamma: Discount a token.
+
+    Returns:
+        Advantages before any whitening; returns = the discounted sums.
+    """
+    rewards = torch.where(mask, rewards, 0.0)
+    running = torch.zeros_like(rewards[:, 0])
+    backwards = []
+    for t in reversed(range(rewards.shape[1])):
+        running = rewards[:, t] + gamma * running
+        backwards.append(running)
+    returns = torch.where(mask, torch.stack(backwards[::-1], dim=1), 0.0)
+    return Advantages(torch.where(mask, returns - returns[:, 0].mean(), 0.0), returns)

@@ -14,7 +14,7 @@ _LOG_RATIO_BOUND = 20.0
 
 
 class Clipped(NamedTuple):
-    """A clipped loss and where the clip was the larger side; both [B, R]."""
+    """A clipped loss and where a clip set it; both [B, R]."""
 
     loss: Tensor
     clipped: Tensor
@@ -25,17 +25,27 @@ def importance_ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     return (log_probs - old_log_probs).clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND).exp()
 
 
-def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_range: float) -> Clipped:
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, clip_range: float, dual_clip: float | None = None
+) -> Clipped:
     """Return max(-A r, -A clip(r, 1 - eps, 1 + eps)) (Schulman et al. 2017, equation 7, negated).
+
+    With `dual_clip` c the loss of a token with A < 0 is at most -c A (Ye et al. 2020, equation 5).
 
     Args:
         ratio: [B, R] of `importance_ratio`.
         advantages: [B, R].
         clip_range: eps.
+        dual_clip: c, above 1; None: no such bound.
     """
     plain = -advantages * ratio
     bounded = -advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
-    return Clipped(torch.maximum(plain, bounded), bounded > plain)
+    loss, clipped = torch.maximum(plain, bounded), bounded > plain
+    if dual_clip is not None:
+        most = -advantages * dual_clip
+        above = (advantages < 0) & (loss > most)
+        loss, clipped = torch.where(above, most, loss), clipped | above
+    return Clipped(loss, clipped)
 
 
 def clipped_value_loss(

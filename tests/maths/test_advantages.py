@@ -1,12 +1,18 @@
 """Rewards, GAE and returns: golden values computed by hand, and the loops of the reference."""
 
+import math
+
 import ppo_reference as reference
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhfctl.maths.advantages import generalized_advantages, shape_rewards
+from rlhfctl.maths.advantages import (
+    batch_mean_advantages,
+    generalized_advantages,
+    shape_rewards,
+)
 from rlhfctl.maths.kl import k1
 from rlhfctl.maths.masking import length_mask, whiten
 
@@ -106,3 +112,12 @@ def test_lambda_one_gives_the_sum_of_future_rewards_less_the_value():
     advantages = generalized_advantages(rewards, VALUES, MASK, 1.0, 1.0).advantages
     future = rewards.flip(1).cumsum(1).flip(1)
     torch.testing.assert_close(advantages, torch.where(MASK, future - VALUES, 0.0))
+
+
+def test_without_a_critic_the_baseline_is_the_mean_return_of_the_batch():
+    rewards = torch.tensor([[1.0, 2.0, 4.0], [3.0, math.nan, math.nan]], dtype=torch.float64)
+    mask = length_mask(torch.tensor([3, 1]), 3)
+    advantages, returns = batch_mean_advantages(rewards, mask, gamma=0.5)
+    close(returns, [[3.0, 4.0, 4.0], [3.0, 0, 0]])
+    close(advantages, [[0.0, 1.0, 1.0], [0.0, 0, 0]])
+    close(batch_mean_advantages(rewards, mask, gamma=1.0).advantages, [[2, 1, -1], [-2, 0, 0]])

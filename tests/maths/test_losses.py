@@ -29,6 +29,21 @@ def test_the_surrogate_and_its_gradient_by_the_log_prob(advantage, ratio, loss, 
 
 
 @pytest.mark.parametrize(
+    ("advantage", "ratio", "loss", "gradient"),
+    [(-1, 5, 3, 0), (-1, 2.5, 2.5, 2.5), (-1, 0.5, 0.8, 0), (1, 5, -1.2, 0), (1, 0.5, -0.5, -0.5)],
+)
+def test_the_dual_clip_bounds_the_loss_of_bad_actions_alone(advantage, ratio, loss, gradient):
+    new = torch.tensor(float(ratio), dtype=torch.float64).log().requires_grad_()
+    value, clipped = clipped_surrogate(
+        new.exp(), torch.tensor(float(advantage), dtype=torch.float64), 0.2, dual_clip=3.0
+    )
+    value.backward()
+    assert value.item() == pytest.approx(loss)
+    assert new.grad.item() == pytest.approx(gradient)
+    assert bool(clipped) is (gradient == 0)
+
+
+@pytest.mark.parametrize(
     ("value", "loss", "clipped"),
     [(0.9, 0.045, True), (0.6, 0.08, False), (0.1, 0.405, False), (1.5, 0.125, False)],
 )
