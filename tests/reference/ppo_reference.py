@@ -19,6 +19,10 @@ def k1(log_prob, reference):
     return log_prob - reference
 
 
+def k2(log_prob, reference):
+    return (log_prob - reference) ** 2 / 2.0
+
+
 def k3(log_prob, reference):
     r = log_prob - reference
     return math.exp(-r) - 1.0 + r
@@ -41,6 +45,16 @@ def gae(token_rewards, values, gamma, lam):
     ]
 
 
+def batch_mean(reward_rows, gamma):
+    """Advantages and rewards-to-go of REINFORCE with the mean whole return as baseline."""
+    to_go = [
+        [sum(gamma ** (k - t) * row[k] for k in range(t, len(row))) for t in range(len(row))]
+        for row in reward_rows
+    ]
+    baseline = sum(row[0] for row in to_go) / len(to_go)
+    return [[value - baseline for value in row] for row in to_go], to_go
+
+
 def whiten(rows, shift_mean=True):
     flat = [value for row in rows for value in row]
     mean = sum(flat) / len(flat)
@@ -49,10 +63,17 @@ def whiten(rows, shift_mean=True):
     return [[(v - mean) * scale + (0.0 if shift_mean else mean) for v in row] for row in rows]
 
 
-def surrogate(log_prob, old, advantage, epsilon):
+def whiten_ranks(ranks):
+    """Each rank's rows whitened by the mean and variance of the tokens of all ranks."""
+    together = iter(whiten([row for rows in ranks for row in rows]))
+    return [[next(together) for _ in rows] for rows in ranks]
+
+
+def surrogate(log_prob, old, advantage, epsilon, dual=None):
     ratio = math.exp(min(max(log_prob - old, -20.0), 20.0))
     bounded = min(max(ratio, 1.0 - epsilon), 1.0 + epsilon)
-    return max(-advantage * ratio, -advantage * bounded)
+    loss = max(-advantage * ratio, -advantage * bounded)
+    return min(loss, -dual * advantage) if dual is not None and advantage < 0 else loss
 
 
 def value_loss(value, old, target, epsilon):
@@ -68,6 +89,40 @@ def bradley_terry(chosen, rejected, margin, smoothing):
 
     d = chosen - rejected - margin
     return -(1 - smoothing) * log_sigmoid(d) - smoothing * log_sigmoid(-d)
+
+
+def reward_model_loss(chosen, rejected, margins, centring):
+    """The mean over comparisons, with what keeps scores near 0 (Eisenstein et al. 2023)."""
+    pairs = list(zip(chosen, rejected, margins, strict=True))
+    preference = sum(bradley_terry(c, r, m, 0.0) for c, r, m in pairs) / len(pairs)
+    return preference + centring * sum((c + r) ** 2 for c, r, _ in pairs) / len(pairs)
+
+
+def controller(beta, kl_rows, target, horizon):
+    """Ziegler et al. 2019: the error is clipped, KL is the sum over each response's tokens."""
+    kl = sum(sum(row) for row in kl_rows) / len(kl_rows)
+    error = max(-0.2, min(0.2, (kl - target) / target))
+    return beta + beta * error * len(kl_rows) / horizon
+
+
+def ensemble(members, rule, penalty):
+    """Coste et al. 2024 on one response's scores by each member."""
+    mean = sum(members) / len(members)
+    if rule == "mean":
+        return mean
+    if rule == "worst":
+        return sorted(members)[0]
+    pairs = [(a - b) ** 2 for a in members for b in members]
+    spread = sum(pairs) / (2 * len(members) * (len(members) - 1)) if len(members) > 1 else 0.0
+    return mean - penalty * spread
+
+
+def derivative(function, at, step=1e-3):
+    """Central difference of sixth order, good to about 1e-10 of a smooth function."""
+    weights = ((1, 45.0), (2, -9.0), (3, 1.0))
+    return sum(
+        weight * (function(at + k * step) - function(at - k * step)) for k, weight in weights
+    ) / (60.0 * step)
 
 
 def explained_variance(values, returns):
