@@ -24,9 +24,13 @@ class TokenLogProbs(NamedTuple):
 
 
 def _chunk(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperature: float
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    targets: Tensor,
+    vocabulary: int,
+    temperature: float,
 ) -> TokenLogProbs:
-    logits = head(hidden).float() / temperature
+    logits = head(hidden)[:, :vocabulary].float() / temperature
     normalizer = torch.logsumexp(logits, dim=-1)
     chosen = logits.gather(-1, targets[:, None]).squeeze(-1)
     with torch.no_grad():
@@ -48,22 +52,23 @@ def token_log_probs(
     chunk's logits ever exist.
 
     Args:
-        head: [n, H] to logits [n, V].
+        head: [n, H] to logits of at least V columns; those beyond stand for no token.
         hidden: [N, H], the state that predicts each target.
         targets: [N] token ids.
-        vocabulary: V, from which the chunk's length follows.
+        vocabulary: V, over which the softmax runs, and from which the chunk's length follows.
         temperature: Of the distribution that was sampled from.
         chunk_elements: Most elements of a chunk's logits.
     """
     step = max(1, chunk_elements // vocabulary)
     if hidden.shape[0] <= step:
-        return _chunk(head, hidden, targets, temperature)
+        return _chunk(head, hidden, targets, vocabulary, temperature)
     parts = [
         checkpoint(
             _chunk,
             head,
             hidden[start : start + step],
             targets[start : start + step],
+            vocabulary,
             temperature,
             use_reentrant=False,
         )

@@ -76,6 +76,16 @@ class Sequences:
         """[B, R] token ids of the responses; masked slots repeat the last token."""
         return self.ids.gather(1, self.response_positions)
 
+    def response_lists(self) -> list[list[int]]:
+        """Return the token ids of each response, without padding."""
+        rows = zip(
+            self.ids.tolist(),
+            self.prompt_lengths.tolist(),
+            self.response_lengths.tolist(),
+            strict=True,
+        )
+        return [ids[start : start + length] for ids, start, length in rows]
+
     @property
     def last_positions(self) -> Tensor:
         """[B], where the last response token stands: the score is read there."""

@@ -73,6 +73,20 @@ class ScoreNormalization:
             ) from error
 
 
+def zero_value_head(width: int, device: torch.device) -> torch.nn.Linear:
+    """Return a value head that says 0 everywhere, for a critic that starts from no reward model.
+
+    Args:
+        width: H.
+        device: Where to.
+    """
+    value = torch.nn.Linear(width, 1, bias=True, dtype=torch.float32)
+    with torch.no_grad():
+        value.weight.zero_()
+        value.bias.zero_()
+    return value.to(device)
+
+
 def value_head_from_score(
     head: torch.nn.Linear, normalization: ScoreNormalization
 ) -> torch.nn.Linear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,21 +12,46 @@ import torch
 from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters
 from rlhfctl.models.base import decoder_of, device, load_causal_lm, load_scorer
-from rlhfctl.models.heads import ScoreNormalization, value_head_from_score
+from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rlhfctl.recipe.schema import ModelSection
 
-Role = Literal["policy", "reference", "reward", "critic"]
+Role = str
+"""`policy`, `reference`, `critic`, or one of `reward_role`."""
+CriticInit = Literal["reward_model", "sft"]
 TRAINED: tuple[Role, ...] = ("policy", "critic")
 
 
-class Networks(ABC):
-    """The four roles' weights; `activate` is the only place where roles are switched."""
+def reward_role(number: int) -> Role:
+    """Return the role of a reward model: `reward`, `reward_1`, `reward_2` and so on."""
+    return f"reward_{number}" if number else "reward"
 
-    score_head: torch.nn.Linear
+
+@dataclass(frozen=True)
+class RoleFolders:
+    """The checkpoints that roles start from.
+
+    Attributes:
+        sft: Of the reference, and of the policy if it has none of its own.
+        rms: Of the reward models, in order; the critic starts as the first.
+        policy: Of a trained policy.
+        critic: What the critic starts as; None: there is none.
+    """
+
+    sft: Path
+    rms: Sequence[Path] = ()
+    policy: Path | None = None
+    critic: CriticInit | None = None
+
+
+class Networks(ABC):
+    """The roles' weights; `activate` is the only place where roles are switched."""
+
+    score_heads: dict[Role, torch.nn.Linear]
     value_head: torch.nn.Linear
 
     @abstractmethod
@@ -67,26 +93,16 @@ class Networks(ABC):
 class AdapterNetworks(Networks):
     """One base in memory; each role is a LoRA adapter on it.
 
-    Policy and reference start as the SFT adapter, reward and critic as the reward model's
-    (DESIGN: Huang et al. 2024, detail 21: the critic starts from the reward model).
+    Policy and reference start as the SFT adapter; reward and critic as the reward model's, or the
+    critic as the SFT adapter.
     """
 
-    def __init__(
-        self,
-        section: ModelSection,
-        sft: Path,
-        rm: Path | None,
-        normalization: ScoreNormalization | None,
-        policy: Path | None = None,
-    ) -> None:
+    def __init__(self, section: ModelSection, folders: RoleFolders) -> None:
         """Load the base and put the adapters on it.
 
         Args:
             section: The base.
-            sft: The SFT adapter's folder.
-            rm: The reward model's folder; None: roles reward and critic are left out.
-            normalization: Of the reward model's scores; the value head starts on that scale.
-            policy: A trained policy's adapter, where the policy shall not start as the SFT one.
+            folders: The adapters'.
 
         Raises:
             CheckpointError: An adapter is damaged or made for another base.
@@ -99,22 +115,33 @@ class AdapterNetworks(Networks):
         base.generation_config = GenerationConfig()
         self.base_name = str(base.config.name_or_path)
         self._configs: dict[str, Any] = {}
-        config = self._role_config(sft)
+        config = self._role_config(folders.sft)
         self.model: PeftModel = get_peft_model(base, config, adapter_name="reference")
         self._configs["reference"] = config
-        self._fill("reference", sft)
-        self._add("policy", policy or sft)
-        if rm is not None:
-            self._add("reward", rm)
-            self._add("critic", rm)
-            self.score_head = _score_head(rm, base)
-            self.value_head = value_head_from_score(
-                self.score_head, normalization or ScoreNormalization(0.0, 1.0, 0)
-            )
+        self._fill("reference", folders.sft)
+        self._add("policy", folders.policy or folders.sft)
+        self.score_heads = {}
+        for number, rm in enumerate(folders.rms):
+            role = reward_role(number)
+            self._add(role, rm)
+            self.score_heads[role] = _score_head(rm, base)
+        if folders.critic is not None:
+            self._add_critic(folders, int(base.config.get_text_config().hidden_size))
         self.model.requires_grad_(requires_grad=False)
         self.model.eval()
         self._decoder = decoder_of(base)
         self._active: tuple[Role, bool] | None = None
+
+    def _add_critic(self, folders: RoleFolders, width: int) -> None:
+        from_rm = folders.critic == "reward_model"
+        self._add("critic", folders.rms[0] if from_rm else folders.sft)
+        self.value_head = (
+            value_head_from_score(
+                self.score_heads["reward"], ScoreNormalization.load(folders.rms[0])
+            )
+            if from_rm
+            else zero_value_head(width, device())
+        )
 
     @staticmethod
     def _role_config(folder: Path) -> Any:
@@ -186,47 +213,49 @@ class AdapterNetworks(Networks):
 class ModelNetworks(Networks):
     """A whole model for each role, for full fine-tuning (`lora: null`)."""
 
-    def __init__(
-        self,
-        section: ModelSection,
-        sft: Path,
-        rm: Path | None,
-        normalization: ScoreNormalization | None,
-        policy: Path | None = None,
-        pad_token_id: int = 0,
-    ) -> None:
-        """Load two language models and, where there is a reward model, two scorers.
+    def __init__(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
+        """Load two language models, a scorer for each reward model, and the critic.
 
         Args:
             section: Precision and attention.
-            sft: The SFT model's folder.
-            rm: The reward model's folder, or None.
-            normalization: As for `AdapterNetworks`.
-            policy: A trained policy's folder, or None to start as SFT.
+            folders: The models'.
             pad_token_id: Of the tokenizer.
         """
         from transformers import GenerationConfig
 
         self.models: dict[Role, Any] = {
-            "policy": load_causal_lm(section, str(policy or sft)),
-            "reference": load_causal_lm(section, str(sft)),
+            "policy": load_causal_lm(section, str(folders.policy or folders.sft)),
+            "reference": load_causal_lm(section, str(folders.sft)),
         }
         for model in self.models.values():
             model.generation_config = GenerationConfig()
-        if rm is not None:
-            self.models["reward"] = load_scorer(section, pad_token_id, str(rm))
-            self.models["critic"] = load_scorer(section, pad_token_id, str(rm), per_token=True)
-            self.score_head = self.models["reward"].score
-            self.value_head = value_head_from_score(
-                self.score_head, normalization or ScoreNormalization(0.0, 1.0, 0)
-            )
-            self.models["critic"].score = self.value_head
+        self.score_heads = {}
+        for number, rm in enumerate(folders.rms):
+            role = reward_role(number)
+            self.models[role] = load_scorer(section, pad_token_id, str(rm))
+            self.score_heads[role] = self.models[role].score
+        if folders.critic is not None:
+            self._add_critic(section, folders, pad_token_id)
         for model in self.models.values():
             model.requires_grad_(requires_grad=False)
             model.eval()
         for role in TRAINED:
             if role in self.models:
                 self.models[role].requires_grad_(requires_grad=True)
+
+    def _add_critic(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
+        from_rm = folders.critic == "reward_model"
+        source = folders.rms[0] if from_rm else folders.sft
+        critic = load_scorer(section, pad_token_id, str(source), per_token=True)
+        self.value_head = (
+            value_head_from_score(
+                self.score_heads["reward"], ScoreNormalization.load(folders.rms[0])
+            )
+            if from_rm
+            else zero_value_head(critic.score.in_features, device())
+        )
+        critic.score = self.value_head
+        self.models["critic"] = critic
 
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
         """Return the role's own decoder."""

@@ -8,14 +8,19 @@ import torch
 
 from rlhfctl.errors import CheckpointError, EnvironmentFault
 from rlhfctl.maths.log_probs import TokenLogProbs, token_log_probs
+from rlhfctl.maths.sampling import uniform_numbers
+from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
 from rlhfctl.models.base import device
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.models.networks import (
     AdapterNetworks,
+    CriticInit,
     ModelNetworks,
     Networks,
     Role,
+    RoleFolders,
+    reward_role,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from rlhfctl.maths.sampling import Seed
     from rlhfctl.maths.sequences import Sequences
     from rlhfctl.recipe.schema import Recipe
 
@@ -33,15 +39,18 @@ class Roles:
 
     Attributes:
         networks: Whose weights they are.
-        normalization: Puts raw scores on the scale of rewards; None without a reward model.
+        normalizations: Of each reward model: puts its raw scores on the scale of rewards.
+        vocabulary: Tokens that the tokenizer knows. A head's rows beyond them are padding, which
+            is neither sampled nor part of any softmax.
     """
 
     def __init__(
         self,
         networks: Networks,
-        normalization: ScoreNormalization | None,
+        normalizations: Sequence[ScoreNormalization],
         *,
         pad_token_id: int,
+        vocabulary: int,
         stop_token_ids: Sequence[int],
         max_new_tokens: int,
         temperature: float,
@@ -49,8 +58,11 @@ class Roles:
     ) -> None:
         """Take loaded networks and the numbers of sampling."""
         self.networks = networks
-        self.normalization = normalization
+        self.normalizations = tuple(normalizations)
         self.pad_token_id = pad_token_id
+        head = networks.lm_head("policy")
+        weight = head.get_parameter("weight")
+        self.vocabulary = min(vocabulary, int(getattr(head, "out_features", weight.shape[0])))
         self.stop_token_ids = tuple(sorted(stop_token_ids))
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
@@ -85,13 +97,21 @@ class Roles:
         states: Tensor = decoder(batch.ids, use_cache=False)[0]
         return states
 
-    def log_probs(self, role: Role, batch: Sequences, *, training: bool = False) -> TokenLogProbs:
-        """Return log-probability and entropy of each response token, at the sampling temperature.
+    def log_probs(
+        self,
+        role: Role,
+        batch: Sequences,
+        *,
+        training: bool = False,
+        temperature: float | None = None,
+    ) -> TokenLogProbs:
+        """Return log-probability and entropy of each response token.
 
         Args:
             role: policy or reference.
             batch: B episodes.
             training: Whether gradients are wanted.
+            temperature: Divides the logits; None: that of sampling.
 
         Returns:
             Two [B, R] in fp32, 0 where masked.
@@ -101,20 +121,14 @@ class Roles:
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             at = batch.response_positions[mask]
-            head = self.networks.lm_head(role)
             flat = token_log_probs(
-                head,
+                self.networks.lm_head(role),
                 hidden[rows, at - 1],
                 batch.ids[rows, at],
-                vocabulary=self._vocabulary(head),
-                temperature=self.temperature,
+                vocabulary=self.vocabulary,
+                temperature=temperature or self.temperature,
             )
             return TokenLogProbs(*(_spread(part, mask) for part in flat))
-
-    @staticmethod
-    def _vocabulary(head: torch.nn.Module) -> int:
-        weight = head.get_parameter("weight")
-        return int(getattr(head, "out_features", 0) or weight.shape[0])
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return V(s_t), read at the token before each response token: [B, R], 0 where masked."""
@@ -126,60 +140,48 @@ class Roles:
             return _spread(self.networks.value_head(states.float()).squeeze(-1), mask)
 
     @torch.no_grad()
-    def raw_scores(self, batch: Sequences) -> Tensor:
-        """Return the reward model's scores [B], read at the last response token."""
-        hidden = self._hidden("reward", batch)
+    def raw_scores(self, batch: Sequences, number: int = 0) -> Tensor:
+        """Return a reward model's scores [B], read at the last response token."""
+        role = reward_role(number)
+        hidden = self._hidden(role, batch)
         rows = torch.arange(len(batch), device=hidden.device)
         states = hidden[rows, batch.last_positions]
-        scores: Tensor = self.networks.score_head(states.float()).squeeze(-1)
+        scores: Tensor = self.networks.score_heads[role](states.float()).squeeze(-1)
         return scores
 
-    def scores(self, batch: Sequences) -> Tensor:
-        """Return scores [B] on the scale of rewards: mean 0, deviation 1 over SFT samples."""
-        raw = self.raw_scores(batch)
-        return raw if self.normalization is None else self.normalization.apply(raw)
+    def scores(self, batch: Sequences, number: int = 0) -> Tensor:
+        """Return scores [B] on the scale of rewards: mean 0, deviation 1 over SFT samples.
+
+        Args:
+            batch: B episodes.
+            number: Which reward model, where there are several.
+        """
+        return self.normalizations[number].apply(self.raw_scores(batch, number))
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Sequence[int]], role: Role = "policy") -> list[list[int]]:
-        """Sample a response to each prompt, from the torch generator's present state.
-
-        The distribution is the softmax at the temperature and nothing else: no top-k, top-p or
-        penalty, so that log-probabilities are of what was sampled.
+    def generate(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Seed], role: Role = "policy"
+    ) -> list[list[int]]:
+        """Sample a response to each prompt; each depends on its own seed and prompt alone.
 
         Args:
             prompts: Token ids, one list a prompt.
+            seeds: One a prompt.
             role: policy, or reference for the SFT policy's responses.
 
         Returns:
             Token ids of each response, its stop token included where it ended by one.
         """
-        from transformers import GenerationConfig
-
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
         self.networks.activate(role, training=False).eval()
-        output = self.networks.language_model(role).generate(
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
-            generation_config=GenerationConfig(
-                do_sample=True,
-                temperature=self.temperature,
-                top_k=0,
-                top_p=1.0,
-                max_new_tokens=self.max_new_tokens,
-                eos_token_id=list(self.stop_token_ids),
-                pad_token_id=self.pad_token_id,
-                use_cache=True,
-            ),
+        return generation.generate(
+            self.networks.language_model(role),
+            prompts,
+            uniform_numbers(seeds, self.max_new_tokens).to(self.device),
+            temperature=self.temperature,
+            vocabulary=self.vocabulary,
+            stop_token_ids=self.stop_token_ids,
+            pad_token_id=self.pad_token_id,
         )
-        return [self._cut(row) for row in output[:, width:].tolist()]
-
-    def _cut(self, tokens: list[int]) -> list[int]:
-        for at, token in enumerate(tokens):
-            if token in self.stop_token_ids:
-                return tokens[: at + 1]
-        return tokens
 
     def ended(self, response: Sequence[int]) -> bool:
         """Say whether a response ended by a stop token, rather than at the length limit."""
@@ -200,24 +202,26 @@ def load_roles(
     tokenizer: Any,
     stop_token_ids: Sequence[int],
     sft: Path,
-    rm: Path | None,
+    rms: Sequence[Path] = (),
     policy: Path | None = None,
+    critic: CriticInit | None = None,
 ) -> Roles:
     """Load what PPO and the evaluation need, with one base where the checkpoints are adapters.
 
     Args:
         recipe: Model and sampling.
-        tokenizer: For its pad token.
+        tokenizer: For its pad token and vocabulary.
         stop_token_ids: What ends a response.
         sft: The SFT checkpoint.
-        rm: The reward model, or None for language roles alone.
+        rms: The reward models.
         policy: A PPO checkpoint, where the policy shall not start as SFT.
+        critic: What the critic starts as; None: there is none.
 
     Raises:
         CheckpointError: Checkpoints of different kinds, or damaged ones.
     """
-    normalization = ScoreNormalization.load(rm) if rm is not None else None
-    kinds = {folder: is_adapter(folder) for folder in (sft, rm, policy) if folder is not None}
+    normalizations = [ScoreNormalization.load(rm) for rm in rms]
+    kinds = {folder: is_adapter(folder) for folder in (sft, *rms, policy) if folder is not None}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(
             f"{folder} ({'adapter' if adapter else 'whole model'})"
@@ -227,17 +231,17 @@ def load_roles(
             f"adapters and whole models cannot serve together: {listed}",
             hint="Train the stages with the same lora setting.",
         )
+    folders = RoleFolders(sft, tuple(rms), policy, critic)
     networks: Networks
     if kinds[sft]:
-        networks = AdapterNetworks(recipe.model, sft, rm, normalization, policy)
+        networks = AdapterNetworks(recipe.model, folders)
     else:
-        networks = ModelNetworks(
-            recipe.model, sft, rm, normalization, policy, tokenizer.pad_token_id
-        )
+        networks = ModelNetworks(recipe.model, folders, tokenizer.pad_token_id)
     return Roles(
         networks,
-        normalization,
+        normalizations,
         pad_token_id=tokenizer.pad_token_id,
+        vocabulary=len(tokenizer),
         stop_token_ids=stop_token_ids,
         max_new_tokens=recipe.ppo.max_new_tokens,
         temperature=recipe.ppo.temperature,

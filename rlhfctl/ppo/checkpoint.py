@@ -1,7 +1,8 @@
 """The state of PPO between two rollouts, so that a run goes on as if it had not stopped.
 
-Weights, optimiser moments, KL coefficient, running moments and the place among the prompts are
-kept. Random states are not: sampling and shuffling start from seed and rollout number alone.
+Weights and their running mean, optimiser moments, KL coefficient, running moments and the places
+among prompts and demonstrations are kept. Random states are not: sampling and shuffling start from
+seed and rollout number alone, and rates follow from the rollout's number.
 Tensors lie in safetensors, numbers in JSON; nothing is pickled.
 """
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
 KEPT = 2
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save(folder: Path, update: Update, progress: Progress) -> Path:
@@ -88,14 +88,36 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _tensors(update: Update) -> dict[str, Tensor]:
-    tensors = {}
+    """Name every tensor of the state; numbers among an optimiser's own become tensors."""
+    tensors: dict[str, Tensor] = {}
     for role, weights in update.weights.items():
         state = update.optimizers[role].state
         for at, weight in enumerate(weights):
             tensors[f"{role}.{at}.weight"] = weight.detach()
-            for name in _MOMENTS if weight in state else ():
-                tensors[f"{role}.{at}.{name}"] = state[weight][name]
+            for name, value in state.get(weight, {}).items():
+                tensors[f"{role}.{at}.state.{name}"] = torch.as_tensor(value)
+    for at, mean in enumerate(update.average or ()):
+        tensors[f"average.{at}"] = mean
     return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _put(update: Update, tensors: dict[str, Tensor]) -> None:
+    """Put what `_tensors` named in place; each optimiser sees to device and type of its own."""
+    for role, weights in update.weights.items():
+        kept = update.optimizers[role].state_dict()
+        kept["state"] = {at: {} for at in range(len(weights))}
+        for at, weight in enumerate(weights):
+            with torch.no_grad():
+                weight.copy_(tensors[f"{role}.{at}.weight"])
+        for name, tensor in tensors.items():
+            owner, _, rest = name.partition(".")
+            at_text, _, field = rest.partition(".state.")
+            if owner == role and field:
+                kept["state"][int(at_text)][field] = tensor
+        kept["state"] = {at: state for at, state in kept["state"].items() if state}
+        update.optimizers[role].load_state_dict(kept)
+    for at, mean in enumerate(update.average or ()):
+        mean.copy_(tensors[f"average.{at}"])
 
 
 def _load(checkpoint: Path, update: Update) -> Progress | None:
@@ -109,15 +131,5 @@ def _load(checkpoint: Path, update: Update) -> Progress | None:
         progress = Progress(**(values | {"moments": RunningMoments(**values["moments"])}))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-    for role, weights in update.weights.items():
-        state = update.optimizers[role].state
-        for at, weight in enumerate(weights):
-            with torch.no_grad():
-                weight.copy_(tensors[f"{role}.{at}.weight"])
-            saved = {name: tensors.get(f"{role}.{at}.{name}") for name in _MOMENTS}
-            state[weight] = {
-                name: tensor if name == "step" else tensor.to(weight.device)
-                for name, tensor in saved.items()
-                if tensor is not None
-            }
+    _put(update, tensors)
     return progress

@@ -18,6 +18,7 @@ class Progress:
         beta: The KL coefficient of the next one.
         moments: Of all scores so far.
         place: How many prompts were taken.
+        ptx_place: How many demonstrations were taken.
         skipped: Minibatches that were not applied.
         early_stops: Rollouts whose epochs the KL limit ended.
     """
@@ -26,5 +27,6 @@ class Progress:
     beta: float
     moments: RunningMoments
     place: int = 0
+    ptx_place: int = 0
     skipped: int = 0
     early_stops: int = 0

@@ -6,19 +6,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
 from rlhfctl.errors import DivergedError
-from rlhfctl.maths.advantages import generalized_advantages, shape_rewards
+from rlhfctl.maths.advantages import (
+    Advantages,
+    batch_mean_advantages,
+    generalized_advantages,
+    shape_rewards,
+)
 from rlhfctl.maths.kl import k1, k3
 from rlhfctl.maths.masking import masked_mean, whiten
 from rlhfctl.maths.sequences import Sequences
-from rlhfctl.maths.statistics import RunningMoments, explained_variance
+from rlhfctl.maths.statistics import explained_variance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from rlhfctl.maths.statistics import RunningMoments
+    from rlhfctl.ppo.processes import Processes
+    from rlhfctl.ppo.rewards import Rewards
     from rlhfctl.ppo.settings import Actors, PPOSettings
 
 
@@ -32,12 +41,14 @@ class Rollout:
         log_probs: [B, R] of the policy, by the training forward pass.
         reference_log_probs: [B, R].
         entropy: [B, R] of the policy, in nats.
-        values: [B, R] of the critic.
-        model_scores: [B], the reward model's normalised scores.
+        values: [B, R] of the critic; None without one.
+        model_scores: [B], of the reward model, or of several sources by their rule.
         scores: [B], after clipping and with those of unended responses replaced.
         rewards: [B, R], before any whitening.
         advantages: [B, R], whitened if so set.
         returns: [B, R], from advantages before whitening.
+        beta: The KL coefficient.
+        source_figures: Of the single sources of scores, where there are several.
     """
 
     sequences: Sequences
@@ -45,12 +56,14 @@ class Rollout:
     log_probs: Tensor
     reference_log_probs: Tensor
     entropy: Tensor
-    values: Tensor
+    values: Tensor | None
     model_scores: Tensor
     scores: Tensor
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
+    beta: float
+    source_figures: dict[str, float]
 
     @property
     def mask(self) -> Tensor:
@@ -66,7 +79,7 @@ class Rollout:
         """Return what practitioners watch of a rollout; `docs/metrics.md` defines each."""
         lengths = self.sequences.response_lengths.float()
         per_token_k3 = k3(self.log_probs, self.reference_log_probs)
-        return {
+        figures = {
             "score": float(self.model_scores.mean()),
             "reward": float(self.rewards.sum(dim=1).mean()),
             "kl": float(self.kl.mean()),
@@ -74,149 +87,207 @@ class Rollout:
             "entropy": float(masked_mean(self.entropy, self.mask)),
             "response_length": float(lengths.mean()),
             "eos_share": float(self.ended.float().mean()),
-            "explained_variance": explained_variance(self.values, self.returns, self.mask),
         }
-
-
-class PromptStream:
-    """Prompts in a fresh order each pass, wrapping where a batch is larger than what is left.
-
-    The order is a function of seed and place alone, so that a resumed run goes on as it would have.
-    """
-
-    def __init__(self, prompts: Sequence[Sequence[int]], seed: int, place: int = 0) -> None:
-        self.prompts = prompts
-        self.seed = seed
-        self.place = place
-
-    def _order(self, number: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        return torch.randperm(len(self.prompts), generator=generator)
-
-    def take(self, count: int) -> list[Sequence[int]]:
-        """Return the next `count` prompts."""
-        taken: list[Sequence[int]] = []
-        while len(taken) < count:
-            number, start = divmod(self.place, len(self.prompts))
-            rows = self._order(number)[start : start + count - len(taken)].tolist()
-            taken += [self.prompts[row] for row in rows]
-            self.place += len(rows)
-        return taken
+        if self.values is not None:
+            figures["explained_variance"] = explained_variance(self.values, self.returns, self.mask)
+        return figures | self.source_figures
 
 
 class _Judged(NamedTuple):
+    """Of the episodes that a process collected; [b, R], but `source_scores`: [b, S]."""
+
     log_probs: Tensor
     reference_log_probs: Tensor
     entropy: Tensor
     values: Tensor
-    model_scores: Tensor
+    source_scores: Tensor
 
 
-def judge(actors: Actors, batch: Sequences, size: int) -> _Judged:
-    """Ask every role about a batch, `size` episodes a pass.
+def judge(
+    actors: Actors, rewards: Rewards, batch: Sequences, rows: Sequence[int], settings: PPOSettings
+) -> _Judged:
+    """Ask every role about a batch, `forward_batch_size` episodes a pass.
 
     Args:
         actors: The roles.
+        rewards: The givers of scores.
         batch: B episodes.
-        size: Episodes a forward pass.
+        rows: Which prompt of the data each of them answers.
+        settings: Whether there is a critic, and the size of a pass.
     """
-    shape = batch.mask.shape
-    device = batch.ids.device
+    shape, device = batch.mask.shape, batch.ids.device
     parts = _Judged(
         log_probs=torch.zeros(shape, device=device),
         reference_log_probs=torch.zeros(shape, device=device),
         entropy=torch.zeros(shape, device=device),
         values=torch.zeros(shape, device=device),
-        model_scores=torch.zeros(shape[0], device=device),
+        source_scores=torch.zeros(shape[0], len(rewards.sources), device=device),
     )
-    for rows, part in batch.in_chunks(size):
+    for at, part in batch.in_chunks(settings.forward_batch_size):
         width = part.response_width
         policy = actors.log_probs("policy", part)
-        parts.log_probs[rows, :width] = policy.log_probs
-        parts.entropy[rows, :width] = policy.entropy
-        parts.reference_log_probs[rows, :width] = actors.log_probs("reference", part).log_probs
-        parts.values[rows, :width] = actors.values(part)
-        parts.model_scores[rows] = actors.scores(part)
+        parts.log_probs[at, :width] = policy.log_probs
+        parts.entropy[at, :width] = policy.entropy
+        parts.reference_log_probs[at, :width] = actors.log_probs("reference", part).log_probs
+        if settings.has_critic:
+            parts.values[at, :width] = actors.values(part)
+        parts.source_scores[at] = rewards.each(part, [rows[i] for i in at.tolist()]).T
     return parts
 
 
 def final_scores(
-    model_scores: Tensor, ended: Tensor, settings: PPOSettings, moments: RunningMoments
+    model_scores: Tensor,
+    ended: Tensor,
+    lengths: Tensor,
+    settings: PPOSettings,
+    moments: RunningMoments,
 ) -> tuple[Tensor, RunningMoments]:
     """Return the scores [B] that rewards are made of, and the running moments with them added.
 
     Normalised by running statistics if so set, clipped, and replaced where the response did not
-    end (Ziegler et al. 2019): a replaced score enters no statistics.
+    end (Ziegler et al. 2019) or is too short: a replaced score enters no statistics.
 
     Args:
         model_scores: [B].
         ended: [B].
-        settings: Normalisation, clip and the score of unended responses.
+        lengths: [B], of the responses in tokens.
+        settings: Normalisation, clip and the score of such responses.
         moments: Of all scores so far.
     """
     scores = model_scores
-    counted = ended if settings.missing_eos_score is not None else torch.ones_like(ended)
+    proper = ended & (lengths >= (settings.min_response_length or 0))
+    counted = proper if settings.missing_eos_score is not None else torch.ones_like(ended)
     if settings.score_normalization == "running":
         moments = moments.update(scores[counted])
         scores = (scores - moments.mean) / moments.deviation
     if settings.score_clip is not None:
         scores = scores.clamp(-settings.score_clip, settings.score_clip)
     if settings.missing_eos_score is not None:
-        scores = torch.where(ended, scores, settings.missing_eos_score)
+        scores = torch.where(proper, scores, settings.missing_eos_score)
     return scores, moments
 
 
-@torch.no_grad()
-def collect(
-    actors: Actors,
-    prompts: Sequence[Sequence[int]],
-    settings: PPOSettings,
-    beta: float,
-    moments: RunningMoments,
-) -> tuple[Rollout, RunningMoments]:
-    """Answer the prompts and work out rewards, advantages and returns.
-
-    1. Sample responses. 2. Ask every role. 3. Make scores final. 4. Rewards: -beta * KL a token,
-    the score at the end. 5. Advantages and returns. 6. Whiten.
+def advantages_of(
+    rewards: Tensor, values: Tensor, mask: Tensor, settings: PPOSettings
+) -> Advantages:
+    """Return advantages, whitened if so set, and returns from before that; all [B, R].
 
     Args:
-        actors: The roles.
-        prompts: Token ids.
-        settings: The numbers.
-        beta: The KL coefficient of this rollout.
-        moments: Of all scores so far.
-
-    Raises:
-        DivergedError: A role gave NaN or an infinite number.
+        rewards: [B, R].
+        values: [B, R] of the critic; not read without one.
+        mask: [B, R].
+        settings: The estimator and what is whitened.
     """
-    responses = actors.generate(prompts)
-    batch = Sequences.from_lists(prompts, responses, actors.pad_token_id, actors.device)
-    ended = torch.tensor([actors.ended(r) for r in responses], device=batch.ids.device)
-    judged = judge(actors, batch, settings.forward_batch_size)
-    for name, tensor in judged._asdict().items():
-        if not torch.isfinite(tensor).all():
-            raise DivergedError(
-                f"{name.replace('_', ' ')} of a rollout are not finite numbers",
-                hint="Lower ppo.learning_rate or raise ppo.beta; start again from the SFT stage's "
-                "checkpoint.",
-            )
-    scores, moments = final_scores(judged.model_scores, ended, settings, moments)
-    mask = batch.mask
-    kl = k1(judged.log_probs, judged.reference_log_probs)
-    rewards = shape_rewards(scores, kl, mask, beta)
     used = whiten(rewards, mask, shift_mean=False) if settings.whiten_rewards else rewards
-    advantages, returns = generalized_advantages(
-        used, judged.values, mask, settings.gamma, settings.gae_lambda
-    )
+    if settings.has_critic:
+        found = generalized_advantages(used, values, mask, settings.gamma, settings.gae_lambda)
+    else:
+        found = batch_mean_advantages(used, mask, settings.gamma)
     if settings.whiten_advantages:
-        advantages = whiten(advantages, mask)
-    rollout = Rollout(
-        sequences=batch,
-        ended=ended,
-        scores=scores,
-        rewards=rewards,
-        advantages=advantages,
-        returns=returns,
-        **judged._asdict(),
-    )
-    return rollout, moments
+        found = found._replace(advantages=whiten(found.advantages, mask))
+    return found
+
+
+class Collector:
+    """Collects rollouts: every process its share, then all of them the whole."""
+
+    def __init__(
+        self,
+        actors: Actors,
+        rewards: Rewards,
+        prompts: Sequence[Sequence[int]],
+        settings: PPOSettings,
+        processes: Processes,
+    ) -> None:
+        """Take the roles, the givers of scores and the prompts' token ids."""
+        self.actors = actors
+        self.rewards = rewards
+        self.prompts = prompts
+        self.settings = settings
+        self.processes = processes
+
+    @torch.no_grad()
+    def collect(
+        self, rows: Sequence[int], number: int, beta: float, moments: RunningMoments
+    ) -> tuple[Rollout, RunningMoments]:
+        """Answer prompts and work out rewards, advantages and returns.
+
+        1. Sample responses and ask every role, each process on its share. 2. Gather. 3. Make
+        scores final. 4. Rewards: the score at the end, and -beta * KL a token if the penalty
+        stands there. 5. Advantages and returns, whitened over the whole.
+
+        Args:
+            rows: The prompts, of all processes together.
+            number: Of the rollout: with the seed and an episode's place, what its sampling
+                depends on.
+            beta: The KL coefficient of this rollout.
+            moments: Of all scores so far.
+
+        Raises:
+            DivergedError: A role gave NaN or an infinite number.
+        """
+        settings = self.settings
+        batch, judged = self._gathered(rows, number)
+        self._check(judged)
+        ended = torch.tensor([self.actors.ended(r) for r in batch.response_lists()])
+        ended = ended.to(batch.ids.device)
+        each = judged.source_scores.T
+        model_scores = self.rewards.combine(each)
+        scores, moments = final_scores(
+            model_scores, ended, batch.response_lengths, settings, moments
+        )
+        penalty = beta if settings.kl_penalty == "reward" else 0.0
+        kl = k1(judged.log_probs, judged.reference_log_probs)
+        rewards = shape_rewards(scores, kl, batch.mask, penalty)
+        found = advantages_of(rewards, judged.values, batch.mask, settings)
+        rollout = Rollout(
+            sequences=batch,
+            ended=ended,
+            log_probs=judged.log_probs,
+            reference_log_probs=judged.reference_log_probs,
+            entropy=judged.entropy,
+            values=judged.values if settings.has_critic else None,
+            model_scores=model_scores,
+            scores=scores,
+            rewards=rewards,
+            advantages=found.advantages,
+            returns=found.returns,
+            beta=beta,
+            source_figures=self.rewards.figures(each),
+        )
+        return rollout, moments
+
+    def _gathered(self, rows: Sequence[int], number: int) -> tuple[Sequences, _Judged]:
+        """Return all processes' episodes and what the roles say of them."""
+        actors, processes = self.actors, self.processes
+        mine = processes.share(rows)
+        prompts = [self.prompts[row] for row in mine]
+        episodes = processes.share(range(len(rows)))
+        seeds = [(self.settings.seed, number, episode) for episode in episodes]
+        responses = actors.generate(prompts, seeds)
+        local = Sequences.from_lists(prompts, responses, actors.pad_token_id, actors.device)
+        judged = judge(actors, self.rewards, local, mine, self.settings)
+        if processes.count == 1:
+            return local, judged
+        batch = Sequences.from_lists(
+            [self.prompts[row] for row in rows],
+            processes.gather_items(responses),
+            actors.pad_token_id,
+            actors.device,
+        )
+        missing = batch.response_width - local.response_width
+        wide = {
+            name: tensor if name == "source_scores" else pad(tensor, (0, missing))
+            for name, tensor in judged._asdict().items()
+        }
+        return batch, _Judged(**{name: processes.gather(part) for name, part in wide.items()})
+
+    @staticmethod
+    def _check(judged: _Judged) -> None:
+        for name, tensor in judged._asdict().items():
+            if not torch.isfinite(tensor).all():
+                raise DivergedError(
+                    f"{name.replace('_', ' ')} of a rollout are not finite numbers",
+                    hint="Lower ppo.learning_rate or raise ppo.beta; start again from the SFT "
+                    "stage's checkpoint.",
+                )

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlhfctl.maths.log_probs import TokenLogProbs
+    from rlhfctl.maths.sampling import Seed
     from rlhfctl.maths.sequences import Sequences
+
+
+Trained = Literal["policy", "critic"]
 
 
 class Actors(Protocol):
@@ -21,24 +25,32 @@ class Actors(Protocol):
     pad_token_id: int
     device: torch.device
 
-    def generate(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Return a response to each prompt, from the torch generator's present state."""
+    def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[Seed]) -> list[list[int]]:
+        """Return a response to each prompt, sampled from its own seed."""
 
     def ended(self, response: Sequence[int]) -> bool:
         """Say whether a response ended by a stop token."""
 
     def log_probs(
-        self, role: Literal["policy", "reference"], batch: Sequences, *, training: bool = False
+        self,
+        role: Literal["policy", "reference"],
+        batch: Sequences,
+        *,
+        training: bool = False,
+        temperature: float | None = None,
     ) -> TokenLogProbs:
-        """Return log-probability and entropy of each response token, two [B, R]."""
+        """Return log-probability and entropy of each response token, two [B, R].
+
+        At a temperature; None: that of sampling.
+        """
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return V(s_t) before each response token, [B, R]."""
 
     def scores(self, batch: Sequences) -> Tensor:
-        """Return the reward model's normalised scores, [B]."""
+        """Return the reward model's normalised scores, [B]; asked where no sources are given."""
 
-    def trainable(self, role: Literal["policy", "critic"]) -> dict[str, torch.nn.Parameter]:
+    def trainable(self, role: Trained) -> dict[str, torch.nn.Parameter]:
         """Return the weights that a role's optimiser moves, by name."""
 
 
@@ -51,27 +63,38 @@ class PPOSettings:
     minibatch_size: int
     forward_batch_size: int
     epochs: int
+    responses_per_prompt: int
     learning_rate: float
     value_learning_rate: float
     warmup_rollouts: int
     lr_schedule: Literal["linear", "constant"]
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
     adam_beta1: float
     adam_beta2: float
     adam_epsilon: float
     weight_decay: float
     max_grad_norm: float
+    ema_decay: float | None
     beta: float
+    kl_penalty: Literal["reward", "loss"]
+    kl_estimator: Literal["k1", "k2", "k3"]
     kl_target: float | None
     kl_horizon: float
+    advantage_estimator: Literal["gae", "batch_mean"]
+    critic_warmup_rollouts: int
     gamma: float
     gae_lambda: float
     clip_range: float
+    dual_clip: float | None
     value_clip_range: float | None
     whiten_advantages: bool
     whiten_rewards: bool
     score_clip: float | None
     score_normalization: Literal["sft", "running"]
     missing_eos_score: float | None
+    min_response_length: int | None
+    ptx_coefficient: float
+    ptx_batch_size: int
     kl_early_stop: float | None
     max_ratio: float | None
     kl_alarm: float
@@ -84,6 +107,16 @@ class PPOSettings:
     def rollouts(self) -> int:
         """How many rollouts the episodes make; the last one is whole too."""
         return -(-self.episodes // self.rollout_batch_size)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic is learnt."""
+        return self.advantage_estimator == "gae"
+
+    @property
+    def trained(self) -> tuple[Trained, ...]:
+        """The roles whose weights move."""
+        return ("policy", "critic") if self.has_critic else ("policy",)
 
     def learning_rate_factor(self, rollout: int) -> float:
         """Return what both rates are multiplied by in rollout `rollout`, counted from 0.

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlhfctl.errors import DivergedError
+from rlhfctl.errors import DivergedError, RecipeError
 from rlhfctl.maths.kl import adapt_beta
+from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo import checkpoint
+from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.progress import Progress
-from rlhfctl.ppo.rollout import PromptStream, collect
+from rlhfctl.ppo.rewards import Rewards
+from rlhfctl.ppo.rollout import Collector
+from rlhfctl.ppo.streams import RowStream
 from rlhfctl.ppo.update import Update
 from rlhfctl.run.memory import peak_memory_bytes
 
@@ -21,9 +25,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from rlhfctl.ppo.rollout import Rollout
-    from rlhfctl.ppo.settings import Actors, PPOSettings
+    from rlhfctl.ppo.settings import Actors, PPOSettings, Trained
     from rlhfctl.run.monitor import Monitor
+
+
+class _RewardModel:
+    """The roles' own reward model as the one source of scores."""
+
+    name = "rm"
+
+    def __init__(self, actors: Actors) -> None:
+        self.actors = actors
+
+    def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
+        return self.actors.scores(batch)
 
 
 class PPOTrainer:
@@ -37,6 +55,9 @@ class PPOTrainer:
         monitor: Monitor,
         keep_samples: Callable[[int, Rollout], None] | None = None,
         checkpoints: Path | None = None,
+        rewards: Rewards | None = None,
+        demonstrations: Sequence[tuple[Sequence[int], Sequence[int]]] = (),
+        processes: Processes | None = None,
     ) -> None:
         """Take the roles, the prompts and the numbers.
 
@@ -48,22 +69,47 @@ class PPOTrainer:
             keep_samples: Called with the episodes so far and a rollout, `samples_per_run` times.
             checkpoints: Where state is kept every `save_rollouts`, and where a run that was cut
                 short goes on from.
+            rewards: The givers of scores; None: the actors' own reward model.
+            demonstrations: Prompts and responses for PPO-ptx, where it is on.
+            processes: Those of the run; None: those that accelerate knows of.
         """
         self.actors = actors
         self.settings = settings
         self.monitor = monitor
         self.keep_samples = keep_samples
-        self.stream = PromptStream(prompts, settings.seed)
-        self.update = Update(actors, settings)
+        self.processes = processes or Processes()
+        self._check_shares()
+        rewards = rewards or Rewards([_RewardModel(actors)], [1.0])
+        self.collector = Collector(actors, rewards, prompts, settings, self.processes)
+        self.stream = RowStream(len(prompts), settings.seed)
+        self.demonstrations = demonstrations if settings.ptx_coefficient else ()
+        self.ptx_stream = RowStream(len(demonstrations), settings.seed)
+        self.update = Update(actors, settings, self.processes)
         self.progress = Progress(0, settings.beta, RunningMoments())
         self.checkpoints = checkpoints
+
+    def _check_shares(self) -> None:
+        count = self.processes.count
+        wanted = {
+            "rollout_batch_size": self.settings.rollout_batch_size,
+            "minibatch_size": self.settings.minibatch_size,
+        }
+        if self.settings.ptx_coefficient:
+            wanted["ptx_batch_size"] = self.settings.ptx_batch_size
+        for name, size in wanted.items():
+            if size % count:
+                raise RecipeError(
+                    f"{name} ({size}) cannot be shared out evenly among {count} processes",
+                    f"ppo.{name}",
+                    f"Make it a multiple of {count}, or start another number of processes.",
+                )
 
     def train(self) -> dict[str, float]:
         """Run all rollouts.
 
         For each rollout: 1. collect episodes with their rewards and advantages; 2. for each epoch
         and minibatch: losses, backward, step; 3. let the controller move beta; 4. report;
-        5. keep the state.
+        5. keep the state. At the end the policy's running mean takes its place, if one is kept.
 
         Returns:
             The last rollout's figures.
@@ -82,6 +128,7 @@ class PPOTrainer:
             self.monitor.step(done, figures)
             self._watch_kl(figures["kl"])
             self._save()
+        self.update.adopt_average()
         self.monitor.finish()
         return figures
 
@@ -89,7 +136,7 @@ class PPOTrainer:
         found = checkpoint.load_latest(self.checkpoints, self.update) if self.checkpoints else None
         if found is not None:
             self.progress = found
-            self.stream.place = found.place
+            self.stream.place, self.ptx_stream.place = found.place, found.ptx_place
             self.monitor.note(f"ppo goes on after rollout {found.rollout}")
 
     def _save(self) -> None:
@@ -99,23 +146,29 @@ class PPOTrainer:
         # The last rollout's end is the stage's own output.
         if self.progress.rollout < self.settings.rollouts:
             self.progress.place = self.stream.place
-            checkpoint.save(self.checkpoints, self.update, self.progress)
+            self.progress.ptx_place = self.ptx_stream.place
+            if self.processes.is_main:
+                checkpoint.save(self.checkpoints, self.update, self.progress)
+            self.processes.wait()
 
     def _one_rollout(self) -> dict[str, float]:
         settings, progress, started = self.settings, self.progress, time.perf_counter()
         number = progress.rollout
-        # Sampling is a function of seed and rollout alone, so that a resumed run samples alike.
+        # Shuffling is a function of seed and rollout alone, so that a resumed run shuffles alike.
         torch.manual_seed(settings.seed * 1_000_003 + number)
 
-        prompts = self.stream.take(settings.rollout_batch_size)
-        rollout, progress.moments = collect(
-            self.actors, prompts, settings, progress.beta, progress.moments
+        each = settings.responses_per_prompt
+        taken = self.stream.take(settings.rollout_batch_size // each)
+        rows = [row for row in taken for _ in range(each)]
+        rollout, progress.moments = self.collector.collect(
+            rows, number, progress.beta, progress.moments
         )
         collected = time.perf_counter()
 
         factor = settings.learning_rate_factor(number)
         self.update.set_rates(factor)
-        figures = rollout.figures() | self._epochs(rollout)
+        figures = rollout.figures() | self._epochs(rollout, self._learners(number))
+        self.update.average_policy()
 
         figures |= {
             "beta": progress.beta,
@@ -123,40 +176,54 @@ class PPOTrainer:
             "value_learning_rate": settings.value_learning_rate * factor,
             "rollout_seconds": collected - started,
             "update_seconds": time.perf_counter() - collected,
-            "episodes_per_second": len(prompts) / (time.perf_counter() - started),
+            "episodes_per_second": len(rows) / (time.perf_counter() - started),
             "tokens_per_second": float(rollout.sequences.response_lengths.sum())
             / (time.perf_counter() - started),
             "memory_bytes": peak_memory_bytes(),
         }
         if settings.kl_target is not None:
             progress.beta = adapt_beta(
-                progress.beta, figures["kl"], settings.kl_target, len(prompts), settings.kl_horizon
+                progress.beta, figures["kl"], settings.kl_target, len(rows), settings.kl_horizon
             )
         progress.rollout += 1
         self._keep(number, rollout)
         return figures
 
-    def _epochs(self, rollout: Rollout) -> dict[str, float]:
+    def _learners(self, number: int) -> Sequence[Trained]:
+        """Return the roles that learn from a rollout; the critic alone in its warm-up."""
+        warming = number < self.settings.critic_warmup_rollouts
+        return ("critic",) if warming else self.settings.trained
+
+    def _epochs(self, rollout: Rollout, roles: Sequence[Trained]) -> dict[str, float]:
         """Go over a rollout `epochs` times in fresh order, a step a minibatch."""
         settings, counts = self.settings, Counter[str]()
         sums: defaultdict[str, float] = defaultdict(float)
         for _ in range(settings.epochs):
-            order = torch.randperm(settings.rollout_batch_size, device=rollout.ended.device)
+            order = torch.randperm(settings.rollout_batch_size).to(rollout.ended.device)
             for rows in order.split(settings.minibatch_size):
-                figures = self.update.accumulate(rollout, rows)
+                figures = self.update.accumulate(rollout, rows, roles, self._demonstrations())
                 if self.update.refused(figures):
                     self.update.drop()
                     counts["skipped"] += 1
                     continue
                 limit = settings.kl_early_stop
-                if limit is not None and figures["approx_kl"] > limit:
+                if limit is not None and figures.get("approx_kl", 0.0) > limit:
                     self.update.drop()
                     self.progress.early_stops += 1
                     return self._means(sums, counts)
-                for name, value in (figures | self.update.step()).items():
+                for name, value in (figures | self.update.step(roles)).items():
                     sums[name] += value
                 counts["applied"] += 1
         return self._means(sums, counts)
+
+    def _demonstrations(self) -> Sequences | None:
+        if not self.demonstrations:
+            return None
+        rows = self.ptx_stream.take(self.settings.ptx_batch_size)
+        prompts, responses = zip(*(self.demonstrations[row] for row in rows), strict=True)
+        return Sequences.from_lists(
+            prompts, responses, self.actors.pad_token_id, self.actors.device
+        )
 
     def _means(self, sums: dict[str, float], counts: Counter[str]) -> dict[str, float]:
         self.progress.skipped += counts["skipped"]
@@ -187,7 +254,7 @@ class PPOTrainer:
 
     def _keep(self, number: int, rollout: Rollout) -> None:
         times = self.settings.samples_per_run
-        if self.keep_samples is None or times == 0:
+        if self.keep_samples is None or times == 0 or not self.processes.is_main:
             return
         every = max(1, (self.settings.rollouts - 1) // max(1, times - 1))
         if number % every == 0 or number == self.settings.rollouts - 1:

@@ -8,43 +8,46 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlhfctl.maths.kl import k3
+from rlhfctl.maths.kl import k2, k3
 from rlhfctl.maths.losses import clipped_surrogate, clipped_value_loss, importance_ratio
 from rlhfctl.maths.masking import masked_sum
+from rlhfctl.ppo.optimizers import new_optimizer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from rlhfctl.maths.sequences import Sequences
+    from rlhfctl.ppo.processes import Processes
     from rlhfctl.ppo.rollout import Rollout
-    from rlhfctl.ppo.settings import Actors, PPOSettings
+    from rlhfctl.ppo.settings import Actors, PPOSettings, Trained
+
+_ESTIMATORS = {"k2": k2, "k3": k3}
 
 
 class Update:
-    """Holds the two optimisers and applies minibatches.
+    """Holds the optimisers and applies minibatches.
 
     Attributes:
-        optimizers: AdamW of policy and of critic, each with its own rate and gradient clip.
+        weights: Of each trained role.
+        optimizers: Of policy and of critic, each with its own rate and gradient clip.
+        average: The running mean of the policy's weights, where one is kept.
     """
 
-    def __init__(self, actors: Actors, settings: PPOSettings) -> None:
+    def __init__(self, actors: Actors, settings: PPOSettings, processes: Processes) -> None:
         self.actors = actors
         self.settings = settings
-        self.weights = {
-            "policy": list(actors.trainable("policy").values()),
-            "critic": list(actors.trainable("critic").values()),
-        }
+        self.processes = processes
+        self.weights = {role: list(actors.trainable(role).values()) for role in settings.trained}
         self.rates = {"policy": settings.learning_rate, "critic": settings.value_learning_rate}
         self.optimizers = {
-            name: torch.optim.AdamW(
-                weights,
-                lr=self.rates[name],
-                betas=(settings.adam_beta1, settings.adam_beta2),
-                eps=settings.adam_epsilon,
-                weight_decay=settings.weight_decay,
-            )
-            for name, weights in self.weights.items()
+            role: new_optimizer(weights, self.rates[role], settings)
+            for role, weights in self.weights.items()
         }
+        self.average: list[Tensor] | None = None
+        if settings.ema_decay is not None:
+            self.average = [weight.detach().clone() for weight in self.weights["policy"]]
 
     def set_rates(self, factor: float) -> None:
         """Scale both learning rates for the coming rollout."""
@@ -52,46 +55,66 @@ class Update:
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * factor
 
-    def accumulate(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
+    def accumulate(
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        roles: Sequence[Trained],
+        demonstrations: Sequences | None = None,
+    ) -> dict[str, float]:
         """Add the gradients of a minibatch, whatever the size of a forward pass.
 
         Every loss is a sum over tokens divided by the minibatch's tokens, so that responses weigh
-        by their tokens and splitting changes nothing.
+        by their tokens and splitting, over passes or processes, changes nothing.
 
         Args:
             rollout: Under the policy that collected it.
-            rows: [n], the episodes of the minibatch.
+            rows: [n], the episodes of the minibatch, of all processes together.
+            roles: Those that learn from it.
+            demonstrations: Of the minibatch's SFT loss, of all processes together.
 
         Returns:
-            Means over the minibatch's response tokens.
+            Means over the minibatch's response tokens; `ptx_loss` over the demonstrations'.
         """
-        batch = rollout.sequences.select(rows)
-        tokens = int(batch.response_lengths.sum())
-        sums: defaultdict[str, float] = defaultdict(float)
-        for part_rows, part in batch.in_chunks(self.settings.forward_batch_size):
-            at = rows[part_rows]
-            for figures in (
-                self._policy_part(rollout, at, part, tokens),
-                self._critic_part(rollout, at, part, tokens),
-            ):
-                for name, total in figures.items():
-                    sums[name] += float(total)
-        return {name: total / tokens for name, total in sums.items()}
+        tokens = int(rollout.sequences.response_lengths[rows].sum())
+        mine = rows[self.processes.rank :: self.processes.count]
+        sums: defaultdict[str, Tensor | float] = defaultdict(float)
+        for part_rows, part in rollout.sequences.select(mine).in_chunks(
+            self.settings.forward_batch_size
+        ):
+            at = mine[part_rows]
+            figures: dict[str, Tensor] = {}
+            if "policy" in roles:
+                figures |= self._policy_part(rollout, at, part, tokens)
+            if "critic" in roles:
+                figures |= self._critic_part(rollout, at, part, tokens)
+            for name, total in figures.items():
+                sums[name] += total
+        if demonstrations is not None and "policy" in roles:
+            sums["ptx_loss"] = self._demonstrations_part(demonstrations) * tokens
+        totals = self.processes.sum(torch.stack([torch.as_tensor(v) for v in sums.values()]))
+        return dict(zip(sums, (totals / tokens).tolist(), strict=True))
 
     def _policy_part(
         self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
     ) -> dict[str, Tensor]:
-        mask, width = part.mask, part.response_width
+        settings, mask, width = self.settings, part.mask, part.response_width
         old = rollout.log_probs[rows, :width]
         new = self.actors.log_probs("policy", part, training=True).log_probs
         ratio = importance_ratio(new, old)
         surrogate = clipped_surrogate(
-            ratio, rollout.advantages[rows, :width], self.settings.clip_range
+            ratio, rollout.advantages[rows, :width], settings.clip_range, settings.dual_clip
         )
-        loss = masked_sum(surrogate.loss, mask)
-        (loss / tokens).backward()
+        loss = objective = masked_sum(surrogate.loss, mask)
+        figures = {}
+        if settings.kl_penalty == "loss":
+            estimator = _ESTIMATORS[settings.kl_estimator]
+            kl = masked_sum(estimator(new, rollout.reference_log_probs[rows, :width]), mask)
+            objective = loss + rollout.beta * kl
+            figures["kl_loss"] = rollout.beta * kl.detach()
+        (objective / tokens).backward()
         with torch.no_grad():
-            return {
+            return figures | {
                 "policy_loss": loss.detach(),
                 "ratio_mean": masked_sum(ratio, mask),
                 "approx_kl": masked_sum(k3(old, new), mask),
@@ -101,6 +124,8 @@ class Update:
     def _critic_part(
         self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
     ) -> dict[str, Tensor]:
+        if rollout.values is None:
+            raise ValueError("a rollout without values cannot teach a critic")
         mask, width = part.mask, part.response_width
         values = self.actors.values(part, training=True)
         clipped = clipped_value_loss(
@@ -117,32 +142,61 @@ class Update:
                 "value_clip_fraction": masked_sum(clipped.clipped.float(), mask),
             }
 
+    def _demonstrations_part(self, demonstrations: Sequences) -> Tensor:
+        """Add the gradient of the SFT loss (Ouyang et al. 2022, equation 2); return its share."""
+        tokens = int(demonstrations.response_lengths.sum())
+        every = torch.arange(len(demonstrations), device=demonstrations.ids.device)
+        mine = demonstrations.select(every[self.processes.rank :: self.processes.count])
+        total = torch.zeros((), device=demonstrations.ids.device)
+        for _, part in mine.in_chunks(self.settings.forward_batch_size):
+            log_probs = self.actors.log_probs("policy", part, training=True, temperature=1.0)
+            loss = -masked_sum(log_probs.log_probs, part.mask) / tokens
+            (self.settings.ptx_coefficient * loss).backward()
+            total += loss.detach()
+        return total
+
     def refused(self, figures: dict[str, float]) -> bool:
         """Say whether a minibatch must not be applied: not finite, or far off the old policy."""
         if not all(math.isfinite(value) for value in figures.values()):
             return True
         bound = self.settings.max_ratio
-        return bound is not None and figures["ratio_mean"] > bound
+        return bound is not None and figures.get("ratio_mean", 1.0) > bound
 
     def drop(self) -> None:
         """Forget the accumulated gradients."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
-    def step(self) -> dict[str, float]:
+    def step(self, roles: Sequence[Trained]) -> dict[str, float]:
         """Clip each network's gradient, move its weights, forget the gradients.
+
+        Args:
+            roles: Those that learn.
 
         Returns:
             The gradient norms before clipping; nothing moves when one of them is not finite.
         """
-        norms = {
-            f"{name.replace('critic', 'value')}_grad_norm": float(
-                torch.nn.utils.clip_grad_norm_(weights, self.settings.max_grad_norm)
+        norms = {}
+        for role in roles:
+            self.processes.sum_gradients(self.weights[role])
+            norms[f"{role.replace('critic', 'value')}_grad_norm"] = float(
+                torch.nn.utils.clip_grad_norm_(self.weights[role], self.settings.max_grad_norm)
             )
-            for name, weights in self.weights.items()
-        }
         if all(math.isfinite(norm) for norm in norms.values()):
-            for optimizer in self.optimizers.values():
-                optimizer.step()
+            for role in roles:
+                self.optimizers[role].step()
         self.drop()
         return norms
+
+    def average_policy(self) -> None:
+        """Take the policy's present weights into their running mean, if there is one."""
+        if self.average is not None and self.settings.ema_decay is not None:
+            for mean, weight in zip(self.average, self.weights["policy"], strict=True):
+                mean.lerp_(weight.detach(), 1.0 - self.settings.ema_decay)
+
+    def adopt_average(self) -> None:
+        """Put the running mean, if there is one, in the policy's place."""
+        if self.average is not None:
+            with torch.no_grad():
+                for mean, weight in zip(self.average, self.weights["policy"], strict=True):
+                    weight.copy_(mean)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import judging_prompts
 from rlhfctl.evaluation.trial import Responses, judge, sample_rows
@@ -72,7 +70,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 def _answers(
     session: Session, roles: Roles, role: Role, encoded: Any, done: int, monitor: Monitor
 ) -> Responses:
-    """Answer every prompt once; batch i samples from the same seed for every policy."""
+    """Answer every prompt once; a prompt has the same random numbers for every policy."""
     recipe = session.recipe
     prompts = [list(ids) for ids in encoded["input_ids"]]
     size = recipe.evaluation.batch_size
@@ -82,12 +80,12 @@ def _answers(
     ended: list[bool] = []
     proxy: list[float] = []
     for start in range(0, len(prompts), size):
-        torch.manual_seed(recipe.seed * 1_000_003 + start)
         batch = prompts[start : start + size]
-        responses = roles.generate(batch, role)
+        seeds = [(recipe.seed, start + at) for at in range(len(batch))]
+        responses = roles.generate(batch, seeds, role)
         sequences = Sequences.from_lists(batch, responses, roles.pad_token_id, roles.device)
         kl += _kl(roles, role, sequences)
-        if roles.normalization is not None:
+        if roles.normalizations:
             proxy += roles.scores(sequences).tolist()
         texts += [session.formatter.decode(response) for response in responses]
         lengths += map(len, responses)

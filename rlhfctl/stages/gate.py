@@ -91,27 +91,32 @@ def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
     now = roles.raw_scores(batch).cpu()
     then = torch.tensor(probe["scores"])
     worst = float((now - then).abs().max())
-    scale = 1.0 if roles.normalization is None else roles.normalization.deviation
-    allowed = 1e-4 if exact else 0.05 * scale
+    allowed = 1e-4 if exact else 0.05 * roles.normalizations[0].deviation
     return Check(name, worst <= allowed, f"largest difference {worst:.2g}, allowed {allowed:.2g}")
 
 
-def check_start(roles: Roles, prompts: Sequence[Sequence[int]]) -> list[Check]:
+def check_start(
+    roles: Roles, prompts: Sequence[Sequence[int]], seed: int, trained: Sequence[str] = TRAINED
+) -> list[Check]:
     """Check that the policy starts as the reference, that ratios start at 1, and that both learn.
 
     Args:
         roles: As PPO will use them.
         prompts: Token ids; a few are answered.
+        seed: Of the answers.
+        trained: The roles that will learn.
     """
     chosen = prompts[:_PROBE_PROMPTS]
-    batch = Sequences.from_lists(chosen, roles.generate(chosen), roles.pad_token_id, roles.device)
+    responses = roles.generate(chosen, [(seed, at) for at in range(len(chosen))])
+    batch = Sequences.from_lists(chosen, responses, roles.pad_token_id, roles.device)
     policy = roles.log_probs("policy", batch).log_probs
     reference = roles.log_probs("reference", batch).log_probs
     apart = float((policy - reference).abs().max())
-    trained = roles.log_probs("policy", batch, training=True).log_probs
-    trained.sum().backward()
-    ratio = float((trained.detach() - policy).exp().sub(1.0).abs().max())
-    roles.values(batch, training=True).sum().backward()
+    now = roles.log_probs("policy", batch, training=True).log_probs
+    now.sum().backward()
+    ratio = float((now.detach() - policy).exp().sub(1.0).abs().max())
+    if "critic" in trained:
+        roles.values(batch, training=True).sum().backward()
     checks = [
         Check("KL is 0 at step 0", apart == 0.0, f"largest difference {apart:.2g} nats"),
         Check(
@@ -120,7 +125,7 @@ def check_start(roles: Roles, prompts: Sequence[Sequence[int]]) -> list[Check]:
             f"largest difference {ratio:.2g}",
         ),
     ]
-    for role in TRAINED:
+    for role in trained:
         weights = list(roles.trainable(role).values())
         norm = sum(float(w.grad.square().sum()) for w in weights if w.grad is not None) ** 0.5
         for weight in weights:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.formatting import encode_prompts
-from rlhfctl.data.sources import load_prompts
+import torch
+
+from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
+from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
 from rlhfctl.models.base import effective_dtype, effective_quantization
+from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import Check, check_accuracy, check_reload, check_start
+from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session, tell_rows
 
 if TYPE_CHECKING:
@@ -51,8 +55,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """Check that the parts fit, run PPO, and write policy, critic and samples.
 
     Args:
-        recipe: `model`, `lora`, `data.prompts` and `ppo` are read.
-        inputs: `sft` and `rm`, their checkpoints.
+        recipe: `model`, `lora`, `data.prompts` and `ppo` are read; `data.demonstrations` for
+            PPO-ptx.
+        inputs: `sft`, and `rm` where the reward model is a source: their checkpoints.
         output: An empty folder.
         monitor: Hears of every rollout.
 
@@ -70,14 +75,30 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     tell_rows(monitor, "prompts", (rows.report, encoded.report))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
-    roles = open_roles(session, inputs)
-    checks = _gate(recipe, inputs["rm"], roles, prompts, monitor)
+    section, processes = recipe.ppo, Processes()
+    roles = open_roles(
+        session,
+        {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
+        more_reward_models(section),
+        section.critic_init if section.has_critic else None,
+    )
+    rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
+    settings = settings_from(recipe)
+    checks = _gate(recipe, inputs, roles, prompts, settings, monitor)
 
     def keep_samples(episodes: int, rollout: Rollout) -> None:
         _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
 
     trainer = PPOTrainer(
-        roles, prompts, settings_from(recipe), monitor, keep_samples, output / "checkpoints"
+        roles,
+        prompts,
+        settings,
+        monitor,
+        keep_samples,
+        output / "checkpoints",
+        rewards,
+        _demonstrations(session) if section.ptx_coefficient else (),
+        processes,
     )
     figures = trainer.train()
     metrics: dict[str, Any] = figures | {
@@ -87,25 +108,43 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "kl_early_stops": trainer.progress.early_stops,
         "gate": {check.name: check.detail for check in checks},
     }
-    _save(session, roles, output)
-    write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
+    if processes.is_main:
+        _save(session, roles, output)
+        write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
 
-def _gate(
-    recipe: Recipe, rm: Path, roles: Roles, prompts: list[list[int]], monitor: Monitor
-) -> list[Check]:
-    import torch
+def _demonstrations(session: Session) -> list[tuple[list[int], list[int]]]:
+    """Return prompt and response ids of the SFT stage's training rows."""
+    recipe = session.recipe
+    rows = encode_demonstrations(
+        load_demonstrations(recipe).train,
+        session.formatter,
+        recipe.sft.max_length,
+        recipe.data.bad_rows,
+    ).dataset
+    pairs = []
+    for ids, mask in zip(rows["input_ids"], rows["completion_mask"], strict=True):
+        start = list(mask).index(1)
+        pairs.append((list(ids[:start]), list(ids[start:])))
+    return pairs
 
-    torch.manual_seed(recipe.seed)
+
+def _gate(
+    recipe: Recipe,
+    inputs: Mapping[str, Path],
+    roles: Roles,
+    prompts: list[list[int]],
+    settings: PPOSettings,
+    monitor: Monitor,
+) -> list[Check]:
     exact = effective_quantization(recipe.model) == "none" and (
         effective_dtype(recipe.model) is torch.float32
     )
-    checks = [
-        *check_accuracy(rm),
-        check_reload(rm, roles, exact=exact),
-        *check_start(roles, prompts),
-    ]
+    checks = check_start(roles, prompts, recipe.seed, settings.trained)
+    if recipe.ppo.uses_rm:
+        rm = inputs["rm"]
+        checks = [*check_accuracy(rm), check_reload(rm, roles, exact=exact), *checks]
     failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
     if failed and recipe.ppo.gate == "refuse":
         raise GateError(
@@ -142,8 +181,9 @@ def _append_samples(session: Session, episodes: int, rollout: Rollout, path: Pat
 
 def _save(session: Session, roles: Roles, output: Path) -> None:
     roles.networks.save_policy(output)
-    critic = output / "critic"
-    critic.mkdir(exist_ok=True)
-    roles.networks.save_critic(critic)
+    if session.recipe.ppo.has_critic:
+        critic = output / "critic"
+        critic.mkdir(exist_ok=True)
+        roles.networks.save_critic(critic)
     session.save_tokenizer(output)
     session.provenance("ppo", roles.networks.language_model("reference")).save(output)

@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from peft import get_peft_model
 from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
@@ -183,16 +182,16 @@ def _calibrate(session: Session, sft: Path, output: Path) -> ScoreNormalization:
     """
     recipe = session.recipe
     ScoreNormalization(0.0, 1.0, 0).save(output)
-    roles = load_roles(recipe, session.tokenizer, session.stop_token_ids, sft, output)
+    roles = load_roles(recipe, session.tokenizer, session.stop_token_ids, sft, [output])
     prompts = encode_prompts(
         load_prompts(recipe).train, session.formatter, recipe.ppo.max_prompt_length
     ).dataset["input_ids"]
     wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
-    torch.manual_seed(recipe.seed)
     scores: list[float] = []
     for start in range(0, wanted, size):
         batch = [prompts[at % len(prompts)] for at in range(start, min(start + size, wanted))]
-        responses = roles.generate(batch, "reference")
+        seeds = [(recipe.seed, start + at) for at in range(len(batch))]
+        responses = roles.generate(batch, seeds, "reference")
         ended = [roles.ended(response) for response in responses]
         kept = [at for at, done in enumerate(ended) if done] or list(range(len(batch)))
         sequences = Sequences.from_lists(

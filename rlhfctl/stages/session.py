@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlhfctl.data.report import RowReport
+    from rlhfctl.models.networks import CriticInit
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
@@ -75,18 +76,27 @@ def tell_rows(monitor: Monitor, kind: str, reports: Sequence[RowReport]) -> None
             monitor.warn(f"{kind}: {report.summary()}")
 
 
-def open_roles(session: Session, inputs: Mapping[str, Path]) -> Roles:
+def open_roles(
+    session: Session,
+    inputs: Mapping[str, Path],
+    more_rms: Sequence[Path] = (),
+    critic: CriticInit | None = None,
+) -> Roles:
     """Load the roles from their checkpoints, each checked against this recipe.
 
     Args:
         session: Tokenizer and recipe.
         inputs: `sft`; `rm` and `ppo` where they exist.
+        more_rms: Reward models beside `rm`.
+        critic: What the critic starts as; None: there is none.
 
     Raises:
         CheckpointError: One of them is of another base, rank or tokenizer.
     """
     recipe = session.recipe
-    folders = [inputs[name] for name in ("sft", "rm", "ppo") if name in inputs]
+    rms = [*([inputs["rm"]] if "rm" in inputs else []), *more_rms]
+    policy = inputs.get("ppo")
+    folders = [inputs["sft"], *rms, *([policy] if policy else [])]
     if recipe.lora is not None:
         for folder in folders:
             adapters.check_rank(folder, recipe.lora)
@@ -95,8 +105,9 @@ def open_roles(session: Session, inputs: Mapping[str, Path]) -> Roles:
         session.tokenizer,
         session.stop_token_ids,
         inputs["sft"],
-        inputs.get("rm"),
-        inputs.get("ppo"),
+        rms,
+        policy,
+        critic,
     )
     current = session.provenance("ppo", roles.networks.language_model("reference"))
     if recipe.lora is not None:

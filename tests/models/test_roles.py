@@ -23,7 +23,8 @@ def roles(run):
 
 def loaded(run):
     session = open_session(run.recipe)
-    return open_roles(session, {"sft": run.stage("sft"), "rm": run.stage("rm")})
+    folders = {"sft": run.stage("sft"), "rm": run.stage("rm")}
+    return open_roles(session, folders, critic="reward_model")
 
 
 def batch_of(*pairs):
@@ -175,7 +176,7 @@ def test_the_base_exists_once_in_memory(request, name):
     assert [base_storage_bytes(model) for model in models.values()] == [alone] * len(models)
     heads = sum(
         weight.nbytes
-        for head in (roles.networks.score_head, roles.networks.value_head)
+        for head in (roles.networks.score_heads["reward"], roles.networks.value_head)
         for weight in head.parameters()
     )
     assert heads < 0.01 * alone
@@ -183,8 +184,7 @@ def test_the_base_exists_once_in_memory(request, name):
 
 def test_sampling_is_a_function_of_the_seed_and_stops_at_a_stop_token(roles):
     def sample():
-        torch.manual_seed(11)
-        return roles.generate([PROMPT_A, PROMPT_B] * 4)
+        return roles.generate([PROMPT_A, PROMPT_B] * 4, [(11, at) for at in range(8)])
 
     responses = sample()
     assert responses == sample()
@@ -196,8 +196,8 @@ def test_sampling_is_a_function_of_the_seed_and_stops_at_a_stop_token(roles):
 
 def test_sampled_tokens_follow_the_log_probs(roles):
     """Frequencies of the first sampled token against the probabilities PPO would use."""
-    torch.manual_seed(5)
-    draws = torch.tensor([row[0] for row in roles.generate([PROMPT_A] * 4000)])
+    seeds = [(5, at) for at in range(4000)]
+    draws = torch.tensor([row[0] for row in roles.generate([PROMPT_A] * 4000, seeds)])
     tokens, counts = draws.unique(return_counts=True)
     common = tokens[counts >= 100]
     assert len(common) >= 2

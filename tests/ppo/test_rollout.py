@@ -4,21 +4,37 @@ import torch
 from toy import Bandit, bandit_settings
 
 from rlhfctl.maths.statistics import RunningMoments
-from rlhfctl.ppo.rollout import collect, final_scores
+from rlhfctl.ppo.processes import Processes
+from rlhfctl.ppo.rewards import Rewards
+from rlhfctl.ppo.rollout import Collector, final_scores
 
 ENDED = torch.tensor([True, False, True])
 RAW = torch.tensor([9.0, 9.0, -0.5])
+LENGTHS = torch.tensor([3, 8, 5])
+
+
+class BanditScores:
+    name = "bandit"
+
+    def scores(self, batch, rows):
+        return Bandit().scores(batch)
 
 
 def test_an_unended_response_has_its_score_replaced_however_high_it_was():
     scores, _ = final_scores(
-        RAW, ENDED, bandit_settings(missing_eos_score=-1.0, score_clip=5.0), RunningMoments()
+        RAW,
+        ENDED,
+        LENGTHS,
+        bandit_settings(missing_eos_score=-1.0, score_clip=5.0),
+        RunningMoments(),
     )
     assert scores.tolist() == [5.0, -1.0, -0.5]
 
 
 def test_without_that_setting_the_score_stays():
-    scores, _ = final_scores(RAW, ENDED, bandit_settings(score_clip=None), RunningMoments())
+    scores, _ = final_scores(
+        RAW, ENDED, LENGTHS, bandit_settings(score_clip=None), RunningMoments()
+    )
     assert scores.tolist() == [9.0, 9.0, -0.5]
 
 
@@ -26,6 +42,7 @@ def test_replaced_scores_enter_no_running_statistics():
     _, moments = final_scores(
         RAW,
         ENDED,
+        LENGTHS,
         bandit_settings(missing_eos_score=-1.0, score_normalization="running"),
         RunningMoments(),
     )
@@ -36,9 +53,10 @@ def test_replaced_scores_enter_no_running_statistics():
 def test_returns_do_not_depend_on_the_whitening_of_advantages():
     rollouts = []
     for whitening in (True, False):
-        torch.manual_seed(0)
         settings = bandit_settings(whiten_advantages=whitening, rollout_batch_size=32)
-        rollouts.append(collect(Bandit(), [[1]] * 32, settings, 0.1, RunningMoments())[0])
+        rewards = Rewards([BanditScores()], [1.0])
+        collector = Collector(Bandit(), rewards, [[1]], settings, Processes())
+        rollouts.append(collector.collect([0] * 32, 0, 0.1, RunningMoments())[0])
     torch.testing.assert_close(rollouts[0].returns, rollouts[1].returns)
     assert abs(rollouts[0].advantages.mean()) < 1e-6
     assert not torch.allclose(rollouts[0].advantages, rollouts[1].advantages)

@@ -5,7 +5,7 @@ import torch
 from toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 from rlhfctl.errors import DivergedError
-from rlhfctl.ppo.rollout import PromptStream
+from rlhfctl.ppo.streams import RowStream
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import QuietMonitor
 
@@ -63,13 +63,13 @@ def test_the_size_of_a_forward_pass_changes_no_update():
 
 
 def test_three_prompts_serve_a_batch_of_any_size_without_end_or_loss():
-    stream = PromptStream([[1], [2], [3]], seed=5)
+    stream = RowStream(3, seed=5)
     taken = [stream.take(8), stream.take(1)]
-    flat = [prompt[0] for batch in taken for prompt in batch]
+    flat = [row for batch in taken for row in batch]
     assert len(flat) == 9
     for start in (0, 3, 6):
-        assert sorted(flat[start : start + 3]) == [1, 2, 3]
-    again = PromptStream([[1], [2], [3]], seed=5, place=8)
+        assert sorted(flat[start : start + 3]) == [0, 1, 2]
+    again = RowStream(3, seed=5, place=8)
     assert again.take(1) == taken[1]
 
 
@@ -93,7 +93,7 @@ def test_rates_warm_up_and_fall_to_nothing_by_rollout():
 
 def test_nan_scores_end_the_run_before_any_weight_moves():
     bandit = Bandit(score=torch.full((5,), float("nan")))
-    with pytest.raises(DivergedError, match="model scores"):
+    with pytest.raises(DivergedError, match="source scores"):
         trained(bandit, episodes=256)
     assert torch.equal(bandit.logits, REFERENCE.log())
 
@@ -101,7 +101,7 @@ def test_nan_scores_end_the_run_before_any_weight_moves():
 class Drifting(Bandit):
     """Its training pass disagrees with its sampling pass, as a broken backend's would."""
 
-    def log_probs(self, role, batch, *, training=False):
+    def log_probs(self, role, batch, *, training=False, temperature=None):
         found = super().log_probs(role, batch, training=training)
         return found._replace(log_probs=found.log_probs + 4.0 * training)
 

@@ -3,6 +3,7 @@
 import torch
 
 from rlhfctl.maths.log_probs import TokenLogProbs
+from rlhfctl.maths.sampling import inverse_cdf, uniform_numbers
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.run.monitor import QuietMonitor
 
@@ -23,27 +24,38 @@ def bandit_settings(**changes):
         "minibatch_size": 256,
         "forward_batch_size": 256,
         "epochs": 4,
+        "responses_per_prompt": 1,
         "learning_rate": 0.03,
         "value_learning_rate": 0.03,
         "warmup_rollouts": 0,
         "lr_schedule": "linear",
+        "optimizer": "adamw",
         "adam_beta1": 0.9,
         "adam_beta2": 0.95,
         "adam_epsilon": 1e-8,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
+        "ema_decay": None,
         "beta": 0.5,
+        "kl_penalty": "reward",
+        "kl_estimator": "k1",
         "kl_target": None,
         "kl_horizon": 10_000.0,
+        "advantage_estimator": "gae",
+        "critic_warmup_rollouts": 0,
         "gamma": 1.0,
         "gae_lambda": 0.95,
         "clip_range": 0.2,
+        "dual_clip": None,
         "value_clip_range": 0.2,
         "whiten_advantages": False,
         "whiten_rewards": False,
         "score_clip": None,
         "score_normalization": "sft",
         "missing_eos_score": None,
+        "min_response_length": None,
+        "ptx_coefficient": 0.0,
+        "ptx_batch_size": 32,
         "kl_early_stop": None,
         "max_ratio": 10.0,
         "kl_alarm": 25.0,
@@ -66,14 +78,15 @@ class Bandit:
         self.value = torch.nn.Parameter(torch.zeros(1))
         self.score = SCORES if score is None else score
 
-    def generate(self, prompts):
-        draws = torch.multinomial(self.logits.softmax(0), len(prompts), replacement=True)
-        return [[int(arm)] for arm in draws]
+    def generate(self, prompts, seeds):
+        numbers = uniform_numbers(seeds, 1)[:, 0]
+        logits = self.logits.detach().expand(len(prompts), -1)
+        return [[int(arm)] for arm in inverse_cdf(logits, numbers, 1.0)]
 
     def ended(self, response):
         return True
 
-    def log_probs(self, role, batch, *, training=False):
+    def log_probs(self, role, batch, *, training=False, temperature=None):
         with torch.set_grad_enabled(training):
             table = self.logits.log_softmax(0) if role == "policy" else REFERENCE.log()
             entropy = -(table.exp() * table).sum().expand(batch.mask.shape).detach()

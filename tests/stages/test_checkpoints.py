@@ -23,7 +23,7 @@ def run(request):
 @pytest.fixture
 def roles(run):
     folders = {name: run.stage(name) for name in ("sft", "rm", "ppo")}
-    return open_roles(open_session(run.recipe), folders)
+    return open_roles(open_session(run.recipe), folders, critic="reward_model")
 
 
 def plainly(run, auto_class, folder, **extra):

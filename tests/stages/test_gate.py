@@ -31,7 +31,7 @@ def rm(tiny_run, tmp_path):
 @pytest.fixture
 def roles(tiny_run):
     folders = {"sft": tiny_run.stage("sft"), "rm": tiny_run.stage("rm")}
-    return open_roles(open_session(tiny_run.recipe), folders)
+    return open_roles(open_session(tiny_run.recipe), folders, critic="reward_model")
 
 
 def figures(folder, **changes):
@@ -80,7 +80,7 @@ def test_a_damaged_probe_fails_rather_than_pass_unseen(rm, roles):
 
 
 def test_roles_fresh_from_disk_start_at_kl_zero_and_can_learn(roles):
-    assert [check.passed for check in check_start(roles, PROMPTS)] == [True] * 4
+    assert [check.passed for check in check_start(roles, PROMPTS, 0)] == [True] * 4
     for role in ("policy", "critic"):
         assert all(weight.grad is None for weight in roles.trainable(role).values())
 
@@ -89,7 +89,7 @@ def test_a_policy_that_is_not_its_reference_fails(roles):
     with torch.no_grad():
         for weight in roles.trainable("policy").values():
             weight.add_(0.01)
-    failed = [check.name for check in check_start(roles, PROMPTS) if not check.passed]
+    failed = [check.name for check in check_start(roles, PROMPTS, 0) if not check.passed]
     assert failed == ["KL is 0 at step 0"]
 
 

@@ -1,0 +1,46 @@
+"""AdamW by torch or, on 8-bit moments, by bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlhfctl.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlhfctl.ppo.settings import PPOSettings
+
+
+def new_optimizer(
+    weights: Sequence[torch.nn.Parameter], rate: float, settings: PPOSettings
+) -> torch.optim.Optimizer:
+    """Return an AdamW over a role's weights.
+
+    Args:
+        weights: All on one device.
+        rate: The learning rate before any schedule.
+        settings: Which optimiser, and its numbers.
+
+    Raises:
+        EnvironmentFault: One of bitsandbytes is wanted for weights that lie on a CPU.
+    """
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    epsilon, decay = settings.adam_epsilon, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(weights, lr=rate, betas=betas, eps=epsilon, weight_decay=decay)
+    if not weights[0].is_cuda:
+        raise EnvironmentFault(
+            f"{settings.optimizer} keeps its moments on a GPU, and there is none",
+            "ppo.optimizer",
+            "Use --set ppo.optimizer=adamw here.",
+        )
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    kind = AdamW8bit if settings.optimizer == "adamw_8bit" else PagedAdamW8bit
+    made: torch.optim.Optimizer = kind(
+        weights, lr=rate, betas=betas, eps=epsilon, weight_decay=decay
+    )
+    return made
