@@ -37,6 +37,7 @@ class Rollout:
 
     Attributes:
         sequences: Prompts and responses.
+        rows: Which prompt of the data each episode answers.
         ended: [B], whether a response ended by a stop token.
         log_probs: [B, R] of the policy, by the training forward pass.
         reference_log_probs: [B, R].
@@ -52,6 +53,7 @@ class Rollout:
     """
 
     sequences: Sequences
+    rows: Sequence[int]
     ended: Tensor
     log_probs: Tensor
     reference_log_probs: Tensor
@@ -242,6 +244,7 @@ class Collector:
         found = advantages_of(rewards, judged.values, batch.mask, settings)
         rollout = Rollout(
             sequences=batch,
+            rows=rows,
             ended=ended,
             log_probs=judged.log_probs,
             reference_log_probs=judged.reference_log_probs,

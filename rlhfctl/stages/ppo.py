@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,6 @@ from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
 from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
 from rlhfctl.models.base import effective_dtype, effective_quantization
-from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.files import write_atomic
@@ -22,7 +22,7 @@ from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session, tell_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rlhfctl.models.roles import Roles
@@ -67,6 +67,48 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         GateError: A check before PPO failed and `ppo.gate` is `refuse`.
         DivergedError: Figures are not finite, or KL overran `ppo.kl_stop`.
     """
+    opened = open_trainer(recipe, inputs, output, monitor)
+    trainer, session = opened.trainer, opened.session
+    figures = trainer.train()
+    metrics: dict[str, Any] = figures | {
+        "rollouts": trainer.progress.rollout,
+        "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
+        "skipped_minibatches": trainer.progress.skipped,
+        "kl_early_stops": trainer.progress.early_stops,
+        "gate": {check.name: check.detail for check in opened.checks},
+    }
+    if trainer.processes.is_main:
+        _save(session, opened.roles, output)
+        write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
+    return StageOutcome(metrics)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """PPO ready to run.
+
+    Attributes:
+        session: Tokenizer and formatting.
+        roles: That it drives.
+        trainer: To be run.
+        prompts: Those to train on as they were, text or messages.
+        checks: What was looked at before.
+    """
+
+    session: Session
+    roles: Roles
+    trainer: PPOTrainer
+    prompts: Sequence[Any]
+    checks: list[Check]
+
+
+def open_trainer(
+    recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor
+) -> Opened:
+    """Load roles, prompts and sources of scores, check them, and make the trainer of a recipe.
+
+    Takes and raises what `run` does.
+    """
     session = open_session(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
@@ -75,15 +117,15 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     tell_rows(monitor, "prompts", (rows.report, encoded.report))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
-    section, processes = recipe.ppo, Processes()
+    section = recipe.ppo
     roles = open_roles(
         session,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
         more_reward_models(section),
         section.critic_init if section.has_critic else None,
     )
-    rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
     settings = settings_from(recipe)
+    rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
     checks = _gate(recipe, inputs, roles, prompts, settings, monitor)
 
     def keep_samples(episodes: int, rollout: Rollout) -> None:
@@ -98,20 +140,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         output / "checkpoints",
         rewards,
         _demonstrations(session) if section.ptx_coefficient else (),
-        processes,
     )
-    figures = trainer.train()
-    metrics: dict[str, Any] = figures | {
-        "rollouts": trainer.progress.rollout,
-        "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
-        "skipped_minibatches": trainer.progress.skipped,
-        "kl_early_stops": trainer.progress.early_stops,
-        "gate": {check.name: check.detail for check in checks},
-    }
-    if processes.is_main:
-        _save(session, roles, output)
-        write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
-    return StageOutcome(metrics)
+    return Opened(session, roles, trainer, encoded.dataset["prompt"], checks)
 
 
 def _demonstrations(session: Session) -> list[tuple[list[int], list[int]]]:

@@ -1,0 +1,157 @@
+"""What each choice of PPO is worth on the embedded world, where the true reward is known.
+
+    python benchmarks/learning.py --variants base batch_mean --seeds 0 1 2
+
+Every variant is recipes/base.yaml with the overrides of `VARIANTS`, from the same SFT checkpoint and
+reward model a seed. Each rollout's 128 responses, sampled from the policy of that moment, are judged
+by the gold reward, which PPO never sees. Printed per seed: gold reward and KL divergence of the last
+five rollouts, and the gold reward where the KL divergence first reached that of `--at-kl`, by linear
+interpolation over means of five rollouts. Curves and figures lie in --out as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "base.yaml"
+WINDOW = 5
+
+VARIANTS: dict[str, list[str]] = {
+    "base": [],
+    "batch_mean": ["ppo.advantage_estimator=batch_mean"],
+    **{f"beta_{beta}": [f"ppo.beta={beta}"] for beta in ("0", "0.02", "0.05", "0.2", "1")},
+    "value_clip": ["ppo.value_clip_range=0.2"],
+    "critic_from_sft": ["ppo.critic_init=sft"],
+    "critic_warmup_3": ["ppo.critic_warmup_rollouts=3"],
+    "no_advantage_whitening": ["ppo.whiten_advantages=false"],
+    "reward_whitening": ["ppo.whiten_rewards=true"],
+    "score_running": ["ppo.score_normalization=running"],
+    "kept_scores_without_eos": ["ppo.missing_eos_score=null"],
+    "kl_loss_k2": ["ppo.kl_penalty=loss", "ppo.kl_estimator=k2"],
+    "kl_loss_k3": ["ppo.kl_penalty=loss", "ppo.kl_estimator=k3"],
+    "lambda_1": ["ppo.gae_lambda=1.0"],
+    "one_epoch": ["ppo.epochs=1"],
+    "four_epochs_one_minibatch": ["ppo.epochs=4", "ppo.minibatch_size=128"],
+    "four_responses": ["ppo.responses_per_prompt=4"],
+    "ptx": ["ppo.ptx_coefficient=1.0"],
+    "dual_clip": ["ppo.dual_clip=3.0"],
+    "ema": ["ppo.ema_decay=0.8"],
+    "temperature_0.7": ["ppo.temperature=0.7"],
+    "adam_epsilon_1e-5": ["ppo.adam_epsilon=1e-5"],
+}
+
+
+def checkpoints(seed: int, runs: Path) -> dict[str, Path]:
+    """Train SFT and the reward model of a seed, unless that was done before."""
+    for command in ("sft", "train-rm"):
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "rlhfctl", command, str(RECIPE), "--quiet"),
+                *("--seed", str(seed), "--run", f"seed-{seed}", "--runs-dir", str(runs)),
+            ],
+            check=True,
+        )
+    return {name: runs / f"seed-{seed}" / name for name in ("sft", "rm")}
+
+
+def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[float]]:
+    """Run PPO and return its curves: gold reward, proxy score and KL of every rollout."""
+    from rlhfctl.recipe.load import load_recipe
+    from rlhfctl.run.monitor import QuietMonitor
+    from rlhfctl.stages.ppo import open_trainer
+    from rlhfctl.stages.truth import gold_rewards
+
+    overrides = [f"seed={seed}", "ppo.kl_stop=null", "ppo.samples_per_run=100000"]
+    recipe = load_recipe(RECIPE, [*overrides, *VARIANTS[variant]]).recipe
+    curves: dict[str, list[float]] = {"gold": [], "score": [], "kl": [], "length": []}
+    with tempfile.TemporaryDirectory() as folder:
+        opened = open_trainer(recipe, inputs, Path(folder), QuietMonitor())
+
+        def watch(episodes: int, rollout) -> None:  # noqa: ANN001
+            batch, decode = rollout.sequences, opened.session.formatter.decode
+            prompts = [opened.prompts[row] for row in rollout.rows]
+            texts = [decode(ids) for ids in batch.response_lists()]
+            curves["gold"].append(float(np.mean(gold_rewards(recipe, prompts, texts))))
+            curves["score"].append(float(rollout.model_scores.mean()))
+            curves["kl"].append(float(rollout.kl.mean()))
+            curves["length"].append(float(batch.response_lengths.float().mean()))
+
+        opened.trainer.keep_samples = watch
+        opened.trainer.train()
+    return curves
+
+
+def gold_at(curves: dict[str, list[float]], kl: float) -> float:
+    """Return the gold reward where the KL divergence first reaches `kl`; NaN if it never does."""
+    kernel = np.ones(WINDOW) / WINDOW
+    divergence = np.convolve(curves["kl"], kernel, "valid")
+    gold = np.convolve(curves["gold"], kernel, "valid")
+    reached = np.nonzero(divergence >= kl)[0]
+    if len(reached) == 0:
+        return float("nan")
+    after = int(reached[0])
+    if after == 0:
+        return float(gold[0])
+    share = (kl - divergence[after - 1]) / (divergence[after] - divergence[after - 1])
+    return float(gold[after - 1] + share * (gold[after] - gold[after - 1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variants", nargs="+", default=["base"], choices=sorted(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--at-kl", type=float, default=1.0, help="Nats a response.")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "build" / "learning")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "learning.json")
+    given = parser.parse_args()
+
+    inputs = {seed: checkpoints(seed, given.runs_dir) for seed in given.seeds}
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    if given.out.exists():
+        found = json.loads(given.out.read_text())["curves"]
+    for variant in given.variants:
+        for seed in given.seeds:
+            done = found.setdefault(variant, {})
+            if str(seed) not in done:
+                done[str(seed)] = train(variant, seed, inputs[seed])
+            write(given.out, found, given.at_kl)
+    show(found, given.variants, given.at_kl)
+
+
+def write(path: Path, found: dict, at_kl: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"processor": platform.processor() or platform.machine(), "python": sys.version}
+    path.write_text(json.dumps({"machine": machine, "at_kl": at_kl, "curves": found}, indent=1))
+
+
+def show(found: dict, variants: list[str], at_kl: float) -> None:
+    table = Table("variant", "gold, last", "KL, last", f"gold at KL {at_kl:g}", "length, last")
+
+    def last(curves: dict[str, list[float]], name: str) -> str:
+        return f"{np.mean(curves[name][-WINDOW:]):.2f}"
+
+    for variant in variants:
+        runs = list(found[variant].values())
+        table.add_row(
+            variant,
+            " / ".join(last(run, "gold") for run in runs),
+            " / ".join(last(run, "kl") for run in runs),
+            " / ".join(f"{gold_at(run, at_kl):.2f}" for run in runs),
+            " / ".join(last(run, "length") for run in runs),
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
