@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import rlhfctl
 from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.load import dump_recipe
+from rlhfctl.recipe.ppo import source_file
 from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
 from rlhfctl.run import workplace
 from rlhfctl.run.files import write_atomic
@@ -91,12 +92,18 @@ def external_checkpoints(recipe: Recipe, stage: str) -> dict[str, str]:
     return {name: path for name, path in named[stage].items() if path is not None}
 
 
+def _takes(recipe: Recipe, stage: str) -> tuple[str, ...]:
+    """Return what a stage reads; PPO and its judging no reward model that gives no scores."""
+    unread = "" if stage not in {"ppo", "eval"} or recipe.ppo.uses_rm else "rm"
+    return tuple(name for name in _TAKES[stage] if name != unread)
+
+
 def needed_stages(recipe: Recipe) -> list[str]:
-    """Return the stages of a whole run: all, but those whose results the recipe replaces."""
+    """Return the stages of a whole run: all, but those whose results are replaced or not read."""
     wanted = {"eval"}
     for stage in reversed(STAGES):
         if stage in wanted:
-            wanted |= set(_TAKES[stage]) - set(external_checkpoints(recipe, stage))
+            wanted |= set(_takes(recipe, stage)) - set(external_checkpoints(recipe, stage))
     return [stage for stage in STAGES if stage in wanted]
 
 
@@ -239,7 +246,7 @@ class _Step:
         """Find the checkpoints the stage reads: those the recipe names, else the run's own."""
         external = external_checkpoints(self.recipe, self.stage)
         found: dict[str, Path] = {}
-        for name in _TAKES[self.stage]:
+        for name in _takes(self.recipe, self.stage):
             if name in external:
                 found[name] = self._external(name, external[name])
             elif name in self.manifest.stages:
@@ -297,6 +304,9 @@ class _Step:
         }
         if self.stage == "sft":
             named["sft.init_from"] = recipe.sft.init_from
+        if self.stage == "ppo":
+            for source in recipe.ppo.reward_sources:
+                named[f"ppo.reward_sources: {source.source}"] = source_file(source.source)
         for kind, section in part["data"].items():
             if isinstance(section, dict):
                 named[f"data.{kind}.source"] = section["source"]

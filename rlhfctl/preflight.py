@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from rlhfctl.errors import DataError, RecipeError
+from rlhfctl.recipe.ppo import source_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +84,11 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
         "evaluation.sft": recipe.evaluation.sft,
         "evaluation.rm": recipe.evaluation.rm,
         "evaluation.ppo": recipe.evaluation.ppo,
+    }
+    named |= {
+        f"ppo.reward_sources.{at}": source.source
+        for at, source in enumerate(recipe.ppo.reward_sources)
+        if source_kind(source.source) == "folder"
     }
     for where, name in named.items():
         if name is not None and not Path(name).is_dir():

@@ -27,6 +27,17 @@ def source_kind(source: str) -> Literal["rm", "folder", "function", "server"]:
     return "folder"
 
 
+def source_file(source: str) -> str | None:
+    """Return the local folder or module file behind a reward source, or None.
+
+    A function's module is looked for in the working folder; elsewhere it is an installed package.
+    """
+    kind = source_kind(source)
+    if kind == "function":
+        return source.partition(":")[0].replace(".", "/") + ".py"
+    return source if kind == "folder" else None
+
+
 class KLControllerSection(Section):
     """Ziegler et al. 2019, section 2.2: beta follows a target KL, in nats a response."""
 

@@ -199,7 +199,11 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
     part = {name: whole[name] for name in _STAGE_SECTIONS[stage]}
     if stage == "eval":
         del part["evaluation"]["gates"]
-    part["data"] = {name: whole["data"][name] for name in (*_STAGE_DATA[stage], "bad_rows")}
+    data = [*_STAGE_DATA[stage], "bad_rows"]
+    if stage == "ppo" and recipe.ppo.ptx_coefficient:
+        data.append("demonstrations")
+        part["sft"] = {"max_length": whole["sft"]["max_length"]}
+    part["data"] = {name: whole["data"][name] for name in data}
     if stage in {"rm", "eval"}:
         part["sampling"] = {
             name: whole["ppo"][name]

@@ -17,7 +17,12 @@ SETTINGS = {
     "kl_target": 0.3,
     "kl_horizon": 2_000.0,
     "score_normalization": "running",
+    "ema_decay": 0.6,
+    "critic_warmup_rollouts": 2,
+    "ptx_coefficient": 0.1,
+    "ptx_batch_size": 2,
 }
+DEMONSTRATIONS = [([1], [0]), ([1], [4]), ([1], [2])]
 
 
 def train(folder, monitor=None):
@@ -28,6 +33,7 @@ def train(folder, monitor=None):
         bandit_settings(**SETTINGS),
         monitor or QuietMonitor(),
         checkpoints=folder,
+        demonstrations=DEMONSTRATIONS,
     )
     trainer.train()
     return bandit, trainer
@@ -51,6 +57,8 @@ def test_a_resumed_run_ends_with_the_same_weights_and_beta(tmp_path, uninterrupt
     assert torch.equal(resumed.logits, whole.logits)
     assert torch.equal(resumed.value, whole.value)
     assert trainer.progress == reference.progress
+    for mean, other in zip(trainer.update.average, reference.update.average, strict=True):
+        assert torch.equal(mean, other)
 
 
 @pytest.mark.parametrize("file", [TENSORS, NUMBERS])

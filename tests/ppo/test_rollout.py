@@ -38,6 +38,17 @@ def test_without_that_setting_the_score_stays():
     assert scores.tolist() == [9.0, 9.0, -0.5]
 
 
+def test_a_response_that_is_too_short_has_its_score_replaced_as_well():
+    scores, _ = final_scores(
+        RAW,
+        ENDED,
+        LENGTHS,
+        bandit_settings(missing_eos_score=-1.0, min_response_length=4),
+        RunningMoments(),
+    )
+    assert scores.tolist() == [-1.0, -1.0, -0.5]
+
+
 def test_replaced_scores_enter_no_running_statistics():
     _, moments = final_scores(
         RAW,
