@@ -27,10 +27,14 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "base.yaml"
 WINDOW = 5
 
+SMALL = ["ppo.rollout_batch_size=32", "ppo.minibatch_size=16", "ppo.learning_rate=1e-3"]
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "batch_mean": ["ppo.advantage_estimator=batch_mean"],
-    **{f"beta_{beta}": [f"ppo.beta={beta}"] for beta in ("0", "0.02", "0.05", "0.2", "1")},
+    "small_batch": SMALL,
+    "small_batch_mean": [*SMALL, "ppo.advantage_estimator=batch_mean"],
+    "small_batch_warmup": [*SMALL, "ppo.critic_warmup_rollouts=8"],
+    **{f"beta_{beta}": [f"ppo.beta={beta}"] for beta in ("0", "0.02", "0.2", "1")},
     "value_clip": ["ppo.value_clip_range=0.2"],
     "critic_from_sft": ["ppo.critic_init=sft"],
     "critic_warmup_3": ["ppo.critic_warmup_rollouts=3"],

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
+from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
+from rlhfctl.stages.hf_checkpoints import SealCallback, newest_sound
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,11 +120,11 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
+    trainer.add_callback(SealCallback())
     restore_float32(trainer.model)
 
 
 def newest_checkpoint(output: Path) -> str | None:
-    """Return the trainer's newest checkpoint in a stage's folder, to go on from, or None."""
-    folder = output / "checkpoints"
-    newest: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return newest
+    """Return the trainer's newest sound checkpoint in a stage's folder, to go on from, or None."""
+    newest = newest_sound(output / CHECKPOINTS)
+    return None if newest is None else str(newest)
