@@ -1,0 +1,254 @@
+"""A whole rollout and its optimiser steps on real roles, against loops that share no code with them.
+
+The gradients that the optimisers get are caught as they get them, whatever computes them.
+"""
+
+import hashlib
+from itertools import chain, combinations
+
+import ppo_reference as reference
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from toy import bandit_settings
+
+from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.stages.session import open_roles, open_session
+
+PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 5)] for i in range(8)]
+BETA, LAMBDA, MISSING = 0.1, 0.9, -0.75
+EPISODES = len(PROMPTS)
+
+
+def opened(run):
+    return open_roles(open_session(run.recipe), {s: run.stage(s) for s in ("sft", "rm")})
+
+
+class Recorder(QuietMonitor):
+    def __init__(self):
+        self.figures = []
+
+    def step(self, done, figures):
+        self.figures.append(dict(figures))
+
+
+def trained(roles, **changes):
+    """Run PPO; return its rollouts, the gradients of every optimiser step, and the figures."""
+    numbers = {
+        "episodes": EPISODES,
+        "rollout_batch_size": EPISODES,
+        "minibatch_size": EPISODES,
+        "forward_batch_size": EPISODES,
+        "epochs": 1,
+        "learning_rate": 1e-30,
+        "value_learning_rate": 1e-30,
+        "lr_schedule": "constant",
+        "max_grad_norm": 1e9,
+        "beta": BETA,
+        "gae_lambda": LAMBDA,
+        "whiten_advantages": True,
+        "missing_eos_score": MISSING,
+        "samples_per_run": 99,
+    }
+    monitor, rollouts, caught = Recorder(), [], []
+    weights = {role: list(roles.trainable(role).values()) for role in ("policy", "critic")}
+
+    def catch(optimizer, _args, _kwargs):
+        held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        role = "policy" if id(weights["policy"][0]) in held else "critic"
+        caught.append((role, flat(weights[role])))
+
+    hook = register_optimizer_step_pre_hook(catch)
+    try:
+        PPOTrainer(
+            roles,
+            PROMPTS,
+            bandit_settings(**(numbers | changes)),
+            monitor,
+            lambda _, rollout: rollouts.append(rollout),
+        ).train()
+    finally:
+        hook.remove()
+    steps = {role: [grad for name, grad in caught if name == role] for role in ("policy", "critic")}
+    return rollouts, steps, monitor.figures
+
+
+def flat(weights):
+    return torch.cat([weight.grad.flatten() for weight in weights]).clone()
+
+
+def tokens_of(rollout, row):
+    """Of one episode: ids, where its response starts and ends."""
+    start = int(rollout.sequences.prompt_lengths[row])
+    end = start + int(rollout.sequences.response_lengths[row])
+    return rollout.sequences.ids[row, :end][None], start, end
+
+
+def episode_gradients(roles, rollout):
+    """Each episode's gradient, not yet divided by any number of tokens, by a pass of its own.
+
+    Where ratios are 1 and values old ones, the surrogate's derivative by a log-probability is -A
+    and the value loss's by a value is V - R.
+    """
+    found = {"policy": [], "critic": []}
+    for row in range(EPISODES):
+        ids, start, end = tokens_of(rollout, row)
+        count = end - start
+        for role, gradients in found.items():
+            weights = list(roles.trainable(role).values())
+            for weight in weights:
+                weight.grad = None
+            decoder = roles.networks.activate(role, training=True)
+            if role == "policy":
+                logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
+                table = (logits / roles.temperature).log_softmax(-1)
+                chosen = table.gather(1, ids[0, start:, None])[:, 0]
+                loss = -(rollout.advantages[row, :count] * chosen).sum()
+            else:
+                hidden = decoder(ids)[0][0, start - 1 : -1]
+                values = roles.networks.value_head(hidden)[:, 0]
+                loss = 0.5 * (values - rollout.returns[row, :count]).square().sum()
+            loss.backward()
+            gradients.append(flat(weights))
+            for weight in weights:
+                weight.grad = None
+    return {role: torch.stack(gradients) for role, gradients in found.items()}
+
+
+def close(found, expected):
+    """To 2e-5 of the largest entry: ratios differ from 1 by 8e-6 between passes in fp32."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
+@pytest.fixture(params=["tiny_run", "tiny_4bit_run", "tiny_full_run"])
+def roles(request):
+    return opened(request.getfixturevalue(request.param))
+
+
+def test_a_rollout_is_that_of_the_slow_reference(roles):
+    (rollout,), _, (figures,) = trained(roles)
+    lengths = rollout.sequences.response_lengths.tolist()
+    assert len(set(lengths)) > 2, "lengths must differ for this to say anything"
+    shaped, advantages, values = [], [], []
+    for row, length in enumerate(lengths):
+        cells = [
+            getattr(rollout, name)[row, :length].tolist()
+            for name in ("log_probs", "reference_log_probs", "values")
+        ]
+        ids, start, _ = tokens_of(rollout, row)
+        ended = int(ids[0, -1]) in roles.stop_token_ids
+        score = float(rollout.model_scores[row]) if ended else MISSING
+        assert float(rollout.scores[row]) == pytest.approx(score, abs=1e-6)
+        with torch.no_grad():
+            roles.networks.activate("policy", training=False)
+            logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
+        for t, token in enumerate(ids[0, start:].tolist()):
+            expected = reference.log_softmax(logits[t].tolist(), roles.temperature)[token]
+            assert cells[0][t] == pytest.approx(expected, abs=1e-5)
+        shaped.append(reference.rewards(cells[0], cells[1], score, BETA))
+        advantages.append(reference.gae(shaped[-1], cells[2], 1.0, LAMBDA))
+        values.append(cells[2])
+    for row, white in enumerate(reference.whiten(advantages)):
+        pairs = zip(advantages[row], values[row], strict=True)
+        for found, expected in (
+            (rollout.rewards, shaped[row]),
+            (rollout.returns, [a + v for a, v in pairs]),
+            (rollout.advantages, white),
+        ):
+            assert found[row, : len(white)].tolist() == pytest.approx(expected, abs=2e-5)
+            assert bool((found[row, len(white) :] == 0).all())
+    assert figures["kl"] == 0.0
+    assert figures["reward"] == pytest.approx(sum(map(sum, shaped)) / EPISODES, abs=1e-5)
+    explained = reference.explained_variance(
+        list(chain(*values)), rollout.returns[rollout.mask].tolist()
+    )
+    assert figures["explained_variance"] == pytest.approx(explained, abs=1e-4)
+
+
+def test_one_step_is_the_token_mean_whatever_the_size_of_a_forward_pass(roles):
+    gradients = []
+    for size in (EPISODES, 3, 1):
+        (rollout,), steps, (figures,) = trained(roles, forward_batch_size=size)
+        assert [len(caught) for caught in steps.values()] == [1, 1]
+        assert figures["ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+        assert figures["approx_kl"] == pytest.approx(0.0, abs=1e-6)
+        assert figures["policy_clip_fraction"] == 0.0
+        assert figures["value_clip_fraction"] == 0.0
+        gradients.append({role: caught[0] for role, caught in steps.items()})
+    tokens = int(rollout.sequences.response_lengths.sum())
+    expected = episode_gradients(roles, rollout)
+    for found in gradients:
+        for role, gradient in found.items():
+            close(gradient, expected[role].sum(dim=0) / tokens)
+
+
+def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_mean(roles):
+    """Which episodes a step took is found by trying: the mean of one subset alone fits."""
+    (rollout,), steps, (figures,) = trained(roles, minibatch_size=2, forward_batch_size=1, epochs=2)
+    lengths = rollout.sequences.response_lengths
+    expected = episode_gradients(roles, rollout)
+    pairs = [torch.tensor(rows) for rows in combinations(range(EPISODES), 2)]
+    taken = {}
+    for role, caught in steps.items():
+        assert len(caught) == figures["updates"] == 2 * EPISODES / 2
+        means = torch.stack([expected[role][rows].sum(0) / lengths[rows].sum() for rows in pairs])
+        taken[role] = []
+        for gradient in caught:
+            best = int((means - gradient).abs().amax(dim=1).argmin())
+            close(gradient, means[best])
+            taken[role].append(sorted(pairs[best].tolist()))
+    assert taken["policy"] == taken["critic"]
+    first, second = taken["policy"][: EPISODES // 2], taken["policy"][EPISODES // 2 :]
+    for epoch in (first, second):
+        assert sorted(chain(*epoch)) == list(range(EPISODES))
+    assert sorted(first) != sorted(second), "each epoch has an order of its own"
+
+
+def digests(roles):
+    """A digest of every stored bit, by whose it is; quantised weights and their scales included."""
+    networks, parts = roles.networks, {}
+    if hasattr(networks, "models"):
+        for role, model in networks.models.items():
+            parts |= {(role, name): value for name, value in model.state_dict().items()}
+    else:
+        for name, value in networks.model.state_dict().items():
+            role = next(
+                (r for r in ("policy", "critic", "reference", "reward") if f".{r}." in name), "base"
+            )
+            parts[role, name] = value
+    for role, head in (("reward", networks.score_head), ("critic", networks.value_head)):
+        parts |= {(role, f"head.{name}"): value for name, value in head.state_dict().items()}
+    found = {}
+    for (role, name), value in sorted(parts.items()):
+        bits = value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        found.setdefault(role, hashlib.sha256()).update(name.encode() + bits)
+    return {role: digest.hexdigest() for role, digest in found.items()}
+
+
+def test_a_run_moves_policy_and_critic_and_not_a_bit_of_anything_else(roles):
+    before = digests(roles)
+    trained(
+        roles,
+        episodes=2 * EPISODES,
+        minibatch_size=4,
+        epochs=2,
+        learning_rate=1e-3,
+        value_learning_rate=1e-3,
+        kl_stop=None,
+    )
+    after = digests(roles)
+    moved = {role for role, digest in before.items() if after[role] != digest}
+    assert moved == {"policy", "critic"}
+    assert {"reference", "reward"} <= before.keys()
+
+
+def test_a_rollout_and_its_update_leave_every_gradient_empty(roles):
+    trained(roles)
+    left = [
+        name
+        for role in ("policy", "critic")
+        for name, weight in roles.trainable(role).items()
+        if weight.grad is not None and bool(weight.grad.any())
+    ]
+    assert not left
