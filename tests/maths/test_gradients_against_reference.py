@@ -99,6 +99,15 @@ def test_the_reward_models_loss(chosen, rejected, margin, smoothing):
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize(("smoothing", "best"), [(0.1, 2.1972), (0.25, 1.0986)])
+def test_a_smoothed_reward_model_is_content_with_a_finite_difference(smoothing, best):
+    """The loss is least at d = log((1 - s) / s), the odds that smoothing asserts."""
+    other = torch.zeros((), dtype=torch.float64)
+    slope = gradient(lambda x: bradley_terry_loss(x, other, 0.0, smoothing), best)
+    assert slope == pytest.approx(0.0, abs=1e-5)
+    assert gradient(lambda x: bradley_terry_loss(x, other, 0.0, smoothing), best + 0.1) > 1e-3
+
+
 def test_a_whole_minibatch_from_its_logits():
     """Ragged responses, temperature and dirty padding: the derivative of the token mean by every
     logit. Log-probabilities are worked out in fp32, hence the bound."""

@@ -1,0 +1,100 @@
+"""What is sampled is the softmax at the temperature, and ends where the recipe says."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from rlhfctl.maths.sequences import Sequences
+from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.world.model import embedded_path
+
+PROMPT = [300, 301, 302, 303]
+DRAWS = 2000
+
+
+def opened(run, section="ppo", **changes):
+    part = getattr(run.recipe, section).model_copy(update=changes)
+    recipe = run.recipe.model_copy(update={section: part})
+    return open_roles(open_session(recipe), {name: run.stage(name) for name in ("sft", "rm")})
+
+
+def draws(roles, prompt=PROMPT, count=DRAWS):
+    torch.manual_seed(3)
+    return roles.generate([prompt] * count)
+
+
+def test_log_probs_are_those_of_the_temperature_that_sampling_divides_by(tiny_run):
+    warm, plain = opened(tiny_run, temperature=0.6), opened(tiny_run)
+    batch = Sequences.from_lists([PROMPT], [[310, 311, 312]], 0)
+    with torch.no_grad():
+        plain.networks.activate("policy", training=False)
+        logits = plain.networks.language_model("policy")(batch.ids).logits[0, 3:-1].double()
+    for roles, temperature in ((warm, 0.6), (plain, 1.0)):
+        table = (logits / temperature).log_softmax(-1)
+        expected = table.gather(1, batch.ids[0, 4:, None])[:, 0]
+        for role in ("policy", "reference"):
+            found = roles.log_probs(role, batch).log_probs[0].double()
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        for row, length in zip(table.unbind(), range(1, 4), strict=True):
+            entropy = roles.log_probs("policy", batch).entropy[0, length - 1].item()
+            # A figure to watch alone: in fp32 its two parts, as large as logits, nearly cancel.
+            assert entropy == pytest.approx(-float((row.exp() * row).sum()), abs=1e-4)
+
+
+def test_frequencies_follow_the_temperature(tiny_run):
+    """Of first tokens, within four standard deviations of what the log-probabilities say."""
+    roles = opened(tiny_run, temperature=0.6, max_new_tokens=1)
+    first = torch.tensor([response[0] for response in draws(roles)])
+    tokens, counts = first.unique(return_counts=True)
+    common = tokens[counts >= 100]
+    assert len(common) >= 2
+    batch = Sequences.from_lists([PROMPT] * len(common), [[int(token)] for token in common], 0)
+    expected = roles.log_probs("policy", batch).log_probs[:, 0].exp()
+    observed = counts[counts >= 100] / DRAWS
+    deviation = (expected * (1 - expected) / DRAWS).sqrt()
+    assert bool(((observed - expected).abs() < 4 * deviation).all())
+
+
+def test_the_models_own_sampling_defaults_do_not_come_in(tiny_run, tmp_path):
+    """Chat models ship top_k, top_p and a repetition penalty, under which k1 would be biased."""
+    base = tmp_path / "base"
+    shutil.copytree(embedded_path(), base)
+    (base / "generation_config.json").write_text(
+        json.dumps({"top_k": 1, "repetition_penalty": 9.0, "do_sample": True, "min_length": 9})
+    )
+    changed = opened(tiny_run, "model", name_or_path=str(base))
+    assert draws(changed, count=64) == draws(opened(tiny_run), count=64)
+    assert len({response[0] for response in draws(changed, count=64)}) > 1
+
+
+def test_a_stop_token_of_the_recipe_ends_a_response_and_is_its_last_token(tiny_run):
+    plain = opened(tiny_run)
+    everyday = torch.tensor([token for response in draws(plain, count=64) for token in response])
+    token = int(everyday[~torch.isin(everyday, torch.tensor(plain.stop_token_ids))].mode().values)
+    session = open_session(tiny_run.recipe)
+    text = session.tokenizer.convert_ids_to_tokens(token)
+    section = tiny_run.recipe.ppo.model_copy(update={"stop_tokens": [text]})
+    named = open_session(tiny_run.recipe.model_copy(update={"ppo": section}))
+    assert set(named.stop_token_ids) == {*plain.stop_token_ids, token}
+    roles = opened(tiny_run)
+    roles.stop_token_ids = named.stop_token_ids
+    responses = draws(roles, count=64)
+    assert any(response[-1] == token for response in responses)
+    for response in responses:
+        assert not set(response[:-1]) & set(roles.stop_token_ids)
+        assert roles.ended(response) is (response[-1] in roles.stop_token_ids)
+
+
+def test_a_stop_token_in_the_last_slot_counts_as_ended_and_nothing_is_forced_there(tiny_run):
+    roles = opened(tiny_run, max_new_tokens=5)
+    eos = roles.stop_token_ids[0]
+    assert roles.ended([310, 311, 312, 313, eos])
+    assert not roles.ended([310, 311, 312, 313, 314])
+    full = [response for response in draws(roles, count=128) if len(response) == 5]
+    cut = [response for response in full if not roles.ended(response)]
+    assert cut, "a response that reaches the limit keeps the token that was sampled"
+    longer = opened(tiny_run, max_new_tokens=6)
+    alike = [response[:5] for response in draws(longer, count=128) if len(response) > 5]
+    assert set(map(tuple, cut)) & set(map(tuple, alike))
