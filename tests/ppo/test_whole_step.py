@@ -4,7 +4,9 @@ The gradients that the optimisers get are caught as they get them, whatever comp
 """
 
 import hashlib
+import math
 from itertools import chain, combinations
+from typing import NamedTuple
 
 import ppo_reference as reference
 import pytest
@@ -33,8 +35,16 @@ class Recorder(QuietMonitor):
         self.figures.append(dict(figures))
 
 
+class Step(NamedTuple):
+    """What an optimiser gets: the gradient, after clipping; the weights before; its numbers."""
+
+    gradient: torch.Tensor
+    weights: list
+    numbers: dict
+
+
 def trained(roles, **changes):
-    """Run PPO; return its rollouts, the gradients of every optimiser step, and the figures."""
+    """Run PPO; return its rollouts, what every optimiser got at each step, and the figures."""
     numbers = {
         "episodes": EPISODES,
         "rollout_batch_size": EPISODES,
@@ -57,7 +67,9 @@ def trained(roles, **changes):
     def catch(optimizer, _args, _kwargs):
         held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
         role = "policy" if id(weights["policy"][0]) in held else "critic"
-        caught.append((role, flat(weights[role])))
+        gradient, numbers = flat(weights[role]), optimizer.param_groups[0]
+        held_weights = [weight.detach().clone() for weight in weights[role]]
+        caught.append((role, Step(gradient, held_weights, dict(numbers))))
 
     hook = register_optimizer_step_pre_hook(catch)
     try:
@@ -85,31 +97,44 @@ def tokens_of(rollout, row):
     return rollout.sequences.ids[row, :end][None], start, end
 
 
-def episode_gradients(roles, rollout):
-    """Each episode's gradient, not yet divided by any number of tokens, by a pass of its own.
+def spoken(roles, rollout, row):
+    """Log-probabilities of an episode's response, by a pass of its own through the whole model."""
+    ids, start, _ = tokens_of(rollout, row)
+    roles.networks.activate("policy", training=True)
+    logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
+    table = (logits / roles.temperature).log_softmax(-1)
+    return table.gather(1, ids[0, start:, None])[:, 0]
 
-    Where ratios are 1 and values old ones, the surrogate's derivative by a log-probability is -A
-    and the value loss's by a value is V - R.
-    """
+
+def valued(roles, rollout, row):
+    """Values of an episode, by a pass of its own."""
+    ids, start, _ = tokens_of(rollout, row)
+    hidden = roles.networks.activate("critic", training=True)(ids)[0][0, start - 1 : -1]
+    return roles.networks.value_head(hidden)[:, 0]
+
+
+def episode_gradients(roles, rollout, value_clip=None):
+    """Each episode's gradient, not yet divided by any number of tokens, token by token."""
     found = {"policy": [], "critic": []}
     for row in range(EPISODES):
-        ids, start, end = tokens_of(rollout, row)
-        count = end - start
         for role, gradients in found.items():
             weights = list(roles.trainable(role).values())
             for weight in weights:
                 weight.grad = None
-            decoder = roles.networks.activate(role, training=True)
-            if role == "policy":
-                logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
-                table = (logits / roles.temperature).log_softmax(-1)
-                chosen = table.gather(1, ids[0, start:, None])[:, 0]
-                loss = -(rollout.advantages[row, :count] * chosen).sum()
-            else:
-                hidden = decoder(ids)[0][0, start - 1 : -1]
-                values = roles.networks.value_head(hidden)[:, 0]
-                loss = 0.5 * (values - rollout.returns[row, :count]).square().sum()
-            loss.backward()
+            losses = []
+            asked = spoken if role == "policy" else valued
+            for t, now in enumerate(asked(roles, rollout, row)):
+                if role == "policy":
+                    ratio = (now - rollout.log_probs[row, t]).exp()
+                    gain = rollout.advantages[row, t]
+                    losses.append(-min(gain * ratio, gain * ratio.clamp(0.8, 1.2)))
+                else:
+                    old, wanted = rollout.values[row, t], rollout.returns[row, t]
+                    near = (
+                        now if value_clip is None else now.clamp(old - value_clip, old + value_clip)
+                    )
+                    losses.append(0.5 * max((now - wanted) ** 2, (near - wanted) ** 2))
+            sum(losses).backward()
             gradients.append(flat(weights))
             for weight in weights:
                 weight.grad = None
@@ -130,7 +155,7 @@ def test_a_rollout_is_that_of_the_slow_reference(roles):
     (rollout,), _, (figures,) = trained(roles)
     lengths = rollout.sequences.response_lengths.tolist()
     assert len(set(lengths)) > 2, "lengths must differ for this to say anything"
-    shaped, advantages, values = [], [], []
+    shaped, advantages, values, scores, entropies = [], [], [], [], []
     for row, length in enumerate(lengths):
         cells = [
             getattr(rollout, name)[row, :length].tolist()
@@ -145,7 +170,9 @@ def test_a_rollout_is_that_of_the_slow_reference(roles):
             logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
         for t, token in enumerate(ids[0, start:].tolist()):
             expected = reference.log_softmax(logits[t].tolist(), roles.temperature)[token]
+            entropies.append(reference.entropy(logits[t].tolist(), roles.temperature))
             assert cells[0][t] == pytest.approx(expected, abs=1e-5)
+        scores.append(score)
         shaped.append(reference.rewards(cells[0], cells[1], score, BETA))
         advantages.append(reference.gae(shaped[-1], cells[2], 1.0, LAMBDA))
         values.append(cells[2])
@@ -159,6 +186,9 @@ def test_a_rollout_is_that_of_the_slow_reference(roles):
             assert found[row, : len(white)].tolist() == pytest.approx(expected, abs=2e-5)
             assert bool((found[row, len(white) :] == 0).all())
     assert figures["kl"] == 0.0
+    assert figures["response_length"] == sum(lengths) / EPISODES
+    assert figures["eos_share"] == sum(score != MISSING for score in scores) / EPISODES
+    assert figures["entropy"] == pytest.approx(sum(entropies) / sum(lengths), abs=1e-4)
     assert figures["reward"] == pytest.approx(sum(map(sum, shaped)) / EPISODES, abs=1e-5)
     explained = reference.explained_variance(
         list(chain(*values)), rollout.returns[rollout.mask].tolist()
@@ -175,12 +205,116 @@ def test_one_step_is_the_token_mean_whatever_the_size_of_a_forward_pass(roles):
         assert figures["approx_kl"] == pytest.approx(0.0, abs=1e-6)
         assert figures["policy_clip_fraction"] == 0.0
         assert figures["value_clip_fraction"] == 0.0
-        gradients.append({role: caught[0] for role, caught in steps.items()})
+        gradients.append({role: caught[0].gradient for role, caught in steps.items()})
     tokens = int(rollout.sequences.response_lengths.sum())
     expected = episode_gradients(roles, rollout)
     for found in gradients:
         for role, gradient in found.items():
             close(gradient, expected[role].sum(dim=0) / tokens)
+
+
+def test_a_second_step_is_clipped_as_the_reference_clips(roles):
+    """After a large first step ratios and values lie far from the old ones."""
+    (rollout,), steps, (figures,) = trained(
+        roles, epochs=2, learning_rate=3e-3, value_learning_rate=3e-3, value_clip_range=0.05
+    )
+    for role, caught in steps.items():
+        with torch.no_grad():
+            for weight, before in zip(
+                roles.trainable(role).values(), caught[1].weights, strict=True
+            ):
+                weight.copy_(before)
+    totals = dict.fromkeys(("policy_loss", "ratio_mean", "approx_kl", "value_loss"), 0.0)
+    clipped, first, tokens = 0, 0.0, 0
+    for row in range(EPISODES):
+        now, values = spoken(roles, rollout, row).tolist(), valued(roles, rollout, row).tolist()
+        for t, new in enumerate(now):
+            old, gain = float(rollout.log_probs[row, t]), float(rollout.advantages[row, t])
+            before, wanted = float(rollout.values[row, t]), float(rollout.returns[row, t])
+            totals["policy_loss"] += reference.surrogate(new, old, gain, 0.2)
+            totals["ratio_mean"] += torch.tensor(new - old).exp().item()
+            totals["approx_kl"] += reference.k3(old, new)
+            totals["value_loss"] += reference.value_loss(values[t], before, wanted, 0.05)
+            first += reference.value_loss(before, before, wanted, 0.05)
+            clipped += reference.surrogate(new, old, gain, 0.2) > -gain * math.exp(new - old)
+            tokens += 1
+    assert clipped > 0, "the step must be large enough to be clipped"
+    start = {"ratio_mean": 1.0, "value_loss": first / tokens}
+    for name, total in totals.items():
+        mean = (start.get(name, 0.0) + total / tokens) / 2
+        assert figures[name] == pytest.approx(mean, rel=1e-4, abs=1e-5), name
+    assert figures["policy_clip_fraction"] == pytest.approx(clipped / tokens / 2, abs=1e-6)
+    expected = episode_gradients(roles, rollout, value_clip=0.05)
+    for role, caught in steps.items():
+        close(caught[1].gradient, expected[role].sum(dim=0) / tokens)
+
+
+def test_each_network_s_gradient_is_clipped_on_its_own_and_the_norm_before_is_told(roles):
+    _, steps, (free,) = trained(roles)
+    _, bounded, (figures,) = trained(roles, max_grad_norm=1e-3)
+    for role, name in (("policy", "policy_grad_norm"), ("critic", "value_grad_norm")):
+        whole, cut = steps[role][0].gradient, bounded[role][0].gradient
+        assert figures[name] == pytest.approx(float(whole.double().norm()), rel=1e-4)
+        assert free[name] == pytest.approx(figures[name], rel=1e-6)
+        assert figures[name] > 1e-2
+        assert float(cut.double().norm()) == pytest.approx(1e-3, rel=1e-3)
+        scale = float(whole.double().norm() / cut.double().norm())
+        close(cut * scale, whole)
+
+
+def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(roles):
+    _, steps, figures = trained(
+        roles,
+        episodes=4 * EPISODES,
+        lr_schedule="linear",
+        learning_rate=1e-6,
+        value_learning_rate=2e-6,
+        adam_beta1=0.8,
+        adam_beta2=0.9,
+        adam_epsilon=1e-5,
+        weight_decay=0.01,
+    )
+    for role, rate in (("policy", 1e-6), ("critic", 2e-6)):
+        numbers = [step.numbers for step in steps[role]]
+        assert [group["lr"] for group in numbers] == pytest.approx(
+            [rate * share for share in (1.0, 0.75, 0.5, 0.25)]
+        )
+        assert numbers[0]["betas"] == (0.8, 0.9)
+        assert numbers[0]["eps"] == 1e-5
+        assert numbers[0]["weight_decay"] == 0.01
+    assert [row["learning_rate"] for row in figures] == pytest.approx([1e-6, 7.5e-7, 5e-7, 2.5e-7])
+
+
+def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(roles):
+    """Nats a response: the sum over its tokens, the mean over responses."""
+    rollouts, _, figures = trained(
+        roles,
+        episodes=3 * EPISODES,
+        learning_rate=1e-3,
+        value_learning_rate=1e-3,
+        kl_target=0.02,
+        kl_horizon=40.0,
+        kl_stop=None,
+    )
+    beta = BETA
+    for rollout, row in zip(rollouts, figures, strict=True):
+        kls = []
+        for at, length in enumerate(rollout.sequences.response_lengths.tolist()):
+            cells = zip(
+                rollout.log_probs[at, :length].tolist(),
+                rollout.reference_log_probs[at, :length].tolist(),
+                strict=True,
+            )
+            kls.append([reference.k1(p, q) for p, q in cells])
+            assert float(rollout.rewards[at].sum()) == pytest.approx(
+                float(rollout.scores[at]) - beta * sum(kls[-1]), abs=1e-4
+            )
+        assert row["beta"] == pytest.approx(beta, rel=1e-6)
+        assert row["kl"] == pytest.approx(sum(map(sum, kls)) / EPISODES, abs=1e-4)
+        beta = reference.controller(beta, kls, 0.02, 40.0)
+    assert figures[0]["kl"] == 0.0
+    assert abs(figures[2]["kl"]) > 1e-3
+    assert figures[2]["beta"] != figures[1]["beta"] != BETA
 
 
 def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_mean(roles):
@@ -194,7 +328,7 @@ def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_
         assert len(caught) == figures["updates"] == 2 * EPISODES / 2
         means = torch.stack([expected[role][rows].sum(0) / lengths[rows].sum() for rows in pairs])
         taken[role] = []
-        for gradient in caught:
+        for gradient in (step.gradient for step in caught):
             best = int((means - gradient).abs().amax(dim=1).argmin())
             close(gradient, means[best])
             taken[role].append(sorted(pairs[best].tolist()))
