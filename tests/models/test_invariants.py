@@ -20,7 +20,7 @@ def opened(run, dtype=None, **folders):
             update={"model": recipe.model.model_copy(update={"dtype": dtype})}
         )
     stages = {name: run.stage(name) for name in ("sft", "rm")}
-    return open_roles(open_session(recipe), stages | folders)
+    return open_roles(open_session(recipe), stages | folders, critic="reward_model")
 
 
 @pytest.fixture(params=["tiny_run", "tiny_4bit_run", "tiny_full_run"])
@@ -29,8 +29,8 @@ def roles(request):
 
 
 def answered(roles, prompts=PROMPTS):
-    torch.manual_seed(0)
-    return Sequences.from_lists(prompts, roles.generate(prompts), roles.pad_token_id)
+    responses = roles.generate(prompts, [(0, at) for at in range(len(prompts))])
+    return Sequences.from_lists(prompts, responses, roles.pad_token_id)
 
 
 def log_probs(roles, batch, order, size, role="policy", *, training=False):
@@ -81,8 +81,8 @@ def test_left_padding_of_generation_samples_what_the_training_pass_scores(roles)
     roles.temperature = 1e-3
     responses = []
     for company in ([], longer[:1], longer):
-        torch.manual_seed(2)
-        responses.append(roles.generate([prompt, *company])[0])
+        prompts = [prompt, *company]
+        responses.append(roles.generate(prompts, [(2, at) for at in range(len(prompts))])[0])
     for response in responses:
         alone = Sequences.from_lists([prompt], [response], roles.pad_token_id)
         assert float(roles.log_probs("policy", alone).log_probs.min()) > -1.0
@@ -145,7 +145,7 @@ def test_the_critic_starts_as_the_reward_model_on_the_scale_of_rewards(roles):
 
 def test_scores_are_normalised_once(roles):
     batch = answered(roles)
-    raw, normalization = roles.raw_scores(batch), roles.normalization
+    raw, normalization = roles.raw_scores(batch), roles.normalizations[0]
     expected = (raw.double() - normalization.mean) / normalization.deviation
     torch.testing.assert_close(roles.scores(batch).double(), expected, atol=1e-5, rtol=1e-5)
 

@@ -21,8 +21,7 @@ def opened(run, section="ppo", **changes):
 
 
 def draws(roles, prompt=PROMPT, count=DRAWS):
-    torch.manual_seed(3)
-    return roles.generate([prompt] * count)
+    return roles.generate([prompt] * count, [(3, at) for at in range(count)])
 
 
 def test_log_probs_are_those_of_the_temperature_that_sampling_divides_by(tiny_run):

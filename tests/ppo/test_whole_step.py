@@ -6,144 +6,23 @@ The gradients that the optimisers get are caught as they get them, whatever comp
 import hashlib
 import math
 from itertools import chain, combinations
-from typing import NamedTuple
 
 import ppo_reference as reference
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from toy import bandit_settings
-
-from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import QuietMonitor
-from rlhfctl.stages.session import open_roles, open_session
-
-PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 5)] for i in range(8)]
-BETA, LAMBDA, MISSING = 0.1, 0.9, -0.75
-EPISODES = len(PROMPTS)
-
-
-def opened(run):
-    return open_roles(open_session(run.recipe), {s: run.stage(s) for s in ("sft", "rm")})
-
-
-class Recorder(QuietMonitor):
-    def __init__(self):
-        self.figures = []
-
-    def step(self, done, figures):
-        self.figures.append(dict(figures))
-
-
-class Step(NamedTuple):
-    """What an optimiser gets: the gradient, after clipping; the weights before; its numbers."""
-
-    gradient: torch.Tensor
-    weights: list
-    numbers: dict
-
-
-def trained(roles, **changes):
-    """Run PPO; return its rollouts, what every optimiser got at each step, and the figures."""
-    numbers = {
-        "episodes": EPISODES,
-        "rollout_batch_size": EPISODES,
-        "minibatch_size": EPISODES,
-        "forward_batch_size": EPISODES,
-        "epochs": 1,
-        "learning_rate": 1e-30,
-        "value_learning_rate": 1e-30,
-        "lr_schedule": "constant",
-        "max_grad_norm": 1e9,
-        "beta": BETA,
-        "gae_lambda": LAMBDA,
-        "whiten_advantages": True,
-        "missing_eos_score": MISSING,
-        "samples_per_run": 99,
-    }
-    monitor, rollouts, caught = Recorder(), [], []
-    weights = {role: list(roles.trainable(role).values()) for role in ("policy", "critic")}
-
-    def catch(optimizer, _args, _kwargs):
-        held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-        role = "policy" if id(weights["policy"][0]) in held else "critic"
-        gradient, numbers = flat(weights[role]), optimizer.param_groups[0]
-        held_weights = [weight.detach().clone() for weight in weights[role]]
-        caught.append((role, Step(gradient, held_weights, dict(numbers))))
-
-    hook = register_optimizer_step_pre_hook(catch)
-    try:
-        PPOTrainer(
-            roles,
-            PROMPTS,
-            bandit_settings(**(numbers | changes)),
-            monitor,
-            lambda _, rollout: rollouts.append(rollout),
-        ).train()
-    finally:
-        hook.remove()
-    steps = {role: [grad for name, grad in caught if name == role] for role in ("policy", "critic")}
-    return rollouts, steps, monitor.figures
-
-
-def flat(weights):
-    return torch.cat([weight.grad.flatten() for weight in weights]).clone()
-
-
-def tokens_of(rollout, row):
-    """Of one episode: ids, where its response starts and ends."""
-    start = int(rollout.sequences.prompt_lengths[row])
-    end = start + int(rollout.sequences.response_lengths[row])
-    return rollout.sequences.ids[row, :end][None], start, end
-
-
-def spoken(roles, rollout, row):
-    """Log-probabilities of an episode's response, by a pass of its own through the whole model."""
-    ids, start, _ = tokens_of(rollout, row)
-    roles.networks.activate("policy", training=True)
-    logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
-    table = (logits / roles.temperature).log_softmax(-1)
-    return table.gather(1, ids[0, start:, None])[:, 0]
-
-
-def valued(roles, rollout, row):
-    """Values of an episode, by a pass of its own."""
-    ids, start, _ = tokens_of(rollout, row)
-    hidden = roles.networks.activate("critic", training=True)(ids)[0][0, start - 1 : -1]
-    return roles.networks.value_head(hidden)[:, 0]
-
-
-def episode_gradients(roles, rollout, value_clip=None):
-    """Each episode's gradient, not yet divided by any number of tokens, token by token."""
-    found = {"policy": [], "critic": []}
-    for row in range(EPISODES):
-        for role, gradients in found.items():
-            weights = list(roles.trainable(role).values())
-            for weight in weights:
-                weight.grad = None
-            losses = []
-            asked = spoken if role == "policy" else valued
-            for t, now in enumerate(asked(roles, rollout, row)):
-                if role == "policy":
-                    ratio = (now - rollout.log_probs[row, t]).exp()
-                    gain = rollout.advantages[row, t]
-                    losses.append(-min(gain * ratio, gain * ratio.clamp(0.8, 1.2)))
-                else:
-                    old, wanted = rollout.values[row, t], rollout.returns[row, t]
-                    near = (
-                        now if value_clip is None else now.clamp(old - value_clip, old + value_clip)
-                    )
-                    losses.append(0.5 * max((now - wanted) ** 2, (near - wanted) ** 2))
-            sum(losses).backward()
-            gradients.append(flat(weights))
-            for weight in weights:
-                weight.grad = None
-    return {role: torch.stack(gradients) for role, gradients in found.items()}
-
-
-def close(found, expected):
-    """To 2e-5 of the largest entry: ratios differ from 1 by 8e-6 between passes in fp32."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+from whole import (
+    BETA,
+    EPISODES,
+    LAMBDA,
+    MISSING,
+    close,
+    episode_gradients,
+    opened,
+    spoken,
+    tokens_of,
+    trained,
+    valued,
+)
 
 
 @pytest.fixture(params=["tiny_run", "tiny_4bit_run", "tiny_full_run"])
@@ -351,7 +230,7 @@ def digests(roles):
                 (r for r in ("policy", "critic", "reference", "reward") if f".{r}." in name), "base"
             )
             parts[role, name] = value
-    for role, head in (("reward", networks.score_head), ("critic", networks.value_head)):
+    for role, head in (*networks.score_heads.items(), ("critic", networks.value_head)):
         parts |= {(role, f"head.{name}"): value for name, value in head.state_dict().items()}
     found = {}
     for (role, name), value in sorted(parts.items()):
