@@ -102,7 +102,8 @@ def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source:
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    expected = get_peft_model_state_dict(model, adapter_name=name)
+    # Never with embeddings: peft would compare the vocabulary with the hub's config of the base.
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     missing = sorted(set(expected) - set(weights))
     unexpected = sorted(set(weights) - set(expected))
     if missing or unexpected:

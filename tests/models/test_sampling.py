@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models.provenance import FILE
 from rlhfctl.stages.session import open_roles, open_session
 from rlhfctl.world.model import embedded_path
 
@@ -97,3 +99,51 @@ def test_a_stop_token_in_the_last_slot_counts_as_ended_and_nothing_is_forced_the
     longer = opened(tiny_run, max_new_tokens=6)
     alike = [response[:5] for response in draws(longer, count=128) if len(response) > 5]
     assert set(map(tuple, cut)) & set(map(tuple, alike))
+
+
+def test_an_episode_depends_on_its_own_seed_and_prompt_alone(tiny_run):
+    """Neither on its company nor on its place in the batch nor on torch's own generator."""
+    roles = opened(tiny_run)
+    prompts = [PROMPT, [310], [320, 321, 322, 323, 324, 325, 326]]
+    seeds = [(5, 0, at) for at in range(3)]
+    together = roles.generate(prompts, seeds)
+    torch.manual_seed(99)
+    turned = roles.generate(prompts[::-1], seeds[::-1])
+    assert turned[::-1] == together
+    for prompt, seed, response in zip(prompts, seeds, together, strict=True):
+        assert roles.generate([prompt], [seed]) == [response]
+    assert roles.generate(prompts, [(6, 0, at) for at in range(3)]) != together
+
+
+def test_rows_of_the_head_beyond_the_tokenizer_are_neither_sampled_nor_scored(tiny_run, tmp_path):
+    """Many models pad their vocabulary to a round number. Here such rows would win every draw."""
+    base = tmp_path / "base"
+    shutil.copytree(embedded_path(), base)
+    weights = load_file(base / "model.safetensors")
+    config = json.loads((base / "config.json").read_text())
+    size = config["vocab_size"]
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in weights:
+            more = torch.full((32, weights[name].shape[1]), 1e3)
+            weights[name] = torch.cat([weights[name], more, -more])
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    (base / "config.json").write_text(json.dumps(config | {"vocab_size": size + 64}))
+    adapter = tmp_path / "sft"
+    shutil.copytree(tiny_run.stage("sft"), adapter)
+    (adapter / FILE).unlink()
+    recipe = tiny_run.recipe.model_copy(
+        update={"model": tiny_run.recipe.model.model_copy(update={"name_or_path": str(base)})}
+    )
+    padded, plain = open_roles(open_session(recipe), {"sft": adapter}), opened(tiny_run)
+    batch = Sequences.from_lists([PROMPT], [[310, 311, 312]], 0)
+    with torch.no_grad():
+        padded.networks.activate("policy", training=False)
+        logits = padded.networks.language_model("policy")(batch.ids).logits
+    assert bool((logits[..., size:].amax(-1) > logits[..., :size].amax(-1)).all())
+    for found, expected in zip(
+        padded.log_probs("policy", batch), plain.log_probs("policy", batch), strict=True
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    responses = draws(padded, count=64)
+    assert responses == draws(plain, count=64)
+    assert max(map(max, responses)) < size
