@@ -28,12 +28,17 @@ RECIPE = ROOT / "recipes" / "base.yaml"
 WINDOW = 5
 
 SMALL = ["ppo.rollout_batch_size=32", "ppo.minibatch_size=16", "ppo.learning_rate=1e-3"]
+TINY = [
+    *("ppo.rollout_batch_size=8", "ppo.minibatch_size=8", "ppo.episodes=1600"),
+    *("ppo.learning_rate=1e-3", "ppo.warmup_rollouts=10"),
+]
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "batch_mean": ["ppo.advantage_estimator=batch_mean"],
     "small_batch": SMALL,
     "small_batch_mean": [*SMALL, "ppo.advantage_estimator=batch_mean"],
-    "small_batch_warmup": [*SMALL, "ppo.critic_warmup_rollouts=8"],
+    "tiny_batch": TINY,
+    "tiny_batch_mean": [*TINY, "ppo.advantage_estimator=batch_mean"],
     **{f"beta_{beta}": [f"ppo.beta={beta}"] for beta in ("0", "0.02", "0.2", "1")},
     "value_clip": ["ppo.value_clip_range=0.2"],
     "critic_from_sft": ["ppo.critic_init=sft"],

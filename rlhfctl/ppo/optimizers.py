@@ -29,17 +29,24 @@ def new_optimizer(
     """
     betas = (settings.adam_beta1, settings.adam_beta2)
     epsilon, decay = settings.adam_epsilon, settings.weight_decay
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(weights, lr=rate, betas=betas, eps=epsilon, weight_decay=decay)
+    if settings.optim in {"adamw_torch", "adamw_torch_fused"}:
+        return torch.optim.AdamW(
+            weights,
+            lr=rate,
+            betas=betas,
+            eps=epsilon,
+            weight_decay=decay,
+            fused=settings.optim == "adamw_torch_fused",
+        )
     if not weights[0].is_cuda:
         raise EnvironmentFault(
-            f"{settings.optimizer} keeps its moments on a GPU, and there is none",
-            "ppo.optimizer",
-            "Use --set ppo.optimizer=adamw here.",
+            f"{settings.optim} keeps its moments on a GPU, and there is none",
+            "ppo.optim",
+            "Use --set ppo.optim=adamw_torch here.",
         )
     from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
 
-    kind = AdamW8bit if settings.optimizer == "adamw_8bit" else PagedAdamW8bit
+    kind = AdamW8bit if settings.optim == "adamw_8bit" else PagedAdamW8bit
     made: torch.optim.Optimizer = kind(
         weights, lr=rate, betas=betas, eps=epsilon, weight_decay=decay
     )

@@ -68,7 +68,7 @@ class PPOSettings:
     value_learning_rate: float
     warmup_rollouts: int
     lr_schedule: Literal["linear", "constant"]
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"]
     adam_beta1: float
     adam_beta2: float
     adam_epsilon: float

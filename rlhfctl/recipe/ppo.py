@@ -89,8 +89,8 @@ class PPOSection(Section):
     value_learning_rate: Positive = Field(5e-5, description="Of the critic.")
     warmup_rollouts: Natural = Field(10, description="From 0.1 of the rates; then linear to 0.")
     lr_schedule: Literal["linear", "constant"] = "linear"
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        "adamw", description="torch's, or those of bitsandbytes (CUDA)."
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw_torch", description="As in transformers; the 8-bit ones need CUDA."
     )
     adam_beta1: float = Field(0.9, ge=0.0, lt=1.0)
     adam_beta2: float = Field(0.95, ge=0.0, lt=1.0)

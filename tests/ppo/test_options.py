@@ -211,7 +211,7 @@ def test_the_worst_source_decides_under_the_worst_case_rule():
 
 def test_moments_in_8_bits_are_refused_where_there_is_no_gpu():
     with pytest.raises(EnvironmentFault, match="GPU"):
-        trained(episodes=256, optimizer="adamw_8bit")
+        trained(episodes=256, optim="adamw_8bit")
 
 
 class Three(Processes):

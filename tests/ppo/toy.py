@@ -29,7 +29,7 @@ def bandit_settings(**changes):
         "value_learning_rate": 0.03,
         "warmup_rollouts": 0,
         "lr_schedule": "linear",
-        "optimizer": "adamw",
+        "optim": "adamw_torch",
         "adam_beta1": 0.9,
         "adam_beta2": 0.95,
         "adam_epsilon": 1e-8,

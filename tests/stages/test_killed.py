@@ -26,8 +26,8 @@ SMALL = [
     "ppo.score_normalization=running",
 ]
 SAVING = {
-    "sft": ["sft.save_steps=1", "sft.per_device_train_batch_size=2"],
-    "train-rm": ["reward_model.save_steps=1", "reward_model.per_device_train_batch_size=2"],
+    "sft": ["sft.save_steps=1", "sft.per_device_train_batch_size=1"],
+    "train-rm": ["reward_model.save_steps=1", "reward_model.per_device_train_batch_size=1"],
     "ppo": ["ppo.save_rollouts=1", "ppo.episodes=640", "ppo.ema_decay=0.5"],
 }
 FOLDERS = {"sft": "sft", "train-rm": "rm", "ppo": "ppo"}
@@ -94,7 +94,7 @@ def test_ten_kills_leave_no_trace_in_the_weights(runs, command):
         finish(runs, run, earlier)
     moments, kills = random.Random(f"moments of {command}"), 0
     for _ in range(10):
-        kills += kill_while_training(runs, run, command, moments.uniform(0, 0.6))
+        kills += kill_while_training(runs, run, command, moments.uniform(0, 0.4))
     assert kills == 10, "the stage was over before it could be killed"
     finish(runs, run, command)
     assert weights(runs, run, command) == weights(runs, "whole", command)
