@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow bench setup lint clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,16 @@ docker-pin: ## move the Dockerfile's base image to its tag's present digest
 	base=$$(sed -nE 's/^ARG CUDA_IMAGE=([^@]+).*/\1/p' Dockerfile); \
 	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}'); \
 	sed -i.bak -E "s|^ARG CUDA_IMAGE=.*|ARG CUDA_IMAGE=$$base@$$digest|" Dockerfile && rm Dockerfile.bak
+
+bench: $(STAMP) build/bench-trl/.set-up ## PPO against TRL 1.12's, like for like; ARGS="--shape 0.5b"
+	$(BIN)/python -m benchmarks.ppo_vs_trl $(ARGS)
+
+# The peer's own environment; torch comes from TORCH_INDEX where that is given.
+build/bench-trl/.set-up: benchmarks/trl_peer/requirements.txt
+	$(PYTHON) -m venv build/bench-trl
+	$(if $(TORCH_INDEX),build/bench-trl/bin/python -m pip install -q --no-deps --index-url $(TORCH_INDEX) "$$(grep ^torch== $<)")
+	build/bench-trl/bin/python -m pip install -q -r $<
+	touch $@
 
 clean: ## remove the environment, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,62 @@
+"""Peak memory of PPO against one SFT step of the same model, and against TRL's PPO.
+
+`python -m benchmarks.memory` on a CPU; on a GPU `python -m benchmarks.memory --shape 8b
+--quantization 4bit --prompt-length 128 --response-length 256 --batch 8 --minibatches 2
+--gradient-checkpointing`. Each side is a process of its own. On a GPU the peak is of allocated
+memory, on a CPU of resident memory beyond the libraries, so that models are counted in both.
+An SFT step has as many rows as a PPO minibatch, each as long as an episode.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, output
+from benchmarks.checkpoints import make
+from benchmarks.ppo_vs_trl import PEER
+from benchmarks.work import add_options, from_options
+
+BAR_SFT, BAR_TRL = 1.3, 0.5
+
+
+def main() -> None:
+    """Read the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--full", action="store_true", help="train all weights, without LoRA")
+    parser.add_argument("--peer", type=Path, default=PEER, help="the peer environment's python")
+    parser.add_argument("--no-peer", action="store_true", help="leave TRL's PPO out")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    defaults: dict[str, Any] = {"shape": "medium", "batch": 32, "epochs": 1, "rollouts": 1}
+    work = from_options(options, lora=not options.full, **defaults)
+    folder = output.CHECKPOINTS / f"{work.shape}-{'lora' if work.lora else 'full'}"
+    make(work, folder)
+    sides = {
+        "rlhfctl PPO": output.in_process("benchmarks.rlhfctl_ppo", work, folder),
+        "SFT step": output.in_process("benchmarks.sft_step", work, folder),
+    }
+    if not options.no_peer:
+        sides["TRL PPO"] = output.in_process(
+            "benchmarks.trl_peer.run", work, folder, python=options.peer
+        )
+    peaks = {name: figures["peak_bytes"] - figures["bare_bytes"] for name, figures in sides.items()}
+    described = machine.describe(work.threads)
+    rows = [
+        [name, output.megabytes(peak), f"{peaks['rlhfctl PPO'] / peak:.2f}"]
+        for name, peak in peaks.items()
+    ]
+    output.show(
+        f"Peak memory, {work.shape}, {machine.title(described)}",
+        ("", "peak", "rlhfctl PPO is this many times"),
+        rows,
+        f"bars on a GPU: {BAR_SFT} times an SFT step, {BAR_TRL} times TRL's PPO",
+    )
+    result = {"machine": described, "work": work.as_json(), "peak_bytes": peaks, "sides": sides}
+    output.write("memory", result, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""rlhfctl's side: its PPO trainer over random checkpoints, in a process of its own.
+
+`python -m benchmarks.rlhfctl_ppo WORK.json CHECKPOINTS RESULT.json`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from benchmarks.checkpoints import ALPHA, RANK
+from benchmarks.meter import Meter
+from benchmarks.shapes import SHAPES
+from benchmarks.work import Work
+from rlhfctl.models.roles import Roles, load_roles
+from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.recipe.load import load_recipe
+from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.stages.ppo import settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.recipe.schema import Recipe
+
+
+def recipe_for(work: Work, folder: Path) -> Recipe:
+    """Return the recipe of a benchmark's work; every switch that could cut work short is off.
+
+    The rates are so low that nothing diverges, and are as TRL's default.
+    """
+    forward = work.minibatch if work.gradient_checkpointing else work.batch
+    values: dict[str, Any] = {
+        "seed": work.seed,
+        "model": {
+            "name_or_path": str(folder / "base"),
+            "dtype": work.dtype,
+            "quantization": work.quantization,
+        },
+        "lora": {"r": RANK, "alpha": ALPHA} if work.lora else None,
+        "ppo": {
+            "episodes": (work.warmup + work.rollouts) * work.batch,
+            "rollout_batch_size": work.batch,
+            "minibatch_size": work.minibatch,
+            "forward_batch_size": forward,
+            "epochs": work.epochs,
+            "learning_rate": 3e-6,
+            "value_learning_rate": 3e-6,
+            "lr_schedule": "constant",
+            "warmup_rollouts": 0,
+            "kl_early_stop": None,
+            "max_ratio": None,
+            "kl_stop": None,
+            "missing_eos_score": None,
+            "max_new_tokens": work.response_length,
+            "max_prompt_length": work.prompt_length,
+            "temperature": 1.0,
+            "samples_per_run": 0,
+            "gradient_checkpointing": work.gradient_checkpointing,
+        },
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return load_recipe(path).recipe
+
+
+def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
+    """Load the four roles; a stop token beyond the vocabulary is one that never comes."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    never = SHAPES[work.shape].vocab_size
+    return load_roles(recipe, tokenizer, [never], folder / "sft", folder / "rm")
+
+
+class _Marks(QuietMonitor):
+    """Marks the start and each rollout's end on a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.last: Mapping[str, float] = {}
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.meter.mark()
+
+    def step(self, done: int, figures: Mapping[str, float]) -> None:
+        self.meter.mark()
+        if self.meter.wall:
+            phases = self.meter.phases
+            phases["collection"] += figures["rollout_seconds"]
+            phases["update"] += figures["update_seconds"]
+        self.last = figures
+
+
+def run(work: Work, folder: Path) -> dict[str, Any]:
+    """Do the work and return its figures; phases are generation, scoring and update, in seconds."""
+    torch.set_num_threads(work.threads)
+    prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    recipe = recipe_for(work, folder)
+    meter = Meter(work.warmup)
+    roles = roles_for(work, recipe, folder)
+    monitor = _Marks(meter)
+    roles.generate = meter.timed("generation", roles.generate)
+    PPOTrainer(roles, prompts, settings_from(recipe), monitor).train()
+    figures = meter.figures()
+    phases = figures["phases"]
+    phases["scoring"] = phases.pop("collection") - phases["generation"]
+    lengths = float(monitor.last["response_length"])
+    if lengths != work.response_length:
+        raise RuntimeError(f"responses are {lengths} tokens, not {work.response_length}")
+    updates = monitor.last["updates"]
+    if updates != work.epochs * work.minibatches:
+        raise RuntimeError(f"{updates} updates a rollout, not {work.epochs * work.minibatches}")
+    return figures
+
+
+if __name__ == "__main__":
+    result = run(Work.read(Path(sys.argv[1])), Path(sys.argv[2]))
+    Path(sys.argv[3]).write_text(json.dumps(result), encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Each benchmark's own side does the work it is asked for, at a minute size."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import decode, ppo_vs_trl, roofline, scaling, sft_step  # noqa: E402
+from benchmarks.checkpoints import make  # noqa: E402
+from benchmarks.rlhfctl_ppo import run  # noqa: E402
+from benchmarks.work import Work  # noqa: E402
+
+MINUTE = Work(
+    shape="minute",
+    prompt_length=4,
+    response_length=6,
+    batch=4,
+    minibatches=2,
+    epochs=2,
+    rollouts=2,
+)
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def work(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    asked = MINUTE.but(lora=request.param == "lora")
+    make(asked, folder)
+    return asked, folder
+
+
+def test_ppo_is_timed_rollout_by_rollout_and_by_phase(work):
+    figures = run(*work)
+    assert len(figures["seconds"]) == MINUTE.rollouts
+    assert set(figures["phases"]) == set(roofline.PHASES)
+    assert all(0.0 < seconds < sum(figures["seconds"]) for seconds in figures["phases"].values())
+    assert figures["peak_bytes"] >= figures["start_bytes"] > 0
+
+
+def test_an_sft_step_is_made_of_the_same_rows(work):
+    assert len(sft_step.run(*work)["seconds"]) == sft_step.STEPS
+
+
+def test_decoding_is_set_against_the_bytes_it_must_read(work, monkeypatch):
+    monkeypatch.setattr(decode.machine, "read_bandwidth", lambda: 1e9)
+    figures = decode.measure(*work)
+    # Keys and values of one layer, 4 sequences of 4 + 3 tokens, width 32; all weights; fp32.
+    cached = 2 * 4 * 7 * 32
+    weights = 4 * 32 * 32 + 3 * 32 * 64 + 64 * 32
+    assert figures["bytes_per_step"] == 4 * (cached + weights)
+    assert 0.0 < figures["share_of_generation"] < 1.0
+
+
+def test_operations_are_those_counted_by_torch():
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks.shapes import SHAPES
+
+    model = AutoModelForCausalLM.from_config(SHAPES["minute"].config(), attn_implementation="eager")
+    import torch
+
+    with FlopCounterMode(display=False) as counter:
+        model(torch.ones(1, MINUTE.length, dtype=torch.long))
+    counted = counter.get_total_flops()
+    one = MINUTE.but(batch=1, minibatches=1, rollouts=1, response_length=MINUTE.length)
+    wanted = roofline.phase_flops(one.but(prompt_length=0))["generation"]
+    attention = 2 * 32 * MINUTE.length**2
+    # torch counts the whole square of attention, of which a causal pass needs half.
+    assert wanted + attention == counted
+
+
+def test_the_ratio_is_of_medians(work):
+    asked, _ = work
+    runs = [
+        {"seconds": [s], "cpu_seconds": [s], "phases": {}, "peak_bytes": 2, "start_bytes": 1}
+        for s in (1.0, 2.0, 100.0)
+    ]
+    assert ppo_vs_trl.summarise(asked, runs)["episodes_per_second"] == asked.episodes / 2.0
+
+
+def test_the_plot_shows_every_axis(tmp_path):
+    points = [
+        {"axis": axis, "value": 8, "at": 8, "episodes_per_cpu_second": 1.0, "peak_bytes": 2**20}
+        for axis in scaling.AXES
+    ]
+    scaling.plot(points, MINUTE, "CPU", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
