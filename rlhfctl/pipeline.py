@@ -304,7 +304,7 @@ class _Step:
         }
         if self.stage == "sft":
             named["sft.init_from"] = recipe.sft.init_from
-        if self.stage == "ppo":
+        if self.stage in {"ppo", "eval"}:
             for source in recipe.ppo.reward_sources:
                 named[f"ppo.reward_sources: {source.source}"] = source_file(source.source)
         for kind, section in part["data"].items():

@@ -204,6 +204,11 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         data.append("demonstrations")
         part["sft"] = {"max_length": whole["sft"]["max_length"]}
     part["data"] = {name: whole["data"][name] for name in data}
+    if stage == "eval":
+        part["scores"] = {
+            name: whole["ppo"][name]
+            for name in ("reward_sources", "reward_rule", "uncertainty_penalty")
+        }
     if stage in {"rm", "eval"}:
         part["sampling"] = {
             name: whole["ppo"][name]

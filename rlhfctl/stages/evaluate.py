@@ -11,6 +11,7 @@ from rlhfctl.evaluation.trial import Responses, judge, sample_rows
 from rlhfctl.maths.kl import k1
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session
 from rlhfctl.stages.truth import gold_rewards
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.models.networks import Role
     from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.rewards import Rewards
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
@@ -28,7 +30,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """Judge whatever exists: SFT alone, or PPO against it, by proxy and where known by gold.
 
     Args:
-        recipe: `evaluation`, `data` and the sampling of `ppo` are read.
+        recipe: `evaluation`, `data`, and the sampling and reward sources of `ppo` are read.
         inputs: `sft`; `rm` and `ppo` where they exist.
         output: An empty folder.
         monitor: Hears of every batch.
@@ -42,7 +44,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judging_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length
     ).dataset
     encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
-    roles = open_roles(session, inputs)
+    roles = open_roles(session, inputs, more_reward_models(recipe.ppo))
+    # Before there is a reward model, SFT alone is judged without scores.
+    known = "rm" in inputs or not recipe.ppo.uses_rm
+    rewards = (
+        open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"]) if known else None
+    )
     roles.temperature = recipe.evaluation.temperature
     roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.ppo.max_new_tokens
 
@@ -51,7 +58,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         names["ppo"] = "policy"
     monitor.start("eval", len(names) * len(encoded), "responses")
     policies = {
-        name: _answers(session, roles, role, encoded, at * len(encoded), monitor)
+        name: _answers(session, roles, rewards, role, encoded, at * len(encoded), monitor)
         for at, (name, role) in enumerate(names.items())
     }
     monitor.finish()
@@ -68,7 +75,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
 
 def _answers(
-    session: Session, roles: Roles, role: Role, encoded: Any, done: int, monitor: Monitor
+    session: Session,
+    roles: Roles,
+    rewards: Rewards | None,
+    role: Role,
+    encoded: Any,
+    done: int,
+    monitor: Monitor,
 ) -> Responses:
     """Answer every prompt once; a prompt has the same random numbers for every policy."""
     recipe = session.recipe
@@ -85,8 +98,9 @@ def _answers(
         responses = roles.generate(batch, seeds, role)
         sequences = Sequences.from_lists(batch, responses, roles.pad_token_id, roles.device)
         kl += _kl(roles, role, sequences)
-        if roles.normalizations:
-            proxy += roles.scores(sequences).tolist()
+        if rewards is not None:
+            rows = range(start, start + len(batch))
+            proxy += rewards.combine(rewards.each(sequences, rows)).tolist()
         texts += [session.formatter.decode(response) for response in responses]
         lengths += map(len, responses)
         ended += map(roles.ended, responses)
