@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlhfctl.errors import DivergedError, RecipeError
+from rlhfctl.errors import CheckpointError, DivergedError, RecipeError
 from rlhfctl.maths.kl import adapt_beta
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
@@ -117,7 +117,7 @@ class PPOTrainer:
         Raises:
             DivergedError: A figure is not finite, no minibatch could be applied, or KL to the
                 reference is beyond `kl_stop`.
-            CheckpointError: There are checkpoints, but none is sound.
+            CheckpointError: There are checkpoints, but none is sound, or not the same everywhere.
         """
         settings, figures = self.settings, {}
         self._resume()
@@ -138,6 +138,13 @@ class PPOTrainer:
             self.progress = found
             self.stream.place, self.ptx_stream.place = found.place, found.ptx_place
             self.monitor.note(f"ppo goes on after rollout {found.rollout}")
+        places = self.processes.gather_items([self.progress.rollout])
+        if len(set(places)) > 1:
+            raise CheckpointError(
+                f"processes would go on from different rollouts: {places}",
+                str(self.checkpoints),
+                "Keep the run folder on storage that all nodes share.",
+            )
 
     def _save(self) -> None:
         every = self.settings.save_rollouts
