@@ -53,7 +53,8 @@ def open_session(recipe: Recipe) -> Session:
     """Load the tokenizer and find what ends a response.
 
     Raises:
-        RecipeError: `ppo.stop_tokens` names a token that the vocabulary lacks.
+        RecipeError: `ppo.stop_tokens` names a token that the vocabulary lacks, or the pad ends
+            responses too.
     """
     tokenizer = load_tokenizer(recipe.model)
     formatter = Formatter(tokenizer)
@@ -66,6 +67,14 @@ def open_session(recipe: Recipe) -> Session:
             "Each must be a single token of the vocabulary.",
         )
     stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.ppo.stop_tokens}
+    if tokenizer.pad_token_id in stops:
+        raise RecipeError(
+            f"{tokenizer.pad_token!r} is the pad token and ends responses too: a reward model, whose "
+            "score stands at the last token that is no pad, would be read one token early",
+            f"the tokenizer of {recipe.model.name_or_path}",
+            "Set another pad_token in a local copy's tokenizer_config.json, or take it out of "
+            "ppo.stop_tokens.",
+        )
     return Session(recipe, tokenizer, formatter, tuple(sorted(stops)))
 
 
