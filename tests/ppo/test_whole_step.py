@@ -30,6 +30,12 @@ def roles(request):
     return opened(request.getfixturevalue(request.param))
 
 
+@pytest.fixture
+def lora_roles(tiny_run):
+    """For what does not depend on the kind of weights."""
+    return opened(tiny_run)
+
+
 def test_a_rollout_is_that_of_the_slow_reference(roles):
     (rollout,), _, (figures,) = trained(roles)
     lengths = rollout.sequences.response_lengths.tolist()
@@ -128,9 +134,9 @@ def test_a_second_step_is_clipped_as_the_reference_clips(roles):
         close(caught[1].gradient, expected[role].sum(dim=0) / tokens)
 
 
-def test_each_network_s_gradient_is_clipped_on_its_own_and_the_norm_before_is_told(roles):
-    _, steps, (free,) = trained(roles)
-    _, bounded, (figures,) = trained(roles, max_grad_norm=1e-3)
+def test_each_network_s_gradient_is_clipped_on_its_own_and_the_norm_before_is_told(lora_roles):
+    _, steps, (free,) = trained(lora_roles)
+    _, bounded, (figures,) = trained(lora_roles, max_grad_norm=1e-3)
     for role, name in (("policy", "policy_grad_norm"), ("critic", "value_grad_norm")):
         whole, cut = steps[role][0].gradient, bounded[role][0].gradient
         assert figures[name] == pytest.approx(float(whole.double().norm()), rel=1e-4)
@@ -141,9 +147,9 @@ def test_each_network_s_gradient_is_clipped_on_its_own_and_the_norm_before_is_to
         close(cut * scale, whole)
 
 
-def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(roles):
+def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora_roles):
     _, steps, figures = trained(
-        roles,
+        lora_roles,
         episodes=4 * EPISODES,
         lr_schedule="linear",
         learning_rate=1e-6,
@@ -164,10 +170,10 @@ def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(role
     assert [row["learning_rate"] for row in figures] == pytest.approx([1e-6, 7.5e-7, 5e-7, 2.5e-7])
 
 
-def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(roles):
+def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(lora_roles):
     """Nats a response: the sum over its tokens, the mean over responses."""
     rollouts, _, figures = trained(
-        roles,
+        lora_roles,
         episodes=3 * EPISODES,
         learning_rate=1e-3,
         value_learning_rate=1e-3,
@@ -196,11 +202,13 @@ def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(roles):
     assert figures[2]["beta"] != figures[1]["beta"] != BETA
 
 
-def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_mean(roles):
+def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_mean(lora_roles):
     """Which episodes a step took is found by trying: the mean of one subset alone fits."""
-    (rollout,), steps, (figures,) = trained(roles, minibatch_size=2, forward_batch_size=1, epochs=2)
+    (rollout,), steps, (figures,) = trained(
+        lora_roles, minibatch_size=2, forward_batch_size=1, epochs=2
+    )
     lengths = rollout.sequences.response_lengths
-    expected = episode_gradients(roles, rollout)
+    expected = episode_gradients(lora_roles, rollout)
     pairs = [torch.tensor(rows) for rows in combinations(range(EPISODES), 2)]
     taken = {}
     for role, caught in steps.items():
@@ -256,12 +264,12 @@ def test_a_run_moves_policy_and_critic_and_not_a_bit_of_anything_else(roles):
     assert {"reference", "reward"} <= before.keys()
 
 
-def test_a_rollout_and_its_update_leave_every_gradient_empty(roles):
-    trained(roles)
+def test_a_rollout_and_its_update_leave_every_gradient_empty(lora_roles):
+    trained(lora_roles)
     left = [
         name
         for role in ("policy", "critic")
-        for name, weight in roles.trainable(role).items()
+        for name, weight in lora_roles.trainable(role).items()
         if weight.grad is not None and bool(weight.grad.any())
     ]
     assert not left
