@@ -182,8 +182,8 @@ def test_dropout_is_off_even_if_the_adapters_were_trained_with_it(tiny_run, tmp_
 
 
 def test_log_probs_are_in_single_precision_and_near_double_whatever_the_base_is(tiny_run):
-    """The vocabulary is summed over in fp32: with bfloat16 logits the error of a log-probability
-    stays that of the logits, 1e-2 against their own float64 log-softmax."""
+    """The vocabulary is summed over in fp32: a log-probability of bfloat16 logits is within 1e-5 of
+    their own float64 log-softmax, where bfloat16 itself is good to 1e-2."""
     roles = opened(tiny_run, "bfloat16")
     batch = Sequences.from_lists([[300, 301, 302]], [[310, 311, 312]], 0)
     found = roles.log_probs("policy", batch).log_probs
@@ -194,4 +194,4 @@ def test_log_probs_are_in_single_precision_and_near_double_whatever_the_base_is(
         roles.networks.activate("policy", training=False)
         logits = roles.networks.language_model("policy")(batch.ids).logits[0, 2:-1].double()
     expected = logits.log_softmax(-1).gather(1, batch.ids[0, 3:, None])[:, 0]
-    torch.testing.assert_close(found[0].double(), expected, atol=1e-2, rtol=0)
+    torch.testing.assert_close(found[0].double(), expected, atol=1e-5, rtol=0)
