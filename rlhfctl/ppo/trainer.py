@@ -218,7 +218,11 @@ class PPOTrainer:
                     self.update.drop()
                     self.progress.early_stops += 1
                     return self._means(sums, counts)
-                for name, value in (figures | self.update.step(roles)).items():
+                norms = self.update.step(roles)
+                if norms is None:
+                    counts["skipped"] += 1
+                    continue
+                for name, value in (figures | norms).items():
                     sums[name] += value
                 counts["applied"] += 1
         return self._means(sums, counts)

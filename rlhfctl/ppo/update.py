@@ -167,14 +167,14 @@ class Update:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
-    def step(self, roles: Sequence[Trained]) -> dict[str, float]:
+    def step(self, roles: Sequence[Trained]) -> dict[str, float] | None:
         """Clip each network's gradient, move its weights, forget the gradients.
 
         Args:
             roles: Those that learn.
 
         Returns:
-            The gradient norms before clipping; nothing moves when one of them is not finite.
+            The gradient norms before clipping; None, and nothing moves, when one is not finite.
         """
         norms = {}
         for role in roles:
@@ -182,11 +182,12 @@ class Update:
             norms[f"{role.replace('critic', 'value')}_grad_norm"] = float(
                 torch.nn.utils.clip_grad_norm_(self.weights[role], self.settings.max_grad_norm)
             )
-        if all(math.isfinite(norm) for norm in norms.values()):
+        finite = all(math.isfinite(norm) for norm in norms.values())
+        if finite:
             for role in roles:
                 self.optimizers[role].step()
         self.drop()
-        return norms
+        return norms if finite else None
 
     def average_policy(self) -> None:
         """Take the policy's present weights into their running mean, if there is one."""

@@ -10,7 +10,7 @@ from rlhfctl.errors import DivergedError
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import QuietMonitor
 
-WHERE = ["value"]
+WHERE = ["value", "gradient"]
 
 
 class Recorder(QuietMonitor):
