@@ -53,6 +53,7 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
             "value_learning_rate": 3e-6,
             "lr_schedule": "constant",
             "warmup_rollouts": 0,
+            "value_clip_range": 0.2,
             "kl_early_stop": None,
             "max_ratio": None,
             "kl_stop": None,
@@ -75,7 +76,14 @@ def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
     never = SHAPES[work.shape].vocab_size
-    return load_roles(recipe, tokenizer, [never], folder / "sft", folder / "rm")
+    return load_roles(
+        recipe,
+        tokenizer,
+        [never],
+        folder / "sft",
+        [folder / "rm"],
+        critic="reward_model",
+    )
 
 
 class _Marks(QuietMonitor):
