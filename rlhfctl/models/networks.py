@@ -13,6 +13,7 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters
 from rlhfctl.models.base import decoder_of, device, load_causal_lm, load_scorer
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
+from rlhfctl.models.linear import quicken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +130,7 @@ class AdapterNetworks(Networks):
             self._add_critic(folders, int(base.config.get_text_config().hidden_size))
         self.model.requires_grad_(requires_grad=False)
         self.model.eval()
+        quicken(base)
         self._decoder = decoder_of(base)
         self._active: tuple[Role, bool] | None = None
 
@@ -239,6 +241,7 @@ class ModelNetworks(Networks):
         for model in self.models.values():
             model.requires_grad_(requires_grad=False)
             model.eval()
+            quicken(model)
         for role in TRAINED:
             if role in self.models:
                 self.models[role].requires_grad_(requires_grad=True)

@@ -36,7 +36,8 @@ def new_optimizer(
             betas=betas,
             eps=epsilon,
             weight_decay=decay,
-            fused=settings.optim == "adamw_torch_fused",
+            # None lets torch take its loop over all weights at once on a GPU; False forbids it.
+            fused=settings.optim == "adamw_torch_fused" or None,
         )
     if not weights[0].is_cuda:
         raise EnvironmentFault(

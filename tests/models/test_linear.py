@@ -1,0 +1,87 @@
+"""Quick layers say what torch's and peft's say, forward and backward, to single precision."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from rlhfctl.models import linear
+
+TOLERANCE = 2e-6
+"""Of the largest element: rounding of sums of up to 160 products in fp32."""
+
+
+class Two(torch.nn.Module):
+    """Two layers, one that widens and one that narrows."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.first = torch.nn.Linear(96, 160, bias=bias)
+        self.second = torch.nn.Linear(160, 64, bias=bias)
+
+    def forward(self, states):
+        return self.second(torch.tanh(self.first(states)))
+
+
+def model_of(kind, bias):
+    torch.manual_seed(0)
+    model = Two(bias)
+    if kind == "lora":
+        config = LoraConfig(r=8, lora_alpha=12, target_modules=["first", "second"])
+        model = get_peft_model(model, config, adapter_name="policy")
+        model.add_adapter("critic", config)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight)
+    return model
+
+
+def outcome(model, states):
+    """The output and every gradient of a sum of it."""
+    states = states.clone().requires_grad_()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    output = model(states)
+    return output, *torch.autograd.grad(output.square().sum(), [states, *weights])
+
+
+@pytest.mark.parametrize("slow_mkl", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("shape", [(7,), (2, 5)])
+def test_outputs_and_gradients_are_those_in_double_precision(
+    monkeypatch, kind, bias, shape, slow_mkl
+):
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: slow_mkl)
+    model = model_of(kind, bias)
+    states = torch.randn(*shape, 96)
+    exact = outcome(deepcopy(model).double(), states.double())
+    linear.quicken(model)
+    kinds = {type(module) for module in model.modules()}
+    assert (linear.CPULoRA in kinds) == (kind == "lora")
+    assert (linear.CPULinear in kinds) == slow_mkl
+    for quick, wanted in zip(outcome(model, states), exact, strict=True):
+        assert quick.dtype == torch.float32
+        assert (quick - wanted).abs().max() < TOLERANCE * wanted.abs().max()
+
+
+def test_the_active_adapter_alone_speaks_and_a_disabled_one_is_silent(monkeypatch):
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
+    model, states = model_of("lora", bias=True), torch.randn(3, 96)
+    plain = deepcopy(model)
+    linear.quicken(model)
+    for name in ("policy", "critic"):
+        model.set_adapter(name)
+        plain.set_adapter(name)
+        torch.testing.assert_close(model(states), plain(states), rtol=1e-5, atol=1e-5)
+    with model.disable_adapter(), plain.disable_adapter():
+        assert torch.equal(model(states), plain(states))
+
+
+def test_bfloat16_is_left_to_torch_and_peft_to_the_last_bit(monkeypatch):
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)
+    model, states = model_of("lora", bias=False).bfloat16(), torch.randn(3, 96).bfloat16()
+    before = outcome(model, states)
+    linear.quicken(model)
+    for quick, wanted in zip(outcome(model, states), before, strict=True):
+        assert torch.equal(quick, wanted)
