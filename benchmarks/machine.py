@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.meter import synchronize
+from rlhfctl.models.linear import mkl_is_slow, quicken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def describe(threads: int) -> dict[str, Any]:
         "packages": {
             name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")
         },
-        "float32_matmul": torch.backends.mkldnn.matmul.fp32_precision,
+        "mkl_is_slow": mkl_is_slow(),
     }
 
 
@@ -73,10 +74,15 @@ def best_seconds(function: Callable[[], Any], repeats: int = 7, least: float = 0
 
 
 def matmul_flops(rows: int, inner: int, columns: int, dtype: torch.dtype) -> float:
-    """Return floating-point operations a second of [rows, inner] x [inner, columns]."""
-    left = torch.randn(rows, inner, device=device(), dtype=dtype)
-    right = torch.randn(columns, inner, device=device(), dtype=dtype)
-    seconds = best_seconds(lambda: torch.nn.functional.linear(left, right))
+    """Return floating-point operations a second of [rows, inner] x [inner, columns].
+
+    Multiplied as rlhfctl's layers do, which on a CPU is not always as torch does.
+    """
+    states = torch.randn(rows, inner, device=device(), dtype=dtype)
+    layer = torch.nn.Linear(inner, columns, bias=False, device=device(), dtype=dtype)
+    quicken(layer)
+    with torch.no_grad():
+        seconds = best_seconds(lambda: layer(states))
     return 2.0 * rows * inner * columns / seconds
 
 

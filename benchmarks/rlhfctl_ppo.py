@@ -53,6 +53,8 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
             "value_learning_rate": 3e-6,
             "lr_schedule": "constant",
             "warmup_rollouts": 0,
+            # As in TRL, where transformers chooses it.
+            "optim": "adamw_torch_fused",
             "value_clip_range": 0.2,
             "kl_early_stop": None,
             "max_ratio": None,
