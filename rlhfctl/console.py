@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+TERMINAL = "RLHFCTL_TERMINAL"
+"""Names the descriptor of the user's stderr, where 2 leads elsewhere from the start."""
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 _SHOWN = {
@@ -263,7 +265,7 @@ def _console(stream: TextIO) -> Console:
 
 def _stderr_copy() -> TextIO:
     try:
-        descriptor = os.dup(2)
+        descriptor = os.dup(int(os.environ.get(TERMINAL, "2")))
     except OSError:
         descriptor = os.open(os.devnull, os.O_WRONLY)
     return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)

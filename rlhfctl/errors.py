@@ -30,7 +30,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.INTERNAL: "internal error (a bug: please report it with --debug)",
     ExitCode.USAGE: "usage or recipe",
     ExitCode.DATA: "data",
-    ExitCode.ENVIRONMENT: "environment (device, library, hub, unreadable folder)",
+    ExitCode.ENVIRONMENT: "environment (device, library, hub, folder, lost process)",
     ExitCode.DIVERGED: "diverged (NaN, infinite, or the KL budget overrun)",
     ExitCode.GATE_FAILED: "a gate failed",
     ExitCode.NO_CHECKPOINT: "no valid checkpoint",
@@ -89,6 +89,10 @@ class EnvironmentFault(RlhfctlError):
     exit_code = ExitCode.ENVIRONMENT
 
 
+class LostProcessFault(EnvironmentFault):
+    """Another process of this command ended, or cannot be reached."""
+
+
 class DivergedError(RlhfctlError):
     """Training left the range in which its figures mean anything."""
 
@@ -135,3 +139,20 @@ class PreemptedError(RlhfctlError):
     """The process was asked to end and saved a checkpoint first."""
 
     exit_code = ExitCode.PREEMPTED
+
+
+@dataclass(eq=False)
+class PeerError(RlhfctlError):
+    """What another process of this command failed with, as it told this one.
+
+    Attributes:
+        kind: The name of its error's class.
+        code: Its exit code.
+    """
+
+    kind: str = ""
+    code: int = ExitCode.INTERNAL
+
+    def __post_init__(self) -> None:
+        """Take over the other process's exit code."""
+        self.exit_code = ExitCode(self.code)

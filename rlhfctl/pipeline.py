@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import signal
 import threading
@@ -20,11 +21,13 @@ from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.recipe.ppo import source_file
 from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
 from rlhfctl.run import workplace
+from rlhfctl.run.chatter import chatter_to
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.freshness import changes, output_changes, recipe_changes
 from rlhfctl.run.gates import parse_gates
+from rlhfctl.run.group import Group
 from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
-from rlhfctl.run.monitor import MetricsLog, Monitor, Tee
+from rlhfctl.run.monitor import MetricsLog, Monitor, QuietMonitor, Tee
 from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 StageFunction = Callable[[Recipe, Mapping[str, Path], Path, Monitor], StageOutcome]
 StageLoader = Callable[[str], StageFunction]
 
+_log = logging.getLogger("rlhfctl")
+
 COMMANDS = {"sft": "sft", "rm": "train-rm", "ppo": "ppo", "eval": "eval"}
 
 _MODULES = {"sft": "sft", "rm": "reward", "ppo": "ppo", "eval": "evaluate"}
@@ -46,6 +51,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "eval": ("sft",),
 }
 _TAKES: dict[str, tuple[str, ...]] = {**_NEEDS, "eval": ("sft", "rm", "ppo")}
+_OF_PROCESS_0 = {"eval"}
+"""Stages that the first process does alone, while others wait."""
 _TITLES = {"sft": "an SFT checkpoint", "rm": "a reward model", "ppo": "a PPO policy"}
 
 
@@ -115,8 +122,11 @@ def run_stages(
     *,
     force: bool = False,
     load: StageLoader = load_stage,
+    group: Group | None = None,
 ) -> list[StageResult]:
     """Bring stages up to date, in order, holding the run folder's lock.
+
+    Where there are several processes, this is for process 0; the others `serve`.
 
     Args:
         recipe: The whole recipe.
@@ -125,6 +135,7 @@ def run_stages(
         monitor: Told of everything that a user wants to see.
         force: Run them even where their records still stand.
         load: Gives a stage's function when the stage starts.
+        group: The processes that share the work.
 
     Raises:
         RlhfctlError: A stage cannot run or failed; results of earlier tries are unchanged.
@@ -132,18 +143,44 @@ def run_stages(
     """
     parse_gates(recipe.evaluation.gates)
     directory.create()
+    group = group or Group()
     with directory.lock(), _terminable():
+        group.join()
         manifest = Manifest.load(directory.manifest)
         for stage in STAGES:
             workplace.settle(directory, stage, manifest.stages.get(stage))
         results: list[StageResult] = []
         for stage in stages:
-            result = _Step(recipe, directory, stage, monitor, manifest).bring_up_to_date(
-                force, load
-            )
+            step = _Step(recipe, directory, stage, monitor, manifest, group)
+            result = step.bring_up_to_date(force, load)
             manifest = manifest.with_stage(result.record)
             results.append(result)
+        group.dismiss()
         return results
+
+
+def serve(group: Group, load: StageLoader = load_stage) -> None:
+    """Work with process 0, which runs `run_stages`, until it has no more stages.
+
+    Only process 0 writes and tells; a stage in another process has nobody to tell.
+
+    Raises:
+        RlhfctlError: A stage failed, here or elsewhere.
+        Terminated: SIGTERM came.
+    """
+    with _terminable():
+        group.join()
+        for order in group.orders():
+            recipe = Recipe.model_validate_json(order["recipe"])
+            inputs = {name: Path(path) for name, path in order["inputs"].items()}
+            log = Path(order["logs"]) / f"rank-{group.rank}.log"
+            with chatter_to(log, f"process {group.rank}: {order['stage']}"):
+                try:
+                    load(order["stage"])(recipe, inputs, Path(order["output"]), QuietMonitor())
+                except BaseException:
+                    _log.exception("%s ended early", order["stage"])
+                    raise
+            group.finished()
 
 
 @dataclass(frozen=True)
@@ -155,6 +192,7 @@ class _Step:
     stage: str
     monitor: Monitor
     manifest: Manifest
+    group: Group
 
     def bring_up_to_date(self, force: bool, load: StageLoader) -> StageResult:
         """Run the stage unless its record still stands."""
@@ -191,7 +229,7 @@ class _Step:
         monitor = Tee([metrics_log, self.monitor, trackers])
         partial = self.directory.partial(self.stage)
         try:
-            outcome = load(self.stage)(self.recipe, inputs, partial, monitor)
+            outcome = self._together(inputs, load, monitor)
         except BaseException as error:
             self._keep_or_discard(partial, asked_to_end=not isinstance(error, Exception))
             raise
@@ -213,6 +251,26 @@ class _Step:
         self.directory.partial_metrics(self.stage).replace(self.directory.metrics(self.stage))
         workplace.clean_up(self.directory, self.stage)
         return record
+
+    def _together(
+        self, inputs: Mapping[str, Path], load: StageLoader, monitor: Monitor
+    ) -> StageOutcome:
+        """Do the stage with all processes."""
+        partial = self.directory.partial(self.stage)
+        if self.stage in _OF_PROCESS_0:
+            return load(self.stage)(self.recipe, inputs, partial, monitor)
+        self.group.order(
+            {
+                "stage": self.stage,
+                "recipe": self.recipe.model_dump_json(),
+                "inputs": {name: str(path.absolute()) for name, path in inputs.items()},
+                "output": str(partial.absolute()),
+                "logs": str(self.directory.logs.absolute()),
+            }
+        )
+        outcome = load(self.stage)(self.recipe, inputs, partial, monitor)
+        self.group.await_others()
+        return outcome
 
     def _trackers(self, part: Mapping[str, Any]) -> TrackerMonitor:
         settings = {

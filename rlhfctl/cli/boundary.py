@@ -13,9 +13,11 @@ from rlhfctl.errors import (
     DiskFullError,
     EnvironmentFault,
     ExitCode,
+    LostProcessFault,
     OutOfMemoryFault,
     RlhfctlError,
 )
+from rlhfctl.run import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,14 +42,15 @@ class Boundary(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command and exit with its code."""
-        words = sys.argv[1:] if args is None else list(args)
+        given = sys.argv[1:] if args is None else list(args)
         extra["standalone_mode"] = False
         try:
             code = super().main(args, *rest, **extra)
         except SystemExit:
             raise
         except BaseException as error:
-            code = explain(error, as_json="--json" in words, debug="--debug" in words)
+            code = explain(error, as_json="--json" in given, debug="--debug" in given)
+        words.leave(code or 0)
         sys.exit(code)
 
     def invoke(self, ctx: Any) -> Any:
@@ -59,18 +62,34 @@ class Boundary(TyperGroup):
 
 
 def explain(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Tell the user why a command ended; return its exit code."""
+    """Tell the user why a command ended, or whoever launched this process; return its exit code."""
+    code, message = classify(error)
+    trace = "".join(traceback.format_exception(error)) if debug else ""
+    if words.expected():
+        words.leave(code, message, describe(error), trace)
+    else:
+        show_error(message, describe(error), trace, as_json=as_json)
+    return code
+
+
+def show_error(message: str, described: dict[str, Any], trace: str = "", *, as_json: bool) -> None:
+    """Show why a command ended.
+
+    Args:
+        message: For people; empty if they have seen it.
+        described: For programs, where they asked for JSON.
+        trace: A traceback; empty if nobody asked for it.
+        as_json: Whether programs did.
+    """
     from rlhfctl.console import Terminal
 
     terminal = Terminal(as_json=as_json)
-    code, message = classify(error)
-    if debug:
-        terminal.traceback("".join(traceback.format_exception(error)))
+    if trace:
+        terminal.traceback(trace)
     if message:
         terminal.error(message)
     if as_json:
-        terminal.write_json({"ok": False, "error": describe(error)})
-    return code
+        terminal.write_json({"ok": False, "error": described})
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -79,7 +98,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     known = recognise(error)
     return {
         "exit_code": int(code),
-        "type": type(known or error).__name__,
+        "type": getattr(known, "kind", "") or type(known or error).__name__,
         "message": known.what if known else message,
         "where": known.where if known else "",
         "hint": known.hint if known else "",
@@ -113,7 +132,7 @@ def recognise(error: BaseException) -> RlhfctlError | None:
     for link in _chain(error):
         if isinstance(link, RlhfctlError):
             return link
-        for find in (_memory, _disk, _permission):
+        for find in (_memory, _disk, _permission, _lost_process):
             found = find(link)
             if found is not None:
                 return found
@@ -165,6 +184,21 @@ def _permission(error: BaseException) -> RlhfctlError | None:
             f"not allowed: {error.strerror}",
             where=str(error.filename or ""),
             hint="change its permissions, or choose another place",
+        )
+    return None
+
+
+def _lost_process(error: BaseException) -> RlhfctlError | None:
+    """Recognise what torch's collectives raise when a process at the other end is gone.
+
+    Gloo raises a plain RuntimeError that names its source file.
+    """
+    gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    if gloo or _is(error, {"DistBackendError", "DistNetworkError"}, {"torch"}):
+        return LostProcessFault(
+            f"another process of this command is gone: {str(error).splitlines()[0]}",
+            hint="the launcher's output says which and how; the same command goes on from the "
+            "last checkpoint",
         )
     return None
 

@@ -52,6 +52,15 @@ class Settings:
         bool,
         typer.Option("--force", rich_help_panel=_RUN, help="Redo a stage that is up to date."),
     ] = False
+    launch: Annotated[
+        Path | None,
+        typer.Option(
+            "--launch",
+            metavar="FILE",
+            rich_help_panel=_RUN,
+            help="Run in several processes: an accelerate config, such as recipes/launch/ddp.yaml.",
+        ),
+    ] = None
     json: Annotated[
         bool,
         typer.Option("--json", rich_help_panel=_OUTPUT, help="One JSON object on stdout."),

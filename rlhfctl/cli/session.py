@@ -12,12 +12,15 @@ from rlhfctl.cli.boundary import classify, describe
 from rlhfctl.cli.checks import require_sound
 from rlhfctl.cli.resolve import Resolved, resolve
 from rlhfctl.cli.summary import results_table
+from rlhfctl.cli.together import failing_together
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
-from rlhfctl.pipeline import StageResult, needed_stages, run_stages
+from rlhfctl.pipeline import StageResult, needed_stages, run_stages, serve
+from rlhfctl.run import words
 from rlhfctl.run.chatter import chatter_to
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.gates import GateResult, check_gates, parse_gates, require_gates
+from rlhfctl.run.group import Group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +45,26 @@ def run_command(
         RlhfctlError: The command cannot be carried out.
         typer.Exit: A gate failed, after everything was shown.
     """
+    if settings.launch is not None:
+        from rlhfctl.cli.launch import launch
+
+        raise typer.Exit(launch(name, settings.launch, settings, keys))
+    group = Group.from_environment()
+    words.begin()
+    with failing_together(group):
+        if group.is_main:
+            _run_command(name, stages, settings, keys, group)
+        else:
+            serve(group)
+
+
+def _run_command(
+    name: str,
+    stages: Sequence[str] | None,
+    settings: Settings,
+    keys: GivenKeys,
+    group: Group,
+) -> None:
     terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
     resolved = resolve(settings, keys)
     recipe, directory = resolved.loaded.recipe, resolved.directory
@@ -53,7 +76,12 @@ def run_command(
     with chatter_to(directory.log_file, f"rlhfctl {name}"), terminal.view() as view:
         try:
             results = run_stages(
-                recipe, directory, stages or needed_stages(recipe), view, force=settings.force
+                recipe,
+                directory,
+                stages or needed_stages(recipe),
+                view,
+                force=settings.force,
+                group=group,
             )
             _renew_report(resolved, results)
         except BaseException:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from rlhfctl.run.group import join_processes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,9 +31,7 @@ class Processes:
 
     def __init__(self) -> None:
         """Join the group, where there is one."""
-        from accelerate import PartialState
-
-        self._state = PartialState()
+        self._state = join_processes()
         self.rank = int(self._state.process_index)
         self.count = int(self._state.num_processes)
 

@@ -50,6 +50,11 @@ class RunDirectory:
         return self.logs / "rlhfctl.log"
 
     @property
+    def launch_log(self) -> Path:
+        """What `accelerate launch` had to say, and processes that failed to start."""
+        return self.logs / "launch.log"
+
+    @property
     def report(self) -> Path:
         """The page that shows the run."""
         return self.root / "report.html"

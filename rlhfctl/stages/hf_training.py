@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
@@ -113,6 +114,23 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
         # Rows were checked, counted and cut before: the trainers must drop none silently.
         "max_length": None,
     }
+
+
+class WholeEvaluation(Trainer):  # type: ignore[misc]
+    """Makes every process evaluate all held-out rows, in the batches of a single process.
+
+    Shared out, the last batches would be filled up with rows from the beginning, and figures would
+    depend on the number of processes. Their mean over processes that all have the same is exact.
+    """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return a loader over all rows."""
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        if self.args.world_size == 1:
+            return loader
+        return DataLoader(
+            loader.dataset, batch_size=self.args.eval_batch_size, collate_fn=loader.collate_fn
+        )
 
 
 def make_ready(trainer: Any, stage: str, monitor: Monitor) -> None:

@@ -21,6 +21,7 @@ from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import ScoreNormalization, initialise_score_head
 from rlhfctl.models.provenance import check_fits
 from rlhfctl.models.roles import load_roles
+from rlhfctl.ppo.processes import Processes
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import FIGURES_FILE, PROBE_FILE
@@ -43,7 +44,7 @@ PROBES = 16
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
     """Train a reward model from the SFT checkpoint, judge it, and put its scores on a scale.
 
-    1. Train. 2. Judge on held-out comparisons. 3. Save. 4. Sample the SFT policy and keep mean
+    1. Train, in all processes; the rest is process 0's. 2. Judge on held-out comparisons. 3. Save. 4. Sample the SFT policy and keep mean
     and deviation of the scores of its responses.
 
     Args:
@@ -57,6 +58,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
         DivergedError: The loss is not finite, or all scores are equal.
     """
+    processes = Processes()
     session = open_session(recipe)
     section = recipe.reward_model
     rows = load_comparisons(recipe)
@@ -81,6 +83,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     make_ready(trainer, "rm", monitor)
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
+    if not processes.is_main:
+        return StageOutcome({})
 
     metrics: dict[str, Any] = _judge(session, trainer.model, held_out)
     metrics |= {

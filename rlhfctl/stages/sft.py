@@ -14,9 +14,15 @@ from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.models import adapters
 from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.provenance import check_fits
+from rlhfctl.ppo.processes import Processes
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
-from rlhfctl.stages.hf_training import make_ready, newest_checkpoint, training_arguments
+from rlhfctl.stages.hf_training import (
+    WholeEvaluation,
+    make_ready,
+    newest_checkpoint,
+    training_arguments,
+)
 from rlhfctl.stages.session import Session, open_session, save_trained, tell_rows
 
 if TYPE_CHECKING:
@@ -24,6 +30,10 @@ if TYPE_CHECKING:
 
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
+
+
+class _Trainer(WholeEvaluation, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer, with figures that do not depend on the number of processes."""
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
@@ -40,6 +50,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
     """
+    processes = Processes()
     session = open_session(recipe)
     rows = load_demonstrations(recipe)
     train = encode_demonstrations(
@@ -52,7 +63,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
     set_seed(recipe.seed)
     model = _model(session)
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model,
         args=SFTConfig(
             **training_arguments(recipe.sft, recipe, output),
@@ -81,6 +92,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "tokens_per_second": tokens / result.metrics["train_runtime"],
     }
+    if not processes.is_main:
+        return StageOutcome({})
     save_trained(session, trainer.model, output, "sft", "CAUSAL_LM")
     write_card(output, "sft", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
