@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _LONGEST_COLLECTIVE = timedelta(days=7)
 """A process may evaluate or calibrate alone for long; whoever dies is found by the launcher."""
-_PATIENCE = timedelta(seconds=1)
 _POLL = 0.05  # seconds
 _FAILURE = "rlhfctl/failure"
 
@@ -108,8 +107,7 @@ class Group:
         if self._store is None:
             return
         while self._store.add(f"rlhfctl/finished/{self._orders}", 0) < self.count - 1:
-            if self._store.check([_FAILURE]):
-                raise LostProcessFault("another process failed")
+            self._check_alive()
             time.sleep(_POLL)
 
     def first_failure(self, word: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,23 +126,19 @@ class Group:
         return found
 
     def _await(self, key: str) -> bytes:
-        while True:
-            try:
-                self._store.wait([key], _PATIENCE)
-            except RuntimeError as error:
-                self._check_alive(error)
-            else:
-                value: bytes = self._store.get(key)
-                return value
-
-    def _check_alive(self, error: RuntimeError) -> None:
-        """Go on after a wait that was only too long; raise if process 0 is gone."""
-        from torch.distributed import DistStoreError
-
-        if not isinstance(error, DistStoreError):
+        # Not by the store's own waiting, which neither hears signals nor times out in silence.
+        try:
+            while not self._store.check([key]):
+                self._check_alive()
+                time.sleep(_POLL)
+            value: bytes = self._store.get(key)
+        except RuntimeError as error:
             raise LostProcessFault("process 0 can no longer be reached") from error
+        return value
+
+    def _check_alive(self) -> None:
         if self._store.check([_FAILURE]):
-            raise LostProcessFault("another process failed") from error
+            raise LostProcessFault("another process failed")
 
 
 def join_processes() -> Any:

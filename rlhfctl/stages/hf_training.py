@@ -142,6 +142,23 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor) -> None:
     restore_float32(trainer.model)
 
 
+def evaluate_untrained(trainer: Any) -> dict[str, float]:
+    """Evaluate before training, and leave the trainer as if that had not happened.
+
+    transformers 5.23 has accelerate prepare a model for evaluation, which marks it as prepared for
+    good: training would then skip DistributedDataParallel, and every process would, silently,
+    train on its own share alone.
+    """
+    figures: dict[str, float] = trainer.evaluate()
+    if trainer.args.world_size > 1:
+        model = trainer.model
+        trainer.accelerator._models.clear()
+        del model._is_accelerate_prepared
+        if hasattr(model, "_original_forward"):
+            model.forward = model._original_forward
+    return figures
+
+
 def newest_checkpoint(output: Path) -> str | None:
     """Return the trainer's newest sound checkpoint in a stage's folder, to go on from, or None."""
     newest = newest_sound(output / CHECKPOINTS)

@@ -19,6 +19,7 @@ from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.hf_training import (
     WholeEvaluation,
+    evaluate_untrained,
     make_ready,
     newest_checkpoint,
     training_arguments,
@@ -75,7 +76,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         processing_class=session.tokenizer,
     )
     make_ready(trainer, "sft", monitor)
-    before = trainer.evaluate()
+    before = evaluate_untrained(trainer)
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
     after = trainer.evaluate()
 
