@@ -146,13 +146,19 @@ class PeerError(RlhfctlError):
     """What another process of this command failed with, as it told this one.
 
     Attributes:
+        rank: The other's number.
         kind: The name of its error's class.
         code: Its exit code.
     """
 
+    rank: int = 0
     kind: str = ""
     code: int = ExitCode.INTERNAL
 
     def __post_init__(self) -> None:
         """Take over the other process's exit code."""
         self.exit_code = ExitCode(self.code)
+
+    def __str__(self) -> str:
+        """Return the other process's message, with its number."""
+        return f"process {self.rank}: {super().__str__()}"

@@ -44,9 +44,10 @@ def failing_together(group: Group) -> Iterator[None]:
 
 def _peer_error(word: dict[str, Any]) -> PeerError:
     return PeerError(
-        f"process {word['rank']}: {word['message']}",
+        word["message"],
         word["where"],
         word["hint"],
+        rank=word["rank"],
         kind=word["type"],
         code=word["exit_code"],
     )

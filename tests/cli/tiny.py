@@ -1,6 +1,7 @@
 """The real command line over stages that take no time: ``python tiny.py sft ...``.
 
-Each stage writes a file and a few figures. TINY says what else one does, as STAGE:WHAT.
+Each stage writes a file and a few figures. TINY says what else one does, as STAGE:WHAT, or
+STAGE:WHAT@RANK in one of several processes only.
 """
 
 import json
@@ -67,6 +68,12 @@ def wrapped_disk(_output):
     raise RuntimeError("could not write") from OSError(28, "No space left on device", "weights")
 
 
+def barrier(_output):
+    import torch
+
+    torch.distributed.barrier()
+
+
 def throw(error):
     def act(_output):
         raise error
@@ -87,6 +94,8 @@ ACTS = {
     "wrapped_disk": wrapped_disk,
     "hub": hub,
     "permission": throw(PermissionError(13, "Permission denied", "/somewhere")),
+    "barrier": barrier,
+    "die": lambda _output: os.kill(os.getpid(), signal.SIGKILL),
     "interrupt": lambda _output: os.kill(os.getpid(), signal.SIGINT),
 }
 
@@ -96,10 +105,16 @@ def stage(name, module_name):
         monitor.start(name, 2, "steps")
         for step in (1, 2):
             monitor.step(step, {"loss": 3.0 / step, "kl": float(step)})
-        stage_name, _, act = os.environ.get("TINY", "").partition(":")
-        if stage_name == name:
-            ACTS[act](output)
+        rank = os.environ.get("RANK", "0")
+        for word in os.environ.get("TINY", "").split():
+            what, _, where = word.partition("@")
+            stage_name, _, act = what.partition(":")
+            if stage_name == name and where in {"", rank}:
+                ACTS[act](output)
         monitor.finish()
+        if rank != "0":
+            (output.parent / f"{name}-by-{rank}").write_text("")
+            return StageOutcome({})
         (output / "weights").write_text(f"{name} {recipe.seed}")
         if name == "eval":
             (output / "figures.json").write_text(json.dumps(FIGURES[module_name]))

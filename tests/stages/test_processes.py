@@ -1,0 +1,87 @@
+"""Two processes over gloo train as one does with the whole batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+TIMES = ("seconds", "per_second", "memory_bytes")
+# Sums over processes differ from those of one by the order of adding, in single precision.
+ROUNDING = 1e-5
+
+
+@pytest.fixture(scope="module")
+def both(tiny_run, tmp_path_factory):
+    """What one process and two made of the same recipe, from the same checkpoints."""
+    root = tmp_path_factory.mktemp("processes")
+    inputs = [str(tiny_run.stage("sft")), str(tiny_run.stage("rm"))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = subprocess.Popen(
+        [sys.executable, *launcher, str(SCRIPT), str(root / "two"), *inputs],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    one = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(root / "one"), *inputs],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for process in (one, two):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    return root / "one", root / "two"
+
+
+def figures_of(folder):
+    return json.loads((folder / "figures.json").read_text())
+
+
+def steady(figures):
+    return {name: v for name, v in figures.items() if not name.endswith(TIMES)}
+
+
+def test_the_bandit_learns_the_same(both):
+    one, two = map(figures_of, both)
+    for name in ("logits", "value"):
+        torch.testing.assert_close(
+            torch.tensor(two["bandit"][name]),
+            torch.tensor(one["bandit"][name]),
+            atol=ROUNDING,
+            rtol=ROUNDING,
+        )
+
+
+@pytest.mark.parametrize("stage", ["bandit", "sft", "rm", "ppo"])
+def test_every_figure_of_every_step_is_the_same(both, stage):
+    one, two = (figures_of(folder)["figures"][stage] for folder in both)
+    assert len(one) == len(two) > 1
+    for alone, shared in zip(one, two, strict=True):
+        assert steady(shared) == pytest.approx(steady(alone), rel=1e-4, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
+def test_every_figure_of_the_result_is_the_same(both, stage):
+    one, two = (figures_of(folder)["metrics"][stage] for folder in both)
+    for name in ("per_annotator", "gate"):
+        assert one.pop(name, None) == two.pop(name, None)
+    assert steady(two) == pytest.approx(steady(one), rel=1e-4, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("folder", ["sft", "rm", "ppo", "ppo/critic"])
+def test_every_weight_is_the_same_and_written_once(both, folder):
+    one, two = (load_file(root / folder / "adapter_model.safetensors") for root in both)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=ROUNDING / 10, rtol=0)
+    moved = max(float(weight.abs().max()) for name, weight in one.items() if "lora_B" in name)
+    assert moved > 100 * ROUNDING, "something was learnt that could differ"
+    names = [{p.name for p in (root / folder).iterdir()} for root in both]
+    assert names[0] == names[1]
