@@ -25,7 +25,7 @@ from rlhfctl.run.chatter import chatter_to
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.freshness import changes, output_changes, recipe_changes
 from rlhfctl.run.gates import parse_gates
-from rlhfctl.run.group import Group
+from rlhfctl.run.group import Group, refuse_sharding
 from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, QuietMonitor, Tee
 from rlhfctl.run.tracking import TrackerMonitor
@@ -142,6 +142,7 @@ def run_stages(
         Terminated: SIGTERM came.
     """
     parse_gates(recipe.evaluation.gates)
+    refuse_sharding(stages)
     directory.create()
     group = group or Group()
     with directory.lock(), _terminable():

@@ -88,7 +88,8 @@ def test_the_wheel_holds_every_module_asset_and_recipe_and_nothing_else(wheel: P
         for path in (ROOT / "rlhfctl").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    recipes = {f"rlhfctl/recipes/{path.name}" for path in (ROOT / "recipes").iterdir()}
+    shipped = [path for path in (ROOT / "recipes").rglob("*") if path.is_file()]
+    recipes = {f"rlhfctl/{path.relative_to(ROOT).as_posix()}" for path in shipped}
     assert held == package | recipes
     assert {"rlhfctl/recipes/base.yaml", "rlhfctl/py.typed"} <= held
     assert any(fnmatch(name, "rlhfctl/world/assets/*.safetensors") for name in held)

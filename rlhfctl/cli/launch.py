@@ -59,7 +59,7 @@ def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
             "--launch starts processes, but this one was itself started by a launcher",
             hint="leave --launch out where accelerate launch or torchrun is used",
         )
-    config = read_config(_find(file))
+    config = read_config(find(file))
     directory = resolve(settings, keys).directory
     directory.create()
     arguments = without_option(sys.argv[1:])
@@ -75,14 +75,17 @@ def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
     return word.code or 0
 
 
-def _find(file: Path) -> Path:
-    """Return the file, or the one of that name that comes with rlhfctl."""
+def find(file: Path) -> Path:
+    """Return the file, or the one of that name that comes with rlhfctl.
+
+    Raises:
+        UsageError: There is neither.
+    """
     if file.is_file():
         return file
-    for recipe in shipped_recipes()[:1]:
-        shipped = recipe.parent / "launch" / f"{file.name.removesuffix('.yaml')}.yaml"
-        if shipped.is_file() and str(file.parent) in {".", "launch", "recipes/launch"}:
-            return shipped
+    shipped = shipped_recipes()[0].parent / "launch" / file.with_suffix(".yaml").name
+    if shipped.is_file() and str(file.parent) in {".", "recipes/launch"}:
+        return shipped
     raise UsageError("there is no such file", f"{_OPTION} {file}", "recipes/launch/ddp.yaml is one")
 
 

@@ -13,14 +13,19 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.errors import LostProcessFault
+from rlhfctl.errors import LostProcessFault, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _LONGEST_COLLECTIVE = timedelta(days=7)
 """A process may evaluate or calibrate alone for long; whoever dies is found by the launcher."""
 _POLL = 0.05  # seconds
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 _FAILURE = "rlhfctl/failure"
 
 
@@ -139,6 +144,29 @@ class Group:
     def _check_alive(self) -> None:
         if self._store.check([_FAILURE]):
             raise LostProcessFault("another process failed")
+
+
+def refuse_sharding(stages: Sequence[str]) -> None:
+    """Refuse to train under a launcher's configuration that spreads a model over the processes.
+
+    PPO's roles are adapters that take turns on one base, called below its wrapper; SFT and the
+    reward model are judged and saved from a whole model. Under such a wrapper either would run
+    wrongly or end in the library's own error.
+
+    Args:
+        stages: Those about to run; `eval` is process 0's alone and needs no wrapper.
+
+    Raises:
+        UsageError: There is such a configuration, and a stage that trains.
+    """
+    for variable, name in _SHARDING.items():
+        training = [stage for stage in stages if stage != "eval"]
+        if training and os.environ.get(variable, "").lower() == "true":
+            raise UsageError(
+                f"{', '.join(training)} cannot run under {name}: rlhfctl keeps a whole model in "
+                "every process",
+                hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller",
+            )
 
 
 def join_processes() -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhfctl.cli.launch import read_config, without_option
+from rlhfctl.cli.launch import find, read_config, without_option
 from rlhfctl.errors import UsageError
 
 PATHS = [Path(__file__).with_name("launched"), Path(__file__).parents[2]]
@@ -170,6 +170,24 @@ def test_a_missing_configuration_ends_in_2_with_one_sentence(launch, folder):
         "error: --launch none.yaml: there is no such file\nrecipes/launch/ddp.yaml is one\n"
     )
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+)
+def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder, variable, name):
+    done = tiny("run", "small.yaml", variables={variable: "true"})
+    assert done.returncode == 2
+    assert f"sft, rm, ppo cannot run under {name}" in done.stderr
+    assert not (folder / "runs" / "small" / "manifest.json").exists()
+
+
+def test_the_shipped_configuration_is_found_by_name_and_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {find(Path(name)) for name in ("ddp", "ddp.yaml", "recipes/launch/ddp.yaml")}
+    assert len(found) == 1
+    assert read_config(found.pop()).endswith("ddp.yaml")
 
 
 def test_a_wrong_recipe_is_found_before_anything_is_launched(launch, folder):
