@@ -131,4 +131,5 @@ _COMMANDS: dict[str, Callable[[Settings, GivenKeys], None]] = {
 }
 for _name, _command in _COMMANDS.items():
     _options = _STAGE_OPTIONS.get(_name, ())
-    app.command(_name)(with_options(_command, _options, _HELP[_name]))
+    _without = () if _name in _STAGES else ("launch",)
+    app.command(_name)(with_options(_command, _options, _HELP[_name], _without))

@@ -4,7 +4,7 @@ No postponed annotations here: Typer reads the types when a command is made.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -110,7 +110,10 @@ Command = Callable[[Settings, GivenKeys], None]
 
 
 def with_options(
-    command: Command, keys: Sequence[KeyOption], help_text: str
+    command: Command,
+    keys: Sequence[KeyOption],
+    help_text: str,
+    without: Collection[str] = (),
 ) -> Callable[..., None]:
     """Give a command the parameters that Typer reads: those of `Settings`, and its short options.
 
@@ -118,6 +121,7 @@ def with_options(
         command: Called with the settings and the short options that were given.
         keys: The short options it takes.
         help_text: What its help page says.
+        without: Fields of `Settings` that mean nothing to it.
     """
 
     def run(**values: Any) -> None:
@@ -127,7 +131,9 @@ def with_options(
 
     hints = get_type_hints(Settings, include_extras=True)
     parameters = [
-        _parameter(field.name, hints[field.name], field.default) for field in fields(Settings)
+        _parameter(field.name, hints[field.name], field.default)
+        for field in fields(Settings)
+        if field.name not in without
     ]
     parameters += [
         _parameter(
