@@ -53,6 +53,7 @@ def generate(
     vocabulary: int,
     stop_token_ids: Sequence[int],
     pad_token_id: int,
+    synced: bool = False,
 ) -> list[list[int]]:
     """Return a response to each prompt, its stop token included where it ended by one.
 
@@ -66,6 +67,7 @@ def generate(
         vocabulary: Tokens that the tokenizer knows; rows of the head beyond them are padding.
         stop_token_ids: What ends a response.
         pad_token_id: None of the stop tokens.
+        synced: Go on until every process is done, since each needs the others' weights.
     """
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad_token_id] * (width - len(p)) + list(p) for p in prompts])
@@ -81,6 +83,7 @@ def generate(
             pad_token_id=pad_token_id,
             use_cache=True,
         ),
+        synced_gpus=synced,
     )
     stops = set(stop_token_ids)
     return [_cut(row, stops) for row in output[:, width:].tolist()]

@@ -14,6 +14,7 @@ from rlhfctl.models import adapters
 from rlhfctl.models.base import decoder_of, device, load_causal_lm, load_scorer
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
 from rlhfctl.models.linear import quicken
+from rlhfctl.models.sharding import shard_base
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,8 @@ class Networks(ABC):
 
     score_heads: dict[Role, torch.nn.Linear]
     value_head: torch.nn.Linear
+    sharded = False
+    """Whether processes hold shares of the base, so that all of them must compute together."""
 
     @abstractmethod
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
@@ -184,6 +187,11 @@ class AdapterNetworks(Networks):
         """Return the LoRA matrices of a role, in the model's order."""
         marker = f".{role}."
         return {name: p for name, p in self.model.named_parameters() if marker in name}
+
+    def shard(self) -> None:
+        """Spread the frozen base over the processes."""
+        shard_base(self.model.get_base_model())
+        self.sharded = True
 
     def checkpoint_gradients(self) -> None:
         """Recompute the one base's activations."""

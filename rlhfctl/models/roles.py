@@ -181,6 +181,7 @@ class Roles:
             vocabulary=self.vocabulary,
             stop_token_ids=self.stop_token_ids,
             pad_token_id=self.pad_token_id,
+            synced=self.networks.sharded,
         )
 
     def ended(self, response: Sequence[int]) -> bool:
@@ -205,6 +206,8 @@ def load_roles(
     rms: Sequence[Path] = (),
     policy: Path | None = None,
     critic: CriticInit | None = None,
+    *,
+    shard: bool = False,
 ) -> Roles:
     """Load what PPO and the evaluation need, with one base where the checkpoints are adapters.
 
@@ -216,6 +219,7 @@ def load_roles(
         rms: The reward models.
         policy: A PPO checkpoint, where the policy shall not start as SFT.
         critic: What the critic starts as; None: there is none.
+        shard: Spread the base over the processes.
 
     Raises:
         CheckpointError: Checkpoints of different kinds, or damaged ones.
@@ -237,7 +241,7 @@ def load_roles(
         networks = AdapterNetworks(recipe.model, folders)
     else:
         networks = ModelNetworks(recipe.model, folders, tokenizer.pad_token_id)
-    return Roles(
+    roles = Roles(
         networks,
         normalizations,
         pad_token_id=tokenizer.pad_token_id,
@@ -247,3 +251,7 @@ def load_roles(
         temperature=recipe.ppo.temperature,
         gradient_checkpointing=recipe.ppo.gradient_checkpointing,
     )
+    # After the head was checked: by then all processes may compute only together.
+    if shard and isinstance(networks, AdapterNetworks):
+        networks.shard()
+    return roles

@@ -149,23 +149,24 @@ class Group:
 def refuse_sharding(stages: Sequence[str]) -> None:
     """Refuse to train under a launcher's configuration that spreads a model over the processes.
 
-    PPO's roles are adapters that take turns on one base, called below its wrapper; SFT and the
-    reward model are judged and saved from a whole model. Under such a wrapper either would run
-    wrongly or end in the library's own error.
+    SFT and the reward model are judged and saved from a whole model; under such a wrapper either
+    would run wrongly or end in the library's own error. PPO spreads its frozen base by FSDP2 itself.
 
     Args:
         stages: Those about to run; `eval` is process 0's alone and needs no wrapper.
 
     Raises:
-        UsageError: There is such a configuration, and a stage that trains.
+        UsageError: There is such a configuration, and a stage that trains and cannot run under it.
     """
     for variable, name in _SHARDING.items():
-        training = [stage for stage in stages if stage != "eval"]
+        spread = {"eval", "ppo"} if name == "FSDP" else {"eval"}
+        training = [stage for stage in stages if stage not in spread]
         if training and os.environ.get(variable, "").lower() == "true":
             raise UsageError(
                 f"{', '.join(training)} cannot run under {name}: rlhfctl keeps a whole model in "
-                "every process",
-                hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller",
+                "every process there",
+                hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller"
+                + (", and ppo alone runs under FSDP2" if name == "FSDP" else ""),
             )
 
 

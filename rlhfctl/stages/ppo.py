@@ -11,6 +11,7 @@ import torch
 from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
 from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
+from rlhfctl.models import sharding
 from rlhfctl.models.base import effective_dtype, effective_quantization
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
@@ -109,6 +110,8 @@ def open_trainer(
 
     Takes and raises what `run` does.
     """
+    if shard := sharding.asked_for():
+        sharding.check(recipe)
     session = open_session(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
@@ -123,6 +126,7 @@ def open_trainer(
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
         more_reward_models(section),
         section.critic_init if section.has_critic else None,
+        shard=shard,
     )
     settings = settings_from(recipe)
     rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])

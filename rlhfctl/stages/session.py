@@ -90,6 +90,8 @@ def open_roles(
     inputs: Mapping[str, Path],
     more_rms: Sequence[Path] = (),
     critic: CriticInit | None = None,
+    *,
+    shard: bool = False,
 ) -> Roles:
     """Load the roles from their checkpoints, each checked against this recipe.
 
@@ -98,6 +100,7 @@ def open_roles(
         inputs: `sft`; `rm` and `ppo` where they exist.
         more_rms: Reward models beside `rm`.
         critic: What the critic starts as; None: there is none.
+        shard: Spread the base over the processes.
 
     Raises:
         CheckpointError: One of them is of another base, rank or tokenizer.
@@ -117,6 +120,7 @@ def open_roles(
         rms,
         policy,
         critic,
+        shard=shard,
     )
     current = session.provenance("ppo", roles.networks.language_model("reference"))
     if recipe.lora is not None:

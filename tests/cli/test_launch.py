@@ -173,21 +173,25 @@ def test_a_missing_configuration_ends_in_2_with_one_sentence(launch, folder):
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"),
-    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+    ("variable", "words"),
+    [
+        ("ACCELERATE_USE_FSDP", "sft, rm cannot run under FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "sft, rm, ppo cannot run under DeepSpeed"),
+    ],
 )
-def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder, variable, name):
+def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder, variable, words):
     done = tiny("run", "small.yaml", variables={variable: "true"})
     assert done.returncode == 2
-    assert f"sft, rm, ppo cannot run under {name}" in done.stderr
+    assert words in done.stderr
     assert not (folder / "runs" / "small" / "manifest.json").exists()
 
 
-def test_the_shipped_configuration_is_found_by_name_and_is_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stem", ["ddp", "fsdp2"])
+def test_a_shipped_configuration_is_found_by_name_and_is_one(tmp_path, monkeypatch, stem):
     monkeypatch.chdir(tmp_path)
-    found = {find(Path(name)) for name in ("ddp", "ddp.yaml", "recipes/launch/ddp.yaml")}
+    found = {find(Path(name)) for name in (stem, f"{stem}.yaml", f"recipes/launch/{stem}.yaml")}
     assert len(found) == 1
-    assert read_config(found.pop()).endswith("ddp.yaml")
+    assert read_config(found.pop()).endswith(f"{stem}.yaml")
 
 
 def test_a_wrong_recipe_is_found_before_anything_is_launched(launch, folder):

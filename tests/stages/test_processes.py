@@ -85,3 +85,12 @@ def test_every_weight_is_the_same_and_written_once(both, folder):
     assert moved > 100 * ROUNDING, "something was learnt that could differ"
     names = [{p.name for p in (root / folder).iterdir()} for root in both]
     assert names[0] == names[1]
+
+
+def test_a_base_that_is_spread_over_the_processes_changes_no_bit(both):
+    _, two = both
+    metrics = figures_of(two)["metrics"]
+    assert steady(metrics["spread"]) == steady(metrics["ppo"])
+    for folder in ("", "critic"):
+        name = Path(folder) / "adapter_model.safetensors"
+        assert (two / "spread" / name).read_bytes() == (two / "ppo" / name).read_bytes()

@@ -1,6 +1,7 @@
 """Trains in one process or several: ``torchrun two_processes.py OUTPUT SFT RM``, or `train`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def bandit(monitor):
     return {"logits": actors.logits.tolist(), "value": actors.value.tolist()}
 
 
+def spread(output, inputs, recipe, metrics):
+    """Run PPO again with the base spread over the processes."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    folder = Path(output) / "spread"
+    folder.mkdir(exist_ok=True)
+    metrics["spread"] = ppo.run(recipe, inputs, folder, QuietMonitor()).metrics
+
+
 def train(output, sft_folder, rm_folder):
     """Run the bandit and every training stage; process 0 writes what came of it."""
     processes = Processes()
@@ -74,6 +83,8 @@ def train(output, sft_folder, rm_folder):
         monitor = Kept()
         metrics[name] = stage.run(recipe, inputs, folder, monitor).metrics
         figures[name] = monitor.figures
+    if processes.count > 1:
+        spread(output, inputs, recipe, metrics)
     if processes.is_main:
         text = json.dumps({"bandit": weights, "figures": figures, "metrics": metrics})
         (Path(output) / "figures.json").write_text(text)
