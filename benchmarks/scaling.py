@@ -93,6 +93,7 @@ def plot(points: list[dict[str, Any]], work: Work, title: str, path: Path) -> No
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure, panels = plt.subplots(2, len(AXES), figsize=(11, 5.5), sharex="col", sharey="row")
     on_cpu = "GPU" not in title and "NVIDIA" not in title
@@ -109,6 +110,8 @@ def plot(points: list[dict[str, Any]], work: Work, title: str, path: Path) -> No
             panel.set(xscale="log", yscale="log")
             panel.set_xticks(at, [f"{v / 1e6:.1f} M" if axis == "weights" else str(v) for v in at])
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.yaxis.set_major_formatter(ScalarFormatter())
             panel.grid(visible=True, alpha=0.3)
     panels[0][0].set_ylabel("episodes / CPU second" if on_cpu else "episodes / second")
     panels[1][0].set_ylabel("peak memory, MiB")
