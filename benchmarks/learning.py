@@ -41,6 +41,7 @@ VARIANTS: dict[str, list[str]] = {
     "tiny_batch_mean": [*TINY, "ppo.advantage_estimator=batch_mean"],
     **{f"beta_{beta}": [f"ppo.beta={beta}"] for beta in ("0", "0.02", "0.2", "1")},
     "value_clip": ["ppo.value_clip_range=0.2"],
+    "strong_critic": ["ppo.value_learning_rate=1e-2", "ppo.critic_warmup_rollouts=2"],
     "critic_from_sft": ["ppo.critic_init=sft"],
     "critic_warmup_3": ["ppo.critic_warmup_rollouts=3"],
     "no_advantage_whitening": ["ppo.whiten_advantages=false"],

@@ -29,10 +29,15 @@ def _chunk(
     targets: Tensor,
     vocabulary: int,
     temperature: float,
+    with_entropy: bool,
 ) -> TokenLogProbs:
-    logits = head(hidden)[:, :vocabulary].float() / temperature
+    logits = head(hidden)[:, :vocabulary].float()
+    if temperature != 1.0:
+        logits = logits / temperature
     normalizer = torch.logsumexp(logits, dim=-1)
     chosen = logits.gather(-1, targets[:, None]).squeeze(-1)
+    if not with_entropy:
+        return TokenLogProbs(chosen - normalizer, torch.zeros_like(normalizer))
     with torch.no_grad():
         mean_logit = torch.einsum("nv,nv->n", torch.softmax(logits, dim=-1), logits)
     return TokenLogProbs(chosen - normalizer, (normalizer - mean_logit).detach())
@@ -44,6 +49,8 @@ def token_log_probs(
     targets: Tensor,
     vocabulary: int,
     temperature: float = 1.0,
+    *,
+    with_entropy: bool = True,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> TokenLogProbs:
     """Return log softmax(head(hidden) / temperature) at the targets, in chunks of tokens.
@@ -57,11 +64,13 @@ def token_log_probs(
         targets: [N] token ids.
         vocabulary: V, over which the softmax runs, and from which the chunk's length follows.
         temperature: Of the distribution that was sampled from.
+        with_entropy: Whether to work out the entropy, which costs a second pass over the logits;
+            else it is 0.
         chunk_elements: Most elements of a chunk's logits.
     """
     step = max(1, chunk_elements // vocabulary)
     if hidden.shape[0] <= step:
-        return _chunk(head, hidden, targets, vocabulary, temperature)
+        return _chunk(head, hidden, targets, vocabulary, temperature, with_entropy)
     parts = [
         checkpoint(
             _chunk,
@@ -70,6 +79,7 @@ def token_log_probs(
             targets[start : start + step],
             vocabulary,
             temperature,
+            with_entropy,
             use_reentrant=False,
         )
         for start in range(0, hidden.shape[0], step)

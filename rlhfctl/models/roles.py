@@ -114,7 +114,8 @@ class Roles:
             temperature: Divides the logits; None: that of sampling.
 
         Returns:
-            Two [B, R] in fp32, 0 where masked.
+            Two [B, R] in fp32, 0 where masked. Entropy is the policy's, of passes without
+            gradients; elsewhere nobody reads it, and it is 0.
         """
         with torch.set_grad_enabled(training):
             hidden = self._hidden(role, batch, training=training)
@@ -127,6 +128,7 @@ class Roles:
                 batch.ids[rows, at],
                 vocabulary=self.vocabulary,
                 temperature=temperature or self.temperature,
+                with_entropy=role == "policy" and not training,
             )
             return TokenLogProbs(*(_spread(part, mask) for part in flat))
 

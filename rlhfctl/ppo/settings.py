@@ -41,7 +41,8 @@ class Actors(Protocol):
     ) -> TokenLogProbs:
         """Return log-probability and entropy of each response token, two [B, R].
 
-        At a temperature; None: that of sampling.
+        At a temperature; None: that of sampling. Entropy is read of the policy's passes without
+        gradients alone.
         """
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:

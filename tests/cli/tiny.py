@@ -50,7 +50,7 @@ def wait(output):
 
 
 def wait_with_checkpoint(output):
-    (output / "checkpoints" / "step-1").mkdir(parents=True)
+    (output / "checkpoints" / "step-1").mkdir(parents=True, exist_ok=True)
     wait(output)
 
 

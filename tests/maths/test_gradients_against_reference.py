@@ -139,7 +139,9 @@ def test_a_whole_minibatch_from_its_logits():
         return torch.full(mask.shape, 1e4, dtype=flat.dtype).masked_scatter(mask, flat)
 
     leaf = logits.clone().requires_grad_()
-    new = token_log_probs(lambda x: x, leaf, chosen, vocabulary, temperature, 2 * vocabulary)
+    new = token_log_probs(
+        lambda x: x, leaf, chosen, vocabulary, temperature, chunk_elements=2 * vocabulary
+    )
     ratio = importance_ratio(spread(new.log_probs), spread(old.float()))
     surrogate = clipped_surrogate(ratio, spread(advantages.float()), epsilon, 3.0)
     loss = masked_sum(surrogate.loss, mask) / tokens
