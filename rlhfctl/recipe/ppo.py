@@ -187,15 +187,15 @@ class PPOSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for complaints in (
-            self._batch_complaints(),
-            self._kl_complaints(),
-            self._critic_complaints(),
-            self._reward_complaints(),
-            self._length_complaints(),
-        ):
-            for complaint in complaints:
-                raise ValueError(complaint)
+        complaints = [
+            *self._batch_complaints(),
+            *self._kl_complaints(),
+            *self._critic_complaints(),
+            *self._reward_complaints(),
+            *self._length_complaints(),
+        ]
+        if complaints:
+            raise ValueError("; ".join(complaints))
         return self
 
     def _batch_complaints(self) -> Iterator[str]:
