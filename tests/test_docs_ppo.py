@@ -90,10 +90,11 @@ def wrong_keys(text):
 
 
 def untested(text):
-    """Rows that neither name a test nor say why there is none."""
+    """Rows that neither name a test nor say why there is none; those of measurements need none."""
     return [
         row
         for row in rows(text)
+        if "variant" not in row
         for cell in [row.get("test", row.get("test here"))]
         if not TEST.search(cell) and not cell.startswith(NO_TEST)
     ]
