@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -43,7 +45,12 @@ def check_files(recipe: Recipe) -> list[Finding]:
         RecipeError: The chat template cannot be read, or a column mapping is wrong.
         UnsafeError: A data set is a script, or the model's config asks to run its own code.
     """
-    return [*_model(recipe.model), *_checkpoints(recipe), *_data(recipe)]
+    return [
+        *_model(recipe.model),
+        *_checkpoints(recipe),
+        *_reward_functions(recipe),
+        *_data(recipe),
+    ]
 
 
 def _model(section: ModelSection) -> Iterator[Finding]:
@@ -95,6 +102,26 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("warning", f"there is no folder {name} (yet)", where)
         elif name is not None:
             yield Finding("ok", f"checkpoint {name}", where)
+
+
+def _reward_functions(recipe: Recipe) -> Iterator[Finding]:
+    """Look for the functions' modules, in the working folder too, without running them."""
+    for at, source in enumerate(recipe.ppo.reward_sources):
+        if source_kind(source.source) != "function":
+            continue
+        where = f"ppo.reward_sources.{at}"
+        package = source.source.partition(":")[0].split(".")[0]
+        if importlib.util.find_spec(package) or importlib.machinery.PathFinder.find_spec(
+            package, [str(Path.cwd())]
+        ):
+            yield Finding("ok", f"reward function {source.source}", where)
+        else:
+            yield Finding(
+                "error",
+                f"there is no module {package} for the reward function {source.source}",
+                where,
+                "put it in the working folder or install it",
+            )
 
 
 def _data(recipe: Recipe) -> Iterator[Finding]:

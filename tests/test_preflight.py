@@ -38,6 +38,14 @@ def data(**sections):
     return {"data": sections}
 
 
+def test_a_reward_function_without_its_module_is_found_before_anything_runs():
+    sections = {"ppo": {"reward_sources": [{"source": "my_scores:brevity"}], "critic_init": "sft"}}
+    (missing,) = found("error", **sections)
+    assert (missing.where, "my_scores" in missing.what) == ("ppo.reward_sources.0", True)
+    Path("my_scores.py").write_text("raise SystemExit('checking must not run it')")
+    assert found("error", **sections) == []
+
+
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
 def test_shipped_recipes_have_no_errors_and_no_warnings(path):
     assert {finding.level for finding in check_files(load_recipe(path).recipe)} == {"ok"}

@@ -93,12 +93,11 @@ def read_config(file: Path) -> str:
     """Return the file's name after accelerate's own parser has taken it.
 
     Raises:
-        UsageError: It has not, or it asks for processes that accelerate would not start.
-        EnvironmentFault: It asks for DeepSpeed, which is not installed.
+        UsageError: It has not, or it asks for processes that accelerate or rlhfctl would not start.
     """
     import yaml
     from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.utils import DistributedType, is_deepspeed_available
+    from accelerate.utils import DistributedType
 
     where = f"{_OPTION} {file}"
     try:
@@ -116,8 +115,8 @@ def read_config(file: Path) -> str:
             where,
             "Say distributed_type: MULTI_GPU: without a GPU its processes run on the CPU.",
         )
-    if config.distributed_type == DistributedType.DEEPSPEED and not is_deepspeed_available():
-        raise EnvironmentFault("DeepSpeed is not installed", where, "pip install deepspeed")
+    if config.distributed_type == DistributedType.DEEPSPEED:
+        raise UsageError("nothing here runs under DeepSpeed", where, "recipes/launch has what does")
     return str(file)
 
 

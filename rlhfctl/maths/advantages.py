@@ -70,7 +70,7 @@ def batch_mean_advantages(rewards: Tensor, mask: Tensor, gamma: float) -> Advant
     """Return REINFORCE's advantages with the batch's mean return as baseline (Williams 1992).
 
     An advantage is the discounted sum of a token's own and later rewards, less the mean over the
-    batch of whole responses' returns. No critic enters.
+    batch of whole responses' returns: GAE at lambda 1 of values that are 0, and so without a critic.
 
     Args:
         rewards: [B, R].
@@ -80,11 +80,6 @@ def batch_mean_advantages(rewards: Tensor, mask: Tensor, gamma: float) -> Advant
     Returns:
         Advantages before any whitening; returns = the discounted sums.
     """
-    rewards = torch.where(mask, rewards, 0.0)
-    running = torch.zeros_like(rewards[:, 0])
-    backwards = []
-    for t in reversed(range(rewards.shape[1])):
-        running = rewards[:, t] + gamma * running
-        backwards.append(running)
-    returns = torch.where(mask, torch.stack(backwards[::-1], dim=1), 0.0)
+    nothing = torch.zeros_like(rewards)
+    returns = generalized_advantages(rewards, nothing, mask, gamma, gae_lambda=1.0).returns
     return Advantages(torch.where(mask, returns - returns[:, 0].mean(), 0.0), returns)

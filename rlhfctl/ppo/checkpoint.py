@@ -104,18 +104,19 @@ def _tensors(update: Update) -> dict[str, Tensor]:
 def _put(update: Update, tensors: dict[str, Tensor]) -> None:
     """Put what `_tensors` named in place; each optimiser sees to device and type of its own."""
     for role, weights in update.weights.items():
-        kept = update.optimizers[role].state_dict()
-        kept["state"] = {at: {} for at in range(len(weights))}
+        states = {}
         for at, weight in enumerate(weights):
             with torch.no_grad():
                 weight.copy_(tensors[f"{role}.{at}.weight"])
-        for name, tensor in tensors.items():
-            owner, _, rest = name.partition(".")
-            at_text, _, field = rest.partition(".state.")
-            if owner == role and field:
-                kept["state"][int(at_text)][field] = tensor
-        kept["state"] = {at: state for at, state in kept["state"].items() if state}
-        update.optimizers[role].load_state_dict(kept)
+            prefix = f"{role}.{at}.state."
+            states[at] = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+        kept = {at: state for at, state in states.items() if state}
+        optimizer = update.optimizers[role]
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": kept})
     for at, mean in enumerate(update.average or ()):
         mean.copy_(tensors[f"average.{at}"])
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import torch
 
-from rlhfctl.errors import CheckpointError, DataError, EnvironmentFault, RecipeError
+from rlhfctl.errors import (
+    CheckpointError,
+    DataError,
+    EnvironmentFault,
+    RecipeError,
+    RlhfctlError,
+)
 from rlhfctl.ppo.rewards import Rewards, RewardSource
 from rlhfctl.recipe.ppo import source_kind
 
@@ -131,10 +137,10 @@ class FunctionSource:
         """Return what the function says, [B], as it says it: on no other scale.
 
         Raises:
-            DataError: It does not give one number a response.
+            DataError: It fails, or does not give one finite number a response.
         """
         texts = [self.formatter.decode(ids) for ids in batch.response_lists()]
-        found = self.function(prompts=[self.prompts[row] for row in rows], completions=texts)
+        found = self._ask([self.prompts[row] for row in rows], texts)
         try:
             scores = torch.tensor([float(value) for value in found])
         except (TypeError, ValueError) as error:
@@ -149,23 +155,41 @@ class FunctionSource:
                 f"ppo.reward_sources: {self.name}",
                 "It must return one number for each of its completions.",
             )
+        if not torch.isfinite(scores).all():
+            raise DataError(
+                "a reward source gave a score that is NaN or infinite",
+                f"ppo.reward_sources: {self.name}",
+                f"The response was {texts[int((~torch.isfinite(scores)).nonzero()[0])]!r}.",
+            )
         return scores
+
+    def _ask(self, prompts: list[Any], texts: list[str]) -> Sequence[float]:
+        try:
+            return self.function(prompts=prompts, completions=texts)
+        except RlhfctlError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"a reward source failed: {type(error).__name__}: {error}",
+                f"ppo.reward_sources: {self.name}",
+                "Mend it; --debug shows where it failed.",
+            ) from error
 
 
 def import_function(text: str) -> Callable[..., Sequence[float]]:
     """Import `module:function`, from the working folder or the environment.
 
     Raises:
-        RecipeError: There is no such module or function.
+        RecipeError: There is no such module or function, or its import fails.
     """
     module_name, _, name = text.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         raise RecipeError(
-            f"the reward function cannot be imported: {error}",
+            f"the reward function cannot be imported: {type(error).__name__}: {error}",
             f"ppo.reward_sources: {text}",
             "Put its module in the working folder or install it; the form is module:function.",
         ) from error

@@ -186,6 +186,16 @@ def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folde
     assert not (folder / "runs" / "small" / "manifest.json").exists()
 
 
+def test_a_configuration_of_deepspeed_is_refused_before_anything_starts(launch, folder):
+    (folder / "zero.yaml").write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_processes: 2\n"
+        "deepspeed_config: {zero_stage: 3}\nmachine_rank: 0\nnum_machines: 1\n"
+    )
+    code, _, errors = launch("sft", "small.yaml", "--launch", "zero.yaml")
+    assert code == 2
+    assert "nothing here runs under DeepSpeed" in errors
+
+
 @pytest.mark.parametrize("stem", ["ddp", "fsdp2"])
 def test_a_shipped_configuration_is_found_by_name_and_is_one(tmp_path, monkeypatch, stem):
     monkeypatch.chdir(tmp_path)

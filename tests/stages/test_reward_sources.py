@@ -27,6 +27,12 @@ def one_too_few(prompts, completions):
 def words(prompts, completions):
     return ["good"] * len(completions)
 
+def broken(prompts, completions):
+    return [1 / 0 for _ in completions]
+
+def not_a_number(prompts, completions):
+    return [0.0, float("nan")]
+
 number = 3
 """
 
@@ -103,7 +109,12 @@ def test_a_function_sees_prompts_and_texts_as_trl_would_hand_them(tiny_run, here
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("one_too_few", "1 scores for 2 responses"), ("words", "no list of numbers")],
+    [
+        ("one_too_few", "1 scores for 2 responses"),
+        ("words", "no list of numbers"),
+        ("broken", "ZeroDivisionError"),
+        ("not_a_number", "NaN or infinite"),
+    ],
 )
 def test_a_function_that_gives_no_number_a_response_is_named(tiny_run, here, name, words):
     rewards, batch, _ = scored(tiny_run, here, [{"source": f"my_scores:{name}"}], **NO_RM)
@@ -116,6 +127,12 @@ def test_a_function_that_gives_no_number_a_response_is_named(tiny_run, here, nam
 def test_a_function_that_is_not_there_is_a_fault_of_the_recipe(here, name):
     with pytest.raises(RecipeError, match=name.partition(":")[2]):
         import_function(name)
+
+
+def test_a_module_that_does_not_load_is_a_fault_of_the_recipe(here):
+    (here / "half_written.py").write_text("def length(:")
+    with pytest.raises(RecipeError, match="SyntaxError"):
+        import_function("half_written:length")
 
 
 def test_a_server_is_asked_with_prompts_and_completions(tiny_run, here, server):
