@@ -39,10 +39,12 @@ def data(**sections):
 
 
 def test_a_reward_function_without_its_module_is_found_before_anything_runs():
-    sections = {"ppo": {"reward_sources": [{"source": "my_scores:brevity"}], "critic_init": "sft"}}
+    sections = {
+        "ppo": {"reward_sources": [{"source": "scores_of_nobody:brevity"}], "critic_init": "sft"}
+    }
     (missing,) = found("error", **sections)
-    assert (missing.where, "my_scores" in missing.what) == ("ppo.reward_sources.0", True)
-    Path("my_scores.py").write_text("raise SystemExit('checking must not run it')")
+    assert (missing.where, "scores_of_nobody" in missing.what) == ("ppo.reward_sources.0", True)
+    Path("scores_of_nobody.py").write_text("raise SystemExit('checking must not run it')")
     assert found("error", **sections) == []
 
 
