@@ -65,7 +65,7 @@ def _eval(metrics: Mapping[str, Any]) -> list[str]:
     pairs = {"before": sft, "after": ppo}
     return [
         _interval(metrics, "gold_win_rate", "PPO's win rate over SFT by gold reward"),
-        _interval(metrics, "proxy_win_rate", "PPO's win rate over SFT by reward model"),
+        _interval(metrics, "proxy_win_rate", "PPO's win rate over SFT by its own score"),
         _versus(pairs, "gold", "gold reward"),
         _versus(pairs, "proxy", "score"),
         _figure(ppo, "kl", "KL {:.3g} nats a response"),

@@ -51,7 +51,7 @@ SHOWN: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
         ("Margin, chosen less rejected", {"margin": ""}),
     ),
     "ppo": (
-        ("Score of the reward model", {"score": ""}),
+        ("Score", {"score": ""}),
         ("Reward: score less KL penalty", {"reward": ""}),
         ("KL, nats a response", {"kl": "k1", "kl_k3": "k3"}),
         ("Entropy, nats a token", {"entropy": ""}),

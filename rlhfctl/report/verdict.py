@@ -10,8 +10,8 @@ mean that the whole 95 % interval of the win rate of PPO over SFT lies above or 
 | yes | below | not above | `loss` | PPO is worse than SFT |
 | yes | neither | above | `hacking` | the proxy rose but gold did not: likely reward hacking |
 | yes | neither | not above | `unclear` | no evidence of a gain |
-| no | - | above | `proxy` | PPO scores higher with the reward model, which shows no more than that |
-| no | - | below | `loss` | PPO scores lower even with its own reward model |
+| no | - | above | `proxy` | PPO scores higher by the score it was trained on, which shows no more than that |
+| no | - | below | `loss` | PPO scores lower even by the score it was trained on |
 | no | - | neither | `unclear` | no evidence of a gain |
 
 Before that, the level is `unfinished` and the sentence says which command comes next.
@@ -107,11 +107,11 @@ def _by_proxy(figures: Mapping[str, Any], side: str, at: str) -> tuple[str, str]
     won = _rate(figures, "proxy")
     if side == "above":
         return "proxy", (
-            f"PPO scores above SFT with its own reward model: {won}{at}. No gold reward is known "
+            f"PPO is above SFT by the score it was trained on: {won}{at}. No gold reward is known "
             "here, so this alone does not show that its responses are better."
         )
     if side == "below":
-        return "loss", f"PPO scores below SFT even with its own reward model: {won}{at}."
+        return "loss", f"PPO is below SFT even by the score it was trained on: {won}{at}."
     return "unclear", f"No evidence of a gain: {won}{at}."
 
 
@@ -170,7 +170,7 @@ def _policy_cautions(
     if before and after is not None and abs(after / before - 1) > LENGTH_CHANGE:
         yield (
             f"Responses went from {number(before)} to {number(after)} tokens: look whether length "
-            "is what the reward model likes."
+            "is what the score rewards."
         )
     for name, sign, what in (
         ("eos_share", -1, "Fewer responses end by themselves"),

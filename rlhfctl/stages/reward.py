@@ -44,8 +44,8 @@ PROBES = 16
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
     """Train a reward model from the SFT checkpoint, judge it, and put its scores on a scale.
 
-    1. Train, in all processes; the rest is process 0's. 2. Judge on held-out comparisons. 3. Save. 4. Sample the SFT policy and keep mean
-    and deviation of the scores of its responses.
+    1. Train, in all processes; the rest is process 0's. 2. Judge on held-out comparisons. 3. Save.
+    4. Sample the SFT policy and keep mean and deviation of the scores of its responses.
 
     Args:
         recipe: `model`, `lora`, `data.comparisons`, `data.prompts` and `reward_model` are read.

@@ -22,7 +22,7 @@ def test_an_evaluation_names_its_judges():
         "win_rate": 0.75,
     }
     assert headline("eval", metrics) == [
-        "PPO's win rate over SFT by reward model 75.0%",
+        "PPO's win rate over SFT by its own score 75.0%",
         "score 0 -> 1.5",
         "KL 6.25 nats a response",
     ]

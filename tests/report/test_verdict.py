@@ -80,7 +80,7 @@ def facts(figures: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
             ABOVE,
             "proxy",
             (
-                "PPO scores above SFT with its own reward model: proxy win rate 0.84 (0.80 to 0.88) "
+                "PPO is above SFT by the score it was trained on: proxy win rate 0.84 (0.80 to 0.88) "
                 "at 6.10 nats of KL. No gold reward is known here, so this alone does not show that "
                 "its responses are better."
             ),
@@ -90,7 +90,7 @@ def facts(figures: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
             BELOW,
             "loss",
             (
-                "PPO scores below SFT even with its own reward model: proxy win rate 0.30 (0.25 to "
+                "PPO is below SFT even by the score it was trained on: proxy win rate 0.30 (0.25 to "
                 "0.35) at 6.10 nats of KL."
             ),
         ),
