@@ -16,7 +16,11 @@ PACKAGE = "rlhfctl"
 # Room -> the rooms it may import, itself aside. A room is a folder or a module of the package.
 FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "errors"},
-    "cli": {"pipeline", "preflight", "report", "console", "recipe", "run", "errors"},
+    "cli": {
+        *("pipeline", "preflight", "sweep", "evaluation", "report"),
+        *("console", "recipe", "run", "errors"),
+    },
+    "sweep": {"pipeline", "evaluation", "report", "recipe", "run", "errors"},
     "pipeline": {"recipe", "run", "errors"},
     "preflight": {"models", "data", "recipe", "run", "errors"},
     "stages": {

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
+from rlhfctl.recipe.evaluation import EvaluationSection
 from rlhfctl.recipe.ppo import PPOSection
 
 
@@ -115,24 +116,6 @@ class RewardModelSection(TrainingSection):
         256, ge=2, description="SFT responses over which scores get mean 0, deviation 1."
     )
     sft: str | None = Field(None, description="SFT checkpoint to start from; null: the run's.")
-
-
-class EvaluationSection(Section):
-    """The judging of the policy against SFT on held-out prompts."""
-
-    sft: str | None = Field(None, description="SFT checkpoint; null: the one PPO started from.")
-    rm: str | None = Field(None, description="Reward model; null: the one PPO trained against.")
-    ppo: str | None = Field(None, description="PPO checkpoint to judge; null: the run's.")
-    num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
-    batch_size: Count = 64
-    max_new_tokens: Count | None = Field(None, description="null: as in ppo.")
-    temperature: Positive = 1.0
-    ngram: int = Field(3, ge=1, description="Length of the n-grams whose repetition is counted.")
-    num_samples: Natural = Field(64, description="Samples shown side by side in the report.")
-    gates: dict[str, str] = Field(
-        default_factory=dict,
-        description='Metric -> bound, such as {win_rate: ">=0.55"}; a failed one ends in 6.',
-    )
 
 
 class TrackingSection(Section):

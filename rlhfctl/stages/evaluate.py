@@ -11,12 +11,13 @@ from rlhfctl.evaluation.trial import Responses, judge, sample_rows
 from rlhfctl.maths.kl import k1
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session
 from rlhfctl.stages.truth import gold_rewards
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rlhfctl.models.networks import Role
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from rlhfctl.ppo.rewards import Rewards
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
+
+
+# Each adds figures under names of its own to those of `judge`.
+_PARTS: tuple[Callable[[Judging], dict[str, Any]], ...] = ()
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
@@ -64,6 +69,18 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     monitor.finish()
 
     figures = judge(policies, recipe.evaluation.ngram, recipe.seed)
+    judging = Judging(
+        session,
+        inputs,
+        roles,
+        encoded["prompt"],
+        [list(ids) for ids in encoded["input_ids"]],
+        policies,
+        output,
+        monitor,
+    )
+    for part in _PARTS:
+        figures |= part(judging)
     prompts = [session.formatter.decode(ids) for ids in encoded["input_ids"]]
     samples = sample_rows(prompts, policies, recipe.evaluation.num_samples)
     (output / "figures.json").write_text(

@@ -1,0 +1,25 @@
+"""The `evaluation` section: who judges the policy, on what, and which figures end a run."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rlhfctl.recipe.base import Count, Natural, Positive, Section
+
+
+class EvaluationSection(Section):
+    """The judging of the policy against SFT on held-out prompts."""
+
+    sft: str | None = Field(None, description="SFT checkpoint; null: the one PPO started from.")
+    rm: str | None = Field(None, description="Reward model; null: the one PPO trained against.")
+    ppo: str | None = Field(None, description="PPO checkpoint to judge; null: the run's.")
+    num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
+    batch_size: Count = 64
+    max_new_tokens: Count | None = Field(None, description="null: as in ppo.")
+    temperature: Positive = 1.0
+    ngram: int = Field(3, ge=1, description="Length of the n-grams whose repetition is counted.")
+    num_samples: Natural = Field(64, description="Samples shown side by side in the report.")
+    gates: dict[str, str] = Field(
+        default_factory=dict,
+        description='Metric -> bound, such as {win_rate: ">=0.55"}; a failed one ends in 6.',
+    )

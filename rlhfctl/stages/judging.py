@@ -1,0 +1,46 @@
+"""What every part of an evaluation is given: the loaded roles, the prompts, and the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rlhfctl.evaluation.trial import Responses
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.session import Session
+
+
+@dataclass(frozen=True)
+class Judging:
+    """An evaluation under way.
+
+    Attributes:
+        session: Recipe, tokenizer and formatting.
+        inputs: `sft`; `rm` and `ppo` where they exist.
+        roles: Over the base: reference (SFT), policy (PPO, where it exists), reward models.
+        prompts: [prompts] held-out prompts as they stand in the data, text or messages.
+        prompt_ids: [prompts] their token ids.
+        policies: `sft`, and `ppo` where it exists: what each answered, on the same prompts.
+        output: The stage's folder, for files of a part's own.
+        monitor: Hears of progress.
+    """
+
+    session: Session
+    inputs: Mapping[str, Path]
+    roles: Roles
+    prompts: Sequence[Any]
+    prompt_ids: Sequence[Sequence[int]]
+    policies: Mapping[str, Responses]
+    output: Path
+    monitor: Monitor
+
+    @property
+    def recipe(self) -> Recipe:
+        """The whole recipe."""
+        return self.session.recipe
