@@ -30,6 +30,8 @@ class Responses:
         ended: [prompts] whether the response ended with a stop token.
         proxy: [prompts] the reward model's normalised scores; None without a reward model.
         gold: [prompts] gold rewards; None where the true reward is unknown.
+        entropy: [prompts] mean over a response's tokens of the policy's entropy, in nats.
+        disagreement: [prompts] standard deviation of several sources' scores.
     """
 
     texts: Sequence[str]
@@ -38,6 +40,8 @@ class Responses:
     ended: ArrayLike
     proxy: ArrayLike | None = None
     gold: ArrayLike | None = None
+    entropy: ArrayLike | None = None
+    disagreement: ArrayLike | None = None
 
 
 def judge(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str, Any]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import judging_prompts
-from rlhfctl.evaluation.trial import Responses, judge, sample_rows
-from rlhfctl.maths.kl import k1
-from rlhfctl.maths.sequences import Sequences
+from rlhfctl.evaluation.trial import judge, sample_rows
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.answers import Questions, answer
 from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
-from rlhfctl.stages.session import Session, open_roles, open_session
-from rlhfctl.stages.truth import gold_rewards
+from rlhfctl.stages.session import open_roles, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rlhfctl.models.networks import Role
-    from rlhfctl.models.roles import Roles
-    from rlhfctl.ppo.rewards import Rewards
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
@@ -62,8 +59,16 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     if "ppo" in inputs:
         names["ppo"] = "policy"
     monitor.start("eval", len(names) * len(encoded), "responses")
+    questions = Questions(
+        session,
+        roles,
+        rewards,
+        encoded["prompt"],
+        [list(ids) for ids in encoded["input_ids"]],
+        recipe.evaluation.batch_size,
+    )
     policies = {
-        name: _answers(session, roles, rewards, role, encoded, at * len(encoded), monitor)
+        name: answer(questions, role, hear=partial(_tell, monitor, at * len(encoded)))
         for at, (name, role) in enumerate(names.items())
     }
     monitor.finish()
@@ -73,8 +78,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         session,
         inputs,
         roles,
-        encoded["prompt"],
-        [list(ids) for ids in encoded["input_ids"]],
+        questions.prompts,
+        questions.prompt_ids,
         policies,
         output,
         monitor,
@@ -91,52 +96,5 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     return StageOutcome(figures)
 
 
-def _answers(
-    session: Session,
-    roles: Roles,
-    rewards: Rewards | None,
-    role: Role,
-    encoded: Any,
-    done: int,
-    monitor: Monitor,
-) -> Responses:
-    """Answer every prompt once; a prompt has the same random numbers for every policy."""
-    recipe = session.recipe
-    prompts = [list(ids) for ids in encoded["input_ids"]]
-    size = recipe.evaluation.batch_size
-    texts: list[str] = []
-    kl: list[float] = []
-    lengths: list[int] = []
-    ended: list[bool] = []
-    proxy: list[float] = []
-    for start in range(0, len(prompts), size):
-        batch = prompts[start : start + size]
-        seeds = [(recipe.seed, start + at) for at in range(len(batch))]
-        responses = roles.generate(batch, seeds, role)
-        sequences = Sequences.from_lists(batch, responses, roles.pad_token_id, roles.device)
-        kl += _kl(roles, role, sequences)
-        if rewards is not None:
-            rows = range(start, start + len(batch))
-            proxy += rewards.combine(rewards.each(sequences, rows)).tolist()
-        texts += [session.formatter.decode(response) for response in responses]
-        lengths += map(len, responses)
-        ended += map(roles.ended, responses)
-        monitor.step(done + len(texts), {"kl": sum(kl) / len(kl)})
-    return Responses(
-        texts=texts,
-        kl=kl,
-        lengths=lengths,
-        ended=ended,
-        proxy=proxy or None,
-        gold=gold_rewards(recipe, encoded["prompt"], texts),
-    )
-
-
-def _kl(roles: Roles, role: Role, sequences: Sequences) -> list[float]:
-    """Return k1 a response in nats; a policy's against the reference, the reference's own is 0."""
-    if role == "reference":
-        return [0.0] * len(sequences)
-    policy = roles.log_probs("policy", sequences).log_probs
-    reference = roles.log_probs("reference", sequences).log_probs
-    values: list[float] = k1(policy, reference).sum(dim=1).tolist()
-    return values
+def _tell(monitor: Monitor, before: int, done: int, kl: float) -> None:
+    monitor.step(before + done, {"kl": kl})
