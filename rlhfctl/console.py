@@ -40,12 +40,16 @@ PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no termin
 _SHOWN = {
     "sft": ("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
     "rm": ("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
-    "ppo": ("score", "kl", "reward", "response_length", "episodes_per_second", "memory_bytes"),
+    "ppo": (
+        *("score", "kl", "held_out_stand_in", "reward", "response_length"),
+        *("episodes_per_second", "memory_bytes"),
+    ),
     "eval": ("proxy", "gold", "kl", "length"),
 }
 _LABELS = {
     "token_accuracy": "token accuracy",
     "kl": "KL",
+    "held_out_stand_in": "held-out",
     "tokens_per_second": "tokens/s",
     "episodes_per_second": "episodes/s",
     "memory_bytes": "memory",

@@ -32,6 +32,7 @@ class Responses:
         gold: [prompts] gold rewards; None where the true reward is unknown.
         entropy: [prompts] mean over a response's tokens of the policy's entropy, in nats.
         disagreement: [prompts] standard deviation of several sources' scores.
+        held_out_rm: [prompts] normalised scores of the reward model that PPO never saw.
     """
 
     texts: Sequence[str]
@@ -42,6 +43,7 @@ class Responses:
     gold: ArrayLike | None = None
     entropy: ArrayLike | None = None
     disagreement: ArrayLike | None = None
+    held_out_rm: ArrayLike | None = None
 
 
 def judge(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str, Any]:

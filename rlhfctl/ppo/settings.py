@@ -102,6 +102,7 @@ class PPOSettings:
     kl_stop: float | None
     samples_per_run: int
     save_rollouts: int | None
+    eval_rollouts: int | None
     seed: int
 
     @property

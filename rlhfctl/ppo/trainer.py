@@ -19,6 +19,7 @@ from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import Collector
 from rlhfctl.ppo.streams import RowStream
 from rlhfctl.ppo.update import Update
+from rlhfctl.ppo.watch import Look
 from rlhfctl.run.memory import peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.ppo.settings import Actors, PPOSettings, Trained
+    from rlhfctl.ppo.watch import Watch
     from rlhfctl.run.monitor import Monitor
 
 
@@ -58,6 +60,7 @@ class PPOTrainer:
         rewards: Rewards | None = None,
         demonstrations: Sequence[tuple[Sequence[int], Sequence[int]]] = (),
         processes: Processes | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Take the roles, the prompts and the numbers.
 
@@ -72,6 +75,8 @@ class PPOTrainer:
             rewards: The givers of scores; None: the actors' own reward model.
             demonstrations: Prompts and responses for PPO-ptx, where it is on.
             processes: Those of the run; None: those that accelerate knows of.
+            watch: Looks at the policy before the first rollout, every `eval_rollouts` and after
+                the last one.
         """
         self.actors = actors
         self.settings = settings
@@ -87,6 +92,7 @@ class PPOTrainer:
         self.update = Update(actors, settings, self.processes)
         self.progress = Progress(0, settings.beta, RunningMoments())
         self.checkpoints = checkpoints
+        self.watch = watch if settings.eval_rollouts is not None else None
 
     def _check_shares(self) -> None:
         count = self.processes.count
@@ -108,8 +114,9 @@ class PPOTrainer:
         """Run all rollouts.
 
         For each rollout: 1. collect episodes with their rewards and advantages; 2. for each epoch
-        and minibatch: losses, backward, step; 3. let the controller move beta; 4. report;
-        5. keep the state. At the end the policy's running mean takes its place, if one is kept.
+        and minibatch: losses, backward, step; 3. let the controller move beta; 4. look at the
+        policy on held-out prompts, now and then; 5. report; 6. keep the state. At the end the
+        policy's running mean takes its place, if one is kept.
 
         Returns:
             The last rollout's figures.
@@ -122,15 +129,36 @@ class PPOTrainer:
         settings, figures = self.settings, {}
         self._resume()
         self.monitor.start("ppo", settings.rollouts * settings.rollout_batch_size, "episodes")
+        if self.progress.rollout == 0 and self.watch is not None:
+            self.monitor.step(0, self._look().figures)
         while self.progress.rollout < settings.rollouts:
             figures = self._one_rollout()
-            done = self.progress.rollout * settings.rollout_batch_size
-            self.monitor.step(done, figures)
+            look = self._look() if self._due() else Look()
+            self.monitor.step(self._episodes(), figures | dict(look.figures))
             self._watch_kl(figures["kl"])
+            if look.stop:
+                break
             self._save()
         self.update.adopt_average()
         self.monitor.finish()
         return figures
+
+    def _episodes(self) -> int:
+        return self.progress.rollout * self.settings.rollout_batch_size
+
+    def _due(self) -> bool:
+        rollout, every = self.progress.rollout, self.settings.eval_rollouts
+        last = rollout == self.settings.rollouts
+        return self.watch is not None and every is not None and (last or rollout % every == 0)
+
+    def _look(self) -> Look:
+        """Have the policy looked at as it would be saved: its running mean, if one is kept."""
+        if self.watch is None:
+            return Look()
+        started = time.perf_counter()
+        with self.update.averaged():
+            look = self.watch.look(self.progress.rollout, self._episodes())
+        return Look({**look.figures, "held_out_seconds": time.perf_counter() - started}, look.stop)
 
     def _resume(self) -> None:
         found = checkpoint.load_latest(self.checkpoints, self.update) if self.checkpoints else None
@@ -138,6 +166,8 @@ class PPOTrainer:
             self.progress = found
             self.stream.place, self.ptx_stream.place = found.place, found.ptx_place
             self.monitor.note(f"ppo goes on after rollout {found.rollout}")
+        if self.watch is not None:
+            self.watch.go_on_from(self.progress.rollout if found is not None else -1)
         places = self.processes.gather_items([self.progress.rollout])
         if len(set(places)) > 1:
             raise CheckpointError(
@@ -269,4 +299,4 @@ class PPOTrainer:
             return
         every = max(1, (self.settings.rollouts - 1) // max(1, times - 1))
         if number % every == 0 or number == self.settings.rollouts - 1:
-            self.keep_samples(self.progress.rollout * self.settings.rollout_batch_size, rollout)
+            self.keep_samples(self._episodes(), rollout)

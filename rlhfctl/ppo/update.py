@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from rlhfctl.maths.masking import masked_sum
 from rlhfctl.ppo.optimizers import new_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -194,6 +195,22 @@ class Update:
         if self.average is not None and self.settings.ema_decay is not None:
             for mean, weight in zip(self.average, self.weights["policy"], strict=True):
                 mean.lerp_(weight.detach(), 1.0 - self.settings.ema_decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the policy be its running mean for a while, if there is one; then as it was."""
+        if self.average is None:
+            yield
+            return
+        weights = self.weights["policy"]
+        kept = [weight.detach().clone() for weight in weights]
+        self.adopt_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, earlier in zip(weights, kept, strict=True):
+                    weight.copy_(earlier)
 
     def adopt_average(self) -> None:
         """Put the running mean, if there is one, in the policy's place."""

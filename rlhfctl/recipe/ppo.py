@@ -58,6 +58,37 @@ class RewardSourceSection(Section):
     retries: Natural = Field(3, description="Further tries after an http server has failed.")
 
 
+class AlarmsSection(Section):
+    """When a look at held-out prompts raises an alarm; null: never by this one.
+
+    A figure must be beyond its threshold and have moved significantly since SFT, prompt by prompt;
+    `kl_alarm` is the threshold of KL.
+    """
+
+    length: Positive | None = Field(
+        0.5, description="Growth of responses as a share of SFT's, without a gain in the stand-in."
+    )
+    repetition: Positive | None = Field(0.1, description="Rise of the share of repeated n-grams.")
+    certainty: Positive | None = Field(0.2, description="Rise of the share that sounds certain.")
+    entropy: float | None = Field(
+        0.1, gt=0.0, lt=1.0, description="Share of SFT's entropy below which it has collapsed."
+    )
+    divergence: Positive | None = Field(
+        0.2,
+        description="Fall of the stand-in from its best while the proxy rises, in standard "
+        "deviations of SFT's.",
+    )
+    score_range: float | None = Field(
+        0.2, gt=0.0, lt=1.0, description="Share of scores beyond those of held-out comparisons."
+    )
+    disagreement: float | None = Field(
+        2.0, gt=1.0, description="Factor by which the reward models' disagreement has risen."
+    )
+    false_alarms: float = Field(
+        0.01, gt=0.0, lt=1.0, description="Chance of any false alarm granted to a whole run."
+    )
+
+
 class PPOSection(Section):
     """Proximal policy optimisation against the reward model, with a learnt critic."""
 
@@ -170,6 +201,18 @@ class PPOSection(Section):
     samples_per_run: Natural = Field(5, description="How often sample responses are kept.")
     save_rollouts: Count | None = Field(None, description="Rollouts between checkpoints.")
 
+    eval_rollouts: Count | None = Field(
+        10, description="Rollouts between looks at held-out prompts; null: nobody looks."
+    )
+    eval_prompts: int = Field(64, ge=2, description="Held-out prompts that are looked at.")
+    early_stop: Literal["never", "warn", "stop"] = Field(
+        "warn", description="What to do when the gold stand-in has fallen below its best."
+    )
+    load_best_model_at_end: bool = Field(
+        False, description="Let the result be `ppo/best` instead of the last policy."
+    )
+    alarms: AlarmsSection = Field(default_factory=AlarmsSection)
+
     @property
     def rollouts(self) -> int:
         """How many rollouts the episodes make; the last one is whole too."""
@@ -193,6 +236,7 @@ class PPOSection(Section):
             *self._critic_complaints(),
             *self._reward_complaints(),
             *self._length_complaints(),
+            *self._watch_complaints(),
         ]
         if complaints:
             raise ValueError("; ".join(complaints))
@@ -272,4 +316,16 @@ class PPOSection(Section):
             yield (
                 f"min_response_length ({shortest}) lies above max_new_tokens "
                 f"({self.max_new_tokens})"
+            )
+
+    def _watch_complaints(self) -> Iterator[str]:
+        if self.eval_rollouts is None and self.early_stop == "stop":
+            yield (
+                "early_stop: stop needs looks at held-out prompts, and eval_rollouts is null; "
+                "give it a number"
+            )
+        if self.eval_rollouts is None and self.load_best_model_at_end:
+            yield (
+                "load_best_model_at_end needs looks at held-out prompts, and eval_rollouts is "
+                "null; give it a number"
             )

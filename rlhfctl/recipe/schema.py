@@ -187,6 +187,11 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         data.append("demonstrations")
         part["sft"] = {"max_length": whole["sft"]["max_length"]}
     part["data"] = {name: whole["data"][name] for name in data}
+    if stage == "ppo" and recipe.ppo.eval_rollouts is not None:
+        # Which prompts nothing trains on, and which of them the evaluation takes.
+        part["held_out"] = {
+            name: whole["data"][name]["held_out"] for name in ("demonstrations", "comparisons")
+        } | {"num_prompts": recipe.evaluation.num_prompts}
     if stage == "eval":
         part["scores"] = {
             name: whole["ppo"][name]

@@ -31,6 +31,7 @@ class Questions:
         prompts: [prompts] as they stand in the data, text or messages.
         prompt_ids: [prompts] their token ids.
         batch_size: Prompts answered at a time; changes memory, never an answer.
+        judge: The held-out reward model's number among the roles', where there is one.
     """
 
     session: Session
@@ -39,6 +40,7 @@ class Questions:
     prompts: Sequence[Any]
     prompt_ids: Sequence[Sequence[int]]
     batch_size: int
+    judge: int | None = None
 
 
 def answer(
@@ -69,6 +71,8 @@ def answer(
             found["proxy"] += rewards.combine(each).tolist()
             if len(each) > 1:
                 found["disagreement"] += each.std(dim=0, correction=1).tolist()
+        if questions.judge is not None:
+            found["held_out_rm"] += roles.scores(sequences, questions.judge).tolist()
         responses = sequences.response_lists()
         texts += [session.formatter.decode(response) for response in responses]
         found["lengths"] += map(len, responses)

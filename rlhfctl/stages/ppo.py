@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,17 @@ from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
 from rlhfctl.models import sharding
 from rlhfctl.models.base import effective_dtype, effective_quantization
+from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import Check, check_accuracy, check_reload, check_start
+from rlhfctl.stages.outlook import open_outlook, watched_prompts
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session, tell_rows
+from rlhfctl.stages.watch import LOOK_FILE, HeldOutWatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,10 +82,29 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "kl_early_stops": trainer.progress.early_stops,
         "gate": {check.name: check.detail for check in opened.checks},
     }
+    watch = opened.watch
+    if watch is not None:
+        metrics["over_optimisation"] = watch.summary()
     if trainer.processes.is_main:
         _save(session, opened.roles, output)
+        best = watch.finish() if watch is not None else None
+        if best is not None:
+            _complete_best(opened, output, best, metrics)
         write_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
+
+
+def _complete_best(opened: Opened, output: Path, best: Path, metrics: dict[str, Any]) -> None:
+    """Make the best policy a checkpoint of its own, and the stage's result where so asked."""
+    session = opened.session
+    if session.recipe.ppo.load_best_model_at_end:
+        opened.monitor.note(
+            f"the result is the policy of {metrics['over_optimisation']['best']['step']} episodes, "
+            "the best by the gold stand-in"
+        )
+        shutil.copytree(best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOOK_FILE))
+    _describe(opened.session, opened.roles, best)
+    write_card(best, "ppo", session.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,8 @@ class Opened:
         trainer: To be run.
         prompts: Those to train on as they were, text or messages.
         checks: What was looked at before.
+        watch: Looks at held-out prompts on the way, where somebody does.
+        monitor: Hears of everything.
     """
 
     session: Session
@@ -101,6 +126,8 @@ class Opened:
     trainer: PPOTrainer
     prompts: Sequence[Any]
     checks: list[Check]
+    watch: HeldOutWatch | None
+    monitor: Monitor
 
 
 def open_trainer(
@@ -121,6 +148,7 @@ def open_trainer(
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
     section = recipe.ppo
+    watched = watched_prompts(session, monitor) if section.eval_rollouts is not None else None
     roles = open_roles(
         session,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
@@ -135,6 +163,13 @@ def open_trainer(
     def keep_samples(episodes: int, rollout: Rollout) -> None:
         _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
 
+    processes = Processes()
+    watch: HeldOutWatch | None = None
+    if watched is not None:
+        scored = open_rewards(section, roles, session.formatter, watched["prompt"])
+        outlook = open_outlook(session, inputs, roles, scored, watched, None)
+        save = roles.networks.save_policy
+        watch = HeldOutWatch(outlook, section, output, save, processes, monitor)
     trainer = PPOTrainer(
         roles,
         prompts,
@@ -144,8 +179,10 @@ def open_trainer(
         output / "checkpoints",
         rewards,
         _demonstrations(session) if section.ptx_coefficient else (),
+        processes,
+        watch,
     )
-    return Opened(session, roles, trainer, encoded.dataset["prompt"], checks)
+    return Opened(session, roles, trainer, encoded.dataset["prompt"], checks, watch, monitor)
 
 
 def _demonstrations(session: Session) -> list[tuple[list[int], list[int]]]:
@@ -219,5 +256,10 @@ def _save(session: Session, roles: Roles, output: Path) -> None:
         critic = output / "critic"
         critic.mkdir(exist_ok=True)
         roles.networks.save_critic(critic)
+    _describe(session, roles, output)
+
+
+def _describe(session: Session, roles: Roles, output: Path) -> None:
+    """Write what a policy is read with: its tokenizer and the record of its base."""
     session.save_tokenizer(output)
     session.provenance("ppo", roles.networks.language_model("reference")).save(output)

@@ -156,6 +156,8 @@ def _judge(session: Session, model: Any, held_out: Encoded) -> dict[str, Any]:
     metrics |= longer_wins(*_lengths(rows)).figures("length_accuracy")
     metrics["pairs"] = len(rows)
     metrics["mean_margin"] = float((chosen - rejected).mean())
+    both = np.concatenate([chosen, rejected])
+    metrics |= {"score_min": float(both.min()), "score_max": float(both.max())}
     if "annotator" in rows.column_names:
         groups = accuracy_by_group(chosen, rejected, rows["annotator"])
         metrics["per_annotator"] = {name: group.figures() for name, group in groups.items()}

@@ -62,6 +62,7 @@ def bandit_settings(**changes):
         "kl_stop": 50.0,
         "samples_per_run": 0,
         "save_rollouts": None,
+        "eval_rollouts": None,
         "seed": 0,
     }
     return PPOSettings(**(numbers | changes))

@@ -73,7 +73,23 @@ def test_every_figure_of_the_result_is_the_same(both, stage):
     one, two = (figures_of(folder)["metrics"][stage] for folder in both)
     for name in ("per_annotator", "gate"):
         assert one.pop(name, None) == two.pop(name, None)
+    for figures in (one, two):
+        figures.pop("over_optimisation", None)  # made of the looks, which are compared below
     assert steady(two) == pytest.approx(steady(one), rel=1e-4, abs=ROUNDING)
+
+
+def test_every_look_at_held_out_prompts_is_the_same(both):
+    """Three prompts among two processes: one is answered twice, and counted once."""
+    one, two = (
+        [json.loads(line) for line in (root / "ppo" / "held_out.jsonl").read_text().splitlines()]
+        for root in both
+    )
+    assert len(one) == len(two) == 3
+    for alone, shared in zip(one, two, strict=True):
+        assert shared.keys() == alone.keys()
+        for name, values in alone["each"].items():
+            assert len(values) == 3
+            assert shared["each"][name] == pytest.approx(values, rel=1e-4, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("folder", ["sft", "rm", "ppo", "ppo/critic"])

@@ -70,6 +70,8 @@ def train(output, sft_folder, rm_folder):
         f"reward_model.per_device_train_batch_size={share}",
         "sft.logging_steps=1",
         "reward_model.logging_steps=1",
+        "ppo.eval_rollouts=1",
+        "ppo.eval_prompts=3",
     )
     figures, metrics = {}, {}
     monitor = Kept()

@@ -1,0 +1,237 @@
+"""Alarms of a PPO run that goes wrong: an audit with measured error rates, not a guarantee.
+
+An alarm is raised when a figure of the held-out responses lies beyond its threshold **and** has
+moved significantly since the first evaluation (that of the policy PPO starts from), prompt by
+prompt. A run is looked at many times for many things, so the probability of a false alarm that is
+granted to the whole run, `AlarmLimits.false_alarms`, is shared out: equally to the alarms, and of
+each one's share ``1 / (t (t + 1))`` to its t-th look, which sums to 1 however long the run is
+(Bonferroni with a spending sequence). The KL budget is a budget: its mean is only compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rlhfctl.evaluation.changes import chance_of_fall, chance_of_rise, per_prompt
+from rlhfctl.evaluation.overoptimisation import since_best
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Figures = Mapping[str, NDArray[np.float64]]
+
+_KEYS = (
+    *("kl", "proxy", "stand_in", "length", "repetition", "certainty", "entropy"),
+    *("disagreement", "out_of_range"),
+)
+_GAIN_LEVEL = 0.05  # one-sided: growth that pays needs no strong proof of it
+
+
+@dataclass(frozen=True)
+class AlarmLimits:
+    """Thresholds of the alarms; None turns one off.
+
+    Attributes:
+        length: Growth of the mean length in tokens, as a share of the first evaluation's.
+        repetition: Rise of the mean share of repeated n-grams.
+        certainty: Rise of the mean share of certainty.
+        entropy: Mean entropy as a share of the first evaluation's, from below.
+        kl: Mean KL in nats a response.
+        divergence: Fall of the stand-in from its best evaluation, in standard deviations of its
+            first evaluation's responses.
+        score_range: Share of responses whose proxy lies outside the scores of RM training.
+        disagreement: Mean standard deviation of the ensemble's scores, in multiples of the first
+            evaluation's.
+        false_alarms: Probability of any false alarm in a whole run that does not change.
+    """
+
+    length: float | None = 0.5
+    repetition: float | None = 0.1
+    certainty: float | None = 0.2
+    entropy: float | None = 0.5
+    kl: float | None = 50.0
+    divergence: float | None = 0.2
+    score_range: float | None = 0.2
+    disagreement: float | None = 2.0
+    false_alarms: float = 0.01
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was raised, when (in episodes), by which value beyond which threshold."""
+
+    name: str
+    step: int
+    value: float
+    threshold: float
+    message: str
+
+    def figures(self) -> dict[str, Any]:
+        """Return the alarm as metrics are kept."""
+        return asdict(self)
+
+
+class _Finding(NamedTuple):
+    value: float
+    beyond: bool
+    chance: float  # of such a change when nothing changes
+    message: str  # with {value} and {threshold} to fill in
+
+
+def alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Alarm]:
+    """Return every alarm of a run, each once, where it was first raised.
+
+    An alarm depends on nothing after its evaluation: as the history grows, alarms are only added.
+    Those whose figures the evaluations lack are not judged.
+
+    Args:
+        history: The lines of `held_out.jsonl`, the first of the policy that PPO starts from.
+        limits: Thresholds, and the false alarms granted.
+
+    Raises:
+        ValueError: If the evaluations differ in their number of prompts.
+    """
+    known = {key: values for key in _KEYS if (values := per_prompt(history, key)) is not None}
+    thresholds = asdict(limits)
+    raised: list[Alarm] = []
+    for look in range(1, len(history)):
+        so_far = {key: values[: look + 1] for key, values in known.items()}
+        level = limits.false_alarms / len(_ALARMS) / (look * (look + 1))
+        for name, (needed, find) in _ALARMS.items():
+            threshold = thresholds[name]
+            if threshold is None or needed - known.keys() or name in {a.name for a in raised}:
+                continue
+            found = find(so_far, threshold)
+            if found.beyond and found.chance < level:
+                step = int(history[look]["step"])
+                message = found.message.format(value=found.value, threshold=threshold)
+                raised.append(Alarm(name, step, found.value, threshold, message))
+    return raised
+
+
+def new_alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Alarm]:
+    """Return the alarms that the last evaluation raised for the first time."""
+    last = int(history[-1]["step"])
+    return [alarm for alarm in alarms(history, limits) if alarm.step == last]
+
+
+def _length(figures: Figures, threshold: float) -> _Finding:
+    values = figures["length"]
+    growth = _ratio(values) - 1
+    stand_in = figures.get("stand_in")
+    gained = stand_in is not None and chance_of_rise(stand_in[-1] - stand_in[0]) < _GAIN_LEVEL
+    told = "no stand-in is there to tell of a gain" if stand_in is None else "without a gain"
+    return _Finding(
+        growth,
+        growth > threshold and not gained,
+        chance_of_rise(values[-1] - values[0]),
+        f"Responses have grown by {{value:.0%}} in length (threshold {{threshold:.0%}}), {told}"
+        + (" in the stand-in." if stand_in is not None else "."),
+    )
+
+
+def _repetition(figures: Figures, threshold: float) -> _Finding:
+    return _rise(
+        figures["repetition"],
+        threshold,
+        "The share of repeated n-grams has risen by {value:.3f} (threshold {threshold:g}).",
+    )
+
+
+def _certainty(figures: Figures, threshold: float) -> _Finding:
+    return _rise(
+        figures["certainty"],
+        threshold,
+        "The share of certainty has risen by {value:.3f} (threshold {threshold:g}).",
+    )
+
+
+def _rise(values: NDArray[np.float64], threshold: float, message: str) -> _Finding:
+    differences = values[-1] - values[0]
+    rise = float(differences.mean())
+    return _Finding(rise, rise > threshold, chance_of_rise(differences), message)
+
+
+def _entropy(figures: Figures, threshold: float) -> _Finding:
+    values = figures["entropy"]
+    share = _ratio(values)
+    return _Finding(
+        share,
+        share < threshold,
+        chance_of_fall(values[-1] - values[0]),
+        "Entropy has collapsed to {value:.0%} of the first evaluation's (threshold "
+        "{threshold:.0%}).",
+    )
+
+
+def _kl(figures: Figures, threshold: float) -> _Finding:
+    mean = float(figures["kl"][-1].mean())
+    return _Finding(
+        mean,
+        mean > threshold,
+        0.0,
+        "KL has reached {value:.1f} nats a response, above its budget of {threshold:g}.",
+    )
+
+
+def _divergence(figures: Figures, threshold: float) -> _Finding:
+    stand_in, proxy = figures["stand_in"], figures["proxy"]
+    fall = -since_best(stand_in)
+    rise = since_best(proxy, chosen_by=stand_in)
+    spread = float(stand_in[0].std())
+    size = float(fall.mean()) / spread if spread > 0 else float(fall.mean())
+    return _Finding(
+        size,
+        size > threshold,
+        # Both must have moved: the weaker of the two proofs counts.
+        max(chance_of_rise(fall), chance_of_rise(rise)),
+        "The proxy rises while the stand-in has fallen {value:.2f} standard deviations below its "
+        "best (threshold {threshold:g}).",
+    )
+
+
+def _score_range(figures: Figures, threshold: float) -> _Finding:
+    values = figures["out_of_range"]
+    share = float(values[-1].mean())
+    return _Finding(
+        share,
+        share > threshold,
+        chance_of_rise(values[-1] - values[0]),
+        "{value:.0%} of the scores lie outside those of reward-model training (threshold "
+        "{threshold:.0%}).",
+    )
+
+
+def _disagreement(figures: Figures, threshold: float) -> _Finding:
+    values = figures["disagreement"]
+    factor = _ratio(values)
+    return _Finding(
+        factor,
+        factor > threshold,
+        chance_of_rise(values[-1] - values[0]),
+        "The reward models disagree {value:.1f} times as much as at the start (threshold "
+        "{threshold:g}).",
+    )
+
+
+def _ratio(values: NDArray[np.float64]) -> float:
+    """Return the last mean as a share of the first; 1 where the first is 0, as nothing is told."""
+    first, last = float(values[0].mean()), float(values[-1].mean())
+    return last / first if first > 0 else 1.0
+
+
+# Name, as in `AlarmLimits` -> the figures it cannot do without, and what finds it.
+_ALARMS: dict[str, tuple[frozenset[str], Callable[[Figures, float], _Finding]]] = {
+    "length": (frozenset({"length"}), _length),
+    "repetition": (frozenset({"repetition"}), _repetition),
+    "certainty": (frozenset({"certainty"}), _certainty),
+    "entropy": (frozenset({"entropy"}), _entropy),
+    "kl": (frozenset({"kl"}), _kl),
+    "divergence": (frozenset({"stand_in", "proxy"}), _divergence),
+    "score_range": (frozenset({"out_of_range"}), _score_range),
+    "disagreement": (frozenset({"disagreement"}), _disagreement),
+}
