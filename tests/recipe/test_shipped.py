@@ -9,6 +9,7 @@ import pytest
 from rlhfctl.recipe.load import load_recipe, shipped_recipe, shipped_recipes
 
 EXPECTED = {
+    "overoptimisation",
     "base",
     "qwen2.5-0.5b-hh-rlhf",
     "llama-3.1-8b-qlora-ultrafeedback",
@@ -16,7 +17,8 @@ EXPECTED = {
     "tldr-pythia-2.8b",
     "tldr-pythia-6.9b",
 }
-REAL = [path for path in shipped_recipes() if path.stem != "base"]
+EMBEDDED = {"base", "overoptimisation"}
+REAL = [path for path in shipped_recipes() if path.stem not in EMBEDDED]
 
 # what a real run may have in common with the embedded one, whose rates suit a million weights
 SHARED_WITH_BASE = {"seed", "sft.num_train_epochs", "reward_model.num_train_epochs"}
