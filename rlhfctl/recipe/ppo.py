@@ -204,7 +204,7 @@ class PPOSection(Section):
     eval_rollouts: Count | None = Field(
         10, description="Rollouts between looks at held-out prompts; null: nobody looks."
     )
-    eval_prompts: int = Field(64, ge=2, description="Held-out prompts that are looked at.")
+    eval_prompts: int = Field(128, ge=2, description="Held-out prompts that are looked at.")
     early_stop: Literal["never", "warn", "stop"] = Field(
         "warn", description="What to do when the gold stand-in has fallen below its best."
     )
