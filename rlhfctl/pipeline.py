@@ -363,6 +363,9 @@ class _Step:
         }
         if self.stage == "sft":
             named["sft.init_from"] = recipe.sft.init_from
+        watched = self.stage == "ppo" and recipe.ppo.eval_rollouts is not None
+        if self.stage == "eval" or watched:
+            named["evaluation.judge_rm"] = recipe.evaluation.judge_rm
         if self.stage in {"ppo", "eval"}:
             for source in recipe.ppo.reward_sources:
                 named[f"ppo.reward_sources: {source.source}"] = source_file(source.source)

@@ -91,6 +91,7 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
         "evaluation.sft": recipe.evaluation.sft,
         "evaluation.rm": recipe.evaluation.rm,
         "evaluation.ppo": recipe.evaluation.ppo,
+        "evaluation.judge_rm": recipe.evaluation.judge_rm,
     }
     named |= {
         f"ppo.reward_sources.{at}": source.source

@@ -13,6 +13,11 @@ class EvaluationSection(Section):
     sft: str | None = Field(None, description="SFT checkpoint; null: the one PPO started from.")
     rm: str | None = Field(None, description="Reward model; null: the one PPO trained against.")
     ppo: str | None = Field(None, description="PPO checkpoint to judge; null: the run's.")
+    judge_rm: str | None = Field(
+        None,
+        description="A reward model that PPO never saw, to judge by; null: the one that "
+        "reward_model.judge_share made, if any.",
+    )
     num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
     batch_size: Count = 64
     max_new_tokens: Count | None = Field(None, description="null: as in ppo.")

@@ -116,6 +116,13 @@ class RewardModelSection(TrainingSection):
         256, ge=2, description="SFT responses over which scores get mean 0, deviation 1."
     )
     sft: str | None = Field(None, description="SFT checkpoint to start from; null: the run's.")
+    judge_share: float = Field(
+        0.0,
+        ge=0.0,
+        le=0.5,
+        description="Share of the training prompts whose comparisons train a second reward model, "
+        "one that PPO never sees, to judge the policy by; 0: none.",
+    )
 
 
 class TrackingSection(Section):
@@ -191,7 +198,7 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
         # Which prompts nothing trains on, and which of them the evaluation takes.
         part["held_out"] = {
             name: whole["data"][name]["held_out"] for name in ("demonstrations", "comparisons")
-        } | {"num_prompts": recipe.evaluation.num_prompts}
+        } | {name: whole["evaluation"][name] for name in ("num_prompts", "judge_rm")}
     if stage == "eval":
         part["scores"] = {
             name: whole["ppo"][name]

@@ -11,6 +11,7 @@ from rlhfctl.data.sources import judging_prompts
 from rlhfctl.evaluation.trial import judge, sample_rows
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.answers import Questions, answer
+from rlhfctl.stages.held_out_rm import judge_reward_model
 from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import open_roles, open_session
@@ -46,7 +47,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judging_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length
     ).dataset
     encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
-    roles = open_roles(session, inputs, more_reward_models(recipe.ppo))
+    others, judge_rm = more_reward_models(recipe.ppo), judge_reward_model(recipe, inputs)
+    roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])])
     # Before there is a reward model, SFT alone is judged without scores.
     known = "rm" in inputs or not recipe.ppo.uses_rm
     rewards = (
@@ -66,6 +68,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         encoded["prompt"],
         [list(ids) for ids in encoded["input_ids"]],
         recipe.evaluation.batch_size,
+        judge=int("rm" in inputs) + len(others) if judge_rm else None,
     )
     policies = {
         name: answer(questions, role, hear=partial(_tell, monitor, at * len(encoded)))

@@ -21,6 +21,7 @@ from rlhfctl.run.files import write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import Check, check_accuracy, check_reload, check_start
+from rlhfctl.stages.held_out_rm import judge_reward_model
 from rlhfctl.stages.outlook import open_outlook, watched_prompts
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session, tell_rows
@@ -149,10 +150,12 @@ def open_trainer(
 
     section = recipe.ppo
     watched = watched_prompts(session, monitor) if section.eval_rollouts is not None else None
+    others = more_reward_models(section)
+    judge = judge_reward_model(recipe, inputs) if watched is not None else None
     roles = open_roles(
         session,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
-        more_reward_models(section),
+        [*others, *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
         shard=shard,
     )
@@ -167,7 +170,8 @@ def open_trainer(
     watch: HeldOutWatch | None = None
     if watched is not None:
         scored = open_rewards(section, roles, session.formatter, watched["prompt"])
-        outlook = open_outlook(session, inputs, roles, scored, watched, None)
+        number = int(section.uses_rm) + len(others) if judge else None
+        outlook = open_outlook(session, inputs, roles, scored, watched, number)
         save = roles.networks.save_policy
         watch = HeldOutWatch(outlook, section, output, save, processes, monitor)
     trainer = PPOTrainer(

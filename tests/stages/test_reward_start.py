@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhfctl.recipe.schema import RewardModelSection
-from rlhfctl.stages.reward import _model
+from rlhfctl.stages.reward_training import _model
 from rlhfctl.stages.session import open_session
 
 ADAPTER = "adapter_model.safetensors"
@@ -19,7 +19,7 @@ def sft(tiny_run):
 def test_it_starts_from_the_sft_adapter_and_not_from_the_base(tiny_run, sft):
     from peft import get_peft_model_state_dict
 
-    model = _model(open_session(tiny_run.recipe), sft)
+    model = _model(open_session(tiny_run.recipe), sft, 0)
     started = get_peft_model_state_dict(model, save_embedding_layers=False)
     saved = load_file(sft / ADAPTER)
     assert any(bool(weight.any()) for name, weight in saved.items() if "lora_B" in name)
@@ -28,7 +28,7 @@ def test_it_starts_from_the_sft_adapter_and_not_from_the_base(tiny_run, sft):
 
 
 def test_its_head_starts_narrow_and_trains_in_full(tiny_run, sft):
-    model = _model(open_session(tiny_run.recipe), sft)
+    model = _model(open_session(tiny_run.recipe), sft, 0)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     heads = {name: weight for name, weight in trained.items() if "score" in name}
     assert len(heads) == 1
