@@ -124,13 +124,31 @@ def test_looks_of_a_cut_run_end_as_those_of_an_uncut_one(tiny_run, finished, tmp
         assert (tmp_path / "ppo" / name).read_bytes() == (output / name).read_bytes()
 
 
-def test_who_would_stop_by_a_stand_in_must_have_one(tiny_run, tmp_path):
-    recipe = watched(tiny_run, early_stop="stop")
-    prompts = tmp_path / "prompts.jsonl"
+def elsewhere(recipe, folder, **evaluation):
+    """The recipe with the same kind of prompts from a file, so that no gold reward is known."""
+    prompts = folder / "prompts.jsonl"
     rows = [{"prompt": prompt} for prompt in judging_prompts(recipe)["prompt"]]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = recipe.data.prompts.model_copy(update={"source": str(prompts), "held_out": 0.5})
-    data = recipe.data.model_copy(update={"prompts": source})
-    changed = recipe.model_copy(update={"data": data})
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"prompts": source}),
+            "evaluation": recipe.evaluation.model_copy(update=evaluation),
+        }
+    )
+
+
+def test_who_would_stop_by_a_stand_in_must_have_one(tiny_run, tmp_path):
+    recipe = elsewhere(watched(tiny_run, early_stop="stop"), tmp_path)
     with pytest.raises(RecipeError, match="nothing stands in for the true reward"):
-        ppo.run(changed, inputs(tiny_run), tmp_path, QuietMonitor())
+        ppo.run(recipe, inputs(tiny_run), tmp_path, QuietMonitor())
+
+
+def test_a_held_out_reward_model_stands_in_where_no_gold_is_known(tiny_run, tmp_path):
+    """The very model that PPO is trained on stands in, so the two scores must be the same."""
+    judge = str(tiny_run.stage("rm"))
+    recipe = elsewhere(watched(tiny_run, episodes=16), tmp_path, judge_rm=judge)
+    metrics = ppo.run(recipe, inputs(tiny_run), tmp_path, QuietMonitor()).metrics
+    assert metrics["over_optimisation"]["stand_in"] == "held_out_rm"
+    for line in lines(tmp_path):
+        assert line["each"]["stand_in"] == line["each"]["proxy"]
