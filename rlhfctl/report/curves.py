@@ -1,4 +1,4 @@
-"""Which curves a report shows, and their points."""
+"""What a plot shows: its lines, their points and intervals; and which curves a stage has."""
 
 from __future__ import annotations
 
@@ -17,25 +17,43 @@ _NO_CURVE = {"step", "time", "epoch"}
 
 @dataclass(frozen=True)
 class Line:
-    """One figure over the steps of a stage.
+    """One figure over the steps of a stage, or over whatever the plot's axis is.
 
     Attributes:
         label: What it is called beside another line; empty when it is alone.
-        steps: [points] increasing.
+        steps: [points] in the order in which they are joined.
         values: [points] finite.
+        low: [points] lower ends of the intervals; empty where there are none.
+        high: [points] their upper ends.
+        style: `line`; `dots`, which are not joined; `dashed`, for what was fitted, not measured;
+            or `guide`, which has no colour and no label.
+        colour: Which of the page's colours, from 1; 0 takes the line's place in the plot.
     """
 
     label: str
     steps: tuple[float, ...]
     values: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    style: str = "line"
+    colour: int = 0
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One small plot: a title and one or two lines."""
+    """One small plot.
+
+    Attributes:
+        title: What it shows, in a few words.
+        lines: At least one.
+        marks: Places on the axis with an upright line each.
+        whole_steps: Whether the axis counts something.
+    """
 
     title: str
     lines: tuple[Line, ...]
+    marks: tuple[float, ...] = ()
+    whole_steps: bool = True
 
 
 # Of each stage: the title of a plot, and its figures' names with their labels.
@@ -72,7 +90,7 @@ def plots(stage: str, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
     found = (
         Plot(
             title,
-            tuple(line for name, label in names.items() if (line := _line(name, label, steps))),
+            tuple(line for name, label in names.items() if (line := curve(name, label, steps))),
         )
         for title, names in SHOWN.get(stage, ())
     )
@@ -84,11 +102,13 @@ def extra_plots(stage: str, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
     shown = {name for _, names in SHOWN.get(stage, ()) for name in names}
     names = dict.fromkeys(name for step in steps for name in step)
     others = [name for name in names if name not in shown | _NO_CURVE]
-    found = (Plot(name, (line,)) for name in others if (line := _line(name, "", steps)))
+    found = (Plot(name, (line,)) for name in others if (line := curve(name, "", steps)))
     return list(found)[:MOST_EXTRA_CURVES]
 
 
-def _line(name: str, label: str, steps: Iterable[Mapping[str, Any]]) -> Line | None:
+def curve(
+    name: str, label: str, steps: Iterable[Mapping[str, Any]], colour: int = 0
+) -> Line | None:
     """Return one figure's points, thinned; None when it was never logged as a finite number."""
     points = [
         (at, value)
@@ -99,7 +119,54 @@ def _line(name: str, label: str, steps: Iterable[Mapping[str, Any]]) -> Line | N
     if not points:
         return None
     thinned = _thin(points)
-    return Line(label, tuple(at for at, _ in thinned), tuple(value for _, value in thinned))
+    ats, values = zip(*thinned, strict=True)
+    return Line(label, ats, values, colour=colour)
+
+
+def interval_line(
+    label: str,
+    rows: Iterable[Mapping[str, Any]],
+    axis: str,
+    name: str,
+    style: str = "line",
+    colour: int = 0,
+    less: float = 0.0,
+) -> Line | None:
+    """Return a figure with its intervals along another figure, in the order of that.
+
+    Args:
+        label: As in `Line`.
+        rows: Each with the figures `axis`, `name`, `name_low` and `name_high`.
+        axis: The figure to go along.
+        name: The figure to show.
+        style: As in `Line`.
+        colour: As in `Line`.
+        less: Taken from every value and end.
+
+    Returns:
+        None where no row has both figures; a line without intervals where one of them lacks its own.
+    """
+    found = (
+        (at, value, finite(row.get(f"{name}_low")), finite(row.get(f"{name}_high")))
+        for row in rows
+        if (at := finite(row.get(axis))) is not None
+        and (value := finite(row.get(name))) is not None
+    )
+    points = sorted(found, key=lambda point: point[0])
+    if not points:
+        return None
+    lows = [low - less for _, _, low, _ in points if low is not None]
+    highs = [high - less for _, _, _, high in points if high is not None]
+    complete = len(lows) == len(highs) == len(points)
+    return Line(
+        label,
+        tuple(at for at, *_ in points),
+        tuple(value - less for _, value, *_ in points),
+        tuple(lows) if complete else (),
+        tuple(highs) if complete else (),
+        style,
+        colour,
+    )
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

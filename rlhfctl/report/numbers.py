@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "–"  # noqa: RUF001 - an en dash is the printed sign for "no value"
@@ -60,6 +60,14 @@ def signed(value: Any, write: Callable[[Any], str] = number) -> str:
     """Write a difference with its sign, in the way of the figures it is between."""
     figure, text = finite(value), write(value)
     return f"+{text}" if figure is not None and figure > 0 else text
+
+
+def interval(figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number) -> str:
+    """Write a figure's 95 % interval, ``NAME_low`` and ``NAME_high``; nothing where it has none."""
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    if finite(low) is None or finite(high) is None:
+        return ""
+    return f"{write(low)} to {write(high)}"
 
 
 def _fixed(value: Any, decimals: int) -> str:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from rlhfctl.report.numbers import MINUS, scientific
+from rlhfctl.report.numbers import MINUS, number, scientific
 
 if TYPE_CHECKING:
-    from rlhfctl.report.curves import Plot
+    from collections.abc import Iterator, Sequence
 
+    from rlhfctl.report.curves import Line, Plot
+
+COLOURS = 6
 # Stand-ins in matplotlib's output for the page's colours, which light and dark set anew.
-_COLOURS = {"#010101": "var(--line-1)", "#020202": "var(--line-2)"} | {
-    "#030303": "var(--muted)",
-    "#040404": "var(--rule)",
+_LINES = tuple(f"#01010{at}" for at in range(1, COLOURS + 1))
+_TEXT, _GRID = "#030303", "#040404"
+_COLOURS = {colour: f"var(--line-{at})" for at, colour in enumerate(_LINES, 1)} | {
+    _TEXT: "var(--muted)",
+    _GRID: "var(--rule)",
 }
-_LINES, _TEXT, _GRID = ("#010101", "#020202"), "#030303", "#040404"
 _STEPS = (1, 2, 2.5, 5, 10)  # ticks that need few digits
 _SIZE = (3.3, 1.75)  # inches; the page scales it
+_AXES = (0.15, 0.14, 0.81, 0.81)  # left, bottom, width and height as shares of it
 # What the document form brings along and the page has no use for, ids and links above all.
 _EMBEDDING = tuple(
     (re.compile(pattern, re.DOTALL), replacement)
@@ -36,32 +42,86 @@ _EMBEDDING = tuple(
 )
 
 
+@dataclass(frozen=True)
+class DrawnPlot:
+    """A plot as the page shows it.
+
+    Attributes:
+        title: What it shows.
+        picture: The SVG element.
+        lines: Each line's colour class, label and last value; fitted lines have no value.
+        points: What the script reads out under the pointer: where the axes lie in the picture, what
+            they span, and each line's points.
+    """
+
+    title: str
+    picture: Markup
+    lines: tuple[tuple[str, str, str], ...]
+    points: dict[str, Any]
+
+
+def drawn(plot: Plot) -> DrawnPlot:
+    """Draw a plot and say what its key and its read-out are."""
+    picture, spans = _picture(plot)
+    shown = [(at, line) for at, line in _coloured(plot) if line.style != "guide"]
+    keys = tuple(
+        (
+            f"line-{at}{' dashed' if line.style == 'dashed' else ''}",
+            line.label,
+            number(line.values[-1]) if line.style == "line" else "",
+        )
+        for at, line in shown
+    )
+    points = [
+        {
+            "label": line.label,
+            "x": [_short(at) for at in line.steps],
+            "y": [_short(value) for value in line.values],
+        }
+        for _, line in shown
+    ]
+    left, bottom, width, height = _AXES
+    frame = [left, 1 - bottom - height, width, height]
+    return DrawnPlot(plot.title, picture, keys, {"frame": frame, **spans, "lines": points})
+
+
 def svg(plot: Plot) -> Markup:
     """Draw a plot as an SVG element without a link, an id, a style sheet, or text of the run's.
 
     The plot's title and labels are left to the page.
     """
+    return _picture(plot)[0]
+
+
+def _picture(plot: Plot) -> tuple[Markup, dict[str, list[float]]]:
+    """Return the SVG element, and the two ends of each axis."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "path.simplify": False}):
         figure = Figure(figsize=_SIZE)
-        _draw(figure.add_axes((0.15, 0.14, 0.81, 0.81)), plot)
+        axes = figure.add_axes(_AXES)
+        _draw(axes, plot)
         written = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", metadata=nothing)
-    return _embedded(written.getvalue())
+    spans = {"x": list(map(_short, axes.get_xlim())), "y": list(map(_short, axes.get_ylim()))}
+    return _embedded(written.getvalue()), spans
+
+
+def _coloured(plot: Plot) -> Iterator[tuple[int, Line]]:
+    """Yield each line with the number of its colour; more lines than colours begin anew."""
+    for at, line in enumerate(plot.lines):
+        yield ((line.colour or at + 1) - 1) % COLOURS + 1, line
 
 
 def _draw(axes: Any, plot: Plot) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    for line, colour in zip(plot.lines, _LINES, strict=False):
-        if len(line.steps) == 1:
-            # A line without length under round caps is a dot.
-            axes.plot(line.steps * 2, line.values * 2, color=colour, lw=4, solid_capstyle="round")
-        else:
-            axes.plot(line.steps, line.values, color=colour, lw=1.4, solid_capstyle="round")
+    for at, line in _coloured(plot):
+        _draw_line(axes, line, _LINES[at - 1])
+    for mark in plot.marks:
+        axes.axvline(mark, color=_TEXT, lw=0.8, dashes=(2, 2))
     axes.margins(x=0.01, y=0.08)
     axes.patch.set_visible(False)
     axes.figure.patch.set_visible(False)
@@ -71,10 +131,41 @@ def _draw(axes: Any, plot: Plot) -> None:
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=_TEXT)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS, integer=plot.whole_steps))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _compact(step)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+
+
+def _draw_line(axes: Any, line: Line, colour: str) -> None:
+    if line.style == "guide":
+        axes.plot(line.steps, line.values, color=_GRID, lw=1)
+        return
+    dots = line.style == "dots" or len(line.steps) == 1
+    if line.low:
+        if dots:
+            steps, ends = _apart(line.steps, line.steps), _apart(line.low, line.high)
+            axes.plot(steps, ends, color=colour, lw=1, solid_capstyle="butt")
+        else:
+            around = ([*line.steps, *line.steps[::-1]], [*line.low, *line.high[::-1]])
+            axes.fill(*around, color=colour, alpha=0.16, lw=0)
+    if dots:
+        # A line without length under round caps is a dot.
+        twice = (_apart(line.steps, line.steps), _apart(line.values, line.values))
+        axes.plot(*twice, color=colour, lw=4, solid_capstyle="round")
+    elif line.style == "dashed":
+        axes.plot(line.steps, line.values, color=colour, lw=1.2, dashes=(4, 2.5))
+    else:
+        axes.plot(line.steps, line.values, color=colour, lw=1.4, solid_capstyle="round")
+
+
+def _apart(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """Return one path of pairs that are not joined to one another."""
+    return [value for pair in zip(first, second, strict=True) for value in (*pair, float("nan"))]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
 
 
 def _compact(step: float) -> str:

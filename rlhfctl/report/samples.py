@@ -27,10 +27,19 @@ class Response:
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out prompt and the responses to it."""
+    """A held-out prompt and the responses to it.
+
+    Attributes:
+        prompt: As it was asked.
+        responses: SFT's, then PPO's.
+        preferred: The policy whose response was preferred; `tie`, or nothing where scores lack.
+        at_odds: Whether the proxy rose from SFT to PPO and gold fell.
+    """
 
     prompt: str
     responses: tuple[Response, ...]
+    preferred: str
+    at_odds: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ def _sample(row: Mapping[str, Any]) -> Sample:
             for name, label in _POLICIES
             if name in row
         ),
+        winner or ("tie" if judge else ""),
+        _change(of_policy, "proxy") > 0 > _change(of_policy, "gold"),
     )
 
 
@@ -98,6 +109,11 @@ def _preferred(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
         if sft is not None and ppo is not None:
             return judge, "" if sft == ppo else ("ppo" if ppo > sft else "sft")
     return "", ""
+
+
+def _change(scores: Mapping[str, Mapping[str, Any]], name: str) -> float:
+    sft, ppo = (finite(scores[policy].get(name)) for policy in ("sft", "ppo"))
+    return ppo - sft if sft is not None and ppo is not None else 0.0
 
 
 def _written(scores: Mapping[str, Any]) -> str:

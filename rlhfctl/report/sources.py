@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
@@ -19,6 +19,7 @@ STAGES = ("sft", "rm", "ppo", "eval")
 COMMANDS = {"sft": "rlhfctl sft", "rm": "rlhfctl train-rm", "ppo": "rlhfctl ppo"} | {
     "eval": "rlhfctl eval"
 }
+TITLES = {"sft": "SFT", "rm": "Reward model", "ppo": "PPO", "eval": "Evaluation"}
 MOST_SAMPLES = 64
 
 
@@ -34,6 +35,8 @@ class RunFacts:
         figures: The evaluation's figures; empty before the first evaluation.
         samples: Held-out prompts with each policy's response and scores.
         training_samples: Responses kept during PPO.
+        held_out: What PPO's looks at held-out prompts saw, without each prompt's own figures.
+        over_optimisation: What those looks say together; empty where there were none.
     """
 
     name: str
@@ -43,11 +46,22 @@ class RunFacts:
     figures: Mapping[str, Any]
     samples: list[dict[str, Any]]
     training_samples: list[dict[str, Any]]
+    held_out: list[dict[str, Any]] = field(default_factory=list)
+    over_optimisation: Mapping[str, Any] = field(default_factory=dict)
 
     def metrics(self, stage: str) -> Mapping[str, Any]:
         """Return a finished stage's figures; none of one that is not finished."""
         record = self.records.get(stage)
         return record.metrics if record else {}
+
+    def unit(self, stage: str) -> str:
+        """Return what a stage's steps count: the figure that its last step equals, else steps."""
+        steps = self.curves.get(stage, [])
+        last = steps[-1].get("step") if steps else None
+        for unit in ("episodes", "rollouts"):
+            if last is not None and self.metrics(stage).get(unit) == last:
+                return unit
+        return "steps"
 
     def stale(self) -> list[tuple[str, str]]:
         """Return (stage, input stage) where the input was made anew after the stage used it."""
@@ -78,6 +92,7 @@ def read_run(root: Path) -> RunFacts:
     figures_file = directory.stage("eval") / "figures.json"
     evaluated = manifest.stages.get("eval")
     figures = _read_object(figures_file) if figures_file.exists() else {}
+    watched = directory.stage("ppo") / "over_optimisation.json"
     return RunFacts(
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
@@ -86,6 +101,11 @@ def read_run(root: Path) -> RunFacts:
         figures=figures or (evaluated.metrics if evaluated else {}),
         samples=_read_rows(directory.stage("eval") / "samples.jsonl")[:MOST_SAMPLES],
         training_samples=_read_rows(directory.stage("ppo") / "samples.jsonl")[-MOST_SAMPLES:],
+        held_out=[
+            {name: value for name, value in row.items() if name != "each"}
+            for row in _read_rows(directory.stage("ppo") / "held_out.jsonl")
+        ],
+        over_optimisation=_read_object(watched) if watched.exists() else {},
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rlhfctl.evaluation.trial import Responses, judge, sample_rows
+from rlhfctl.report.sources import RunFacts
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 
 METRICS: dict[str, dict[str, Any]] = {
@@ -105,3 +106,14 @@ def finished_run(make_run: Callable[..., Path]) -> Path:
 def make_record() -> Callable[..., StageRecord]:
     """Make a finished stage's record."""
     return record
+
+
+@pytest.fixture
+def make_facts() -> Callable[..., RunFacts]:
+    """Make the facts of a run that has these figures and nothing else but what is given."""
+
+    def make(figures: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
+        blank: dict[str, Any] = {"records": {}, "curves": {}, "samples": [], "training_samples": []}
+        return RunFacts(**{"name": "r", "recipe": "", "figures": figures or {}} | blank | fields)
+
+    return make

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -30,8 +32,9 @@ PAYLOADS = [
     "\u202e\u2066right to left",
     "\ud800 lone",
 ]
-VOID = {"meta", "circle", "line", "path", "link", "base", "img", "br"}
+VOID = {"meta", "input", "circle", "line", "path", "link", "base", "img", "br"}
 OUR_TAGS = {
+    *("nav", "a", "label", "input", "select", "option", "output", "script"),
     *("html", "head", "meta", "title", "style", "body", "header", "main", "section", "footer"),
     *("h1", "h2", "h3", "h4", "p", "span", "b", "small", "ul", "li", "code", "pre"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary"),
@@ -48,6 +51,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.text = ""
+        self.scripts: list[str] = []
         self.comments: list[str] = []
         self._open: list[str] = []
         self.feed(html)
@@ -69,7 +73,9 @@ class Page(HTMLParser):
             assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] != "style":
+        if self._open[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif self._open[-1:] != ["style"]:
             self.text += data
 
     def handle_comment(self, data: str) -> None:
@@ -98,8 +104,12 @@ def poisoned(root: Path, payload: str) -> Path:
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_text_of_models_and_data_stays_text(finished_run: Path, payload: str) -> None:
+    clean = Page(render(finished_run))
     html = render(poisoned(finished_run, payload))
     page = Page(html)
+    assert page.scripts[-1] == clean.scripts[-1]
+    # one more curve, with its points
+    assert page.tags.count("script") == clean.tags.count("script") + 1
     html.encode()
     assert set(page.tags) <= OUR_TAGS
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
@@ -111,10 +121,25 @@ def test_text_of_models_and_data_stays_text(finished_run: Path, payload: str) ->
 def test_the_page_asks_for_nothing_from_outside(finished_run: Path) -> None:
     html = render(finished_run)
     page = Page(html)
-    assert not [a for a in page.attributes if a[1] in URL_ATTRIBUTES]
-    assert not re.search(r"https?:|//\w|@import|url\(", html)
+    links = [value for _, name, value in page.attributes if name in URL_ATTRIBUTES]
+    assert links
+    assert all(re.fullmatch("#[a-z-]+", link) for link in links)
+    without_namespace = html.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?:|//\w|@import|url\(", without_namespace)
     (policy,) = [v for _, n, v in page.attributes if n == "content" and "default-src" in v]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_only_the_pages_own_script_may_run(finished_run: Path) -> None:
+    page = Page(render(finished_run))
+    *data, script = page.scripts
+    (policy,) = [v for _, n, v in page.attributes if n == "content" and "default-src" in v]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    kinds = [value for tag, name, value in page.attributes if (tag, name) == ("script", "type")]
+    assert kinds == ["application/json"] * len(data)
+    for points in data:
+        json.loads(points)
 
 
 def test_a_finished_run_shows_verdict_figures_curves_samples_and_provenance(

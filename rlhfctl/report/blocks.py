@@ -1,0 +1,169 @@
+"""What a section of a report is made of, before it is written as HTML or Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlhfctl.report.numbers import finite, interval, number, share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rlhfctl.report.curves import Plot
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval as it is drawn: its ends and its estimate, in percent of the scale."""
+
+    low: float
+    estimate: float
+    high: float
+
+
+Cell = str | Bar | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        label: Its heading.
+        kind: `text`, `number`, `model` (text of a model, its lines kept), `scale`, whose cells are
+            bars between 0 and 1, or `range`, whose bars have no scale of their own.
+    """
+
+    label: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that belong together, under a heading across the table where it has one."""
+
+    rows: tuple[tuple[Cell, ...], ...]
+    heading: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of written cells, one for each column; the first of a row is its heading."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def rows(self) -> list[tuple[Cell, ...]]:
+        """The rows of all groups."""
+        return [row for found in self.groups for row in found.rows]
+
+    @property
+    def has_model_text(self) -> bool:
+        """Whether a column holds text that a model wrote."""
+        return any(column.kind == "model" for column in self.columns)
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Pictures side by side; `folded` ones are shown on request, under these words."""
+
+    kind: ClassVar[str] = "plots"
+    plots: tuple[Plot, ...]
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence; a warning asks for attention."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+    warning: bool = False
+
+
+Block = Table | Plots | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report under a heading of its own."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def anchor(self) -> str:
+        """What a link to it is called."""
+        return self.title.lower().replace(" ", "-")
+
+
+def table(
+    caption: str, columns: Sequence[Column], rows: Iterable[tuple[Cell, ...]]
+) -> tuple[Block, ...]:
+    """Return a table without the columns that are empty in every row; none without rows."""
+    kept = tuple(rows)
+    return grouped(caption, columns, [Group(kept)]) if kept else ()
+
+
+def grouped(caption: str, columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Block, ...]:
+    """Return a table of groups, the columns that are empty in every row left out."""
+    rows = [row for found in groups for row in found.rows]
+    used = [at for at in range(len(columns)) if at == 0 or any(row[at] for row in rows)]
+    cut = tuple(
+        replace(found, rows=tuple(tuple(row[at] for at in used) for row in found.rows))
+        for found in groups
+    )
+    return (Table(caption, tuple(columns[at] for at in used), cut),)
+
+
+def plots(found: Iterable[Plot | None], folded: str = "") -> tuple[Block, ...]:
+    """Return those plots that have lines side by side; nothing if none has."""
+    kept = tuple(plot for plot in found if plot is not None and plot.lines)
+    return (Plots(kept, folded),) if kept else ()
+
+
+def warnings(found: Any) -> tuple[Block, ...]:
+    """Return the sentences of a list of warnings, where it is one."""
+    texts = found if isinstance(found, list) else []
+    return tuple(Note(text, warning=True) for text in texts if isinstance(text, str))
+
+
+SHARE_COLUMNS = (Column("Share", "number"), Column("95 % interval", "number"), Column("", "scale"))
+
+
+def share_cells(figures: Mapping[str, Any], name: str) -> tuple[Cell, Cell, Cell]:
+    """Return a share as written, its interval, and the bar of both."""
+    return share(figures.get(name)), interval(figures, name, share), share_bar(figures, name)
+
+
+def share_bar(figures: Mapping[str, Any], name: str) -> Bar | None:
+    """Return a share's bar on a scale from 0 to 1; None without an interval."""
+    ends = [finite(figures.get(name + end)) for end in ("_low", "", "_high")]
+    if None in ends:
+        return None
+    low, estimate, high = (100 * min(max(end or 0.0, 0.0), 1.0) for end in ends)
+    return Bar(low, estimate, high)
+
+
+def estimate_cells(
+    figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
+) -> tuple[str, str]:
+    """Return a figure as written and its interval."""
+    return write(figures.get(name)), interval(figures, name, write)
+
+
+def objects(value: Any) -> dict[str, dict[str, Any]]:
+    """Return the entries of an object that are objects themselves; none of anything else."""
+    entries = value.items() if isinstance(value, dict) else ()
+    return {str(name): found for name, found in entries if isinstance(found, dict)}
+
+
+def group(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's accuracy with its interval under the names that other figures have."""
+    ends = {f"accuracy_{end}": found.get(end) for end in ("low", "high") if end in found}
+    return {**ends, **found}

@@ -1,0 +1,78 @@
+"""Where a run's results come from: versions, what went in and came out, every figure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.numbers import duration, number
+from rlhfctl.report.sources import STAGES, TITLES, RunFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rlhfctl.run.manifest import StageRecord
+
+
+def summary(records: Sequence[StageRecord]) -> list[tuple[str, str]]:
+    """Return what was run, from what, when: a line below the title."""
+    if not records:
+        return []
+    first = min(records, key=lambda record: record.started)
+    model = first.recipe_part.get("model")
+    base = model.get("name_or_path") if isinstance(model, dict) else None
+    seeds = sorted({record.seed for record in records})
+    facts = [
+        ("base model", str(base) if base else ""),
+        ("seed", ", ".join(map(str, seeds))),
+        ("started", first.started[:16].replace("T", " ") + " UTC"),
+        ("time in finished stages", duration(sum(record.seconds for record in records))),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def versions(records: Iterable[StageRecord]) -> list[tuple[str, str]]:
+    """Return each package's version; where stages differ, each with its stages."""
+    found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for package, version in record.versions.items():
+            found[package][version].append(record.stage)
+    return [(package, _joined(stages)) for package, stages in found.items()]
+
+
+def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]:
+    """Return (stage, direction, path, SHA-256) of everything that went in and came out."""
+    return [
+        (TITLES.get(record.stage, record.stage), direction, artifact.path, artifact.sha256)
+        for record in records
+        for direction, side in (("in", record.inputs), ("out", record.outputs))
+        for artifact in side.values()
+    ]
+
+
+def all_figures(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return every figure of every finished stage under its dotted name."""
+    return [
+        (TITLES[stage], list(_flattened(_figures(facts, stage))))
+        for stage in STAGES
+        if stage in facts.records
+    ]
+
+
+def _figures(facts: RunFacts, stage: str) -> Mapping[str, Any]:
+    return {**facts.metrics(stage), **(facts.figures if stage == "eval" else {})}
+
+
+def _joined(found: Mapping[str, Sequence[str]]) -> str:
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{version} ({', '.join(stages)})" for version, stages in found.items())
+
+
+def _flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every figure under its dotted name; lists are shown where they belong, not here."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            yield f"{prefix}{name}", value if isinstance(value, str) else number(value)

@@ -1,0 +1,42 @@
+"""The parts of a report, in their order; each is there only where a run has its figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlhfctl.report.blocks import Section
+from rlhfctl.report.sections import (
+    annotators,
+    best_of_n,
+    drift,
+    evaluation,
+    judges,
+    overoptimisation,
+    stages,
+    tax,
+    trial,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+_PARTS: tuple[tuple[str, Callable[[RunFacts], tuple[Block, ...]]], ...] = (
+    ("Stages", stages.blocks),
+    ("Evaluation", evaluation.blocks),
+    ("Judges", judges.blocks),
+    ("Over-optimisation", overoptimisation.blocks),
+    ("Best of n", best_of_n.blocks),
+    ("Alignment tax", tax.blocks),
+    ("Drift", drift.blocks),
+    ("Reward model", trial.blocks),
+    ("Annotators", annotators.blocks),
+)
+
+
+def sections(facts: RunFacts) -> list[Section]:
+    """Return every part that has something to show."""
+    found = ((title, part(facts)) for title, part in _PARTS)
+    return [Section(title, blocks) for title, blocks in found if blocks]

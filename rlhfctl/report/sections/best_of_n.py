@@ -1,0 +1,69 @@
+"""Best of n: what choosing among SFT's responses reaches without any training."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import Cell, Column, estimate_cells, objects, plots, table
+from rlhfctl.report.curves import Line, Plot, interval_line
+from rlhfctl.report.numbers import finite, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+_TITLES = {"proxy": "Proxy", "gold": "Gold"}
+
+
+def blocks(facts: RunFacts) -> tuple[Block, ...]:
+    """Return the curve of each reward against the distance from SFT, PPO's place, and the table."""
+    found = facts.figures.get("best_of_n")
+    curves = {name: points for name in _TITLES if (points := curve_points(found, name))}
+    if not curves:
+        return ()
+    policies = objects(facts.figures.get("policies"))
+    first, *_ = curves.values()
+    rows: list[tuple[Cell, ...]] = []
+    for at, point in enumerate(first):
+        sides = [points[at] if at < len(points) else {} for points in curves.values()]
+        cells = [cell for side in sides for cell in estimate_cells(side, "value")]
+        rows.append((number(point.get("n")), number(point.get("kl")), *cells))
+    columns = [Column("n", "number"), Column("KL, nats", "number")]
+    for name in curves:
+        columns += [Column(_TITLES[name], "number"), Column("95 % interval", "number")]
+    pictures = [
+        _plot(name, points, policies.get("ppo", {}), name) for name, points in curves.items()
+    ]
+    return (
+        *plots(pictures),
+        *table(
+            "Of n responses of SFT the one with the highest proxy score; its KL to SFT is "
+            "ln n less (n − 1) / n.",  # noqa: RUF001
+            columns,
+            rows,
+        ),
+    )
+
+
+def curve_points(found: Any, name: str) -> list[dict[str, Any]]:
+    """Return the points of a best-of-n curve, each with its distance from SFT."""
+    points = found.get(name) if isinstance(found, dict) else None
+    return [
+        {**point, "sqrt_kl": math.sqrt(max(kl, 0.0))}
+        for point in (points if isinstance(points, list) else [])
+        if isinstance(point, dict) and (kl := finite(point.get("kl"))) is not None
+    ]
+
+
+def _plot(
+    name: str, points: Sequence[Mapping[str, Any]], ppo: Mapping[str, Any], figure: str
+) -> Plot:
+    best = interval_line("best of n", points, "sqrt_kl", "value")
+    kl = finite(ppo.get("kl"))
+    place = [{**ppo, "sqrt_kl": math.sqrt(max(kl, 0.0))}] if kl is not None else []
+    trained: Line | None = interval_line("PPO", place, "sqrt_kl", figure, "dots", 2)
+    lines = tuple(line for line in (best, trained) if line is not None)
+    return Plot(f"{_TITLES[name]} against √KL", lines, whole_steps=False)

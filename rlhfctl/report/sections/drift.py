@@ -1,0 +1,89 @@
+"""How far PPO's way of writing went from SFT's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import Cell, Column, objects, table
+from rlhfctl.report.numbers import finite, fraction, interval, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+MOST_PHRASES = 30
+_FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("KL, nats a token", "kl_per_token", number),
+    ("Entropy, nats a token", "entropy", number),
+    ("Distinct words", "distinct_1", fraction),
+    ("Distinct pairs of words", "distinct_2", fraction),
+    ("Distinct triples of words", "distinct_3", fraction),
+    ("Self-BLEU", "self_bleu", fraction),
+    ("Repeated n-grams", "repeated_ngrams", fraction),
+    ("Truncated", "truncated", fraction),
+    ("Hedging words", "hedging", fraction),
+    ("Certainty words", "certainty", fraction),
+)
+_LENGTHS = (
+    ("mean", "Length, mean"),
+    ("p5", "Length, 5th percentile"),
+    ("p25", "25th"),
+    ("median", "median"),
+    ("p75", "75th"),
+    ("p95", "95th"),
+)
+
+
+def blocks(facts: RunFacts) -> tuple[Block, ...]:
+    """Return both policies' figures side by side, and the phrases that grew most."""
+    found = facts.figures.get("drift")
+    drift = found if isinstance(found, dict) else {}
+    policies = objects({name: drift.get(name) for name in ("sft", "ppo")})
+    return (*_figures(policies), *_phrases(drift.get("phrases")))
+
+
+def _figures(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
+    sides = [policies.get(name, {}) for name in ("sft", "ppo")]
+    rows: list[tuple[Cell, ...]] = []
+    for label, name, write in _FIGURES:
+        if any(finite(side.get(name)) is not None for side in sides):
+            rows.append((label, *(_with_interval(side, name, write) for side in sides)))
+    lengths = [side.get("length") for side in sides]
+    known = [length if isinstance(length, dict) else {} for length in lengths]
+    for name, label in _LENGTHS:
+        if any(name in length for length in known):
+            rows.append((label, *(number(length.get(name)) for length in known)))
+    return table(
+        "Means over responses with their 95 % intervals, shares from 0 to 1; lengths in tokens.",
+        (Column("Figure"), Column("SFT", "number"), Column("PPO", "number")),
+        rows,
+    )
+
+
+def _phrases(found: Any) -> tuple[Block, ...]:
+    phrases = [phrase for phrase in found or [] if isinstance(phrase, dict)]
+    return table(
+        "Phrases that PPO uses more than SFT, by log-odds with an informative prior (Monroe et al. "
+        "2008); z is the log-odds in standard deviations.",
+        (
+            Column("Phrase", "model"),
+            Column("SFT", "number"),
+            Column("PPO", "number"),
+            Column("Log-odds", "number"),
+            Column("z", "number"),
+        ),
+        [
+            (
+                str(phrase.get("phrase", "")),
+                *(number(phrase.get(key)) for key in ("sft_count", "ppo_count", "log_odds", "z")),
+            )
+            for phrase in phrases[:MOST_PHRASES]
+        ],
+    )
+
+
+def _with_interval(side: Mapping[str, Any], name: str, write: Callable[[Any], str]) -> str:
+    ends = interval(side, name, write)
+    return f"{write(side.get(name))} ({ends})" if ends else write(side.get(name))

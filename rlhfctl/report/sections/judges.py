@@ -1,0 +1,88 @@
+"""What judges other than gold and the proxy say: a reward model PPO never saw, an endpoint, people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import (
+    SHARE_COLUMNS,
+    Cell,
+    Column,
+    group,
+    objects,
+    share_cells,
+    table,
+    warnings,
+)
+from rlhfctl.report.numbers import finite, interval, number, share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+_KINDS = {"reward_model": "a reward model", "endpoint": "an endpoint"} | {
+    "function": "a function",
+    "humans": "people",
+}
+_COUNTS = ("prompts", "wins", "ties", "losses", "refusals", "unparsable")
+_LENGTH_CONTROLLED = "length_controlled_win_rate"
+
+
+def blocks(facts: RunFacts) -> tuple[Block, ...]:
+    """Return the win rates by each judge, what each had to say how often, and its weaknesses."""
+    judges = objects(facts.figures.get("judges"))
+    if not judges:
+        return ()
+    rates = table(
+        "Share of prompts on which the judge prefers PPO's response; ties count one half. "
+        "Length-controlled: as if both responses had the same length (AlpacaEval 2).",
+        (Column("Judge"), *SHARE_COLUMNS),
+        [row for name, judge in judges.items() for row in _rates(name, judge)],
+    )
+    counts = table(
+        "What the judges answered. The first place's share is how often the response that was "
+        "shown first won, one half without a position bias.",
+        (
+            Column("Judge"),
+            *(Column(name.capitalize(), "number") for name in _COUNTS),
+            Column("First place", "number"),
+            Column("95 % interval", "number"),
+        ),
+        [_counts(name, judge) for name, judge in judges.items()],
+    )
+    own = table(
+        "How often each judge that is a model agrees with held-out comparisons itself.",
+        (Column("Judge"), *SHARE_COLUMNS, Column("Pairs", "number")),
+        [
+            (name, *share_cells(group(accuracy), "accuracy"), number(accuracy.get("pairs")))
+            for name, judge in judges.items()
+            if isinstance(accuracy := judge.get("accuracy"), dict)
+        ],
+    )
+    told = [
+        note
+        for name, judge in judges.items()
+        for note in warnings([f"{name}: {text}" for text in judge.get("warnings") or []])
+    ]
+    return (*rates, *counts, *own, *told)
+
+
+def _rates(name: str, judge: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+    kind = _KINDS.get(str(judge.get("kind")), str(judge.get("kind", "")))
+    opponent = {"sft": "against SFT", "references": "against the references"}
+    against = opponent.get(str(judge.get("opponent")), "")
+    known = ", ".join(part for part in (kind, str(judge.get("model") or ""), against) if part)
+    rows: list[tuple[Cell, ...]] = [(f"{name} ({known})", *share_cells(judge, "win_rate"))]
+    if finite(judge.get(_LENGTH_CONTROLLED)) is not None:
+        rows.append((f"{name}, length-controlled", *share_cells(judge, _LENGTH_CONTROLLED)))
+    return rows
+
+
+def _counts(name: str, judge: Mapping[str, Any]) -> tuple[Cell, ...]:
+    bias = judge.get("position_bias")
+    position = bias if isinstance(bias, dict) else {}
+    counted = (number(judge[key]) if key in judge else "" for key in _COUNTS)
+    first = share(position["first_share"]) if "first_share" in position else ""
+    return (name, *counted, first, interval(position, "first_share", share))

@@ -1,0 +1,206 @@
+"""What PPO did to held-out prompts along the way: proxy and gold stand-in, fits, best, alarms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import Cell, Column, Note, estimate_cells, objects, plots, table
+from rlhfctl.report.curves import Line, Plot, interval_line
+from rlhfctl.report.numbers import finite, interval, number, share, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+STAND_INS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
+_CURVES = (("proxy", 2), ("stand_in", 1))  # with the page's colours
+_ALONG = (
+    ("KL, nats a response", "kl"),
+    ("Length, tokens", "length"),
+    ("Repeated n-grams", "repetition"),
+    ("Certainty words", "certainty"),
+    ("Hedging words", "hedging"),
+    ("Entropy, nats a token", "entropy"),
+    ("Share ended by EOS", "eos_share"),
+    ("Disagreement of reward models", "score_disagreement"),
+    ("Share of scores out of the range seen in training", "out_of_range_share"),
+)
+
+
+def blocks(facts: RunFacts) -> tuple[Block, ...]:
+    """Return alarms, the curves against √KL with their fits, and the figures along the way."""
+    looks, summary = facts.held_out, facts.over_optimisation
+    if not looks and not summary:
+        return ()
+    alarms = _alarms(summary, len(looks))
+    found = _fits(summary)
+    along = [_over_episodes(title, looks, name, ()) for title, name in _ALONG]
+    both = [_against_distance(looks, summary), *_each_over_episodes(looks, summary)]
+    note = Note(
+        "Left: the change since PPO began, with the 95 % interval of each mean; dashed is "
+        "R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023). Upright lines: the best look, and "  # noqa: RUF001
+        "alarms."
+    )
+    shown = plots(both)
+    return (
+        *alarms,
+        *_best(summary),
+        *shown,
+        *((note,) if shown else ()),
+        *found,
+        *plots(along, "What else was watched on held-out prompts"),
+    )
+
+
+def stand_in(summary: Mapping[str, Any]) -> str:
+    """Return what stands in for the true reward, in words."""
+    return STAND_INS.get(str(summary.get("stand_in")), "the gold stand-in")
+
+
+def _alarms(summary: Mapping[str, Any], looks: int) -> tuple[Block, ...]:
+    alarms = [alarm for alarm in summary.get("alarms") or [] if isinstance(alarm, dict)]
+    count = number(summary.get("evaluations", looks))
+    if not alarms:
+        return (Note(f"No alarm was raised in {count} looks at held-out prompts."),)
+    return table(
+        f"Alarms raised in {count} looks at held-out prompts: an audit, not a guarantee. The "
+        "thresholds are the recipe's.",
+        (
+            Column("Alarm"),
+            Column("Episode", "number"),
+            Column("Value", "number"),
+            Column("Threshold", "number"),
+            Column("What was seen"),
+        ),
+        [
+            (
+                str(alarm.get("name", "")).replace("_", " "),
+                *(number(alarm.get(key)) for key in ("step", "value", "threshold")),
+                str(alarm.get("message", "")),
+            )
+            for alarm in alarms
+        ],
+    )
+
+
+def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
+    best, fall = (objects(summary).get(name, {}) for name in ("best", "last_below_best"))
+    if not best:
+        return ()
+    value, ends = estimate_cells(best, "stand_in")
+    told = (
+        f"Best look: at {number(best.get('step'))} episodes, {stand_in(summary)} at {value} ({ends}) "
+        f"and {number(best.get('kl'))} nats of KL."
+    )
+    change = finite(fall.get("change"))
+    if change:
+        told += (
+            f" From there to the last look it changed by {signed(change)} "
+            f"({interval(fall, 'change', signed)})."
+        )
+    if summary.get("stopped_early"):
+        told += " PPO was stopped early for that."
+    return (Note(told),)
+
+
+def _against_distance(
+    looks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> Plot | None:
+    """Return the change of both rewards against the distance from SFT, with what was fitted."""
+    lines = []
+    for name, colour in _CURVES:
+        first = next(
+            (start for look in looks if (start := finite(look.get(name))) is not None), 0.0
+        )
+        label = _label(name, summary)
+        seen = interval_line(label, looks, "sqrt_kl", name, colour=colour, less=first)
+        fitted = _fitted(_fit(summary, name), f"{label}, fitted", colour)
+        lines += [line for line in (seen, fitted) if line is not None]
+    best = objects(summary).get("best", {})
+    at = [finite(look.get("sqrt_kl")) for look in looks if look.get("step") == best.get("step")]
+    marks = tuple(mark for mark in at if mark is not None)
+    return Plot("Change against √KL", tuple(lines), marks, whole_steps=False) if lines else None
+
+
+def _each_over_episodes(
+    looks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> list[Plot | None]:
+    events = [objects(summary).get("best", {}), *(summary.get("alarms") or [])]
+    marks = tuple(
+        sorted(
+            {
+                step
+                for event in events
+                if isinstance(event, dict) and (step := finite(event.get("step"))) is not None
+            }
+        )
+    )
+    return [
+        _over_episodes(
+            f"{_label(name, summary).capitalize()} over episodes", looks, name, marks, colour
+        )
+        for name, colour in _CURVES
+    ]
+
+
+def _over_episodes(
+    title: str,
+    looks: Sequence[Mapping[str, Any]],
+    name: str,
+    marks: tuple[float, ...],
+    colour: int = 0,
+) -> Plot | None:
+    line = interval_line("", looks, "step", name, colour=colour)
+    return Plot(title, (line,), marks) if line else None
+
+
+def _label(name: str, summary: Mapping[str, Any]) -> str:
+    return "proxy" if name == "proxy" else stand_in(summary).removeprefix("the ")
+
+
+def _fit(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return objects(summary.get("fits")).get(name, {})
+
+
+def _fitted(fit: Mapping[str, Any], label: str, colour: int) -> Line | None:
+    curve = fit.get("curve")
+    points = [
+        (at, value)
+        for point in (curve if isinstance(curve, list) else [])
+        if isinstance(point, list)
+        and len(point) == 2
+        and (at := finite(point[0])) is not None
+        and (value := finite(point[1])) is not None
+    ]
+    if len(points) < 2:
+        return None
+    ats, values = zip(*points, strict=True)
+    return Line(label, ats, values, style="dashed", colour=colour)
+
+
+def _fits(summary: Mapping[str, Any]) -> tuple[Block, ...]:
+    rows: list[tuple[Cell, ...]] = []
+    for name, _ in _CURVES:
+        fit = _fit(summary, name)
+        if not fit:
+            continue
+        label = _label(name, summary).capitalize()
+        rows += [
+            (f"{label}: α", *estimate_cells(fit, "alpha")),  # noqa: RUF001
+            (f"{label}: β", *estimate_cells(fit, "beta")),
+            (f"{label}: share of variance explained", share(fit.get("r_squared")), ""),
+        ]
+        peak = fit.get("peak")
+        if isinstance(peak, dict):
+            beyond = "" if peak.get("observed") else ", beyond what was seen"
+            rows += [
+                (f"{label}: peak at √KL{beyond}", *estimate_cells(peak, "distance")),
+                (f"{label}: change at the peak", *estimate_cells(peak, "value")),
+            ]
+    return table(
+        "The fitted curves; a peak beyond what was seen is a forecast.",
+        (Column("Fit"), Column("Value", "number"), Column("95 % interval", "number")),
+        rows,
+    )

@@ -1,0 +1,59 @@
+"""The alignment tax: what base, SFT and PPO can still do, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import Cell, Column, objects, table
+from rlhfctl.report.numbers import finite, interval, number, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+
+def blocks(facts: RunFacts) -> tuple[Block, ...]:
+    """Return the table of tasks, each with its differences and their intervals."""
+    found = facts.figures.get("tax")
+    tasks = objects(found.get("tasks") if isinstance(found, dict) else None)
+    return table(
+        "Differences with their 95 % intervals, paired by example. A change is called better or "
+        "worse only where its interval leaves out zero.",
+        (
+            Column("Task"),
+            Column("Base", "number"),
+            Column("SFT", "number"),
+            Column("PPO", "number"),
+            Column("SFT less base", "number"),
+            Column("PPO less SFT", "number"),
+            Column("PPO is"),
+            Column("Examples", "number"),
+        ),
+        [_row(name, task) for name, task in tasks.items()],
+    )
+
+
+def tax_side(task: Mapping[str, Any]) -> str:
+    """Return `better` or `worse` where PPO differs from SFT for certain; else nothing."""
+    low, high = (finite(task.get(f"ppo_minus_sft_{end}")) for end in ("low", "high"))
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) == bool(task.get("higher_is_better", True)) else "worse"
+
+
+def _row(name: str, task: Mapping[str, Any]) -> tuple[Cell, ...]:
+    metric = task.get("metric")
+    label = f"{name}: {metric}" if metric else name
+    values = (number(task[key]) if key in task else "" for key in ("base", "sft", "ppo"))
+    changes = (_change(task, key) for key in ("sft_minus_base", "ppo_minus_sft"))
+    examples = number(task["examples"]) if "examples" in task else ""
+    return (label, *values, *changes, tax_side(task), examples)
+
+
+def _change(task: Mapping[str, Any], name: str) -> str:
+    if finite(task.get(name)) is None:
+        return ""
+    ends = interval(task, name, signed)
+    return f"{signed(task[name])} ({ends})" if ends else signed(task[name])

@@ -1,0 +1,40 @@
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhfctl.report.blocks import Table
+from rlhfctl.report.sections.evaluation import blocks
+from rlhfctl.report.sources import RunFacts, read_run
+
+
+def tables(facts: RunFacts) -> list[Table]:
+    return [block for block in blocks(facts) if isinstance(block, Table)]
+
+
+def test_policies_stand_side_by_side_with_the_gain(finished_run: Path) -> None:
+    rates, both = tables(read_run(finished_run))
+    assert [row[0] for row in rates.rows] == ["Gold", "Proxy"]
+    rows = {row[0]: row[1:] for row in both.rows}
+    assert rows["KL, nats a response"][:2] == ("0", "6.00")
+    assert rows["Gold reward"][2] == "+2.00"
+    assert rows["Gold reward"][3]
+
+
+def test_length_controlled_win_rates_follow_their_own(make_facts: Callable[..., RunFacts]) -> None:
+    figures = {
+        "policies": {"sft": {"kl": 0.0}, "ppo": {"kl": 1.0}},
+        "gold_win_rate": 0.8,
+        "gold_length_controlled_win_rate": 0.7,
+        "gold_length_controlled_win_rate_low": 0.6,
+        "gold_length_controlled_win_rate_high": 0.78,
+    }
+    rates, _ = tables(make_facts(figures))
+    assert [row[:3] for row in rates.rows] == [
+        ("Gold", "0.80", ""),
+        ("Gold, length-controlled", "0.70", "0.60 to 0.78"),
+    ]
+
+
+def test_a_policy_that_was_not_judged_leaves_dashes(make_facts: Callable[..., RunFacts]) -> None:
+    (table,) = tables(make_facts({"policies": {"sft": {"kl": 0.0}}}))
+    assert table.rows == [("KL, nats a response", "0", "–", "–")]  # noqa: RUF001
+    assert blocks(make_facts({})) == ()
