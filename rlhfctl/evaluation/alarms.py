@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhfctl.evaluation.changes import chance_of_fall, chance_of_rise, per_prompt
-from rlhfctl.evaluation.overoptimisation import since_best
+from rlhfctl.evaluation.overoptimisation import fallen, since_best
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +29,7 @@ _KEYS = (
     *("disagreement", "out_of_range"),
 )
 _GAIN_LEVEL = 0.05  # one-sided: growth that pays needs no strong proof of it
+_HELD_LEVEL = 0.05  # one-sided: below it the proxy has fallen as the stand-in has
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class AlarmLimits:
         entropy: Mean entropy as a share of the first evaluation's, from below.
         kl: Mean KL in nats a response.
         divergence: Fall of the stand-in from its best evaluation, in standard deviations of its
-            first evaluation's responses.
+            first evaluation's responses, while the proxy holds.
         score_range: Share of responses whose proxy lies outside the scores of RM training.
         disagreement: Mean standard deviation of the ensemble's scores, in multiples of the first
             evaluation's.
@@ -179,18 +180,24 @@ def _kl(figures: Figures, threshold: float) -> _Finding:
 
 
 def _divergence(figures: Figures, threshold: float) -> _Finding:
+    """The stand-in has fallen since its best; the proxy has not, and is above its start.
+
+    That the proxy goes on rising is not asked for: near its ceiling it rises too little to be told
+    from noise, while the stand-in falls by much.
+    """
     stand_in, proxy = figures["stand_in"], figures["proxy"]
     fall = -since_best(stand_in)
-    rise = since_best(proxy, chosen_by=stand_in)
+    since = since_best(proxy, chosen_by=stand_in)
     spread = float(stand_in[0].std())
     size = float(fall.mean()) / spread if spread > 0 else float(fall.mean())
+    held = chance_of_fall(since) > _HELD_LEVEL
     return _Finding(
         size,
-        size > threshold,
-        # Both must have moved: the weaker of the two proofs counts.
-        max(chance_of_rise(fall), chance_of_rise(rise)),
-        "The proxy rises while the stand-in has fallen {value:.2f} standard deviations below its "
-        "best (threshold {threshold:g}).",
+        size > threshold and held and fallen(stand_in),
+        # The fall has a test of its own, at two looks running.
+        chance_of_rise(proxy[-1] - proxy[0]),
+        "The stand-in has fallen {value:.2f} standard deviations below its best (threshold "
+        "{threshold:g}), and the proxy, up since the start, has not.",
     )
 
 

@@ -237,9 +237,13 @@ def falls(history: Sequence[Mapping[str, Any]]) -> bool:
     Raises:
         ValueError: If an evaluation has no stand-in.
     """
-    if len(history) < 3:
+    return fallen(_stand_in(history))
+
+
+def fallen(values: NDArray[np.float64]) -> bool:
+    """Tell what `falls` does of [evaluations, prompts] values of the stand-in."""
+    if len(values) < 3:
         return False
-    values = _stand_in(history)
     return values.shape[1] >= 4 and all(
         chance_of_fall(since_best(values[:looks])) < FALL_LEVEL
         for looks in (len(values), len(values) - 1)

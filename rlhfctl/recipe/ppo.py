@@ -75,7 +75,7 @@ class AlarmsSection(Section):
     )
     divergence: Positive | None = Field(
         0.2,
-        description="Fall of the stand-in from its best while the proxy rises, in standard "
+        description="Fall of the stand-in from its best while the proxy holds, in standard "
         "deviations of SFT's.",
     )
     score_range: float | None = Field(
