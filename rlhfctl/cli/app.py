@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
+from rlhfctl.cli.forms import Format
 from rlhfctl.cli.options import GivenKeys, KeyOption, Settings, with_options
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
@@ -133,3 +135,41 @@ for _name, _command in _COMMANDS.items():
     _options = _STAGE_OPTIONS.get(_name, ())
     _without = () if _name in _STAGES else ("launch",)
     app.command(_name)(with_options(_command, _options, _HELP[_name], _without))
+
+
+@app.command("report", help="Render a run, several runs or a sweep as one page, Markdown or JSON.")
+def _report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            show_default=False,
+            help="Names of runs, or paths of run folders; several are compared. Else the newest run.",
+        ),
+    ] = None,
+    runs_dir: Annotated[
+        Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs lie.")
+    ] = Path("runs"),
+    form: Annotated[
+        Format, typer.Option("--format", help="Page, Markdown for a comment, or JSON.")
+    ] = Format.HTML,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Where to; - for stdout. Else report.html in the run's folder, or "
+            "comparison.html beside the runs.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say where the report is as one JSON object on stdout.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    from rlhfctl.cli.report import Wanted, report
+    from rlhfctl.console import Terminal
+
+    terminal = Terminal(quiet=quiet, as_json=as_json)
+    report(Wanted(runs or [], runs_dir, form, output), terminal)

@@ -34,10 +34,15 @@ def render(root: Path) -> str:
     Raises:
         CheckpointError: If there is no run folder, or a file in it is damaged.
     """
-    return write("report.html.j2", view(read_run(root)))
+    return of(read_run(root))
 
 
-def view(facts: RunFacts) -> dict[str, Any]:
+def of(facts: RunFacts) -> str:
+    """Return the page of a run that has been read."""
+    return write("report.html.j2", _view(facts))
+
+
+def _view(facts: RunFacts) -> dict[str, Any]:
     """Return what the page's template shows of a run."""
     records = list(facts.records.values())
     return {

@@ -91,7 +91,7 @@ def read_run(root: Path) -> RunFacts:
     recipe = directory.recipe
     figures_file = directory.stage("eval") / "figures.json"
     evaluated = manifest.stages.get("eval")
-    figures = _read_object(figures_file) if figures_file.exists() else {}
+    figures = read_object(figures_file) if figures_file.exists() else {}
     watched = directory.stage("ppo") / "over_optimisation.json"
     return RunFacts(
         name=root.resolve().name,
@@ -105,11 +105,16 @@ def read_run(root: Path) -> RunFacts:
             {name: value for name, value in row.items() if name != "each"}
             for row in _read_rows(directory.stage("ppo") / "held_out.jsonl")
         ],
-        over_optimisation=_read_object(watched) if watched.exists() else {},
+        over_optimisation=read_object(watched) if watched.exists() else {},
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises:
+        CheckpointError: If it holds none.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,0 +1,219 @@
+"""Several runs on one page: their verdicts, key figures, curves, and what differs in their recipes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rlhfctl.errors import CheckpointError, UsageError
+from rlhfctl.report import markdown, values, verdict
+from rlhfctl.report.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Column,
+    Group,
+    Section,
+    grouped,
+    objects,
+    plots,
+    table,
+)
+from rlhfctl.report.curves import SHOWN, Plot, curve, interval_line
+from rlhfctl.report.html import write
+from rlhfctl.report.numbers import finite, interval, number, share
+from rlhfctl.report.sources import TITLES, RunFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+MOST_RUNS = 12
+_FIGURES: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
+    ("Gold win rate over SFT", "", "gold_win_rate", share),
+    ("Proxy win rate over SFT", "", "proxy_win_rate", share),
+    ("Gold reward", "ppo", "gold", number),
+    ("Proxy reward", "ppo", "proxy", number),
+    ("KL, nats a response", "ppo", "kl", number),
+    ("Length, tokens", "ppo", "length", number),
+    ("Repeated n-grams", "ppo", "repetition", share),
+)
+
+
+def html(runs: Sequence[RunFacts]) -> str:
+    """Return the comparison as one self-contained page, as a run's report is."""
+    return write("sections.html.j2", {**_head(runs), "sections": sections(runs), "summary": []})
+
+
+def markdown_text(runs: Sequence[RunFacts]) -> str:
+    """Return the comparison as Markdown."""
+    kept = sections(runs)
+    return "\n".join([f"## {markdown.plain(_head(runs)['name'])}", "", *markdown.written(kept)])
+
+
+def value(runs: Sequence[RunFacts]) -> dict[str, Any]:
+    """Return the comparison as a JSON object: each run's report, and how their recipes differ."""
+    different = {key: list(found) for key, found in recipe_differences(runs)}
+    return {"runs": [values.report(run) for run in runs], "recipe_differences": different}
+
+
+def sections(runs: Sequence[RunFacts]) -> list[Section]:
+    """Return the parts of the comparison.
+
+    Raises:
+        UsageError: There are more runs than a page can hold.
+    """
+    if len(runs) > MOST_RUNS:
+        raise UsageError(
+            f"{len(runs)} runs are too many for one page",
+            hint=f"name at most {MOST_RUNS} of them",
+        )
+    found = (
+        ("Verdicts", _verdicts(runs)),
+        ("Key figures", _key_figures(runs)),
+        ("Recipes", _recipes(runs)),
+        ("Curves", _curves(runs)),
+    )
+    return [Section(title, blocks) for title, blocks in found if blocks]
+
+
+def recipe_differences(runs: Sequence[RunFacts]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield every recipe key whose value is not the same in all runs, with each run's value.
+
+    Raises:
+        CheckpointError: If a run's recipe is no YAML mapping.
+    """
+    recipes = [dict(_keys(_recipe(run))) for run in runs]
+    for key in dict.fromkeys(key for recipe in recipes for key in recipe):
+        found = tuple(recipe.get(key, "") for recipe in recipes)
+        if len(set(found)) > 1 and key != "name":
+            yield key, found
+
+
+def _head(runs: Sequence[RunFacts]) -> dict[str, str]:
+    return {"name": " · ".join(run.name for run in runs), "kind": "RLHF runs compared"}
+
+
+def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
+    judged = [(run.name, verdict.judge(run)) for run in runs]
+    return table(
+        "Each by the rules of a run's own report, where its cautions are listed.",
+        (Column("Run"), Column("Verdict"), Column("In a sentence"), Column("Cautions", "number")),
+        [
+            (name, found.label, found.sentence, number(len(found.cautions)))
+            for name, found in judged
+        ],
+    )
+
+
+def _key_figures(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
+    groups = []
+    names = dict.fromkeys(name for run in runs for name in objects(run.figures.get("judges")))
+    judges = tuple((f"Win rate by {name}", f"judges.{name}", "win_rate", share) for name in names)
+    for label, source, name, write_figure in (*_FIGURES, *judges):
+        sides = [_source(run, source) for run in runs]
+        known = [side for side in sides if finite(side.get(name)) is not None]
+        if known:
+            bars = _bars(sides, name)
+            rows: list[tuple[Cell, ...]] = [
+                (run.name, write_figure(side.get(name)), interval(side, name, write_figure), bar)
+                for run, side, bar in zip(runs, sides, bars, strict=True)
+            ]
+            groups.append(Group(tuple(rows), label))
+    columns = (
+        Column("Run"),
+        Column("Value", "number"),
+        Column("95 % interval", "number"),
+        Column("beside the others", "range"),
+    )
+    caption = "Figures of PPO's policy on held-out prompts. A bar's ends are those of its interval."
+    return grouped(caption, columns, groups) if groups else ()
+
+
+def _source(run: RunFacts, source: str) -> Mapping[str, Any]:
+    if source == "ppo":
+        return objects(run.figures.get("policies")).get("ppo", {})
+    if source.startswith("judges."):
+        return objects(run.figures.get("judges")).get(source.removeprefix("judges."), {})
+    return run.figures
+
+
+def _bars(sides: Sequence[Mapping[str, Any]], name: str) -> list[Bar | None]:
+    """Return each side's bar on a scale from the lowest end of all to the highest."""
+    ends = [[finite(side.get(name + end)) for end in ("_low", "", "_high")] for side in sides]
+    whole = [[end for end in three if end is not None] for three in ends]
+    known = [end for three in whole if len(three) == 3 for end in three]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    width = high - low or 1.0
+    return [
+        Bar(*(100 * (end - low) / width for end in three)) if len(three) == 3 else None
+        for three in whole
+    ]
+
+
+def _recipes(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
+    groups = [
+        Group(tuple((run.name, value) for run, value in zip(runs, found, strict=True)), key)
+        for key, found in recipe_differences(runs)
+    ]
+    caption = "Every key of the resolved recipes whose value is not the same in all runs."
+    return grouped(caption, (Column("Run"), Column("Value")), groups) if groups else ()
+
+
+def _recipe(run: RunFacts) -> Mapping[str, Any]:
+    try:
+        found = yaml.safe_load(run.recipe) if run.recipe else {}
+    except yaml.YAMLError as error:
+        raise _no_recipe(run) from error
+    if not isinstance(found, dict):
+        raise _no_recipe(run)
+    return found
+
+
+def _no_recipe(run: RunFacts) -> CheckpointError:
+    return CheckpointError(
+        "the run's recipe is no YAML mapping",
+        where=f"{run.name}/recipe.yaml",
+        hint="Run one of its stages again to have it written anew.",
+    )
+
+
+def _keys(found: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in found.items():
+        dotted = f"{above}{key}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{dotted}.")
+        else:
+            yield dotted, str(value)
+
+
+def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
+    """Return the stand-in against the distance from SFT, then every stage's main curves."""
+    against = [
+        Plot(title, lines, whole_steps=False)
+        for title, name in (
+            ("Gold stand-in against √KL", "stand_in"),
+            ("Proxy against √KL", "proxy"),
+        )
+        if (lines := _along(runs, name))
+    ]
+    over = [
+        Plot(f"{TITLES[stage]}: {title}", lines)
+        for stage, shown in SHOWN.items()
+        for title, names in shown
+        if (lines := _overlaid(runs, stage, next(iter(names))))
+    ]
+    return (*plots(against), *plots(over))
+
+
+def _along(runs: Sequence[RunFacts], name: str) -> tuple[Any, ...]:
+    lines = (
+        interval_line(run.name, run.held_out, "sqrt_kl", name, colour=at)
+        for at, run in enumerate(runs, 1)
+    )
+    return tuple(line for line in lines if line is not None)
+
+
+def _overlaid(runs: Sequence[RunFacts], stage: str, name: str) -> tuple[Any, ...]:
+    lines = (curve(name, run.name, run.curves.get(stage, []), at) for at, run in enumerate(runs, 1))
+    return tuple(line for line in lines if line is not None)

@@ -1,0 +1,51 @@
+"""A report as one JSON object, for programs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report import verdict
+
+if TYPE_CHECKING:
+    from rlhfctl.report.sources import RunFacts
+
+
+def report(facts: RunFacts) -> dict[str, Any]:
+    """Return verdict, every stage's figures, the watch over PPO and its alarms.
+
+    Figures that are not finite are null, so that the object is JSON.
+    """
+    found = verdict.judge(facts)
+    value = {
+        "run": facts.name,
+        "verdict": {
+            "level": found.level,
+            "sentence": found.sentence,
+            "cautions": list(found.cautions),
+        },
+        "stages": {
+            stage: {
+                "seconds": record.seconds,
+                "seed": record.seed,
+                "metrics": facts.figures if stage == "eval" else record.metrics,
+            }
+            for stage, record in facts.records.items()
+        },
+        "alarms": facts.over_optimisation.get("alarms") or [],
+        "over_optimisation": facts.over_optimisation or None,
+        "held_out": facts.held_out,
+    }
+    cleaned: dict[str, Any] = finite_only(value)
+    return cleaned
+
+
+def finite_only(value: Any) -> Any:
+    """Return the value with None in place of every number that JSON does not know."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite_only(found) for key, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_only(found) for found in value]
+    return value
