@@ -1,13 +1,18 @@
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chromium
 import numpy as np
 import pytest
+import shapes
 
 from rlhfctl.evaluation.trial import Responses, judge, sample_rows
-from rlhfctl.report.sources import RunFacts
+from rlhfctl.report import comparison, sweep
+from rlhfctl.report.page import render
+from rlhfctl.report.sources import RunFacts, read_run
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 
 METRICS: dict[str, dict[str, Any]] = {
@@ -100,6 +105,65 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 def finished_run(make_run: Callable[..., Path]) -> Path:
     """A run with all four stages finished."""
     return make_run("sft", "rm", "ppo", "eval")
+
+
+def judge_whole(root: Path) -> Path:
+    """Add to a finished run all that it can be judged by."""
+    figures = json.loads((root / "eval" / "figures.json").read_text())
+    (root / "eval" / "figures.json").write_text(json.dumps(figures | shapes.FIGURES))
+    write_lines(root / "ppo" / "held_out.jsonl", shapes.LOOKS)
+    (root / "ppo" / "over_optimisation.json").write_text(json.dumps(shapes.OVER_OPTIMISATION))
+    return root
+
+
+@pytest.fixture
+def judged_run(finished_run: Path) -> Path:
+    """A finished run with the figures of every part."""
+    return judge_whole(finished_run)
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Path:
+    """A sweep's folder."""
+    root = tmp_path / "swept"
+    root.mkdir()
+    (root / "sweep.json").write_text(json.dumps(shapes.SWEEP))
+    return root
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of each kind, written once; text of models in them is hostile."""
+    folder = tmp_path_factory.mktemp("pages")
+    root = judge_whole(write_run(folder / "trial", tuple(METRICS) + ("eval",)))
+    samples = root / "eval" / "samples.jsonl"
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    hostile = {"sft": shapes.HOSTILE, "ppo": shapes.HOSTILE}
+    scores = {"sft": {"proxy": 0.0, "gold": 1.0}, "ppo": {"proxy": 1.0, "gold": 0.0}}
+    rows[8] |= {"prompt": f"needle {shapes.HOSTILE}", **hostile, "scores": scores}
+    write_lines(samples, rows)
+    other = folder / "other"
+    shutil.copytree(root, other)
+    (other / "recipe.yaml").write_text("name: other\nseed: 8\nmodel: {dtype: bfloat16}\n")
+    (folder / "sweep.json").write_text(json.dumps(shapes.SWEEP))
+    written = {
+        "report": render(root),
+        "comparison": comparison.html([read_run(root), read_run(other)]),
+        "sweep": sweep.html(sweep.read(folder)),
+    }
+    for name, html in written.items():
+        (folder / f"{name}.html").write_text(html)
+    return {name: folder / f"{name}.html" for name in written}
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
+    """A headless Chromium; without one the tests that need it are skipped."""
+    program = chromium.find()
+    if program is None:
+        pytest.skip("no Chromium: `make browser` installs one, RLHFCTL_CHROMIUM names one")
+    with chromium.Browser(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture
