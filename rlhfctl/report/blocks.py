@@ -22,7 +22,19 @@ class Bar:
     high: float
 
 
-Cell = str | Bar | None
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval in one cell."""
+
+    value: str
+    interval: str
+
+    def __str__(self) -> str:
+        """Return both on one line."""
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+Cell = str | Bar | Estimate | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,8 @@ class Column:
 
     Attributes:
         label: Its heading.
-        kind: `text`, `number`, `model` (text of a model, its lines kept), `scale`, whose cells are
-            bars between 0 and 1, or `range`, whose bars have no scale of their own.
+        kind: `text`, `sentence`, `number`, `model` (text of a model, its lines kept), `scale`, whose
+            cells are bars between 0 and 1, or `range`, whose bars have no scale of their own.
     """
 
     label: str
@@ -63,6 +75,11 @@ class Table:
         return [row for found in self.groups for row in found.rows]
 
     @property
+    def stacks(self) -> bool:
+        """Whether a narrow screen has to show a row's cells below one another."""
+        return len(self.columns) > 5 or any(column.kind == "sentence" for column in self.columns)
+
+    @property
     def has_model_text(self) -> bool:
         """Whether a column holds text that a model wrote."""
         return any(column.kind == "model" for column in self.columns)
@@ -75,6 +92,7 @@ class Plots:
     kind: ClassVar[str] = "plots"
     plots: tuple[Plot, ...]
     folded: str = ""
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,10 +139,12 @@ def grouped(caption: str, columns: Sequence[Column], groups: Sequence[Group]) ->
     return (Table(caption, tuple(columns[at] for at in used), cut),)
 
 
-def plots(found: Iterable[Plot | None], folded: str = "") -> tuple[Block, ...]:
+def plots(
+    found: Iterable[Plot | None], folded: str = "", *, large: bool = False
+) -> tuple[Block, ...]:
     """Return those plots that have lines side by side; nothing if none has."""
     kept = tuple(plot for plot in found if plot is not None and plot.lines)
-    return (Plots(kept, folded),) if kept else ()
+    return (Plots(kept, folded, large),) if kept else ()
 
 
 def warnings(found: Any) -> tuple[Block, ...]:

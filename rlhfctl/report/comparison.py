@@ -85,7 +85,7 @@ def recipe_differences(runs: Sequence[RunFacts]) -> Iterator[tuple[str, tuple[st
     """
     recipes = [dict(_keys(_recipe(run))) for run in runs]
     for key in dict.fromkeys(key for recipe in recipes for key in recipe):
-        found = tuple(recipe.get(key, "") for recipe in recipes)
+        found = tuple(recipe.get(key, "not set") for recipe in recipes)
         if len(set(found)) > 1 and key != "name":
             yield key, found
 
@@ -98,7 +98,12 @@ def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     judged = [(run.name, verdict.judge(run)) for run in runs]
     return table(
         "Each by the rules of a run's own report, where its cautions are listed.",
-        (Column("Run"), Column("Verdict"), Column("In a sentence"), Column("Cautions", "number")),
+        (
+            Column("Run"),
+            Column("Verdict"),
+            Column("In a sentence", "sentence"),
+            Column("Cautions", "number"),
+        ),
         [
             (name, found.label, found.sentence, number(len(found.cautions)))
             for name, found in judged

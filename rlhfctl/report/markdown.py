@@ -76,7 +76,7 @@ def _table(block: Table) -> Iterator[str]:
 
 
 def _cell(cell: Cell) -> str:
-    return "" if cell is None or isinstance(cell, Bar) else plain(cell)
+    return "" if cell is None or isinstance(cell, Bar) else plain(str(cell))
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import markdown
-from rlhfctl.report.blocks import Block, Cell, Column, Note, Section, plots, table
+from rlhfctl.report.blocks import Block, Cell, Column, Estimate, Note, Section, plots, table
 from rlhfctl.report.curves import Plot, interval_line
 from rlhfctl.report.html import write
 from rlhfctl.report.numbers import finite, interval, number, share
@@ -130,7 +130,7 @@ def _frontier(sweep: Sweep) -> tuple[Block, ...]:
         )
         kept = tuple(line for line in lines if line is not None)
         pictures.append(Plot(f"{title} against √KL", kept, whole_steps=False))
-    shown = plots(pictures)
+    shown = plots(pictures, large=True)
     note = Note(
         "Each dot is a finished run, with the 95 % interval of its mean; the line is the best of n "
         "responses of SFT by the proxy, with no training."
@@ -173,11 +173,12 @@ def _row(point: Mapping[str, Any], keys: Sequence[str], *, recommended: bool) ->
     settings = point.get("settings")
     known = settings if isinstance(settings, dict) else {}
     figures = _figures(point)
-    cells = []
-    for _, name, write_figure in _FIGURES:
-        shown = write_figure(figures[name]) if finite(figures.get(name)) is not None else ""
-        ends = interval(figures, name, write_figure)
-        cells.append(f"{shown} ({ends})" if ends else shown)
+    cells: list[Cell] = [
+        Estimate(write_figure(figures[name]), interval(figures, name, write_figure))
+        if finite(figures.get(name)) is not None
+        else None
+        for _, name, write_figure in _FIGURES
+    ]
     status = str(point.get("status", ""))
     return (
         *(_setting(known.get(key, "")) for key in keys),

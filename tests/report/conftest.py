@@ -135,7 +135,7 @@ def swept(tmp_path: Path) -> Path:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page of each kind, written once; text of models in them is hostile."""
     folder = tmp_path_factory.mktemp("pages")
-    root = judge_whole(write_run(folder / "trial", tuple(METRICS) + ("eval",)))
+    root = judge_whole(write_run(folder / "trial", (*METRICS, "eval")))
     samples = root / "eval" / "samples.jsonl"
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     hostile = {"sft": shapes.HOSTILE, "ppo": shapes.HOSTILE}

@@ -31,7 +31,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         sides = [points[at] if at < len(points) else {} for points in curves.values()]
         cells = [cell for side in sides for cell in estimate_cells(side, "value")]
         rows.append((number(point.get("n")), number(point.get("kl")), *cells))
-    columns = [Column("n", "number"), Column("KL, nats", "number")]
+    columns = [Column("n"), Column("KL, nats", "number")]
     for name in curves:
         columns += [Column(_TITLES[name], "number"), Column("95 % interval", "number")]
     pictures = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, objects, table
+from rlhfctl.report.blocks import Cell, Column, Estimate, objects, table
 from rlhfctl.report.numbers import finite, fraction, interval, number
 
 if TYPE_CHECKING:
@@ -84,6 +84,5 @@ def _phrases(found: Any) -> tuple[Block, ...]:
     )
 
 
-def _with_interval(side: Mapping[str, Any], name: str, write: Callable[[Any], str]) -> str:
-    ends = interval(side, name, write)
-    return f"{write(side.get(name))} ({ends})" if ends else write(side.get(name))
+def _with_interval(side: Mapping[str, Any], name: str, write: Callable[[Any], str]) -> Estimate:
+    return Estimate(write(side.get(name)), interval(side, name, write))

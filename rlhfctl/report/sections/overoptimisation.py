@@ -37,13 +37,15 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     alarms = _alarms(summary, len(looks))
     found = _fits(summary)
     along = [_over_episodes(title, looks, name, ()) for title, name in _ALONG]
-    both = [_against_distance(looks, summary), *_each_over_episodes(looks, summary)]
     note = Note(
-        "Left: the change since PPO began, with the 95 % interval of each mean; dashed is "
+        "Against √KL: the change since PPO began, with the 95 % interval of each mean; dashed is "
         "R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023). Upright lines: the best look, and "  # noqa: RUF001
         "alarms."
     )
-    shown = plots(both)
+    shown = (
+        *plots([_against_distance(looks, summary)], large=True),
+        *plots(_each_over_episodes(looks, summary)),
+    )
     return (
         *alarms,
         *_best(summary),
@@ -72,7 +74,7 @@ def _alarms(summary: Mapping[str, Any], looks: int) -> tuple[Block, ...]:
             Column("Episode", "number"),
             Column("Value", "number"),
             Column("Threshold", "number"),
-            Column("What was seen"),
+            Column("What was seen", "sentence"),
         ),
         [
             (

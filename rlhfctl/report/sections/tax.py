@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, objects, table
+from rlhfctl.report.blocks import Cell, Column, Estimate, objects, table
 from rlhfctl.report.numbers import finite, interval, number, signed
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def _row(name: str, task: Mapping[str, Any]) -> tuple[Cell, ...]:
     return (label, *values, *changes, tax_side(task), examples)
 
 
-def _change(task: Mapping[str, Any], name: str) -> str:
+def _change(task: Mapping[str, Any], name: str) -> Cell:
     if finite(task.get(name)) is None:
-        return ""
-    ends = interval(task, name, signed)
-    return f"{signed(task[name])} ({ends})" if ends else signed(task[name])
+        return None
+    return Estimate(signed(task[name]), interval(task, name, signed))
