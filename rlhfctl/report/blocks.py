@@ -170,6 +170,15 @@ def share_bar(figures: Mapping[str, Any], name: str) -> Bar | None:
     return Bar(low, estimate, high)
 
 
+def estimate(
+    figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
+) -> Estimate | None:
+    """Return a figure with its interval in one cell; None where it is missing."""
+    if finite(figures.get(name)) is None:
+        return None
+    return Estimate(write(figures[name]), interval(figures, name, write))
+
+
 def estimate_cells(
     figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
 ) -> tuple[str, str]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import markdown
-from rlhfctl.report.blocks import Block, Cell, Column, Estimate, Note, Section, plots, table
+from rlhfctl.report.blocks import Block, Cell, Column, Note, Section, estimate, plots, table
 from rlhfctl.report.curves import Plot, interval_line
 from rlhfctl.report.html import write
-from rlhfctl.report.numbers import finite, interval, number, share
+from rlhfctl.report.numbers import finite, number, share
 from rlhfctl.report.sections.best_of_n import curve_points
 from rlhfctl.report.sources import read_object
 from rlhfctl.report.values import finite_only
@@ -174,10 +174,7 @@ def _row(point: Mapping[str, Any], keys: Sequence[str], *, recommended: bool) ->
     known = settings if isinstance(settings, dict) else {}
     figures = _figures(point)
     cells: list[Cell] = [
-        Estimate(write_figure(figures[name]), interval(figures, name, write_figure))
-        if finite(figures.get(name)) is not None
-        else None
-        for _, name, write_figure in _FIGURES
+        estimate(figures, name, write_figure) for _, name, write_figure in _FIGURES
     ]
     status = str(point.get("status", ""))
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, estimate_cells, objects, plots, table
+from rlhfctl.report.blocks import Cell, Column, estimate, objects, plots, table
 from rlhfctl.report.curves import Line, Plot, interval_line
 from rlhfctl.report.numbers import finite, number
 
@@ -29,18 +29,17 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     rows: list[tuple[Cell, ...]] = []
     for at, point in enumerate(first):
         sides = [points[at] if at < len(points) else {} for points in curves.values()]
-        cells = [cell for side in sides for cell in estimate_cells(side, "value")]
+        cells = [estimate(side, "value") for side in sides]
         rows.append((number(point.get("n")), number(point.get("kl")), *cells))
     columns = [Column("n"), Column("KL, nats", "number")]
-    for name in curves:
-        columns += [Column(_TITLES[name], "number"), Column("95 % interval", "number")]
+    columns += [Column(_TITLES[name], "number") for name in curves]
     pictures = [
         _plot(name, points, policies.get("ppo", {}), name) for name, points in curves.items()
     ]
     return (
-        *plots(pictures),
+        *plots(pictures, large=True),
         *table(
-            "Of n responses of SFT the one with the highest proxy score; its KL to SFT is "
+            "Of n responses of SFT the one with the highest proxy score, with 95 % intervals; its KL to SFT is "
             "ln n less (n − 1) / n.",  # noqa: RUF001
             columns,
             rows,

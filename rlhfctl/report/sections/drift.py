@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, Estimate, objects, table
-from rlhfctl.report.numbers import finite, fraction, interval, number
+from rlhfctl.report.blocks import Cell, Column, estimate, objects, table
+from rlhfctl.report.numbers import finite, fraction, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ _FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 _LENGTHS = (
     ("mean", "Length, mean"),
     ("p5", "Length, 5th percentile"),
-    ("p25", "25th"),
-    ("median", "median"),
-    ("p75", "75th"),
-    ("p95", "95th"),
+    ("p25", "Length, 25th percentile"),
+    ("median", "Length, median"),
+    ("p75", "Length, 75th percentile"),
+    ("p95", "Length, 95th percentile"),
 )
 
 
@@ -49,7 +49,7 @@ def _figures(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     rows: list[tuple[Cell, ...]] = []
     for label, name, write in _FIGURES:
         if any(finite(side.get(name)) is not None for side in sides):
-            rows.append((label, *(_with_interval(side, name, write) for side in sides)))
+            rows.append((label, *(estimate(side, name, write) for side in sides)))
     lengths = [side.get("length") for side in sides]
     known = [length if isinstance(length, dict) else {} for length in lengths]
     for name, label in _LENGTHS:
@@ -82,7 +82,3 @@ def _phrases(found: Any) -> tuple[Block, ...]:
             for phrase in phrases[:MOST_PHRASES]
         ],
     )
-
-
-def _with_interval(side: Mapping[str, Any], name: str, write: Callable[[Any], str]) -> Estimate:
-    return Estimate(write(side.get(name)), interval(side, name, write))

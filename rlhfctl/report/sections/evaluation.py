@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import SHARE_COLUMNS, Cell, Column, objects, share_cells, table
+from rlhfctl.report.blocks import SHARE_COLUMNS, Cell, Column, Estimate, objects, share_cells, table
 from rlhfctl.report.numbers import MISSING, finite, fraction, interval, number, signed
 
 if TYPE_CHECKING:
@@ -52,13 +52,12 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         else ""
     )
     both = table(
-        f"Means over responses; n-grams and responses ended by EOS as shares.{gold}",
+        f"Means over responses; n-grams and responses ended by EOS as shares; differences with 95 % intervals.{gold}",
         (
             Column("Figure"),
             Column("SFT", "number"),
             Column("PPO", "number"),
             Column("Difference", "number"),
-            Column("95 % interval", "number"),
         ),
         [
             _side_by_side(label, name, write, sft, ppo, figures)
@@ -84,4 +83,4 @@ def _side_by_side(
         return signed(value, write)
 
     ends = interval(figures, f"{name}_gain", with_sign)
-    return label, write(sft.get(name)), write(ppo.get(name)), gain, ends
+    return label, write(sft.get(name)), write(ppo.get(name)), Estimate(gain, ends)

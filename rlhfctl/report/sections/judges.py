@@ -8,13 +8,14 @@ from rlhfctl.report.blocks import (
     SHARE_COLUMNS,
     Cell,
     Column,
+    estimate,
     group,
     objects,
     share_cells,
     table,
     warnings,
 )
-from rlhfctl.report.numbers import finite, interval, number, share
+from rlhfctl.report.numbers import finite, number, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,6 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
             Column("Judge"),
             *(Column(name.capitalize(), "number") for name in _COUNTS),
             Column("First place", "number"),
-            Column("95 % interval", "number"),
         ),
         [_counts(name, judge) for name, judge in judges.items()],
     )
@@ -84,5 +84,4 @@ def _counts(name: str, judge: Mapping[str, Any]) -> tuple[Cell, ...]:
     bias = judge.get("position_bias")
     position = bias if isinstance(bias, dict) else {}
     counted = (number(judge[key]) if key in judge else "" for key in _COUNTS)
-    first = share(position["first_share"]) if "first_share" in position else ""
-    return (name, *counted, first, interval(position, "first_share", share))
+    return (name, *counted, estimate(position, "first_share", share))

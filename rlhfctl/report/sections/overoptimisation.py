@@ -36,15 +36,14 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         return ()
     alarms = _alarms(summary, len(looks))
     found = _fits(summary)
-    along = [_over_episodes(title, looks, name, ()) for title, name in _ALONG]
+    along = [_watched(title, looks, name) for title, name in _ALONG]
     note = Note(
         "Against √KL: the change since PPO began, with the 95 % interval of each mean; dashed is "
         "R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023). Upright lines: the best look, and "  # noqa: RUF001
         "alarms."
     )
     shown = (
-        *plots([_against_distance(looks, summary)], large=True),
-        *plots(_each_over_episodes(looks, summary)),
+        *plots([_against_distance(looks, summary), _over_episodes(looks, summary)], large=True),
     )
     return (
         *alarms,
@@ -126,36 +125,21 @@ def _against_distance(
     return Plot("Change against √KL", tuple(lines), marks, whole_steps=False) if lines else None
 
 
-def _each_over_episodes(
-    looks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
-) -> list[Plot | None]:
+def _over_episodes(looks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Plot | None:
+    """Return both rewards over episodes, with marks at the best look and at alarms."""
     events = [objects(summary).get("best", {}), *(summary.get("alarms") or [])]
-    marks = tuple(
-        sorted(
-            {
-                step
-                for event in events
-                if isinstance(event, dict) and (step := finite(event.get("step"))) is not None
-            }
-        )
-    )
-    return [
-        _over_episodes(
-            f"{_label(name, summary).capitalize()} over episodes", looks, name, marks, colour
-        )
+    steps = (finite(event.get("step")) for event in events if isinstance(event, dict))
+    lines = (
+        interval_line(_label(name, summary), looks, "step", name, colour=colour)
         for name, colour in _CURVES
-    ]
+    )
+    marks = tuple(sorted({step for step in steps if step is not None}))
+    return Plot("Mean over episodes", tuple(line for line in lines if line is not None), marks)
 
 
-def _over_episodes(
-    title: str,
-    looks: Sequence[Mapping[str, Any]],
-    name: str,
-    marks: tuple[float, ...],
-    colour: int = 0,
-) -> Plot | None:
-    line = interval_line("", looks, "step", name, colour=colour)
-    return Plot(title, (line,), marks) if line else None
+def _watched(title: str, looks: Sequence[Mapping[str, Any]], name: str) -> Plot | None:
+    line = interval_line("", looks, "step", name)
+    return Plot(title, (line,)) if line else None
 
 
 def _label(name: str, summary: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, Estimate, objects, table
-from rlhfctl.report.numbers import finite, interval, number, signed
+from rlhfctl.report.blocks import Cell, Column, estimate, objects, table
+from rlhfctl.report.numbers import finite, number, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,12 +47,6 @@ def _row(name: str, task: Mapping[str, Any]) -> tuple[Cell, ...]:
     metric = task.get("metric")
     label = f"{name}: {metric}" if metric else name
     values = (number(task[key]) if key in task else "" for key in ("base", "sft", "ppo"))
-    changes = (_change(task, key) for key in ("sft_minus_base", "ppo_minus_sft"))
+    changes = (estimate(task, key, signed) for key in ("sft_minus_base", "ppo_minus_sft"))
     examples = number(task["examples"]) if "examples" in task else ""
     return (label, *values, *changes, tax_side(task), examples)
-
-
-def _change(task: Mapping[str, Any], name: str) -> Cell:
-    if finite(task.get(name)) is None:
-        return None
-    return Estimate(signed(task[name]), interval(task, name, signed))

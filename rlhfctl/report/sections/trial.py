@@ -9,6 +9,7 @@ from rlhfctl.report.blocks import (
     Cell,
     Column,
     Note,
+    estimate,
     estimate_cells,
     group,
     objects,
@@ -83,7 +84,7 @@ def _overall(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[C
         for label, name, pairs in _STAGE
         if name in stage
     ]
-    return [*rows, *_accuracies("On trial", objects({"": trial.get("overall")}))]
+    return [*rows, *_accuracies("Held-out accuracy, on trial", objects({"": trial.get("overall")}))]
 
 
 def _groups(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> Iterable[tuple[Cell, ...]]:
@@ -109,7 +110,7 @@ def _calibration(found: Any) -> tuple[Block, ...]:
     calibration = found if isinstance(found, dict) else {}
     bins = calibration.get("bins")
     rows = [one for one in bins if isinstance(one, dict)] if isinstance(bins, list) else []
-    observed = interval_line("observed", rows, "predicted", "observed", "dots")
+    observed = interval_line("observed", rows, "predicted", "observed", "dots", colour=1)
     diagonal = Line("", (0.0, 1.0), (0.0, 1.0), style="guide")
     diagram = (
         Plot("Share chosen, against the predicted one", (diagonal, observed), whole_steps=False)
@@ -162,14 +163,13 @@ def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
         (
             Column("Probe"),
             Column("Change", "number"),
-            Column("95 % interval", "number"),
             Column("The score"),
             Column("Responses", "number"),
         ),
         [
             (
                 str(probe.get("description") or name.replace("_", " ")),
-                *estimate_cells(probe, "change", signed),
+                estimate(probe, "change", signed),
                 probe_side(probe),
                 number(probe.get("responses")),
             )
