@@ -10,6 +10,7 @@ import typer
 
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
+from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.forms import Format
 from rlhfctl.cli.options import GivenKeys, KeyOption, Settings, with_options
 from rlhfctl.errors import EXIT_CODE_MEANINGS
@@ -135,6 +136,7 @@ for _name, _command in _COMMANDS.items():
     _options = _STAGE_OPTIONS.get(_name, ())
     _without = () if _name in _STAGES else ("launch",)
     app.command(_name)(with_options(_command, _options, _HELP[_name], _without))
+app.add_typer(data_app, name="data")
 
 
 @app.command("report", help="Render a run, several runs or a sweep as one page, Markdown or JSON.")

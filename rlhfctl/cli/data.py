@@ -1,0 +1,108 @@
+"""`data agreement`: what a file of labels says about the people who gave them.
+
+No postponed annotations here: Typer reads the types when a command is made.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rlhfctl.console import Terminal, safe
+from rlhfctl.errors import UsageError
+
+app = typer.Typer(
+    help="Look at data before training on it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _data() -> None:
+    """Look at data before training on it."""
+
+
+@app.command()
+def agreement(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A json, jsonl, csv or parquet file.")
+    ],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="OURS=THEIRS",
+            help="Which column is which, such as annotator=worker_id. Repeatable.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """How far annotators agree, how reliable each is, and the ceiling on a reward model's accuracy.
+
+    FILE has votes of several annotators on the same items: a row a choice (prompt, chosen,
+    rejected, annotator) or a label (item, annotator, label); or a row an item with a votes mapping
+    or list, or a column an annotator (label_NAME).
+    """
+    from rlhfctl.evaluation.annotators import examine_file
+
+    terminal = Terminal(quiet=quiet, as_json=json)
+    figures, report = examine_file(file, _mapping(columns or []), seed=0)
+    if report.dropped:
+        terminal.warn(report.summary())
+    if json:
+        rows = {"read": report.read, "dropped": report.dropped}
+        terminal.write_json({"ok": True, "path": file, "rows": rows, "annotators": figures})
+        return
+    for warning in figures["warnings"]:
+        terminal.warn(warning)
+    terminal.result(*_shown(figures))
+
+
+def _mapping(columns: list[str]) -> dict[str, str]:
+    """Return our column -> theirs.
+
+    Raises:
+        UsageError: One of them is not OURS=THEIRS.
+    """
+    found: dict[str, str] = {}
+    for column in columns:
+        ours, equals, theirs = column.partition("=")
+        if not (ours and equals and theirs):
+            raise UsageError(f"{column!r} is not OURS=THEIRS", "--columns")
+        found[ours] = theirs
+    return found
+
+
+def _shown(figures: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the figures as a reader wants them: the whole, then a line an annotator."""
+    table = Table("figure", "value", "95 % interval", box=None, pad_edge=False)
+    table.add_row("items", f"{figures['items']:,}")
+    table.add_row("labels", f"{figures['labels']:,}")
+    rows = [
+        ("raw agreement", figures, "agreement"),
+        ("Krippendorff's alpha", figures, "alpha"),
+        ("ceiling on accuracy", figures.get("ceiling", {}), "accuracy"),
+        ("intransitive triples", figures.get("intransitive", {}), "share"),
+    ]
+    for title, section, name in rows:
+        if name in section:
+            interval = f"{section[f'{name}_low']:.3f} to {section[f'{name}_high']:.3f}"
+            table.add_row(title, f"{section[name]:.3f}", interval)
+    circles = figures.get("intransitive", {})
+    if circles.get("expected") is not None:
+        table.add_row("  by noise alone", f"{circles['expected']:.3f}")
+    yield table
+    if figures["per_annotator"]:
+        people = Table("annotator", "labels", "agreement", "accuracy", box=None, pad_edge=False)
+        for name, known in figures["per_annotator"].items():
+            people.add_row(
+                safe(name),
+                f"{known['labels']:,}",
+                *(f"{known[key]:.3f}" if key in known else "" for key in ("agreement", "accuracy")),
+            )
+        yield ""
+        yield people
