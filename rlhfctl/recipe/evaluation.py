@@ -24,6 +24,10 @@ class EvaluationSection(Section):
     temperature: Positive = 1.0
     ngram: int = Field(3, ge=1, description="Length of the n-grams whose repetition is counted.")
     num_samples: Natural = Field(64, description="Samples shown side by side in the report.")
+    best_of_n: Natural = Field(
+        0, description="SFT responses a prompt for best-of-n, chosen by the proxy; 0: off."
+    )
+    best_of_n_prompts: Count = Field(64, description="Held-out prompts for it, at most.")
     gates: dict[str, str] = Field(
         default_factory=dict,
         description='Metric -> bound, such as {win_rate: ">=0.55"}; a failed one ends in 6.',

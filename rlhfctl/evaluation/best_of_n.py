@@ -1,0 +1,106 @@
+"""Best-of-n: what choosing the best-scored of n responses gains, without any training."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+def best_of_n_kl(n: int) -> float:
+    """Return the KL of best-of-n to the policy sampled from: log n - (n - 1) / n, in nats.
+
+    Exact where no two responses have one score, an upper bound otherwise (Hilton & Gao 2022,
+    "Measuring Goodhart's law"; Beirami et al. 2024).
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"the best of {n} responses does not exist")
+    return math.log(n) - (n - 1) / n
+
+
+def best_of_n_mean(proxy: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.float64]:
+    """Return the mean value of the response with the highest proxy score among n of the samples.
+
+    The mean is over all subsets of n of the N samples, so no sample is wasted and the estimate is
+    unbiased (Nakano et al. 2021, appendix I): with the samples in ascending order of proxy, the
+    i-th is chosen by C(i - 1, n - 1) of the C(N, n) subsets. Samples of one proxy score share what
+    they are chosen by, as if the choice between them were drawn; the paper does not speak of them.
+
+    Args:
+        proxy: [prompts, N] scores that choose.
+        values: [prompts, N] what the chosen response is worth.
+        n: Responses that the choice is from, at most N.
+
+    Returns:
+        [prompts] one estimate a prompt.
+
+    Raises:
+        ValueError: The shapes differ, or n does not lie between 1 and N.
+    """
+    scores = np.asarray(proxy, dtype=np.float64)
+    worth = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape != worth.shape:
+        raise ValueError("proxy and values must both have the shape [prompts, samples]")
+    count = scores.shape[1]
+    if not 1 <= n <= count:
+        raise ValueError(f"n ({n}) must lie between 1 and the number of samples ({count})")
+    weights = _weights(count, n)
+    return np.array(
+        [weights @ _in_order_of(score, value) for score, value in zip(scores, worth, strict=True)]
+    )
+
+
+def best_of_n_curve(proxy: ArrayLike, values: ArrayLike, seed: int) -> list[dict[str, float]]:
+    """Return best-of-n for n = 1, 2, 4, ... and N, ready for JSON.
+
+    Args:
+        proxy: [prompts, N] scores that choose.
+        values: [prompts, N] what the chosen response is worth.
+        seed: Of the bootstrap over prompts that gives the 95 % intervals.
+
+    Returns:
+        A row each: `n`, `kl` and `value`, with `value_low` and `value_high` where there are at
+        least two prompts.
+    """
+    rows: list[dict[str, float]] = []
+    for n in sizes(np.asarray(proxy).shape[1]):
+        means = best_of_n_mean(proxy, values, n)
+        row: dict[str, Any] = {"n": n, "kl": best_of_n_kl(n)}
+        if len(means) > 1:
+            row |= paired_bootstrap_mean(means, seed).figures("value")
+        else:
+            row["value"] = float(means.mean())
+        rows.append(row)
+    return rows
+
+
+def sizes(count: int) -> Sequence[int]:
+    """Return 1, 2, 4, ... up to `count`, and `count` itself."""
+    return sorted({2**power for power in range(count.bit_length())} | {count})
+
+
+def _weights(count: int, n: int) -> NDArray[np.float64]:
+    """Return C(i - 1, n - 1) / C(N, n) for i = 1 to N, by logarithms so that no N overflows."""
+    at = np.arange(n, count + 1, dtype=np.float64)
+    chosen = gammaln(at) - gammaln(n) - gammaln(at - n + 1)
+    ways = gammaln(count + 1) - gammaln(n + 1) - gammaln(count - n + 1)
+    return np.concatenate([np.zeros(n - 1), np.exp(chosen - ways)])
+
+
+def _in_order_of(scores: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return [N] values in ascending order of scores, those of one score as their mean."""
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    means = np.bincount(group, weights=values) / counts
+    return np.repeat(means, counts)
