@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -85,6 +86,11 @@ class Terminal:
     def stream(self) -> TextIO:
         """The user's stderr, wherever descriptor 2 leads meanwhile."""
         return self._stream
+
+    @property
+    def console(self) -> Console:
+        """Where notes and progress are shown."""
+        return self._err
 
     @property
     def live(self) -> bool:
@@ -214,6 +220,42 @@ class View:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class Board:
+    """What several processes are doing, a line each below the notes; only on a terminal.
+
+    Use it as a context manager, so that the terminal is left in order however the work ends.
+    """
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._live = Live(
+            console=terminal.console,
+            transient=True,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._shown = terminal.live
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, title: str, lines: Mapping[str, str]) -> None:
+        """Show the title, and below it each process with what it said last."""
+        if self._shown:
+            rows = [safe(f"{title} {name}  {line}") for name, line in lines.items()]
+            self._live.update(Text("\n").join(rows))
 
 
 def figures_line(stage: str, figures: Mapping[str, float]) -> str:

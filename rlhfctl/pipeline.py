@@ -114,6 +114,20 @@ def needed_stages(recipe: Recipe) -> list[str]:
     return [stage for stage in STAGES if stage in wanted]
 
 
+def is_finished(recipe: Recipe, directory: RunDirectory, stages: Sequence[str]) -> bool:
+    """Whether the records of stages are all there and still stand, so that none would run.
+
+    Raises:
+        CheckpointError: The manifest, or a file that the recipe names, cannot be read.
+    """
+    manifest = Manifest.load(directory.manifest)
+    for stage in stages:
+        step = _Step(recipe, directory, stage, QuietMonitor(), manifest, Group())
+        if stage not in manifest.stages or not step.stands():
+            return False
+    return True
+
+
 def run_stages(
     recipe: Recipe,
     directory: RunDirectory,
@@ -145,7 +159,7 @@ def run_stages(
     refuse_sharding(stages)
     directory.create()
     group = group or Group()
-    with directory.lock(), _terminable():
+    with directory.lock(), terminable():
         group.join()
         manifest = Manifest.load(directory.manifest)
         for stage in STAGES:
@@ -169,7 +183,7 @@ def serve(group: Group, load: StageLoader = load_stage) -> None:
         RlhfctlError: A stage failed, here or elsewhere.
         Terminated: SIGTERM came.
     """
-    with _terminable():
+    with terminable():
         group.join()
         for order in group.orders():
             recipe = Recipe.model_validate_json(order["recipe"])
@@ -215,6 +229,15 @@ class _Step:
         self.monitor.note(f"{self.stage} {how}")
         new = self._run(inputs, artifacts, part, load, resuming)
         return StageResult(self.stage, "done", new, tuple(reasons))
+
+    def stands(self) -> bool:
+        """Whether the stage's record, which there must be, would be kept."""
+        named = external_checkpoints(self.recipe, self.stage).values()
+        if not all(Path(path).expanduser().is_dir() for path in named):
+            return False
+        artifacts = self._artifacts({**self._checkpoints(), **self._sources()})
+        part = stage_part(self.recipe, self.stage)
+        return not changes(self.manifest.stages[self.stage], part, artifacts, self.directory)
 
     def _run(
         self,
@@ -401,7 +424,7 @@ class _Step:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Turn SIGTERM into `Terminated`, so that locks and partial folders are seen to."""
     if threading.current_thread() is not threading.main_thread():
         yield

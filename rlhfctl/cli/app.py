@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,7 +12,7 @@ import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.forms import Format
-from rlhfctl.cli.options import GivenKeys, KeyOption, Settings, with_options
+from rlhfctl.cli.options import GivenKeys, KeyOption, Settings, SweepSettings, with_options
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ _HELP = {
     "ppo": "Train the policy against the reward model, with a KL penalty.",
     "eval": "Judge the policy against SFT on held-out prompts; write the report.",
     "run": "All stages in order, skipping those that are up to date; write the report.",
+    "sweep": "Run a recipe at many settings: --set KEY=VALUE,VALUE,... makes a grid.",
     "show": "Print a recipe as resolved, each value with where it came from.",
     "validate": "Check a recipe and the files and columns it names.",
 }
@@ -127,6 +128,12 @@ def _validate(settings: Settings, keys: GivenKeys) -> None:
     validate(settings, keys)
 
 
+def _sweep(settings: Settings, keys: GivenKeys) -> None:
+    from rlhfctl.cli.sweep import sweep
+
+    sweep(cast("SweepSettings", settings))
+
+
 _COMMANDS: dict[str, Callable[[Settings, GivenKeys], None]] = {
     **{name: partial(_run, name) for name in _STAGES},
     "show": _show,
@@ -136,6 +143,7 @@ for _name, _command in _COMMANDS.items():
     _options = _STAGE_OPTIONS.get(_name, ())
     _without = () if _name in _STAGES else ("launch",)
     app.command(_name)(with_options(_command, _options, _HELP[_name], _without))
+app.command("sweep")(with_options(_sweep, (), _HELP["sweep"], ("launch",), SweepSettings))
 app.add_typer(data_app, name="data")
 
 

@@ -76,6 +76,18 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class SweepSettings(Settings):
+    """What `sweep` takes besides; a value of `--set` or `--seed` may be a list."""
+
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", min=1, help="Points run at a time.")
+    ] = 1
+    zip: Annotated[
+        bool, typer.Option("--zip", help="Pair the lists, first with first, instead of a grid.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class KeyOption:
     """A short option that sets one recipe key.
 
@@ -114,6 +126,7 @@ def with_options(
     keys: Sequence[KeyOption],
     help_text: str,
     without: Collection[str] = (),
+    kind: type[Settings] = Settings,
 ) -> Callable[..., None]:
     """Give a command the parameters that Typer reads: those of `Settings`, and its short options.
 
@@ -122,17 +135,18 @@ def with_options(
         keys: The short options it takes.
         help_text: What its help page says.
         without: Fields of `Settings` that mean nothing to it.
+        kind: `Settings`, or a class that adds to it.
     """
 
     def run(**values: Any) -> None:
         given = [(key, values.pop(key.name)) for key in keys]
-        settings = Settings(**values)
+        settings = kind(**values)
         command(settings, [(key, key.value(text)) for key, text in given if text is not None])
 
-    hints = get_type_hints(Settings, include_extras=True)
+    hints = get_type_hints(kind, include_extras=True)
     parameters = [
         _parameter(field.name, hints[field.name], field.default)
-        for field in fields(Settings)
+        for field in fields(kind)
         if field.name not in without
     ]
     parameters += [

@@ -51,12 +51,8 @@ def resolve(settings: Settings, keys: GivenKeys) -> Resolved:
         UsageError: No such recipe, or a run name that is none.
         RecipeError: The recipe, or an option that sets one of its keys, is wrong.
     """
-    if settings.run is not None and not _RUN_NAME.fullmatch(settings.run):
-        raise UsageError(
-            f"--run {settings.run}: not a run's name",
-            hint="up to 64 small letters, digits, dots, dashes and underscores, "
-            "beginning with a letter or digit",
-        )
+    if settings.run is not None:
+        check_run_name(settings.run)
     choice = choose_recipe(settings)
     overrides: list[str | Override] = list(settings.set or [])
     overrides += [Override(key.key, value, key.flag) for key, value in keys]
@@ -68,6 +64,20 @@ def resolve(settings: Settings, keys: GivenKeys) -> Resolved:
         overrides.insert(0, Override("name", choice.run, "the run's folder"))
     loaded = load_recipe(choice.path, overrides)
     return Resolved(choice, loaded, RunDirectory(settings.runs_dir / loaded.recipe.name))
+
+
+def check_run_name(name: str) -> None:
+    """Refuse a name that no run folder may have.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if not _RUN_NAME.fullmatch(name):
+        raise UsageError(
+            f"--run {name}: not a run's name",
+            hint="up to 64 small letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit",
+        )
 
 
 def choose_recipe(settings: Settings) -> Choice:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
 from rlhfctl.recipe.evaluation import EvaluationSection
 from rlhfctl.recipe.ppo import PPOSection
+from rlhfctl.recipe.sweep import SweepSection
 
 
 class ModelSection(Section):
@@ -146,6 +147,7 @@ class Recipe(Section):
     ppo: PPOSection = Field(default_factory=PPOSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     tracking: TrackingSection = Field(default_factory=TrackingSection)
+    sweep: SweepSection = Field(default_factory=SweepSection)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

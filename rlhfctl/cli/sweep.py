@@ -1,0 +1,180 @@
+"""`sweep`: one recipe at many settings, from the command line to one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+
+from rlhfctl.cli.checks import require_sound
+from rlhfctl.cli.resolve import check_run_name, choose_recipe
+from rlhfctl.console import Board, Terminal, duration, format_figure, safe
+from rlhfctl.errors import UsageError
+from rlhfctl.recipe.load import load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rlhfctl.cli.options import SweepSettings
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.sweep.plan import Job, Plan
+    from rlhfctl.sweep.runner import Outcome
+
+_COLUMNS = {
+    "kl": "KL",
+    "proxy": "proxy",
+    "gold": "gold",
+    "held_out_rm": "held-out RM",
+    "win_rate": "win rate",
+    "length": "length",
+    "repetition": "repetition",
+}
+
+
+def sweep(settings: SweepSettings) -> None:
+    """Run a recipe at every point of a grid, and show what each came to.
+
+    Args:
+        settings: From the command line.
+
+    Raises:
+        RlhfctlError: The sweep cannot be carried out.
+        typer.Exit: A point failed, after everything was shown; with its code.
+    """
+    from rlhfctl.sweep.run import exit_code, run_sweep
+
+    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
+    choice = choose_recipe(replace(settings, run=None))
+    plan, plain, name = _plan(settings, choice.path)
+    root = settings.runs_dir / name
+    terminal.note(
+        f"recipe {choice.path} ({choice.reason}), sweep {root}: {len(plan.points)} points, "
+        f"{len(plan.shared)} runs that they share"
+    )
+    require_sound(plain, terminal)
+    with Board(terminal) as board:
+        observer = _Observer(terminal, board, len(plan.points) + len(plan.shared))
+        value = run_sweep(
+            plan, root, str(choice.path), settings.jobs, observer, force=settings.force
+        )
+    _show(terminal, root, value)
+    code = exit_code(value)
+    if code:
+        raise typer.Exit(code)
+
+
+def _plan(settings: SweepSettings, path: Path) -> tuple[Plan, Recipe, str]:
+    """Return all runs, the recipe with what holds for all points, and the sweep's name."""
+    from rlhfctl.sweep.grid import combine, merge, read_lists
+    from rlhfctl.sweep.plan import make_plan
+
+    seed = [] if settings.seed is None else [f"seed={settings.seed}"]
+    fixed, lists = read_lists([*(settings.set or []), *seed])
+    overrides = [f"{key}={text}" for key, text in fixed.items()]
+    recipe = load_recipe(path, overrides).recipe
+    name = settings.run or f"{recipe.name}-sweep"
+    check_run_name(name)
+    points = combine(merge(recipe.sweep, fixed, lists), zipped=settings.zip or recipe.sweep.zip)
+    if any("name" in point for point in points):
+        raise UsageError("a sweep names its runs itself; `name` cannot be swept", "--set")
+    return make_plan(path, overrides, points, settings.runs_dir / name), recipe, name
+
+
+class _Observer:
+    """Shows a line a job: as it ends, and on a terminal while it runs."""
+
+    def __init__(self, terminal: Terminal, board: Board, total: int) -> None:
+        self.terminal = terminal
+        self.board = board
+        self.total = total
+        self.ends = 0
+
+    def waiting(self, job: Job, reason: str) -> None:
+        self.terminal.note(f"{job.name} waits: {reason}")
+
+    def began(self, job: Job) -> None:
+        if not self.terminal.live:
+            self.terminal.note(f"{job.name} begins")
+
+    def tick(self, lines: Mapping[str, str]) -> None:
+        self.board.show(f"{self.ends}/{self.total}", lines)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self.ends += 1
+        line = f"{self.ends}/{self.total} {job.name}"
+        if outcome.status == "failed":
+            self.terminal.warn(f"{line} failed: {(outcome.error or {}).get('message', '')}")
+        elif outcome.status == "skipped":
+            self.terminal.note(f"{line} is up to date, skipped")
+        else:
+            self.terminal.note(f"{line} done in {duration(outcome.seconds)}")
+
+
+def _show(terminal: Terminal, root: Path, value: dict[str, Any]) -> None:
+    from rlhfctl.sweep.run import exit_code
+
+    code = exit_code(value)
+    if terminal.as_json:
+        failed = next((point["error"] for point in value["points"] if "error" in point), None)
+        extra = {} if failed is None else {"error": failed}
+        terminal.write_json({"ok": code == 0, "sweep": str(root), **value, **extra})
+    if terminal.as_json and terminal.quiet:
+        return
+    parts: list[Any] = [_table(value["keys"], value["points"])]
+    if "groups" in value:
+        keys = [key for key in value["keys"] if key != "seed"]
+        parts += ["", "means over seeds, with 95 % intervals between them"]
+        parts.append(_table(keys, value["groups"], intervals=True))
+    parts.append("")
+    if value["recommended"]:
+        parts.append(f"recommended  {value['recommended']['why']}")
+    elif any(point["status"] == "done" for point in value["points"]):
+        parts.append(
+            "recommended  none: without gold or a held-out reward model nothing says which is best"
+        )
+    parts.append(f"sweep folder {root}")
+    terminal.result(*parts)
+    for point in value["points"]:
+        if "error" in point:
+            terminal.error(f"{point['run']}: {_sentence(point['error'])}")
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    line = f"{error['where']}: {error['message']}" if error.get("where") else error["message"]
+    return f"{line}\n{error['hint']}" if error.get("hint") else str(line)
+
+
+def _table(
+    keys: Sequence[str], rows: Sequence[Mapping[str, Any]], *, intervals: bool = False
+) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for key in keys:
+        table.add_column(safe(key), style="bold", no_wrap=True)
+    shown = [name for name in _COLUMNS if any(name in row.get("figures", {}) for row in rows)]
+    for name in shown:
+        table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
+    if not intervals:
+        table.add_column("alarms")
+        table.add_column("status", no_wrap=True)
+    for row in rows:
+        figures = row.get("figures", {})
+        cells = [safe(str(row["settings"][key])) for key in keys]
+        cells += [safe(_cell(figures, name, intervals=intervals)) for name in shown]
+        if not intervals:
+            alarms = [alarm["name"] for alarm in figures.get("alarms", [])]
+            cells += [safe(", ".join(dict.fromkeys(alarms))), safe(row["status"].replace("_", " "))]
+        table.add_row(*cells)
+    return table
+
+
+def _cell(figures: Mapping[str, Any], name: str, *, intervals: bool) -> str:
+    if name not in figures:
+        return ""
+    text = format_figure(name, figures[name])
+    if intervals and f"{name}_low" in figures:
+        ends = [format_figure(name, figures[f"{name}_{end}"]) for end in ("low", "high")]
+        return f"{text} ({ends[0]} to {ends[1]})"
+    return text

@@ -1,0 +1,1 @@
+"""One recipe at many settings: which runs that takes, the runs themselves, and what they say."""

@@ -1,0 +1,153 @@
+"""What each point of a sweep came to, and each setting over its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.run.gates import check_gates, parse_gates
+from rlhfctl.run.manifest import Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.directory import RunDirectory
+
+Figures = dict[str, Any]
+
+SEED = "seed"
+STAND_INS = ("gold", "held_out_rm")
+_OF_POLICY = ("kl", "proxy", "gold", "held_out_rm", "length", "eos_share", "repetition", "distinct")
+_OF_PAIR = (
+    *("win_rate", "gold_win_rate", "proxy_win_rate", "gold_gain", "proxy_gain"),
+    *("gold_length_controlled_win_rate", "proxy_length_controlled_win_rate"),
+)
+_PPO = ("best", "stopped_early", "last_below_best")
+
+
+def point_figures(directory: RunDirectory) -> Figures:
+    """Return the selected figures of a run whose evaluation is recorded; empty without one.
+
+    Figures that the run does not have are left out. `NAME_low` and `NAME_high` come with `NAME`.
+    """
+    try:
+        stages = Manifest.load(directory.manifest).stages
+    except CheckpointError:
+        return {}
+    if "eval" not in stages:
+        return {}
+    metrics = stages["eval"].metrics
+    policies = metrics.get("policies", {})
+    figures = _with_ends(policies.get("ppo", {}), _OF_POLICY) | _with_ends(metrics, _OF_PAIR)
+    figures |= {name: metrics[name] for name in ("judge", "prompts") if name in metrics}
+    figures["sft"] = _with_ends(policies.get("sft", {}), _OF_POLICY)
+    judges = {
+        name: _with_ends(judge, ("win_rate", "length_controlled_win_rate"))
+        for name, judge in metrics.get("judges", {}).items()
+    }
+    if judges:
+        figures["judges"] = judges
+    watched = stages["ppo"].metrics.get("over_optimisation") if "ppo" in stages else None
+    if watched:
+        figures |= {name: watched[name] for name in _PPO if name in watched}
+        figures["alarms"] = [_alarm(alarm) for alarm in watched.get("alarms", [])]
+    return figures
+
+
+def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
+    """Whether the figures of a run keep the gates of its recipe."""
+    record = Manifest.load(directory.manifest).stages["eval"]
+    return all(
+        gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), record.metrics)
+    )
+
+
+def gains(directory: RunDirectory) -> dict[str, Any]:
+    """Return PPO's gain over SFT at each held-out prompt, by what stands in for the true reward.
+
+    Returns:
+        ``{"prompts": digest, "gold" or "held_out_rm": [prompts]}``; empty where nothing stands in,
+        or the evaluation left no scores.
+    """
+    path = directory.stage("eval") / "scores.json"
+    if not path.is_file():
+        return {}
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    sft, ppo = (scores["policies"].get(name, {}) for name in ("sft", "ppo"))
+    found = {
+        name: (np.asarray(ppo[name]) - np.asarray(sft[name])).tolist()
+        for name in STAND_INS
+        if name in ppo and name in sft
+    }
+    return {"prompts": scores["prompts"], **found} if found else {}
+
+
+def groups_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:
+    """Return the points that differ in their seed only, in the order of the first of each.
+
+    Returns:
+        Settings without the seed, and the numbers of their points.
+    """
+    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for at, point in enumerate(settings):
+        rest = {key: value for key, value in point.items() if key != SEED}
+        found.setdefault(json.dumps(rest, sort_keys=True), (rest, []))[1].append(at)
+    return list(found.values())
+
+
+def means(points: Sequence[Figures]) -> Figures:
+    """Return the mean over seeds of every number that all have, with a 95 % interval between seeds.
+
+    The interval is Student's, mean +- t(k - 1) s / sqrt(k) over the k seeds: it covers the luck of
+    training, not only that of the prompts. One seed has none. Ends of the seeds' own intervals and
+    what is no number are left out.
+    """
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for figures in points:
+        for name, value in figures.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and not name.endswith(("_low", "_high")):
+                values[name].append(float(value))
+    found: Figures = {}
+    for name, seen in values.items():
+        if len(seen) != len(points):
+            continue
+        found[name] = float(np.mean(seen))
+        if len(seen) > 1:
+            half = float(stats.t.ppf(0.975, len(seen) - 1) * np.std(seen, ddof=1))
+            half /= math.sqrt(len(seen))
+            found |= {f"{name}_low": found[name] - half, f"{name}_high": found[name] + half}
+    return found
+
+
+def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return best-of-n over several SFT policies that differ in their seed: as one has it, `means`.
+
+    One is returned as it is.
+    """
+    if len(curves) == 1:
+        return dict(curves[0])
+    shared = [name for name in ("proxy", *STAND_INS) if all(name in curve for curve in curves)]
+    merged: dict[str, Any] = {}
+    for name in shared:
+        merged[name] = [
+            {"n": rows[0]["n"], "kl": rows[0]["kl"], **means([{"value": r["value"]} for r in rows])}
+            for rows in zip(*(curve[name] for curve in curves), strict=True)
+        ]
+    return {**merged, "samples": curves[0]["samples"], "prompts": curves[0]["prompts"]}
+
+
+def _with_ends(figures: Mapping[str, Any], names: Sequence[str]) -> Figures:
+    wanted = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    return {name: figures[name] for name in wanted if figures.get(name) is not None}
+
+
+def _alarm(alarm: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: alarm[key] for key in ("name", "step", "message") if key in alarm}

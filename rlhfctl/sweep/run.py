@@ -1,0 +1,190 @@
+"""A whole sweep: its runs, and `sweep.json`, which says after each of them what is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.recipe.schema import stage_part
+from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.files import write_json
+from rlhfctl.run.manifest import Manifest
+from rlhfctl.sweep.figures import (
+    SEED,
+    STAND_INS,
+    gains,
+    gates_kept,
+    groups_of,
+    mean_best_of_n,
+    means,
+    point_figures,
+)
+from rlhfctl.sweep.recommend import Candidate, Recommendation, recommend
+from rlhfctl.sweep.runner import Outcome, Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rlhfctl.sweep.plan import Job, Plan
+    from rlhfctl.sweep.runner import Observer
+
+SWEEP_FILE = "sweep.json"
+MEASURES = {"gold": "gold reward", "held_out_rm": "the held-out reward model's score"}
+
+
+def run_sweep(
+    plan: Plan, root: Path, recipe: str, at_once: int, observer: Observer, *, force: bool = False
+) -> dict[str, Any]:
+    """Run what is not done yet, and return what `sweep.json` has at the end.
+
+    Args:
+        plan: All runs.
+        root: The sweep's folder; made when it is not there.
+        recipe: The recipe's file, as the user named it.
+        at_once: Processes at a time.
+        observer: Hears of everything.
+        force: Do everything again.
+
+    Raises:
+        LockedError: Another sweep works in this folder.
+        EnvironmentFault: The folder cannot be written to.
+        Terminated: SIGTERM came; what was done is kept.
+    """
+    directory = RunDirectory(root)
+    directory.create()
+    with directory.lock():
+        results = _Results(plan, root, recipe)
+        runner = Runner(root, at_once, observer, lambda: results.write(runner), force=force)
+        results.write(runner)
+        runner.run([*plan.shared, *(point.job for point in plan.points)])
+        return results.write(runner, finished=True)
+
+
+def exit_code(value: dict[str, Any]) -> int:
+    """Return 0 if every point is done, else the code of the first that is not."""
+    codes = [point["error"]["exit_code"] for point in value["points"] if "error" in point]
+    return int(codes[0]) if codes else 0
+
+
+@dataclass(frozen=True)
+class _Results:
+    plan: Plan
+    root: Path
+    recipe: str
+
+    def write(self, runner: Runner, *, finished: bool = False) -> dict[str, Any]:
+        """Write and return what is known; the recommendation waits for the end."""
+        points = [
+            {"settings": point.settings, **self._entry(runner, point.job)}
+            for point in self.plan.points
+        ]
+        keys = list(self.plan.points[0].settings)
+        value: dict[str, Any] = {"recipe": self.recipe, "keys": keys, "points": points}
+        if SEED in keys and len(keys) > 1:
+            value["groups"] = self._groups(points)
+        value["shared"] = [
+            {**self._entry(runner, job), "points": self.plan.sharers(job)}
+            for job in self.plan.shared
+        ]
+        best_of_n = self._best_of_n()
+        if best_of_n:
+            value["best_of_n"] = best_of_n
+        value["recommended"] = self._recommended(points) if finished else None
+        write_json(self.root / SWEEP_FILE, value)
+        return value
+
+    def _entry(self, runner: Runner, job: Job) -> dict[str, Any]:
+        outcome = runner.outcomes.get(job.name, Outcome("waiting"))
+        status = "done" if outcome.status == "skipped" else outcome.status
+        entry: dict[str, Any] = {"run": job.name, "status": status}
+        if outcome.error is not None:
+            entry["error"] = outcome.error
+        if status == "done" and job.command == "run":
+            directory = RunDirectory(self.root / job.name)
+            stages = Manifest.load(directory.manifest).stages.values()
+            entry["seconds"] = round(sum(stage.seconds for stage in stages), 3)
+            if not gates_kept(job.recipe, directory):
+                entry["status"] = "gate_failed"
+            entry["figures"] = point_figures(directory)
+        return entry
+
+    def _groups(self, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "settings": settings,
+                "points": members,
+                "figures": means([points[at].get("figures", {}) for at in members]),
+            }
+            for settings, members in groups_of([point["settings"] for point in points])
+            if all("figures" in points[at] for at in members)
+        ]
+
+    def _best_of_n(self) -> dict[str, Any]:
+        """Return best-of-n of the SFT policy, if the points have one but for their seed."""
+        found: list[dict[str, Any]] = []
+        parts: set[str] = set()
+        for job in self.plan.shared:
+            if job.command != "eval":
+                continue
+            record = Manifest.load(self.root / job.name / "manifest.json").stages.get("eval")
+            if record is not None and "best_of_n" in record.metrics:
+                found.append(record.metrics["best_of_n"])
+                parts.add(_without_seed(job))
+        return mean_best_of_n(found) if len(parts) == 1 else {}
+
+    def _recommended(self, points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the setting to take; None where nothing stands in for the true reward."""
+        groups = [
+            (settings, members)
+            for settings, members in groups_of([point["settings"] for point in points])
+            if all(points[at]["status"] == "done" for at in members)
+        ]
+        runs = {at: gains(self._directory(at)) for _, members in groups for at in members}
+        for name in STAND_INS:
+            if not groups or not all(name in run for run in runs.values()):
+                continue
+            candidates = [
+                _candidate(settings, members, points, runs, name) for settings, members in groups
+            ]
+            taken = recommend(candidates, MEASURES[name])
+            if taken is not None:
+                return _entry_of(taken, *groups[taken.number])
+        return None
+
+    def _directory(self, at: int) -> RunDirectory:
+        return RunDirectory(self.root / self.plan.points[at].job.name)
+
+
+def _candidate(
+    settings: dict[str, Any],
+    members: Sequence[int],
+    points: Sequence[dict[str, Any]],
+    runs: dict[int, dict[str, Any]],
+    name: str,
+) -> Candidate:
+    each = [gain for at in members for gain in runs[at][name]]
+    mean = sum(each) / len(each)
+    low = high = mean
+    if len(each) > 1:
+        interval = paired_bootstrap_mean(each, 0)
+        low, high = interval.low, interval.high
+    label = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    kl = sum(points[at]["figures"]["kl"] for at in members) / len(members)
+    asked = tuple(f"{points[at]['settings'].get(SEED)} {runs[at]['prompts']}" for at in members)
+    return Candidate(label or "any seed", kl, mean, low, high, each, asked)
+
+
+def _entry_of(
+    taken: Recommendation, settings: dict[str, Any], members: Sequence[int]
+) -> dict[str, Any]:
+    return {"point": members[0], "points": members, "settings": settings, "why": taken.why}
+
+
+def _without_seed(job: Job) -> str:
+    part = stage_part(job.recipe, "eval")
+    del part["seed"]
+    part["evaluation"] = {**part["evaluation"], "sft": None, "rm": None}
+    return json.dumps(part, sort_keys=True)

@@ -1,0 +1,262 @@
+"""The runs of a sweep as processes, some at a time: started, watched, ended with their parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from rlhfctl.errors import CheckpointError, ExitCode, LockedError
+from rlhfctl.pipeline import is_finished, terminable
+from rlhfctl.recipe.load import dump_recipe
+from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from rlhfctl.sweep.plan import Job
+
+_POLL = 0.1  # seconds
+_FAREWELL = 60.0
+"""Seconds that a run has, after a signal, to write down where it is."""
+_TAIL = 4096
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: `done`, `skipped` where it had been done before, or `failed`.
+        seconds: Wall-clock time.
+        error: As `--json` gives it: exit_code, type, message, where, hint; None without one.
+    """
+
+    status: str
+    seconds: float = 0.0
+    error: dict[str, Any] | None = None
+
+
+class Observer(Protocol):
+    """Hears of the jobs of a sweep."""
+
+    def waiting(self, job: Job, reason: str) -> None:
+        """Hear, once, that a job cannot begin yet."""
+
+    def began(self, job: Job) -> None:
+        """Hear that a job's process has started."""
+
+    def tick(self, lines: Mapping[str, str]) -> None:
+        """Hear every now and then what each running job said last."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Hear how a job ended."""
+
+
+@dataclass
+class _Child:
+    job: Job
+    process: subprocess.Popen[bytes]
+    began: float
+
+
+class Runner:
+    """Runs jobs in the sweep's folder, as many at a time as it may.
+
+    Attributes:
+        outcomes: Of the jobs that have ended, by name.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        at_once: int,
+        observer: Observer,
+        ended: Callable[[], object],
+        *,
+        force: bool = False,
+    ) -> None:
+        """Take where and how.
+
+        Args:
+            root: The sweep's folder, with a folder `logs`.
+            at_once: Processes at a time; each gets its share of the threads if there are several.
+            observer: Hears of everything.
+            ended: Called after each job.
+            force: Do jobs again that are done.
+        """
+        self.root = root
+        self.at_once = at_once
+        self.observer = observer
+        self.ended = ended
+        self.force = force
+        self.outcomes: dict[str, Outcome] = {}
+        self._children: list[_Child] = []
+        self._told: set[str] = set()
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run all jobs, each after those it needs; the failure of one does not end the others.
+
+        Raises:
+            Terminated: SIGTERM came; like after Ctrl-C, the processes were asked to end first.
+        """
+        waiting = list(jobs)
+        with terminable(), self._ending_children():
+            while waiting or self._children:
+                self._reap()
+                for job in list(waiting):
+                    if self._settled(job):
+                        waiting.remove(job)
+                    elif len(self._children) < self.at_once and self._may_begin(job):
+                        waiting.remove(job)
+                        self._begin(job)
+                self.observer.tick(
+                    {c.job.name: last_line(self._log(c.job)) for c in self._children}
+                )
+                if self._children or waiting:
+                    time.sleep(_POLL)
+
+    def _settled(self, job: Job) -> bool:
+        """Whether a job ends without a process: it was done before, or what it needs failed."""
+        failed = [name for name in job.needs if self._failed(name)]
+        if failed:
+            cause = self.outcomes[failed[0]].error or {}
+            hint = f"see {self.root / 'logs' / failed[0]}.log"
+            message = f"{failed[0]}, which it needs, failed: {cause.get('message', '')}"
+            self._end(job, Outcome("failed", 0.0, {**cause, "message": message, "hint": hint}))
+            return True
+        if self.force or not self._ready(job) or not self._stands(job):
+            return False
+        self._end(job, Outcome("skipped"))
+        return True
+
+    def _stands(self, job: Job) -> bool:
+        try:
+            return is_finished(job.recipe, RunDirectory(self.root / job.name), job.stages)
+        except CheckpointError:
+            return False  # its own process will say what is damaged
+
+    def _failed(self, name: str) -> bool:
+        return name in self.outcomes and self.outcomes[name].status == "failed"
+
+    def _ready(self, job: Job) -> bool:
+        return all(name in self.outcomes for name in job.needs)
+
+    def _may_begin(self, job: Job) -> bool:
+        """Whether a job has what it needs, and nobody else works in its folder.
+
+        A sweep that was killed leaves processes behind that go on; their work is not done twice.
+        """
+        if not self._ready(job):
+            return False
+        directory = RunDirectory(self.root / job.name)
+        directory.create()
+        try:
+            with directory.lock():
+                return True
+        except LockedError as error:
+            if job.name not in self._told:
+                self._told.add(job.name)
+                self.observer.waiting(job, error.what)
+            return False
+
+    def _begin(self, job: Job) -> None:
+        directory = RunDirectory(self.root / job.name)
+        write_atomic(directory.recipe, dump_recipe(job.recipe))
+        arguments = [job.command, str(directory.recipe), "--run", job.name]
+        arguments += ["--runs-dir", str(self.root), "--json", *(["--force"] if self.force else [])]
+        command = [sys.executable, "-m", "rlhfctl", *arguments]
+        with self._log(job).open("ab") as log, self._answer(job).open("wb") as answer:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=log,
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C reaches it by way of this process, once
+            )
+        self._children.append(_Child(job, process, time.monotonic()))
+        self.observer.began(job)
+
+    def _environment(self) -> dict[str, str]:
+        if self.at_once == 1:
+            return dict(os.environ)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = max(1, (cores or 1) // self.at_once)
+        return {"OMP_NUM_THREADS": str(threads), **os.environ}
+
+    def _reap(self) -> None:
+        for child in list(self._children):
+            code = child.process.poll()
+            if code is not None:
+                self._children.remove(child)
+                seconds = round(time.monotonic() - child.began, 3)
+                # A missed gate is no failure of the run: its figures are there.
+                if code in {ExitCode.DONE, ExitCode.GATE_FAILED}:
+                    self._end(child.job, Outcome("done", seconds))
+                else:
+                    self._end(child.job, Outcome("failed", seconds, self._why(child.job, code)))
+
+    def _why(self, job: Job, code: int) -> dict[str, Any]:
+        try:
+            error: dict[str, Any] = json.loads(self._answer(job).read_bytes())["error"]
+        except (ValueError, KeyError, TypeError):
+            how = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            return {
+                "exit_code": int(ExitCode.ENVIRONMENT if code < 0 else code),
+                "type": "EnvironmentFault",
+                "message": f"its process {how} without a word",
+                "where": str(self._log(job)),
+                "hint": "Killed for memory, perhaps: try fewer --jobs.",
+            }
+        return error
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        self.outcomes[job.name] = outcome
+        self.observer.ended(job, outcome)
+        self.ended()
+
+    def _log(self, job: Job) -> Path:
+        return self.root / "logs" / f"{job.name}.log"
+
+    def _answer(self, job: Job) -> Path:
+        return self.root / "logs" / f"{job.name}.json"
+
+    @contextmanager
+    def _ending_children(self) -> Iterator[None]:
+        """See to it that no process outlives this one by more than it needs to save its work."""
+        try:
+            yield
+        except BaseException as error:
+            asked = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+            for child in self._children:
+                child.process.send_signal(asked)
+            limit = time.monotonic() + _FAREWELL
+            try:
+                for child in self._children:
+                    child.process.wait(max(0.0, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass  # killed below
+            raise
+        finally:
+            for child in self._children:
+                if child.process.poll() is None:
+                    child.process.kill()
+                    child.process.wait()
+
+
+def last_line(log: Path) -> str:
+    """Return the last whole line of a log; empty when there is none."""
+    file: IO[bytes]
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return lines[-1].strip() if lines else ""
