@@ -110,13 +110,11 @@ def _watch_cautions(summary: Mapping[str, Any]) -> Iterator[str]:
     for alarm in summary.get("alarms") or []:
         if isinstance(alarm, dict) and alarm.get("message"):
             yield f"Alarm at {number(alarm.get('step'))} episodes: {alarm['message']}"
-    found = objects(summary)
-    fall = finite(found.get("last_below_best", {}).get("change_high"))
-    if fall is not None and fall < 0:
-        best = number(found.get("best", {}).get("step"))
+    if summary.get("fallen"):
+        best = number(objects(summary).get("best", {}).get("step"))
         yield (
-            f"The last policy is below the best one by the stand-in, which PPO had at {best} "
-            "episodes and kept as ppo/best."
+            f"The stand-in has fallen below its best, which PPO had at {best} episodes; that policy "
+            "is kept as ppo/best."
         )
     if summary.get("stopped_early"):
         yield "PPO was stopped early, because the stand-in had fallen."

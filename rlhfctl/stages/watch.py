@@ -127,6 +127,7 @@ class HeldOutWatch:
             names = ("step", "rollout", "kl", "stand_in", "stand_in_low", "stand_in_high")
             found["stand_in"] = self.outlook.stand_in
             found["best"] = {name: best[name] for name in names}
+            found["fallen"] = falls(self.history)
             found["last_below_best"] = self._since_best().figures("change")
         return found
 

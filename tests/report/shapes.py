@@ -187,6 +187,7 @@ OVER_OPTIMISATION: dict[str, Any] = {
     "evaluations": 9,
     "best": {"step": 1024, "rollout": 8, **ends("stand_in", 1.52), "kl": 2.0},
     "stopped_early": False,
+    "fallen": True,
     "last_below_best": ends("change", -1.32, 0.3),
     "fits": {
         name: {
