@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow bench setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow bench browser setup lint clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,15 @@ test: lint ## format, lint and type checks, then the tests
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
+
+browser: ## a Chromium for the tests of the report's pages, where there is none and apt-get may install it
+	@if [ -n "$${RLHFCTL_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome google-chrome-stable chrome; then \
+	  echo "the browser for the report's tests is here"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium; then \
+	  echo "installed Chromium"; \
+	else \
+	  echo "no Chromium: the tests that need one are skipped"; \
+	fi
 
 lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff format --check .

@@ -33,7 +33,14 @@ def find() -> str | None:
         if found is None:
             raise FileNotFoundError(f"RLHFCTL_CHROMIUM={named}: there is no such program")
         return found
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    found = (path for name in NAMES if (path := shutil.which(name)))
+    return next((path for path in found if _starts(path)), None)
+
+
+def _starts(program: str) -> bool:
+    """Whether a program of that name is one: Ubuntu's only says how to install it."""
+    asked = subprocess.run([program, "--version"], capture_output=True, check=False)
+    return asked.returncode == 0
 
 
 class Browser:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import shapes
 
 from rlhfctl.report.sources import RunFacts
 from rlhfctl.report.verdict import judge
@@ -176,3 +177,76 @@ def test_a_result_of_an_earlier_input_is_a_caution(make_record: MakeRecord) -> N
     assert not cautions(records=records)
     records["ppo"] = replace(records["ppo"], outputs={"ppo": Artifact("ppo", "another hash")})
     assert "ppo was made anew after eval used it" in cautions(records=records)
+
+
+def judged(kind: str, interval: Rate, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "opponent": "sft"} | rate("win_rate", interval) | more
+
+
+def test_where_gold_is_unknown_a_judge_decides() -> None:
+    for interval, proxy, level in (
+        (ABOVE, AROUND, "gain"),
+        (AROUND, ABOVE, "hacking"),
+        (BELOW, ABOVE, "hacking"),
+        (BELOW, AROUND, "loss"),
+        (AROUND, AROUND, "unclear"),
+    ):
+        figures = evaluated(proxy, None) | {
+            "judges": {"held_out_rm": judged("reward_model", interval)}
+        }
+        assert judge(facts(figures)).level == level
+    figures = evaluated(ABOVE, None) | {"judges": {"held_out_rm": judged("reward_model", AROUND)}}
+    assert judge(facts(figures)).sentence == (
+        "The proxy rose but the held-out reward model saw no gain, likely reward hacking: held-out "
+        "reward model win rate 0.50 (0.45 to 0.55), proxy win rate 0.84 (0.80 to 0.88) at 6.10 nats "
+        "of KL."
+    )
+
+
+def test_the_most_independent_judge_decides_and_a_contrary_one_is_a_caution() -> None:
+    judges = {
+        "held_out_rm": judged("reward_model", ABOVE),
+        "endpoint": judged("endpoint", BELOW),
+        "against_references": judged("endpoint", ABOVE) | {"opponent": "references"},
+    }
+    verdict = judge(facts(evaluated(AROUND, None) | {"judges": judges}))
+    assert verdict.level == "loss"
+    assert verdict.sentence.startswith("PPO is worse than SFT: judge endpoint win rate 0.30")
+    (caution,) = verdict.cautions
+    assert caution == (
+        "The contrary is found by the held-out reward model: held-out reward model win rate 0.84 "
+        "(0.80 to 0.88)."
+    )
+    judges["votes"] = judged("humans", ABOVE)
+    assert judge(facts(evaluated(AROUND, None) | {"judges": judges})).level == "gain"
+
+
+def test_gold_decides_before_any_judge() -> None:
+    figures = evaluated(ABOVE, ABOVE) | {"judges": {"endpoint": judged("endpoint", AROUND)}}
+    verdict = judge(facts(figures))
+    assert verdict.level == "gain"
+    assert "No certain gain is found by the judge endpoint" in verdict.cautions[0]
+
+
+def test_a_gain_that_length_may_explain_is_a_caution() -> None:
+    figures = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", AROUND)
+    assert "length may explain it" in cautions(figures)
+    figures = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", ABOVE)
+    assert not cautions(figures)
+
+
+def test_the_watch_over_ppo_gives_cautions() -> None:
+    said = cautions(over_optimisation=shapes.OVER_OPTIMISATION)
+    assert "Alarm at 1,792 episodes: The proxy rises while the gold stand-in falls." in said
+    assert "which PPO had at 1,024 episodes and kept as ppo/best" in said
+    quiet = shapes.OVER_OPTIMISATION | {"alarms": [], "last_below_best": shapes.ends("change", 0.0)}
+    assert not cautions(over_optimisation=quiet)
+    assert "stopped early" in cautions(over_optimisation=quiet | {"stopped_early": True})
+
+
+def test_what_the_trial_and_the_judges_warn_of_are_cautions() -> None:
+    said = cautions(evaluated(ABOVE, ABOVE) | shapes.FIGURES)
+    assert "score rises where a response is made worse: padded with filler." in said
+    assert "above the annotators' ceiling" in said
+    assert "PPO is worse than SFT at perplexity." in said
+    assert "Judge endpoint: 5 answers could not be read." in said
