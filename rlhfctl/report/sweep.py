@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import markdown
-from rlhfctl.report.blocks import Block, Cell, Column, Note, Section, estimate, plots, table
+from rlhfctl.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Note,
+    Section,
+    estimate,
+    objects,
+    plots,
+    table,
+)
 from rlhfctl.report.curves import Plot, interval_line
 from rlhfctl.report.html import write
 from rlhfctl.report.numbers import finite, number, share
@@ -21,17 +31,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "sweep.json"
-_REWARDS = (("Gold", "gold"), ("Held-out reward model", "stand_in"), ("Proxy", "proxy"))
+_REWARDS = (("Gold", "gold"), ("Held-out reward model", "held_out_rm"), ("Proxy", "proxy"))
 _FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("KL, nats", "kl", number),
     ("Gold", "gold", number),
-    ("Stand-in", "stand_in", number),
+    ("Held-out RM", "held_out_rm", number),
     ("Proxy", "proxy", number),
     ("Gold win rate", "gold_win_rate", share),
     ("Proxy win rate", "proxy_win_rate", share),
     ("Length", "length", number),
     ("Repeated", "repetition", share),
 )
+_SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -42,20 +53,42 @@ class Sweep:
     found: Mapping[str, Any]
 
     @property
-    def points(self) -> list[dict[str, Any]]:
-        """The settings tried, each with what became of it."""
-        points = self.found.get("points")
-        listed = points if isinstance(points, list) else []
-        return [point for point in listed if isinstance(point, dict)]
+    def keys(self) -> list[str]:
+        """The recipe keys that differ between its points."""
+        keys = self.found.get("keys")
+        return list(map(str, keys)) if isinstance(keys, list) else []
 
     @property
-    def recommended(self) -> tuple[int, str] | None:
-        """Which point is recommended, and why; None if none is."""
+    def points(self) -> list[dict[str, Any]]:
+        """The settings tried, each with what became of it."""
+        return self._listed("points")
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The settings over their seeds, where each was tried with several."""
+        return self._listed("groups")
+
+    @property
+    def recommended(self) -> tuple[Mapping[str, Any], str] | None:
+        """Which settings are recommended, and why; None if none are."""
         found = self.found.get("recommended")
-        point = found.get("point") if isinstance(found, dict) else None
-        if not isinstance(found, dict) or not isinstance(point, int):
+        if not isinstance(found, dict):
             return None
-        return (point, str(found.get("why", ""))) if 0 <= point < len(self.points) else None
+        settings, at = found.get("settings"), found.get("point")
+        if settings is None and isinstance(at, int) and 0 <= at < len(self.points):
+            settings = self.points[at].get("settings")
+        return (settings, str(found.get("why", ""))) if isinstance(settings, dict) else None
+
+    def is_recommended(self, point: Mapping[str, Any]) -> bool:
+        """Whether a point or a group has the recommended settings, whatever its seed."""
+        settings, chosen = point.get("settings"), self.recommended
+        if chosen is None or not isinstance(settings, dict):
+            return False
+        return all(settings.get(key) == value for key, value in chosen[0].items())
+
+    def _listed(self, name: str) -> list[dict[str, Any]]:
+        found = self.found.get(name)
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def read(root: Path) -> Sweep:
@@ -100,14 +133,9 @@ def sections(sweep: Sweep) -> list[Section]:
 def _recommended(sweep: Sweep) -> tuple[Block, ...]:
     if sweep.recommended is None:
         return ()
-    at, why = sweep.recommended
-    return (Note(f"{_settings(sweep.points[at])}. {why}"),)
-
-
-def _settings(point: Mapping[str, Any]) -> str:
-    settings = point.get("settings")
-    pairs = settings.items() if isinstance(settings, dict) else ()
-    return ", ".join(f"{key} {_setting(value)}" for key, value in pairs) or "no settings"
+    settings, why = sweep.recommended
+    shown = ", ".join(f"{key} {_setting(value)}" for key, value in settings.items())
+    return (Note(f"{shown}. {why}" if shown else why),)
 
 
 def _setting(value: Any) -> str:
@@ -116,10 +144,9 @@ def _setting(value: Any) -> str:
 
 def _frontier(sweep: Sweep) -> tuple[Block, ...]:
     """Return each reward against the distance from SFT, best-of-n beside it."""
-    chosen = sweep.recommended
-    rows = [(at, _placed(point)) for at, point in enumerate(sweep.points)]
-    others = [row for at, row in rows if chosen is None or at != chosen[0]]
-    ours = [row for at, row in rows if chosen is not None and at == chosen[0]]
+    shown = sweep.groups or sweep.points
+    ours = [_placed(point) for point in shown if sweep.is_recommended(point)]
+    others = [_placed(point) for point in shown if not sweep.is_recommended(point)]
     pictures = []
     for title, name in _REWARDS:
         best = curve_points(sweep.found.get("best_of_n"), name)
@@ -130,12 +157,14 @@ def _frontier(sweep: Sweep) -> tuple[Block, ...]:
         )
         kept = tuple(line for line in lines if line is not None)
         pictures.append(Plot(f"{title} against √KL", kept, whole_steps=False))
-    shown = plots(pictures, large=True)
-    note = Note(
-        "Each dot is a finished run, with the 95 % interval of its mean; the line is the best of n "
-        "responses of SFT by the proxy, with no training."
+    drawn = plots(pictures, large=True)
+    dot = (
+        "Each dot is a setting: the mean over its seeds, with a 95 % interval between them"
+        if sweep.groups
+        else "Each dot is a run, with the 95 % interval of its mean over prompts"
     )
-    return (*shown, note) if shown else ()
+    note = Note(f"{dot}; the line is the best of n responses of SFT by the proxy, untrained.")
+    return (*drawn, note) if drawn else ()
 
 
 def _placed(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,40 +174,39 @@ def _placed(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(point: Mapping[str, Any]) -> dict[str, Any]:
-    figures = point.get("figures")
-    return figures if isinstance(figures, dict) else {}
+    return objects({"": point.get("figures")}).get("", {})
 
 
 def _points(sweep: Sweep) -> tuple[Block, ...]:
-    keys = [str(key) for key in sweep.found.get("keys") or []]
-    columns = [
-        *(Column(key.rpartition(".")[2]) for key in keys),
-        *(Column(label, "number") for label, _, _ in _FIGURES),
-        Column("Status"),
-    ]
-    chosen = sweep.recommended
-    rows = [
-        _row(point, keys, recommended=chosen is not None and chosen[0] == at)
-        for at, point in enumerate(sweep.points)
-    ]
-    return table(
-        "A row a setting, with 95 % intervals; the settings are the last parts of "
-        f"{', '.join(keys)}.",
-        columns,
-        rows,
+    """Return the table of settings over their seeds, where there are several, and that of runs."""
+    settings = [key for key in sweep.keys if key != _SEED]
+    over = "A row a setting: means over seeds, with 95 % intervals between them."
+    each = "A row a run, with 95 % intervals over prompts."
+    return (
+        *table(over, _columns(settings), [_row(one, settings, sweep) for one in sweep.groups]),
+        *table(each, _columns(sweep.keys), [_row(one, sweep.keys, sweep) for one in sweep.points]),
     )
 
 
-def _row(point: Mapping[str, Any], keys: Sequence[str], *, recommended: bool) -> tuple[Cell, ...]:
-    settings = point.get("settings")
-    known = settings if isinstance(settings, dict) else {}
-    figures = _figures(point)
-    cells: list[Cell] = [
-        estimate(figures, name, write_figure) for _, name, write_figure in _FIGURES
+def _columns(keys: Sequence[str]) -> list[Column]:
+    return [
+        *(Column(key.rpartition(".")[2]) for key in keys),
+        *(Column(label, "number") for label, _, _ in _FIGURES),
+        Column("Alarms"),
+        Column("Status"),
     ]
-    status = str(point.get("status", ""))
+
+
+def _row(point: Mapping[str, Any], keys: Sequence[str], sweep: Sweep) -> tuple[Cell, ...]:
+    settings = objects({"": point.get("settings")}).get("", {})
+    figures = _figures(point)
+    alarms = [alarm for alarm in figures.get("alarms") or [] if isinstance(alarm, dict)]
+    raised = dict.fromkeys(str(alarm.get("name", "")).replace("_", " ") for alarm in alarms)
+    status = str(point.get("status", "")).replace("_", " ")
+    notes = (status, "recommended" if sweep.is_recommended(point) else "")
     return (
-        *(_setting(known.get(key, "")) for key in keys),
-        *cells,
-        f"{status}, recommended" if recommended else status,
+        *(_setting(settings.get(key, "")) for key in keys),
+        *(estimate(figures, name, write_figure) for _, name, write_figure in _FIGURES),
+        ", ".join(raised),
+        ", ".join(note for note in notes if note),
     )

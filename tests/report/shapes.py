@@ -22,16 +22,17 @@ REWARD_MODEL: dict[str, Any] = {
     "per_source": {"forum": group(0.72)},
     "calibration": {
         "ece": 0.04,
+        **ends("ece_if_calibrated", 0.03, 0.01),
         "brier": 0.18,
         "nll": 0.53,
         "temperature": 1.2,
         "ece_scaled": 0.02,
         "bins": [
             {
-                "from": at / 10,
-                "to": (at + 1) / 10,
-                "predicted": at / 10 + 0.05,
-                **ends("observed", at / 10 + 0.02, 0.08),
+                "from": 0.5 + at / 20,
+                "to": 0.55 + at / 20,
+                "predicted": 0.525 + at / 20,
+                **ends("observed", 0.51 + at / 21, 0.08),
                 "pairs": 40,
             }
             for at in range(10)
@@ -39,7 +40,9 @@ REWARD_MODEL: dict[str, Any] = {
     },
     "length": {
         "longer_wins": group(0.33, 403),
+        "shorter_wins": group(0.67, 403),
         "equal_length": group(0.7, 20),
+        "shorter_chosen": group(0.8, 200),
         **ends("score_length_correlation", -0.31),
     },
     "probes": {
@@ -56,7 +59,7 @@ ANNOTATORS: dict[str, Any] = {
     "items": 500,
     "labels": 1500,
     "per_annotator": {
-        "ada": {"accuracy": 0.86, "labels": 500, "agreement": 0.75},
+        "ada": {"accuracy": 0.86, "labels": 500, "agreement": 0.75, "reward_model": group(0.7)},
         "bruno": {"accuracy": 0.71, "labels": 500, "agreement": 0.66},
     },
     "intransitive": {"share": 0.12, "expected": 0.14, "triples": 900},

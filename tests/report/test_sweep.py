@@ -32,6 +32,39 @@ def test_a_sweep_shows_its_frontier_points_and_recommendation(swept: Path) -> No
     assert rows["1.0"][-1] == "failed"
 
 
+def test_settings_over_seeds_stand_before_their_runs(swept: Path) -> None:
+    found = json.loads((swept / "sweep.json").read_text())
+    points = [
+        {**point, "settings": {**point["settings"], "seed": seed}}
+        for point in found["points"]
+        for seed in (0, 1)
+    ]
+    points[0]["figures"]["alarms"] = [{"name": "score_range"}]
+    groups = [
+        {
+            "settings": {"ppo.beta": beta},
+            "points": [at],
+            "figures": shapes.ends("kl", 4) | shapes.ends("gold", beta),
+        }
+        for at, beta in enumerate((0.0, 0.1))
+    ]
+    recommended = {"point": 4, "settings": {"ppo.beta": 0.1}, "why": "It wins."}
+    found |= {"keys": ["ppo.beta", "seed"], "points": points, "groups": groups}
+    (swept / "sweep.json").write_text(json.dumps(found | {"recommended": recommended}))
+    _, frontier, tables = sweep.sections(sweep.read(swept))
+    pictures = frontier.blocks[0]
+    assert isinstance(pictures, Plots)
+    _, others, chosen = pictures.plots[0].lines
+    assert (others.values, chosen.values) == ((0.0,), (0.1,))
+    over, each = tables.blocks
+    assert isinstance(over, Table)
+    assert isinstance(each, Table)
+    assert [row[-1] for row in over.rows] == ["", "recommended"]
+    assert [row[:2] for row in each.rows][:2] == [("0.0", "0"), ("0.0", "1")]
+    assert each.rows[0][-2] == "score range"
+    assert [row[-1] for row in each.rows].count("done, recommended") == 2
+
+
 def test_the_other_forms_say_the_same(swept: Path) -> None:
     found = sweep.read(swept)
     assert "4.00 (3.90 to 4.10)" in sweep.markdown_text(found)

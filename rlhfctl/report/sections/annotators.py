@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, estimate_cells, objects, table, warnings
+from rlhfctl.report.blocks import (
+    Cell,
+    Column,
+    estimate,
+    estimate_cells,
+    group,
+    objects,
+    table,
+    warnings,
+)
 from rlhfctl.report.numbers import finite, number, share
 
 if TYPE_CHECKING:
@@ -27,11 +36,12 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     )
     each = table(
         "Accuracy: how often each is right, by Dawid and Skene's model of who errs how often. "
-        "Agreement: with the others.",
+        "Agreement: with the others. Reward model: how often it agrees with the annotator.",
         (
             Column("Annotator"),
             Column("Accuracy", "number"),
             Column("Agreement", "number"),
+            Column("Reward model", "number"),
             Column("Labels", "number"),
         ),
         [
@@ -39,6 +49,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
                 name,
                 share(one.get("accuracy")),
                 share(one["agreement"]) if "agreement" in one else "",
+                estimate(group(objects(one).get("reward_model", {})), "accuracy", share),
                 number(one.get("labels")),
             )
             for name, one in sorted(objects(found.get("per_annotator")).items())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
 
-_TITLES = {"proxy": "Proxy", "gold": "Gold"}
+_TITLES = {"proxy": "Proxy", "gold": "Gold", "held_out_rm": "Held-out reward model"}
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:

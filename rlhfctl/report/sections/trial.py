@@ -38,12 +38,15 @@ _GROUPS = (
     ("per_source", "Source "),
 )
 _LENGTH = (
-    ("longer_wins", "“The longer one wins”"),
-    ("equal_length", "Pairs of equal length"),
-    ("shorter_wins", "Pairs whose shorter response was chosen"),
+    ("longer_wins", "“The longer one wins”, for comparison"),
+    ("shorter_wins", "“The shorter one wins”, for comparison"),
+    ("equal_length", "Reward model: pairs of about equal length"),
+    ("longer_chosen", "Reward model: pairs whose longer response was chosen"),
+    ("shorter_chosen", "Reward model: pairs whose shorter response was chosen"),
 )
 _CALIBRATION = (
     ("ece", "Expected calibration error"),
+    ("ece_if_calibrated", "The same if it were calibrated: chance alone"),
     ("brier", "Brier score"),
     ("nll", "Negative log-likelihood, nats"),
     ("temperature", "Temperature that fits best"),
@@ -111,21 +114,24 @@ def _calibration(found: Any) -> tuple[Block, ...]:
     bins = calibration.get("bins")
     rows = [one for one in bins if isinstance(one, dict)] if isinstance(bins, list) else []
     observed = interval_line("observed", rows, "predicted", "observed", "dots", colour=1)
-    diagonal = Line("", (0.0, 1.0), (0.0, 1.0), style="guide")
+    start = min((at for row in rows if (at := finite(row.get("from"))) is not None), default=0.0)
+    diagonal = Line("", (start, 1.0), (start, 1.0), style="guide")
     diagram = (
-        Plot("Share chosen, against the predicted one", (diagonal, observed), whole_steps=False)
+        Plot("How often it is right, by how sure it is", (diagonal, observed), whole_steps=False)
         if observed
         else None
     )
     figures = [
-        (label, number(calibration[name])) for name, label in _CALIBRATION if name in calibration
+        (label, *estimate_cells(calibration, name))
+        for name, label in _CALIBRATION
+        if name in calibration
     ]
     return (
         *plots([diagram]),
         *table(
-            "Calibration of sigmoid(margin) as the probability that the first of two responses is "
-            "the chosen one: a point on the grey line is sure of itself as often as it is right.",
-            (Column("Calibration"), Column("Value", "number")),
+            "Calibration of sigmoid(margin) as the probability that the response it prefers is the "
+            "chosen one: on the grey line it is right as often as it is sure.",
+            (Column("Calibration"), Column("Value", "number"), Column("95 % interval", "number")),
             figures,
         ),
     )

@@ -121,12 +121,13 @@ def test_the_reward_model_on_trial(judged_run: Path) -> None:
     table = rows(found)
     assert table["Margin of preference 1 to 2"][:2] == ("0.80", "0.75 to 0.85")
     assert table["Annotator bruno"][0] == "0.64"
-    assert table["Expected calibration error"] == ("0.040",)
+    assert table["Expected calibration error"] == ("0.040", "")
+    assert table["Reward model: pairs whose shorter response was chosen"][0] == "0.80"
     assert table["padded with filler"][1] == "rises"
     assert table["words shuffled"][1] == "falls"
     assert table["another's answer"][1] == ""
     assert table["safety"][0] == "0.60"
-    observed = lines(found)["Share chosen, against the predicted one: observed"]
+    observed = lines(found)["How often it is right, by how sure it is: observed"]
     assert len(observed.low) == 10
 
 
@@ -134,7 +135,7 @@ def test_annotators_show_agreement_reliability_and_ceiling(judged_run: Path) -> 
     found = section(read_run(judged_run), "Annotators")
     assert rows(found)["Krippendorff's alpha"] == ("0.44", "0.39 to 0.49")
     assert rows(found)["Highest accuracy a reward model can have"][0] == "0.83"
-    assert rows(found)["ada"] == ("0.86", "0.75", "500")
+    assert rows(found)["ada"] == ("0.86", "0.75", Estimate("0.70", "0.65 to 0.75"), "500")
     assert notes(found) == ["The reward model's accuracy lies above the annotators' ceiling."]
 
 
