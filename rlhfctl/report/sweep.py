@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "sweep.json"
-_REWARDS = (("Gold", "gold"), ("Held-out reward model", "held_out_rm"), ("Proxy", "proxy"))
+_REWARDS = (
+    ("Gold", "gold"),
+    ("Held-out reward model", "stand_in"),
+    ("Proxy", "proxy"),
+)
 _FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("KL, nats", "kl", number),
     ("Gold", "gold", number),
-    ("Held-out RM", "held_out_rm", number),
+    ("Held-out RM", "stand_in", number),
     ("Proxy", "proxy", number),
     ("Gold win rate", "gold_win_rate", share),
     ("Proxy win rate", "proxy_win_rate", share),

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
 
-_TITLES = {"proxy": "Proxy", "gold": "Gold", "held_out_rm": "Held-out reward model"}
+_TITLES = {
+    "proxy": "Proxy",
+    "gold": "Gold",
+    "stand_in": "Held-out reward model",
+}
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
