@@ -153,6 +153,8 @@ BEST_OF_N = {
     ]
     for name, scale in (("proxy", 0.7), ("gold", 0.5))
 }
+# Names in these figures that data sets and recipes choose.
+CHOSEN = {"ada", "forum", "filler", "chat", "endpoint", "perplexity", "0 to 1"}
 FIGURES: dict[str, Any] = {
     "reward_model": REWARD_MODEL,
     "annotators": ANNOTATORS,

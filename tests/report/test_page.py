@@ -5,10 +5,14 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import shapes
 
+from rlhfctl.report.markdown import report
 from rlhfctl.report.page import render
+from rlhfctl.report.sources import read_run
 from rlhfctl.run.manifest import Manifest, StageRecord
 
 PAYLOADS = [
@@ -116,6 +120,37 @@ def test_text_of_models_and_data_stays_text(finished_run: Path, payload: str) ->
     assert page.comments == []
     seen = re.escape(payload) if payload.isascii() and payload.isprintable() else r"\\u"
     assert len(re.findall(seen, page.text)) >= 9
+
+
+def spoken(value: Any, payload: str) -> Any:
+    """The value with the payload in every text and in every name that a run can choose."""
+    if isinstance(value, dict):
+        own = {name for name in value if name in shapes.CHOSEN}
+        return {
+            payload if name in own else name: spoken(found, payload)
+            for name, found in value.items()
+        }
+    if isinstance(value, list):
+        return [spoken(found, payload) for found in value]
+    return payload if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("payload", [PAYLOADS[1], PAYLOADS[3], PAYLOADS[17]])
+def test_names_and_warnings_in_figures_stay_text(judged_run: Path, payload: str) -> None:
+    clean = Page(render(judged_run))
+    for file, whole in (
+        (judged_run / "eval" / "figures.json", shapes.FIGURES),
+        (judged_run / "ppo" / "over_optimisation.json", shapes.OVER_OPTIMISATION),
+    ):
+        figures = json.loads(file.read_text())
+        file.write_text(json.dumps(figures | spoken(whole, payload)))
+    page = Page(render(judged_run))
+    assert len(re.findall(re.escape(payload) if payload.isascii() else r"\\u", page.text)) > 20
+    assert set(page.tags) <= OUR_TAGS
+    assert page.tags.count("script") == clean.tags.count("script")
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    lines = report(read_run(judged_run)).splitlines()
+    assert not [line for line in lines if re.search(r"(?<!\\)<", line)]
 
 
 def test_the_page_asks_for_nothing_from_outside(finished_run: Path) -> None:
