@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
 
 STAND_INS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
+_FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."  # noqa: RUF001
 _CURVES = (("proxy", 2), ("stand_in", 1))  # with the page's colours
 _ALONG = (
     ("KL, nats a response", "kl"),
@@ -38,9 +39,8 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     found = _fits(summary)
     along = [_watched(title, looks, name) for title, name in _ALONG]
     note = Note(
-        "Against √KL: the change since PPO began, with the 95 % interval of each mean; dashed is "
-        "R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023). Upright lines: the best look, and "  # noqa: RUF001
-        "alarms."
+        "Against √KL: the change since PPO began, with the 95 % interval of each mean. Upright "
+        f"lines: the best look, and alarms.{_FITTED if found else ''}"
     )
     shown = (
         *plots([_against_distance(looks, summary), _over_episodes(looks, summary)], large=True),
