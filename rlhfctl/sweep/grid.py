@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Texts = dict[str, str]
 """Dotted recipe key -> its value, as `--set` takes it."""
 
-_OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""
+_OPENING, _CLOSING = "[{(", "]})"
+_QUOTED = re.compile(r""""(?:\\.|[^"\\])*"|'(?:''|[^'])*'""")
 _LONGEST_NAME = 64
 
 
@@ -31,22 +32,17 @@ def split_values(text: str) -> list[str]:
     Raises:
         UsageError: A value between two commas is empty.
     """
-    parts, depth, quote, before = [""], 0, "", ","
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in _QUOTES and before in ",:" + _OPENING:
-            quote = letter
-        elif letter in _OPENING:
-            depth += 1
-        elif letter in _CLOSING:
-            depth = max(0, depth - 1)
-        elif letter == "," and depth == 0:
+    parts, depth, before, at = [""], 0, ",", 0
+    while at < len(text):
+        quoted = _QUOTED.match(text, at) if before in ",:" + _OPENING else None
+        piece = quoted[0] if quoted else text[at]
+        at += len(piece)
+        if piece == "," and depth == 0:
             parts.append("")
-            before = letter
-            continue
-        parts[-1] += letter
-        before = before if letter.isspace() else letter
+        else:
+            depth = max(0, depth + (piece in _OPENING) - (piece in _CLOSING))
+            parts[-1] += piece
+        before = before if piece.isspace() else piece[-1]
     values = [part.strip() for part in parts]
     if len(values) > 1 and "" in values:
         raise UsageError(f"{text}: a value between two commas is empty", "--set")
