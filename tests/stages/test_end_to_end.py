@@ -24,6 +24,8 @@ TINY = {
     "ppo.max_new_tokens": 16,
     "ppo.gate": "warn",
     "evaluation.num_prompts": 12,
+    "evaluation.best_of_n": 2,
+    "evaluation.best_of_n_prompts": 4,
 }
 SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
 TIMES = {"seconds", "started", "tokens_per_second", "episodes_per_second"}
@@ -73,6 +75,7 @@ def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
         "ppo/critic/adapter_model.safetensors",
         "ppo/samples.jsonl",
         "eval/figures.json",
+        "eval/scores.json",
         "logs/ppo.jsonl",
         "recipe.yaml",
         "report.html",
