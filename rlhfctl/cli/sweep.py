@@ -13,6 +13,8 @@ from rlhfctl.cli.resolve import check_run_name, choose_recipe
 from rlhfctl.console import Board, Terminal, duration, format_figure, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import load_recipe
+from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ _COLUMNS = {
     "kl": "KL",
     "proxy": "proxy",
     "gold": "gold",
-    "held_out_rm": "held-out RM",
+    "stand_in": "held-out RM",
     "win_rate": "win rate",
     "length": "length",
     "repetition": "repetition",
@@ -44,6 +46,7 @@ def sweep(settings: SweepSettings) -> None:
         RlhfctlError: The sweep cannot be carried out.
         typer.Exit: A point failed, after everything was shown; with its code.
     """
+    from rlhfctl.report import sweep as page
     from rlhfctl.sweep.run import exit_code, run_sweep
 
     terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
@@ -60,7 +63,9 @@ def sweep(settings: SweepSettings) -> None:
         value = run_sweep(
             plan, root, str(choice.path), settings.jobs, observer, force=settings.force
         )
-    _show(terminal, root, value)
+    directory = RunDirectory(root)
+    write_atomic(directory.report, page.html(page.read(root)))
+    _show(terminal, directory, value)
     code = exit_code(value)
     if code:
         raise typer.Exit(code)
@@ -113,14 +118,14 @@ class _Observer:
             self.terminal.note(f"{line} done in {duration(outcome.seconds)}")
 
 
-def _show(terminal: Terminal, root: Path, value: dict[str, Any]) -> None:
+def _show(terminal: Terminal, directory: RunDirectory, value: dict[str, Any]) -> None:
     from rlhfctl.sweep.run import exit_code
 
     code = exit_code(value)
     if terminal.as_json:
         failed = next((point["error"] for point in value["points"] if "error" in point), None)
-        extra = {} if failed is None else {"error": failed}
-        terminal.write_json({"ok": code == 0, "sweep": str(root), **value, **extra})
+        head = {"ok": code == 0, "sweep": str(directory.root), "report": str(directory.report)}
+        terminal.write_json({**head, **value, **({} if failed is None else {"error": failed})})
     if terminal.as_json and terminal.quiet:
         return
     parts: list[Any] = [_table(value["keys"], value["points"])]
@@ -135,7 +140,7 @@ def _show(terminal: Terminal, root: Path, value: dict[str, Any]) -> None:
         parts.append(
             "recommended  none: without gold or a held-out reward model nothing says which is best"
         )
-    parts.append(f"sweep folder {root}")
+    parts += [f"sweep folder {directory.root}", f"report       {directory.report}"]
     terminal.result(*parts)
     for point in value["points"]:
         if "error" in point:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def best_of_n(judging: Judging) -> dict[str, Any]:
     """Return `best_of_n`: what SFT's best of n responses by the proxy is worth.
 
-    `proxy` always; `gold` where it is known, `held_out_rm` where a reward model that PPO never saw
+    `proxy` always; `gold` where it is known, `stand_in` where a reward model that PPO never saw
     judges. Nothing where `evaluation.best_of_n` is 0, or nobody scores.
     """
     recipe = judging.recipe
@@ -30,7 +30,7 @@ def best_of_n(judging: Judging) -> dict[str, Any]:
     known = {
         "proxy": sampled.proxy,
         "gold": sampled.gold,
-        "held_out_rm": sampled.held_out_rm,
+        "stand_in": sampled.held_out_rm,
     }
     tables = {
         name: np.asarray(values, dtype=np.float64).reshape(-1, count)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
 from rlhfctl.run.gates import check_gates, parse_gates
 from rlhfctl.run.manifest import Manifest
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 SEED = "seed"
+BOOTSTRAP_SEED = 0
 STAND_INS = ("gold", "held_out_rm")
-_OF_POLICY = ("kl", "proxy", "gold", "held_out_rm", "length", "eos_share", "repetition", "distinct")
+_OF_POLICY = ("kl", "proxy", "gold", "length", "eos_share", "repetition", "distinct")
 _OF_PAIR = (
     *("win_rate", "gold_win_rate", "proxy_win_rate", "gold_gain", "proxy_gain"),
     *("gold_length_controlled_win_rate", "proxy_length_controlled_win_rate"),
@@ -48,6 +50,9 @@ def point_figures(directory: RunDirectory) -> Figures:
     figures = _with_ends(policies.get("ppo", {}), _OF_POLICY) | _with_ends(metrics, _OF_PAIR)
     figures |= {name: metrics[name] for name in ("judge", "prompts") if name in metrics}
     figures["sft"] = _with_ends(policies.get("sft", {}), _OF_POLICY)
+    stand_in = _scores(directory).get("ppo", {}).get("held_out_rm")
+    if stand_in:
+        figures |= bootstrap_mean(stand_in).figures("stand_in")
     judges = {
         name: _with_ends(judge, ("win_rate", "length_controlled_win_rate"))
         for name, judge in metrics.get("judges", {}).items()
@@ -76,17 +81,21 @@ def gains(directory: RunDirectory) -> dict[str, Any]:
         ``{"prompts": digest, "gold" or "held_out_rm": [prompts]}``; empty where nothing stands in,
         or the evaluation left no scores.
     """
-    path = directory.stage("eval") / "scores.json"
-    if not path.is_file():
-        return {}
-    scores = json.loads(path.read_text(encoding="utf-8"))
-    sft, ppo = (scores["policies"].get(name, {}) for name in ("sft", "ppo"))
+    scores = _scores(directory)
+    sft, ppo = (scores.get(name, {}) for name in ("sft", "ppo"))
     found = {
         name: (np.asarray(ppo[name]) - np.asarray(sft[name])).tolist()
         for name in STAND_INS
         if name in ppo and name in sft
     }
     return {"prompts": scores["prompts"], **found} if found else {}
+
+
+def bootstrap_mean(values: Sequence[float]) -> Interval:
+    """Return a mean over prompts with its 95 % bootstrap interval, which one prompt does not have."""
+    if len(values) < 2:
+        return Interval(values[0], values[0], values[0])
+    return paired_bootstrap_mean(values, BOOTSTRAP_SEED)
 
 
 def groups_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:
@@ -134,7 +143,9 @@ def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if len(curves) == 1:
         return dict(curves[0])
-    shared = [name for name in ("proxy", *STAND_INS) if all(name in curve for curve in curves)]
+    shared = [
+        name for name in ("proxy", "gold", "stand_in") if all(name in curve for curve in curves)
+    ]
     merged: dict[str, Any] = {}
     for name in shared:
         merged[name] = [
@@ -142,6 +153,15 @@ def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for rows in zip(*(curve[name] for curve in curves), strict=True)
         ]
     return {**merged, "samples": curves[0]["samples"], "prompts": curves[0]["prompts"]}
+
+
+def _scores(directory: RunDirectory) -> dict[str, Any]:
+    """Return what `eval/scores.json` has of each policy, and the digest of `prompts`; or nothing."""
+    path = directory.stage("eval") / "scores.json"
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {"prompts": found["prompts"], **found["policies"]}
 
 
 def _with_ends(figures: Mapping[str, Any], names: Sequence[str]) -> Figures:

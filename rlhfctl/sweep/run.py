@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.evaluation.intervals import paired_bootstrap_mean
 from rlhfctl.recipe.schema import stage_part
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.files import write_json
@@ -14,6 +13,7 @@ from rlhfctl.run.manifest import Manifest
 from rlhfctl.sweep.figures import (
     SEED,
     STAND_INS,
+    bootstrap_mean,
     gains,
     gates_kept,
     groups_of,
@@ -166,15 +166,11 @@ def _candidate(
     name: str,
 ) -> Candidate:
     each = [gain for at in members for gain in runs[at][name]]
-    mean = sum(each) / len(each)
-    low = high = mean
-    if len(each) > 1:
-        interval = paired_bootstrap_mean(each, 0)
-        low, high = interval.low, interval.high
+    mean = bootstrap_mean(each)
     label = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     kl = sum(points[at]["figures"]["kl"] for at in members) / len(members)
     asked = tuple(f"{points[at]['settings'].get(SEED)} {runs[at]['prompts']}" for at in members)
-    return Candidate(label or "any seed", kl, mean, low, high, each, asked)
+    return Candidate(label or "any seed", kl, mean.estimate, mean.low, mean.high, each, asked)
 
 
 def _entry_of(

@@ -84,7 +84,9 @@ def test_a_grid_shares_sft_and_reward_model_and_ends_in_one_table(sweep, root):
         manifest = json.loads((root / point["run"] / "manifest.json").read_text())
         assert list(manifest["stages"]) == ["ppo", "eval"]
     assert "means over seeds" in done.err
-    del value["ok"], value["sweep"]
+    assert value["report"] == "runs/small-sweep/report.html"
+    assert "0.1" in (root / "report.html").read_text()
+    del value["ok"], value["sweep"], value["report"]
     assert json.loads((root / "sweep.json").read_text()) == value
 
 
