@@ -102,4 +102,8 @@ def _why(candidates: Sequence[Candidate], taken: int, best: int, measure: str) -
 
 
 def _gain(candidate: Candidate) -> str:
-    return f"{candidate.gain:.3g} (95 %: {candidate.low:.3g} to {candidate.high:.3g})"
+    # What is 0 but for the rounding of a sum is shown as 0.
+    gain, low, high = (
+        f"{round(value, 12) + 0.0:.3g}" for value in (candidate.gain, candidate.low, candidate.high)
+    )
+    return f"{gain} (95 %: {low} to {high})"

@@ -81,6 +81,10 @@ def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
         "report.html",
     ):
         assert (run / name).is_file(), name
+    best_of_n = json.loads((run / "eval" / "figures.json").read_text())["best_of_n"]
+    for judge in ("proxy", "gold"):
+        assert [row["n"] for row in best_of_n[judge]] == [1, 2]
+    assert (best_of_n["samples"], best_of_n["prompts"]) == (2, 4)
     first = json.loads((run / "logs" / "ppo.jsonl").read_text().splitlines()[0])
     assert first["kl"] == 0.0
     assert not list(run.rglob("training_args.bin"))
