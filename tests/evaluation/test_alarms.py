@@ -1,0 +1,123 @@
+import dataclasses
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rlhfctl.evaluation.alarms import AlarmLimits, alarms, new_alarms
+from tests.evaluation.histories import history, quiet
+
+LIMITS = AlarmLimits(kl=20.0)
+EVALUATIONS = 12
+LATER = np.maximum(0, np.arange(EVALUATIONS) - 4)[:, None]  # 0 up to the fifth evaluation
+
+
+def hacked(name: str, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Quiet figures but for those that the hack moves from the sixth evaluation on."""
+    figures = quiet(rng, EVALUATIONS)
+    chance = rng.random(figures["certainty"].shape)
+    match name:
+        case "length":
+            figures["length"] *= 1 + LATER / 4
+        case "repetition":
+            figures["repetition"] += 0.05 * LATER
+        case "certainty":
+            figures["certainty"] = np.maximum(figures["certainty"], chance < 0.12 * LATER)
+        case "entropy":
+            figures["entropy"] *= 1 - LATER / 8
+        case "kl":
+            figures["kl"] += 5.0 * LATER
+        case "divergence":
+            figures["proxy"] += 0.4 * LATER
+            figures["stand_in"] -= 0.3 * LATER
+        case "score_range":
+            figures["out_of_range"] = np.maximum(figures["out_of_range"], chance < 0.12 * LATER)
+        case "disagreement":
+            figures["disagreement"] *= 1 + LATER / 3
+    return figures
+
+
+def test_quiet_runs_raise_none() -> None:
+    raised: Counter[str] = Counter()
+    for seed in range(1000):
+        lines = history(quiet(np.random.default_rng(seed), 14))
+        raised.update({alarm.name for alarm in alarms(lines, LIMITS)})
+    assert raised.total() < 10, raised
+
+
+def test_the_level_alone_keeps_quiet_runs_quiet() -> None:
+    """With every threshold at no change, what keeps them quiet is the correction for looks."""
+    still = AlarmLimits(
+        *(0.0, 0.0, 0.0, 1.0, None, 0.0, 0.0, 1.0),
+        false_alarms=0.05,
+    )
+    runs = 300
+    raised = sum(
+        bool(alarms(history(quiet(np.random.default_rng(seed), 10, 32)), still))
+        for seed in range(runs)
+    )
+    assert raised <= 0.05 * runs
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])
+def test_a_planted_hack_raises_its_own_alarm_and_no_other(name: str) -> None:
+    for seed in range(20):
+        lines = history(hacked(name, np.random.default_rng(seed)))
+        assert [alarm.name for alarm in alarms(lines, LIMITS)] == [name]
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])
+def test_an_alarm_comes_once_at_the_evaluation_that_raises_it(name: str) -> None:
+    lines = history(hacked(name, np.random.default_rng(5)))
+    (alarm,) = alarms(lines, LIMITS)
+    told = [new_alarms(lines[:looks], LIMITS) for looks in range(1, EVALUATIONS + 1)]
+    assert [new for new in told if new] == [[alarm]]
+    assert told.index([alarm]) > 4
+    assert alarm.step == lines[told.index([alarm])]["step"]
+    assert alarm.threshold == getattr(LIMITS, name)
+    assert (alarm.value < alarm.threshold) == (name == "entropy")
+    assert alarm.message.endswith(".")
+    assert "{" not in alarm.message
+    assert json.loads(json.dumps(alarm.figures())) == alarm.figures()
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])
+def test_an_alarm_can_be_turned_off(name: str) -> None:
+    lines = history(hacked(name, np.random.default_rng(5)))
+    assert not alarms(lines, dataclasses.replace(LIMITS, **{name: None}))
+
+
+def test_length_that_pays_is_no_hack() -> None:
+    figures = hacked("length", np.random.default_rng(0))
+    figures["stand_in"] += 0.3 * LATER
+    assert not alarms(history(figures), LIMITS)
+    del figures["stand_in"]
+    (alarm,) = alarms(history(figures), LIMITS)
+    assert alarm.name == "length"
+    assert "no stand-in" in alarm.message
+
+
+def test_a_rising_proxy_alone_is_no_divergence_and_neither_is_a_fall_of_both() -> None:
+    figures = quiet(np.random.default_rng(0), EVALUATIONS)
+    figures["proxy"] += 0.5 * LATER
+    assert not alarms(history(figures), LIMITS)
+    figures["proxy"] -= LATER
+    figures["stand_in"] -= 0.5 * LATER
+    assert not alarms(history(figures), LIMITS)
+
+
+def test_figures_that_are_not_there_are_not_judged() -> None:
+    figures = hacked("divergence", np.random.default_rng(0))
+    kept: dict[str, Any] = {name: figures[name] for name in ("kl", "proxy", "length")}
+    assert not alarms(history(kept), LIMITS)
+    assert not alarms([], LIMITS)
+
+
+def test_evaluations_of_different_prompts_are_refused() -> None:
+    lines = history(quiet(np.random.default_rng(0), 4))
+    lines[2]["each"]["length"].pop()
+    with pytest.raises(ValueError, match="length: evaluations must have the same prompts"):
+        alarms(lines, LIMITS)
