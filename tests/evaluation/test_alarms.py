@@ -62,6 +62,18 @@ def test_the_level_alone_keeps_quiet_runs_quiet() -> None:
     assert raised <= 0.05 * runs
 
 
+def test_healthy_runs_that_gain_and_then_stand_still_raise_few() -> None:
+    """The proxy is up, so a divergence hangs on the fall's test alone: not Bonferroni's level."""
+    runs, raised = 300, Counter[str]()
+    gain = np.minimum(np.arange(11) / 4, 1)[:, None]
+    for seed in range(runs):
+        figures = quiet(np.random.default_rng(seed), 11, 128)
+        figures["proxy"] += gain
+        figures["stand_in"] += gain
+        raised.update(alarm.name for alarm in alarms(history(figures), LIMITS))
+    assert raised.total() <= 0.01 * runs, raised
+
+
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])
 def test_a_planted_hack_raises_its_own_alarm_and_no_other(name: str) -> None:
     for seed in range(20):
