@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
+    from rlhfctl.data.rows import Value
     from rlhfctl.recipe.schema import DatasetSection, Recipe
 
 Kind = Literal["demonstrations", "comparisons", "prompts"]
@@ -107,6 +108,11 @@ def judging_prompts(recipe: Recipe) -> Dataset:
             "give more prompts, or a larger held_out share in all three data sections",
         )
     return prompts.held_out.select(chosen)
+
+
+def never_trained_on(recipe: Recipe, prompt: Value) -> bool:
+    """Say whether a prompt would be held out in each of the three data sets, if it stood in them."""
+    return position(prompt_key(prompt)) < _smallest_share(recipe)
 
 
 def gold_comparisons(recipe: Recipe, n: int = 2000) -> Dataset:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
 
 Role = str
-"""`policy`, `reference`, `critic`, or one of `reward_role`."""
+"""`policy`, `reference`, `critic`, `base`, or one of `reward_role`."""
+BASE: Role = "base"
+"""The base with no adapter at work, where roles are adapters: what SFT started from."""
 CriticInit = Literal["reward_model", "sft"]
 TRAINED: tuple[Role, ...] = ("policy", "critic")
 
@@ -55,6 +57,8 @@ class Networks(ABC):
 
     score_heads: dict[Role, torch.nn.Linear]
     value_head: torch.nn.Linear
+    has_base = False
+    """Whether the base itself is among the roles."""
     sharded = False
     """Whether processes hold shares of the base, so that all of them must compute together."""
 
@@ -100,6 +104,8 @@ class AdapterNetworks(Networks):
     Policy and reference start as the SFT adapter; reward and critic as the reward model's, or the
     critic as the SFT adapter.
     """
+
+    has_base = True
 
     def __init__(self, section: ModelSection, folders: RoleFolders) -> None:
         """Load the base and put the adapters on it.
@@ -168,9 +174,14 @@ class AdapterNetworks(Networks):
         adapters.set_weights(self.model, weights, role, folder)
 
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
-        """Switch the one base to a role's adapter."""
+        """Switch the one base to a role's adapter, or all adapters off."""
         if self._active != (role, training):
-            self.model.set_adapter(role, inference_mode=not training)
+            if role == BASE:
+                self.model.base_model.disable_adapter_layers()
+            else:
+                if self._active is not None and self._active[0] == BASE:
+                    self.model.base_model.enable_adapter_layers()
+                self.model.set_adapter(role, inference_mode=not training)
             self._active = (role, training)
         return self._decoder
 

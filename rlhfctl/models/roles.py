@@ -104,19 +104,22 @@ class Roles:
         *,
         training: bool = False,
         temperature: float | None = None,
+        entropy: bool | None = None,
     ) -> TokenLogProbs:
         """Return log-probability and entropy of each response token.
 
         Args:
-            role: policy or reference.
+            role: policy, reference, or base.
             batch: B episodes.
             training: Whether gradients are wanted.
             temperature: Divides the logits; None: that of sampling.
+            entropy: Whether to work it out; None: of the policy's passes without gradients.
 
         Returns:
-            Two [B, R] in fp32, 0 where masked. Entropy is the policy's, of passes without
-            gradients; elsewhere nobody reads it, and it is 0.
+            Two [B, R] in fp32, 0 where masked. Entropy is 0 where it was not asked for.
         """
+        if entropy is None:
+            entropy = role == "policy" and not training
         with torch.set_grad_enabled(training):
             hidden = self._hidden(role, batch, training=training)
             mask = batch.mask
@@ -128,7 +131,7 @@ class Roles:
                 batch.ids[rows, at],
                 vocabulary=self.vocabulary,
                 temperature=temperature or self.temperature,
-                with_entropy=role == "policy" and not training,
+                with_entropy=entropy,
             )
             return TokenLogProbs(*(_spread(part, mask) for part in flat))
 

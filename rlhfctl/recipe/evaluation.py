@@ -23,6 +23,12 @@ class EvaluationSection(Section):
     max_new_tokens: Count | None = Field(None, description="null: as in ppo.")
     temperature: Positive = 1.0
     ngram: int = Field(3, ge=1, description="Length of the n-grams whose repetition is counted.")
+    tax_demonstrations: Natural = Field(
+        128, description="Held-out demonstrations whose likelihood base, SFT and PPO are judged by."
+    )
+    tax_questions: Natural = Field(
+        128, description="Closed questions of the embedded world that the three answer."
+    )
     num_samples: Natural = Field(64, description="Samples shown side by side in the report.")
     best_of_n: Natural = Field(
         0, description="SFT responses a prompt for best-of-n, chosen by the proxy; 0: off."

@@ -14,6 +14,8 @@ from rlhfctl.stages.truth import gold_rewards
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torch import Tensor
+
     from rlhfctl.models.networks import Role
     from rlhfctl.models.roles import Roles
     from rlhfctl.ppo.rewards import Rewards
@@ -94,10 +96,17 @@ def _respond(questions: Questions, role: Role, rows: Sequence[int]) -> Sequences
 def _divergence(roles: Roles, role: Role, sequences: Sequences) -> dict[str, list[float]]:
     """Return k1 a response and mean entropy a token; the reference's own KL is 0."""
     if role == "reference":
-        return {"kl": [0.0] * len(sequences)}
+        own = roles.log_probs("reference", sequences, entropy=True).entropy
+        return {"kl": [0.0] * len(sequences), "entropy": _token_means(own, sequences)}
     policy = roles.log_probs("policy", sequences)
     reference = roles.log_probs("reference", sequences).log_probs
     return {
         "kl": k1(policy.log_probs, reference).sum(dim=1).tolist(),
-        "entropy": (policy.entropy.sum(dim=1) / sequences.response_lengths).tolist(),
+        "entropy": _token_means(policy.entropy, sequences),
     }
+
+
+def _token_means(values: Tensor, sequences: Sequences) -> list[float]:
+    """Return of each response the mean of [B, R] values, which are 0 where masked."""
+    means: list[float] = (values.sum(dim=1) / sequences.response_lengths).tolist()
+    return means

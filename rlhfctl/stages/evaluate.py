@@ -12,11 +12,13 @@ from rlhfctl.evaluation.trial import judge, sample_rows
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.answers import Questions, answer
 from rlhfctl.stages.best_of_n import best_of_n
+from rlhfctl.stages.drift import judge_drift
 from rlhfctl.stages.held_out_rm import judge_reward_model
 from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.scores import scores
 from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.stages.tax import judge_tax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +30,12 @@ if TYPE_CHECKING:
 
 
 # Each adds figures under names of its own to those of `judge`.
-_PARTS: tuple[Callable[[Judging], dict[str, Any]], ...] = (best_of_n, scores)
+_PARTS: tuple[Callable[[Judging], dict[str, Any]], ...] = (
+    best_of_n,
+    scores,
+    judge_drift,
+    judge_tax,
+)
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:

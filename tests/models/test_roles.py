@@ -205,3 +205,45 @@ def test_sampled_tokens_follow_the_log_probs(roles):
     expected = roles.log_probs("policy", batch).log_probs[:, 0].exp()
     observed = counts[counts >= 100] / 4000
     assert (observed - expected).abs().max() < 0.03
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["tiny_run", "tiny_4bit_run"])
+def test_the_base_is_the_base_loaded_on_its_own_and_leaves_no_trace(request, name):
+    from rlhfctl.models.base import load_causal_lm
+
+    run = request.getfixturevalue(name)
+    roles = loaded(run)
+    before = {role: roles.log_probs(role, BOTH).log_probs for role in ("policy", "reference")}
+    base = roles.log_probs("base", BOTH, temperature=1.0).log_probs
+    alone = load_causal_lm(run.recipe.model).eval()
+    for row, (prompt, response) in enumerate(((PROMPT_A, RESPONSE_A), (PROMPT_B, RESPONSE_B))):
+        table = alone(torch.tensor([prompt + response])).logits.log_softmax(-1)
+        table = table[0, len(prompt) - 1 : -1]
+        expected = table.gather(1, torch.tensor(response)[:, None])[:, 0]
+        torch.testing.assert_close(base[row, : len(response)], expected, atol=1e-5, rtol=1e-5)
+    assert (base - before["reference"]).abs().max() > 1e-3, "SFT changed nothing"
+    for role, value in before.items():
+        assert torch.equal(roles.log_probs(role, BOTH).log_probs, value), role
+
+
+@pytest.mark.parametrize("name", ["tiny_run", "tiny_4bit_run"])
+def test_after_the_base_spoke_training_goes_on_as_before(request, name):
+    def gradients(base_first):
+        roles = loaded(request.getfixturevalue(name))
+        roles.log_probs("policy", BOTH, training=True)
+        if base_first:
+            roles.log_probs("base", BOTH)
+        roles.log_probs("policy", BOTH, training=True).log_probs.sum().backward()
+        frozen = roles.networks.body_parameters("reference").values()
+        assert not any(weight.requires_grad for weight in frozen)
+        return [weight.grad for weight in roles.networks.body_parameters("policy").values()]
+
+    for one, two in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_entropy_is_worked_out_for_whom_it_is_asked(roles):
+    assert roles.log_probs("reference", BOTH).entropy.abs().max() == 0
+    asked = roles.log_probs("reference", BOTH, entropy=True).entropy
+    torch.testing.assert_close(asked, roles.log_probs("policy", BOTH).entropy, atol=1e-6, rtol=1e-6)

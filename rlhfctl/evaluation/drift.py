@@ -1,0 +1,146 @@
+"""How far a policy's way of writing has moved: diversity, repetition, length, entropy, markers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.evaluation.intervals import paired_bootstrap_mean, wilson
+from rlhfctl.evaluation.markers import certainty, hedging
+from rlhfctl.evaluation.phrases import grown_phrases
+from rlhfctl.evaluation.text import distinct_ngram_share, ngrams, repeated_ngram_share, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from rlhfctl.evaluation.trial import Responses
+
+_ORDERS = (1, 2, 3, 4)
+_NO_MATCH = 0.1
+"""What stands for a count of 0 in a BLEU precision."""
+
+
+def self_bleu(responses: Sequence[Sequence[Hashable]]) -> float:
+    """Mean BLEU-4 of each response with all the others as references (Zhu et al. 2018).
+
+    Near 1 when a policy says the same thing everywhere. BLEU is Papineni et al.'s (2002), a
+    response at a time: counts clipped to the largest of any one reference, the brevity penalty
+    against the reference of closest length (the shorter at a tie). A precision without any match
+    counts 0.1 matches (Chen and Cherry 2014, method 1); a response without a single word in common
+    with the others, or without words, has BLEU 0. These are nltk's `sentence_bleu` with
+    `SmoothingFunction().method1`, which Texygen's Self-BLEU uses. Linear in the responses, so that
+    none needs to be left out.
+
+    Args:
+        responses: Two or more, as tokens.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if len(responses) < 2:
+        raise ValueError("self-BLEU needs at least two responses")
+    lengths = np.array([len(response) for response in responses])
+    matches = np.zeros((len(responses), len(_ORDERS)))
+    for column, n in enumerate(_ORDERS):
+        counts = [Counter(ngrams(response, n)) for response in responses]
+        best = _two_best(counts)
+        for row, own in enumerate(counts):
+            matches[row, column] = sum(
+                min(count, best[ngram][1] if best[ngram][2] == row else best[ngram][0])
+                for ngram, count in own.items()
+            )
+    totals = np.maximum(lengths[:, None] - np.array(_ORDERS)[None, :] + 1, 1)
+    precision = np.where(matches > 0, matches, _NO_MATCH) / totals
+    scores = np.exp(np.log(precision).mean(axis=1)) * _brevity(lengths)
+    return float(np.where(matches[:, 0] > 0, scores, 0.0).mean())
+
+
+def _two_best(counts: Sequence[Counter[Any]]) -> dict[Any, tuple[int, int, int]]:
+    """Return of each n-gram its largest count, the next largest, and whose the largest is."""
+    best: dict[Any, tuple[int, int, int]] = {}
+    for row, own in enumerate(counts):
+        for ngram, count in own.items():
+            first, second, owner = best.get(ngram, (0, 0, -1))
+            if count > first:
+                best[ngram] = (count, first, row)
+            elif count > second:
+                best[ngram] = (first, count, owner)
+    return best
+
+
+def _brevity(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
+    """Return [responses] BLEU's brevity penalty, each against the others' closest length."""
+    penalties = []
+    for row, length in enumerate(lengths.tolist()):
+        others = np.delete(lengths, row).tolist()
+        closest = min(others, key=lambda other: (abs(other - length), other))
+        short = length < closest
+        penalties.append(math.exp(1 - closest / length) if short and length else float(not short))
+    return np.array(penalties)
+
+
+def drift(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str, Any]:
+    """Return how each policy writes and, where both stand trial, which phrases PPO grew.
+
+    Of each policy: `kl_per_token` and `entropy` (nats a token: a response's mean, then the mean
+    over responses, with bootstrap intervals), `length` (tokens: `mean` and percentiles),
+    `distinct_1` to `distinct_3`, `self_bleu`, `repeated_ngrams` (mean share within a response),
+    `truncated` (share that ended at the length limit), `hedging` and `certainty` (shares of
+    responses, Wilson's intervals). `phrases`: see `grown_phrases`.
+
+    Args:
+        policies: `sft`, `ppo` or both, on the same prompts.
+        ngram: Length of the n-grams whose repetition is counted.
+        seed: Of the bootstrap.
+    """
+    figures: dict[str, Any] = {
+        name: _style(responses, ngram, seed) for name, responses in policies.items()
+    }
+    if "sft" in policies and "ppo" in policies:
+        grown = grown_phrases(policies["sft"].texts, policies["ppo"].texts)
+        figures["phrases"] = [phrase.figures() for phrase in grown]
+    return figures
+
+
+def _style(responses: Responses, ngram: int, seed: int) -> dict[str, Any]:
+    lengths = np.asarray(responses.lengths, dtype=np.float64)
+    split = [words(text) for text in responses.texts]
+    figures: dict[str, Any] = _mean("kl_per_token", np.asarray(responses.kl) / lengths, seed)
+    if responses.entropy is not None:
+        figures |= _mean("entropy", responses.entropy, seed)
+    p5, p25, median, p75, p95 = np.percentile(lengths, (5, 25, 50, 75, 95)).tolist()
+    figures["length"] = {
+        "mean": float(lengths.mean()),
+        "p5": p5,
+        "p25": p25,
+        "median": median,
+        "p75": p75,
+        "p95": p95,
+    }
+    for n in (1, 2, 3):
+        figures[f"distinct_{n}"] = distinct_ngram_share(split, n)
+    if len(split) > 1:
+        figures["self_bleu"] = self_bleu(split)
+    figures["repeated_ngrams"] = float(
+        np.mean([repeated_ngram_share(text, ngram) for text in split])
+    )
+    figures["truncated"] = 1 - float(np.mean(np.asarray(responses.ended, dtype=np.float64)))
+    figures |= _share("hedging", hedging, responses.texts)
+    figures |= _share("certainty", certainty, responses.texts)
+    return figures
+
+
+def _mean(name: str, values: ArrayLike, seed: int) -> dict[str, float]:
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return {name: float(array.mean())}
+    return paired_bootstrap_mean(array, seed).figures(name)
+
+
+def _share(name: str, marker: Callable[[str], bool], texts: Sequence[str]) -> dict[str, float]:
+    return wilson(sum(map(marker, texts)), len(texts)).figures(name)

@@ -1,0 +1,136 @@
+"""The evaluation's part on the alignment tax: base, SFT and PPO at things the base could do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.sources import EMBEDDED, load_demonstrations, never_trained_on
+from rlhfctl.errors import DataError, RecipeError
+from rlhfctl.evaluation.tax import compare
+from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models.networks import BASE
+from rlhfctl.world.closed import closed_questions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rlhfctl.models.networks import Role
+    from rlhfctl.stages.judging import Judging
+
+Pair = tuple[list[int], list[int]]
+
+
+def judge_tax(judging: Judging) -> dict[str, Any]:
+    """Return `tax`: `tasks`, each with the figures of `evaluation.tax.compare`.
+
+    `demonstrations`: mean negative log-likelihood of held-out demonstrations, nats a response
+    token. `closed_questions`, where prompts are the embedded world's: the share of questions whose
+    right answer is likelier than every wrong one. Without adapters the base is not in memory and
+    is left out.
+    """
+    built_in = {"demonstrations": _demonstrations, "closed_questions": _closed_questions}
+    tasks: dict[str, Any] = {}
+    for name, task in built_in.items():
+        try:
+            found = task(judging)
+        except (DataError, RecipeError) as error:
+            # A checkpoint from elsewhere can be judged where its demonstrations are not at hand.
+            judging.monitor.warn(f"{name} left out of the alignment tax: {error}")
+        else:
+            tasks |= {name: found} if found else {}
+    return {"tax": {"tasks": tasks}} if tasks else {}
+
+
+def tax_roles(judging: Judging) -> dict[str, Role]:
+    """Return who is compared, by the name of its figures: what there is of base, sft and ppo."""
+    base: dict[str, Role] = {"base": BASE} if judging.roles.networks.has_base else {}
+    sft: dict[str, Role] = {"sft": "reference"}
+    return base | sft | ({"ppo": "policy"} if "ppo" in judging.policies else {})
+
+
+def _demonstrations(judging: Judging) -> dict[str, Any]:
+    recipe, session = judging.recipe, judging.session
+    limit = recipe.evaluation.tax_demonstrations
+    if not limit:
+        return {}
+    rows = load_demonstrations(recipe).held_out
+    rows = rows.select(range(min(limit, len(rows))))
+    encoded = encode_demonstrations(
+        rows, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    ).dataset
+    pairs = [
+        _split(list(ids), list(mask))
+        for ids, mask in zip(encoded["input_ids"], encoded["completion_mask"], strict=True)
+    ]
+    lengths = np.array([len(response) for _, response in pairs], dtype=np.float64)
+    return compare(
+        {
+            name: -_likelihoods(judging, role, pairs) / lengths
+            for name, role in tax_roles(judging).items()
+        },
+        recipe.seed,
+        metric="negative log-likelihood, nats a token",
+        higher_is_better=False,
+        weights=lengths,
+    )
+
+
+def _split(ids: list[int], mask: list[int]) -> Pair:
+    """Return prompt and response; without any prompt the first token stands for it."""
+    at = max(1, mask.index(1))
+    return ids[:at], ids[at:]
+
+
+def _closed_questions(judging: Judging) -> dict[str, Any]:
+    recipe = judging.recipe
+    number = recipe.evaluation.tax_questions
+    if not number or recipe.data.prompts.source != EMBEDDED:
+        return {}
+
+    def rows(text: str, role: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    questions = closed_questions(
+        number, recipe.seed, lambda prompt: never_trained_on(recipe, rows(prompt, "user"))
+    )
+    if not questions:
+        return {}
+    pairs = list(
+        judging.session.formatter.pairs(
+            [
+                (rows(question.prompt, "user"), rows(response, "assistant"))
+                for question in questions
+                for response in question.responses
+            ]
+        )
+    )
+    ends = np.cumsum([len(question.responses) for question in questions])[:-1]
+
+    def right(role: Role) -> list[float]:
+        likelihoods = np.split(_likelihoods(judging, role, pairs), ends)
+        return [float(each[0] > each[1:].max()) for each in likelihoods]
+
+    return compare(
+        {name: right(role) for name, role in tax_roles(judging).items()},
+        recipe.seed,
+        metric="accuracy",
+        higher_is_better=True,
+    )
+
+
+def _likelihoods(judging: Judging, role: Role, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """Return [pairs] a role's log-likelihood of each response, in nats, at temperature 1."""
+    roles = judging.roles
+    prompts, responses = zip(*pairs, strict=True)
+    batch = Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
+    found = torch.zeros(len(pairs), dtype=torch.float64)
+    for rows, part in batch.in_chunks(judging.recipe.evaluation.batch_size):
+        log_probs = roles.log_probs(role, part, temperature=1.0, entropy=False).log_probs
+        found[rows.cpu()] = log_probs.double().sum(dim=1).cpu()
+    return found.numpy()
