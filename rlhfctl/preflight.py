@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.recipe.ppo import source_kind
+from rlhfctl.run.extras import require_harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,8 @@ def check_files(recipe: Recipe) -> list[Finding]:
     """Look at every local file that a recipe names, and at the first rows of its data sets.
 
     Raises:
-        EnvironmentFault: The model is a local folder that holds no model.
+        EnvironmentFault: The model is a local folder that holds no model, or the recipe asks for an
+            extra that is not installed.
         RecipeError: The chat template cannot be read, or a column mapping is wrong.
         UnsafeError: A data set is a script, or the model's config asks to run its own code.
     """
@@ -49,6 +51,7 @@ def check_files(recipe: Recipe) -> list[Finding]:
         *_model(recipe.model),
         *_checkpoints(recipe),
         *_reward_functions(recipe),
+        *_tax(recipe),
         *_data(recipe),
     ]
 
@@ -123,6 +126,17 @@ def _reward_functions(recipe: Recipe) -> Iterator[Finding]:
                 where,
                 "put it in the working folder or install it",
             )
+
+
+def _tax(recipe: Recipe) -> Iterator[Finding]:
+    where = "evaluation.tax.tasks"
+    tasks = recipe.evaluation.tax.tasks
+    require_harness(tasks)
+    for task in tasks:
+        if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
+            yield Finding("error", f"there is no task file {task}", where, "mend the path")
+        else:
+            yield Finding("ok", f"task {task}", where)
 
 
 def _data(recipe: Recipe) -> Iterator[Finding]:

@@ -151,3 +151,15 @@ def test_checking_imports_no_torch():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tasks_of_the_harness_need_the_extra_and_their_files(monkeypatch):
+    tax = {"evaluation": {"tax": {"tasks": ["mine.yaml"]}}}
+    monkeypatch.setattr("rlhfctl.run.extras.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFault, match=r"rlhfctl\[tax\]"):
+        found("error", **tax)
+    monkeypatch.setattr("rlhfctl.run.extras.importlib.util.find_spec", lambda name: object())
+    (error,) = found("error", **tax)
+    assert "mine.yaml" in error.what
+    Path("mine.yaml").write_text("task: mine\n")
+    assert found("error", **tax) == []

@@ -7,6 +7,21 @@ from pydantic import Field
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
 
 
+class TaxSection(Section):
+    """Tasks of lm-evaluation-harness that base, SFT and PPO are compared on."""
+
+    tasks: list[str] = Field(
+        default_factory=list,
+        description="Names of the harness, or paths of task files (.yaml); needs rlhfctl[tax].",
+    )
+    limit: Count | None = Field(None, description="Examples a task, at most.")
+    batch_size: Count = 8
+    num_fewshot: Natural | None = Field(None, description="null: as each task has it.")
+    chat_template: bool = Field(
+        False, description="Put questions into the chat template, which the base never saw."
+    )
+
+
 class EvaluationSection(Section):
     """The judging of the policy against SFT on held-out prompts."""
 
@@ -29,6 +44,7 @@ class EvaluationSection(Section):
     tax_questions: Natural = Field(
         128, description="Closed questions of the embedded world that the three answer."
     )
+    tax: TaxSection = Field(default_factory=TaxSection)
     num_samples: Natural = Field(64, description="Samples shown side by side in the report.")
     best_of_n: Natural = Field(
         0, description="SFT responses a prompt for best-of-n, chosen by the proxy; 0: off."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import judging_prompts
 from rlhfctl.evaluation.trial import judge, sample_rows
+from rlhfctl.run.extras import require_harness
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.answers import Questions, answer
 from rlhfctl.stages.best_of_n import best_of_n
@@ -50,7 +51,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     Raises:
         DataError: No held-out prompt is left.
         CheckpointError: A checkpoint does not fit.
+        EnvironmentFault: The recipe asks for an extra that is not installed.
     """
+    require_harness(recipe.evaluation.tax.tasks)
     session = open_session(recipe)
     encoded = encode_prompts(
         judging_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length

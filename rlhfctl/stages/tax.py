@@ -13,6 +13,7 @@ from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.tax import compare
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.networks import BASE
+from rlhfctl.stages.harness import harness_tasks
 from rlhfctl.world.closed import closed_questions
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ def judge_tax(judging: Judging) -> dict[str, Any]:
     `demonstrations`: mean negative log-likelihood of held-out demonstrations, nats a response
     token. `closed_questions`, where prompts are the embedded world's: the share of questions whose
     right answer is likelier than every wrong one. Without adapters the base is not in memory and
-    is left out.
+    is left out. Tasks of lm-evaluation-harness follow, where the recipe names some.
+
+    Raises:
+        EnvironmentFault: The harness is not installed, or a task's data cannot be had.
+        RecipeError: A task is not known.
     """
     built_in = {"demonstrations": _demonstrations, "closed_questions": _closed_questions}
     tasks: dict[str, Any] = {}
@@ -44,6 +49,7 @@ def judge_tax(judging: Judging) -> dict[str, Any]:
             judging.monitor.warn(f"{name} left out of the alignment tax: {error}")
         else:
             tasks |= {name: found} if found else {}
+    tasks |= harness_tasks(judging, tax_roles(judging))
     return {"tax": {"tasks": tasks}} if tasks else {}
 
 
