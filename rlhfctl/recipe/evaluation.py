@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
+from rlhfctl.recipe.judges import JudgeEndpointSection  # noqa: TC001 (pydantic reads it)
 
 
 class TaxSection(Section):
@@ -32,6 +35,18 @@ class EvaluationSection(Section):
         None,
         description="A reward model that PPO never saw, to judge by; null: the one that "
         "reward_model.judge_share made, if any.",
+    )
+    judge_endpoint: JudgeEndpointSection | None = Field(
+        None, description="A language model to judge by, over OpenAI's chat interface."
+    )
+    judge_function: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="`module:function` to judge by: prompts, completions, opponents -> how far each "
+        "completion is preferred to its opponent, 0 to 1.",
+    )
+    opponent: Literal["sft", "references"] = Field(
+        "sft", description="Whom judges compare PPO with: SFT, or the held-out demonstrations."
     )
     num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
     batch_size: Count = 64

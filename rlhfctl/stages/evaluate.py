@@ -14,7 +14,8 @@ from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.answers import Questions, answer
 from rlhfctl.stages.best_of_n import best_of_n
 from rlhfctl.stages.drift import judge_drift
-from rlhfctl.stages.held_out_rm import judge_reward_model
+from rlhfctl.stages.held_out_rm import judge_number, judge_reward_model
+from rlhfctl.stages.judges import judges
 from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.scores import scores
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # Each adds figures under names of its own to those of `judge`.
 _PARTS: tuple[Callable[[Judging], dict[str, Any]], ...] = (
+    judges,
     best_of_n,
     scores,
     judge_drift,
@@ -80,7 +82,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         encoded["prompt"],
         [list(ids) for ids in encoded["input_ids"]],
         recipe.evaluation.batch_size,
-        judge=int("rm" in inputs) + len(others) if judge_rm else None,
+        judge=judge_number(recipe, inputs),
     )
     policies = {
         name: answer(questions, role, hear=partial(_tell, monitor, at * len(encoded)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.stages.reward_sources import more_reward_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,13 @@ def judge_reward_model(recipe: Recipe, inputs: Mapping[str, Path]) -> Path | Non
     if "rm" in inputs and (inputs["rm"] / JUDGE).is_dir():
         return inputs["rm"] / JUDGE
     return None
+
+
+def judge_number(recipe: Recipe, inputs: Mapping[str, Path]) -> int | None:
+    """Return its number among the roles' reward models: the one after all that give scores."""
+    if judge_reward_model(recipe, inputs) is None:
+        return None
+    return int("rm" in inputs) + len(more_reward_models(recipe.ppo))
 
 
 class JudgesMonitor:

@@ -176,8 +176,12 @@ class FunctionSource:
             ) from error
 
 
-def import_function(text: str) -> Callable[..., Sequence[float]]:
+def import_function(text: str, key: str = "ppo.reward_sources") -> Callable[..., Sequence[float]]:
     """Import `module:function`, from the working folder or the environment.
+
+    Args:
+        text: As the recipe has it.
+        key: The recipe's key, for errors.
 
     Raises:
         RecipeError: There is no such module or function, or its import fails.
@@ -189,14 +193,12 @@ def import_function(text: str) -> Callable[..., Sequence[float]]:
         function = getattr(importlib.import_module(module_name), name)
     except Exception as error:
         raise RecipeError(
-            f"the reward function cannot be imported: {type(error).__name__}: {error}",
-            f"ppo.reward_sources: {text}",
+            f"the function cannot be imported: {type(error).__name__}: {error}",
+            f"{key}: {text}",
             "Put its module in the working folder or install it; the form is module:function.",
         ) from error
     if not callable(function):
-        raise RecipeError(
-            f"{name} is a {type(function).__name__}, no function", f"ppo.reward_sources: {text}"
-        )
+        raise RecipeError(f"{name} is a {type(function).__name__}, no function", f"{key}: {text}")
     wanted: Callable[..., Sequence[float]] = function
     return wanted
 
