@@ -17,10 +17,11 @@ PACKAGE = "rlhfctl"
 FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "errors"},
     "cli": {
-        *("pipeline", "preflight", "sweep", "evaluation", "report"),
+        *("pipeline", "preflight", "sweep", "ballots", "evaluation", "report"),
         *("console", "recipe", "run", "errors"),
     },
     "sweep": {"pipeline", "evaluation", "report", "recipe", "run", "errors"},
+    "ballots": {"evaluation", "report", "run", "errors"},
     "pipeline": {"recipe", "run", "errors"},
     "preflight": {"models", "data", "recipe", "run", "errors"},
     "stages": {
@@ -42,7 +43,17 @@ FLOORS: dict[str, set[str]] = {
 STAGES = {"sft", "reward", "ppo", "evaluate"}
 
 # On the way to `--help`: these rooms load none of the slow libraries before a command needs them.
-QUICK_ROOMS = {"__main__", "cli", "console", "pipeline", "preflight", "recipe", "run", "errors"}
+QUICK_ROOMS = {
+    "__main__",
+    "ballots",
+    "cli",
+    "console",
+    "pipeline",
+    "preflight",
+    "recipe",
+    "run",
+    "errors",
+}
 SLOW_LIBRARIES = {
     *("accelerate", "bitsandbytes", "datasets", "matplotlib", "numpy", "pandas", "peft"),
     *("pyarrow", "scipy", "tokenizers", "torch", "transformers", "trl"),

@@ -12,7 +12,14 @@ import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.forms import Format
-from rlhfctl.cli.options import GivenKeys, KeyOption, Settings, SweepSettings, with_options
+from rlhfctl.cli.options import (
+    EvalSettings,
+    GivenKeys,
+    KeyOption,
+    Settings,
+    SweepSettings,
+    with_options,
+)
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
 if TYPE_CHECKING:
@@ -142,7 +149,8 @@ _COMMANDS: dict[str, Callable[[Settings, GivenKeys], None]] = {
 for _name, _command in _COMMANDS.items():
     _options = _STAGE_OPTIONS.get(_name, ())
     _without = () if _name in _STAGES else ("launch",)
-    app.command(_name)(with_options(_command, _options, _HELP[_name], _without))
+    _kind = EvalSettings if _name == "eval" else Settings
+    app.command(_name)(with_options(_command, _options, _HELP[_name], _without, _kind))
 app.command("sweep")(with_options(_sweep, (), _HELP["sweep"], ("launch",), SweepSettings))
 app.add_typer(data_app, name="data")
 

@@ -88,6 +88,28 @@ class SweepSettings(Settings):
 
 
 @dataclass(frozen=True)
+class EvalSettings(Settings):
+    """What an evaluation takes beside them: files for people who judge."""
+
+    export_pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-pairs",
+            metavar="FILE",
+            help="Write blinded pairs of answers for people to vote on (.csv or .jsonl).",
+        ),
+    ] = None
+    import_votes: Annotated[
+        Path | None,
+        typer.Option(
+            "--import-votes",
+            metavar="FILE",
+            help="Read people's votes back: id, annotator, vote (a, b or tie).",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class KeyOption:
     """A short option that sets one recipe key.
 

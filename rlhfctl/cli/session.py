@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rlhfctl.cli.ballots import check_ballots, with_ballots
 from rlhfctl.cli.boundary import classify, describe
 from rlhfctl.cli.checks import require_sound
 from rlhfctl.cli.resolve import Resolved, resolve
@@ -70,6 +71,7 @@ def _run_command(
     recipe, directory = resolved.loaded.recipe, resolved.directory
     terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason}), run {directory.root}")
     parse_gates(recipe.evaluation.gates)
+    check_ballots(settings)
     if stages is None:
         require_sound(recipe, terminal)
     directory.create()
@@ -84,6 +86,7 @@ def _run_command(
                 group=group,
             )
             _renew_report(resolved, results)
+            results = with_ballots(settings, resolved, results, view)
         except BaseException:
             _log.exception("rlhfctl %s ended early", name)
             raise
