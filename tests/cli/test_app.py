@@ -85,7 +85,7 @@ OWN = {
     "sft": ("--model", "--dataset", "--learning-rate", "--epochs"),
     "train-rm": ("--dataset", "--sft", "--learning-rate", "--epochs"),
     "ppo": ("--beta", "--episodes", "--learning-rate", "--sft", "--rm"),
-    "eval": ("--prompts", "--sft", "--rm", "--ppo"),
+    "eval": ("--prompts", "--sft", "--rm", "--ppo", "--export-pairs", "--import-votes"),
     "run": ("--model",),
     "show": (),
     "validate": (),

@@ -54,6 +54,15 @@ def wait_with_checkpoint(output):
     wait(output)
 
 
+def answers(output):
+    rows = [
+        {"prompt": "What is 1 plus 1?", "ppo": "=HYPERLINK(1)", "opponent": "Two."},
+        {"prompt": "Hello?", "ppo": 'Hi, "you"\nthere <script>', "opponent": "-1"},
+        {"prompt": "Why?", "ppo": "Because.", "opponent": "@SUM(A1)"},
+    ]
+    (output / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
 def torch_memory(_output):
     kind = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
     raise kind("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -83,6 +92,7 @@ def throw(error):
 
 ACTS = {
     "chatter": chatter,
+    "answers": answers,
     "wait": wait,
     "wait_with_checkpoint": wait_with_checkpoint,
     "diverged": throw(DivergedError("the loss is NaN", hint="lower the learning rate")),
