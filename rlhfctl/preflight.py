@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -50,7 +51,8 @@ def check_files(recipe: Recipe) -> list[Finding]:
     return [
         *_model(recipe.model),
         *_checkpoints(recipe),
-        *_reward_functions(recipe),
+        *_functions(recipe),
+        *_judge_key(recipe),
         *_tax(recipe),
         *_data(recipe),
     ]
@@ -108,21 +110,26 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("ok", f"checkpoint {name}", where)
 
 
-def _reward_functions(recipe: Recipe) -> Iterator[Finding]:
+def _functions(recipe: Recipe) -> Iterator[Finding]:
     """Look for the functions' modules, in the working folder too, without running them."""
-    for at, source in enumerate(recipe.ppo.reward_sources):
-        if source_kind(source.source) != "function":
-            continue
-        where = f"ppo.reward_sources.{at}"
-        package = source.source.partition(":")[0].split(".")[0]
+    named = {
+        f"ppo.reward_sources.{at}": ("reward function", source.source)
+        for at, source in enumerate(recipe.ppo.reward_sources)
+        if source_kind(source.source) == "function"
+    }
+    if recipe.evaluation.judge_function is not None:
+        judge = recipe.evaluation.judge_function
+        named["evaluation.judge_function"] = ("judging function", judge)
+    for where, (kind, function) in named.items():
+        package = function.partition(":")[0].split(".")[0]
         if importlib.util.find_spec(package) or importlib.machinery.PathFinder.find_spec(
             package, [str(Path.cwd())]
         ):
-            yield Finding("ok", f"reward function {source.source}", where)
+            yield Finding("ok", f"{kind} {function}", where)
         else:
             yield Finding(
                 "error",
-                f"there is no module {package} for the reward function {source.source}",
+                f"there is no module {package} for the {kind} {function}",
                 where,
                 "put it in the working folder or install it",
             )
@@ -137,6 +144,23 @@ def _tax(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("error", f"there is no task file {task}", where, "mend the path")
         else:
             yield Finding("ok", f"task {task}", where)
+
+
+def _judge_key(recipe: Recipe) -> Iterator[Finding]:
+    """Look whether the judge's key is set; never at the key."""
+    endpoint = recipe.evaluation.judge_endpoint
+    if endpoint is None or endpoint.api_key_env is None:
+        return
+    where = "evaluation.judge_endpoint.api_key_env"
+    if os.environ.get(endpoint.api_key_env, "").strip():
+        yield Finding("ok", f"{endpoint.api_key_env} is set", where)
+    else:
+        yield Finding(
+            "error",
+            f"the environment variable {endpoint.api_key_env} is not set",
+            where,
+            "set it to the judge's key, or leave api_key_env out",
+        )
 
 
 def _data(recipe: Recipe) -> Iterator[Finding]:

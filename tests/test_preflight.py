@@ -48,6 +48,22 @@ def test_a_reward_function_without_its_module_is_found_before_anything_runs():
     assert found("error", **sections) == []
 
 
+def test_a_judging_function_and_a_judges_key_are_looked_for_too(monkeypatch):
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    endpoint = {"url": "http://host/v1", "model": "judge", "api_key_env": "JUDGE_KEY"}
+    judges = {"judge_function": "no_such_module_either:f", "judge_endpoint": endpoint}
+    errors = found("error", evaluation=judges)
+    assert [finding.where for finding in errors] == [
+        "evaluation.judge_function",
+        "evaluation.judge_endpoint.api_key_env",
+    ]
+    assert "JUDGE_KEY is not set" in errors[1].what
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret")
+    shown = found("ok", evaluation=judges)
+    assert "JUDGE_KEY is set" in [finding.what for finding in shown]
+    assert "sk-secret" not in str(shown)
+
+
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
 def test_shipped_recipes_have_no_errors_and_no_warnings(path):
     assert {finding.level for finding in check_files(load_recipe(path).recipe)} == {"ok"}

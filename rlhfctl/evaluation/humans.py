@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rlhfctl.evaluation.agreement import krippendorff_alpha, label_counts, pairwise_agreement
-from rlhfctl.evaluation.dawid_skene import dawid_skene
+from rlhfctl.data.votes import Votes
+from rlhfctl.evaluation.annotators import examine
 from rlhfctl.evaluation.judged import judged_figures
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ Choice = Literal["a", "b", "tie"]
 
 _WON: dict[str, float] = {"ppo": 1.0, "tie": 0.5, "opponent": 0.0}
 _CLASSES = ("ppo", "opponent", "tie")
-_FEWEST_ANNOTATORS = 3
-"""Fewer cannot tell who of them is right."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,8 @@ def human_figures(
 ) -> dict[str, Any]:
     """Return the figures of a judge whose votes are people's, ready for JSON.
 
-    Several voters of one pair count as their mean. Where pairs have several, `annotators` has
-    their `agreement` and Krippendorff's `alpha` over PPO, opponent and tie, and each one's
-    `accuracy` as Dawid & Skene estimate it, where there are three voters or more.
+    Several voters of one pair count as their mean; `annotators` is what `examine` says of their
+    choices between PPO, opponent and tie.
 
     Args:
         answers: The evaluation's.
@@ -127,7 +124,7 @@ def human_figures(
         "refusals": 0,
         "unparsable": 0,
         **figures,
-        "annotators": _agreement(votes, sides, seed),
+        "annotators": examine(_labels(votes, sides), seed),
     }
 
 
@@ -137,26 +134,16 @@ def _unblinded(vote: Vote, sides: Mapping[str, Side]) -> str:
     return "ppo" if vote.vote == sides[vote.id] else "opponent"
 
 
-def _agreement(votes: Sequence[Vote], sides: Mapping[str, Side], seed: int) -> dict[str, Any]:
+def _labels(votes: Sequence[Vote], sides: Mapping[str, Side]) -> Votes:
+    """Return votes as labels of pairs: PPO, its opponent, or neither."""
     ids = sorted({vote.id for vote in votes})
     names = sorted({vote.annotator for vote in votes})
-    item = [ids.index(vote.id) for vote in votes]
-    annotator = [names.index(vote.annotator) for vote in votes]
-    label = [_CLASSES.index(_unblinded(vote, sides)) for vote in votes]
-    figures: dict[str, Any] = {
-        "items": len(ids),
-        "labels": len(votes),
-        "per_annotator": {name: {"labels": annotator.count(at)} for at, name in enumerate(names)},
-    }
-    counts = label_counts(item, label, len(_CLASSES))
-    for name, found in (
-        ("agreement", pairwise_agreement(counts, range(len(ids)), seed)),
-        ("alpha", krippendorff_alpha(counts, range(len(ids)), seed)),
-    ):
-        if found is not None:
-            figures |= found.figures(name)
-    if len(names) >= _FEWEST_ANNOTATORS and len(votes) > len(ids):
-        reliability = dawid_skene(item, annotator, label, len(_CLASSES))
-        for at, name in enumerate(names):
-            figures["per_annotator"][name]["accuracy"] = float(reliability.accuracy[at])
-    return figures
+    return Votes(
+        name="votes",
+        item=[ids.index(vote.id) for vote in votes],
+        annotator=[names.index(vote.annotator) for vote in votes],
+        label=[_CLASSES.index(_unblinded(vote, sides)) for vote in votes],
+        annotators=names,
+        classes=list(_CLASSES),
+        cluster=list(range(len(ids))),
+    )
