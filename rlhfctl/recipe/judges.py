@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ TEMPLATE = (
 )
 
 
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 Parameter = str | int | float | bool
 
 
@@ -51,7 +53,6 @@ class JudgeEndpointSection(Section):
     timeout: Positive = Field(60.0, description="Seconds that it has for an answer.")
     api_key_env: str | None = Field(
         None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="The environment variable that holds its key; the key itself goes nowhere else.",
     )
     parameters: dict[str, Parameter] = Field(
@@ -61,6 +62,12 @@ class JudgeEndpointSection(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
+        # Not by a pattern of the field: its complaint would show what may be the key itself.
+        if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
+            raise ValueError(
+                "api_key_env is the name of an environment variable, such as JUDGE_KEY, and never "
+                "the key itself"
+            )
         absent = [place for place in PLACES if place not in self.template]
         if absent:
             raise ValueError(f"template lacks {', '.join(absent)}")

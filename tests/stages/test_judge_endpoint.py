@@ -1,11 +1,13 @@
 """An OpenAI-compatible judge, over real connections: patience, parsing, cache, and its key."""
 
+import json
 import re
 
 import pytest
 
 from rlhfctl.errors import DataError, EnvironmentFault, RecipeError
 from rlhfctl.recipe.judges import JudgeEndpointSection
+from rlhfctl.recipe.load import load_recipe
 from rlhfctl.stages.judge_endpoint import Endpoint
 from rlhfctl.stages.judge_prompts import Reply, question
 
@@ -189,3 +191,11 @@ def test_an_answer_cannot_end_its_own_quotation(chat_server):
 def test_a_section_that_would_leak_or_ask_nothing_is_refused(keys):
     with pytest.raises(ValueError, match=r"template|url|api_key_env"):
         JudgeEndpointSection(**{"url": "http://host/v1", "model": "judge", **keys})
+
+
+def test_a_key_that_was_put_into_the_recipe_is_not_shown(tmp_path):
+    judge = {"url": "http://host/v1", "model": "judge", "api_key_env": KEY}
+    (tmp_path / "x.yaml").write_text(json.dumps({"evaluation": {"judge_endpoint": judge}}))
+    with pytest.raises(RecipeError, match="never the key itself") as raised:
+        load_recipe(tmp_path / "x.yaml")
+    assert KEY not in str(vars(raised.value)) + str(raised.value)
