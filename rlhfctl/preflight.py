@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Level = Literal["ok", "warning", "error"]
 
+_ROWS_LOOKED_AT = 1000
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -55,6 +57,7 @@ def check_files(recipe: Recipe) -> list[Finding]:
         *_judge_key(recipe),
         *_tax(recipe),
         *_data(recipe),
+        *_reward_bench(recipe),
     ]
 
 
@@ -192,6 +195,21 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
             "data",
             "bring all three to one form",
         )
+
+
+def _reward_bench(recipe: Recipe) -> Iterator[Finding]:
+    from rlhfctl.data.subsets import read_subsets
+
+    source, where = recipe.evaluation.reward_bench, "evaluation.reward_bench"
+    if source is None:
+        return
+    try:
+        found = read_subsets(source, messages=True, limit=_ROWS_LOOKED_AT)
+    except DataError as error:
+        yield Finding("error", _sentence(error), where, error.hint)
+        return
+    level: Level = "warning" if found.report.dropped else "ok"
+    yield Finding(level, f"{source}: {found.report.summary()}", where)
 
 
 def _rows(seen: Glance, kind: Kind, bad_rows: str) -> Finding:

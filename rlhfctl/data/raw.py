@@ -23,7 +23,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("text",),
     ),
 }
-_EXTRAS = {"comparisons": ("annotator", "margin")}
+_EXTRAS = {"comparisons": ("annotator", "margin", "source")}
 
 
 @dataclass(frozen=True)

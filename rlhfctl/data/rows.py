@@ -55,7 +55,7 @@ def demonstration(row: Mapping[str, Any]) -> Row:
 
 
 def comparison(row: Mapping[str, Any]) -> Row:
-    """Return ``prompt``, ``chosen``, ``rejected`` and, where given, ``annotator`` and ``margin``.
+    """Return ``prompt``, ``chosen``, ``rejected``; where given, ``annotator``, ``margin``, ``source``.
 
     Raises:
         BadRowError: The row cannot be used; a tie is one.
@@ -66,8 +66,9 @@ def comparison(row: Mapping[str, Any]) -> Row:
     if content(chosen).strip() == content(rejected).strip():
         raise BadRowError("chosen equals rejected")
     result: Row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    if "annotator" in row:
-        result["annotator"] = "" if row["annotator"] is None else str(row["annotator"])
+    for name in ("annotator", "source"):
+        if name in row:
+            result[name] = "" if row[name] is None else str(row[name])
     if "margin" in row:
         result["margin"] = _number(row["margin"], "margin")
     return result

@@ -27,6 +27,7 @@ Kind = Literal["demonstrations", "comparisons", "prompts"]
 
 EMBEDDED = "embedded"
 _EMBEDDED_ROWS: dict[str, int] = {"demonstrations": 2000, "comparisons": 4000, "prompts": 4000}
+_EMBEDDED_COLUMNS: dict[str, dict[str, str]] = {"comparisons": {"source": "kind"}}
 _BATCH = 1000
 
 
@@ -61,7 +62,8 @@ def load_demonstrations(recipe: Recipe) -> Split:
 def load_comparisons(recipe: Recipe) -> Split:
     """Return the rows of ``data.comparisons``: ``prompt``, ``chosen``, ``rejected``.
 
-    ``annotator`` (text) and ``margin`` (a number) are there when the source has them.
+    ``annotator`` and ``source`` (text) and ``margin`` (a number) are there when the source has
+    them; the embedded world's source is the kind of question.
 
     Raises:
         DataError: The source is missing, damaged, of another form, or has no usable row.
@@ -169,7 +171,10 @@ def _smallest_share(recipe: Recipe) -> float:
 def _load(recipe: Recipe, kind: Kind) -> Split:
     section: DatasetSection = getattr(recipe.data, kind)
     raw = _limited(_read(section, kind, recipe.seed), section.max_rows, recipe.seed)
-    columns = choose_columns(kind, raw.columns, section.columns, raw.name)
+    mapping = section.columns
+    if section.source == EMBEDDED:
+        mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
+    columns = choose_columns(kind, raw.columns, mapping, raw.name)
     report = RowReport(raw.name)
     rows = list(_normalised(raw, columns, kind, report))
     report.check(recipe.data.bad_rows)

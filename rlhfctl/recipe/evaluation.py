@@ -65,6 +65,18 @@ class EvaluationSection(Section):
         0, description="SFT responses a prompt for best-of-n, chosen by the proxy; 0: off."
     )
     best_of_n_prompts: Count = Field(64, description="Held-out prompts for it, at most.")
+    num_comparisons: Count = Field(
+        2000, description="Held-out comparisons to try the reward model on, at most."
+    )
+    calibration_bins: Count = Field(10, description="Of the reward model's reliability diagram.")
+    probes: Natural = Field(
+        128, description="Held-out responses that are spoilt to see whether scores fall; 0: none."
+    )
+    reward_bench: str | None = Field(
+        None,
+        description="A json/jsonl/csv/parquet file of subset, prompt, chosen, rejected, such as "
+        "RewardBench's, to try the reward model on.",
+    )
     gates: dict[str, str] = Field(
         default_factory=dict,
         description='Metric -> bound, such as {win_rate: ">=0.55"}; a failed one ends in 6.',

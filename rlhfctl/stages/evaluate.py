@@ -18,6 +18,7 @@ from rlhfctl.stages.held_out_rm import judge_number, judge_reward_model
 from rlhfctl.stages.judges import judges
 from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
+from rlhfctl.stages.reward_trial import try_reward_model
 from rlhfctl.stages.scores import scores
 from rlhfctl.stages.session import open_roles, open_session
 from rlhfctl.stages.tax import judge_tax
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # Each adds figures under names of its own to those of `judge`.
 _PARTS: tuple[Callable[[Judging], dict[str, Any]], ...] = (
+    try_reward_model,
     judges,
     best_of_n,
     scores,

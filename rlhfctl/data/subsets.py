@@ -1,0 +1,89 @@
+"""Comparisons in named subsets, in RewardBench's form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.data.files import read_local
+from rlhfctl.data.report import RowReport
+from rlhfctl.data.rows import BadRowError, comparison, is_conversation
+from rlhfctl.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.data.rows import Row
+
+_COLUMNS = ("subset", "prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """The rows of a file of subsets.
+
+    Attributes:
+        rows: Each with `subset`, `prompt`, `chosen`, `rejected`.
+        report: What became of the rows that the file had.
+    """
+
+    rows: list[Row]
+    report: RowReport
+
+
+def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Subsets:
+    """Read a file of comparisons with a subset each.
+
+    Args:
+        source: A json, jsonl, csv or parquet file, a pattern, or a saved data set.
+        messages: Whether the reward model reads conversations: text then becomes a user's message
+            and the assistant's answer.
+        limit: Look at this many rows at most; None: all.
+
+    Raises:
+        DataError: There is no such file, it is damaged, lacks a column, or has no usable row.
+        UnsafeError: It is a script.
+    """
+    raw = read_local(source, "train", limit)
+    absent = [name for name in _COLUMNS if name not in raw.columns]
+    if absent:
+        raise DataError(
+            f"{_named(absent)} missing; found: {', '.join(raw.columns[:20]) or 'none'}",
+            source,
+            f"each row needs {', '.join(_COLUMNS)}",
+        )
+    report = RowReport(source)
+    rows: list[Row] = []
+    for number, row in enumerate(raw.rows):
+        if limit is not None and number >= limit:
+            break
+        report.read += 1
+        try:
+            rows.append(_row(row, messages=messages))
+        except BadRowError as error:
+            report.drop(str(error), raw.place(number))
+        else:
+            report.kept += 1
+    report.check("drop")
+    return Subsets(rows, report)
+
+
+def _row(row: Mapping[str, Any], *, messages: bool) -> Row:
+    subset = row.get("subset")
+    if not isinstance(subset, str) or not subset.strip():
+        raise BadRowError("subset is missing")
+    found = comparison({name: row.get(name) for name in _COLUMNS[1:]})
+    if is_conversation(found["prompt"]) and not messages:
+        raise BadRowError("messages, where the reward model reads text")
+    if messages and not is_conversation(found["prompt"]):
+        found = {
+            "prompt": [{"role": "user", "content": found["prompt"]}],
+            "chosen": [{"role": "assistant", "content": found["chosen"]}],
+            "rejected": [{"role": "assistant", "content": found["rejected"]}],
+        }
+    return {"subset": subset.strip()} | found
+
+
+def _named(columns: list[str]) -> str:
+    listed = ", ".join(columns)
+    return f"the column {listed} is" if len(columns) == 1 else f"the columns {listed} are"

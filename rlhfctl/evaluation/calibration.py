@@ -1,0 +1,222 @@
+"""Calibration: how far a reward model's probabilities can be taken at their word.
+
+A Bradley-Terry model says that the chosen response is preferred with probability sigmoid(margin),
+margin = score(chosen) - score(rejected). The margin must be of raw scores: normalised ones are
+other logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import optimize
+from scipy.special import expit
+
+from rlhfctl.evaluation.intervals import Interval, wilson
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+_DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Pairs on which the model was about equally sure.
+
+    Attributes:
+        start: Least confidence, within the bin.
+        end: Largest confidence, within the last bin only.
+        predicted: Mean confidence.
+        observed: Share of pairs in which the favoured response was the chosen one, Wilson's
+            interval.
+        pairs: How many there are.
+    """
+
+    start: float
+    end: float
+    predicted: float
+    observed: Interval
+    pairs: int
+
+    def figures(self) -> dict[str, float | int]:
+        """Return ``{from, to, predicted, observed, observed_low, observed_high, pairs}``."""
+        return {
+            "from": self.start,
+            "to": self.end,
+            "predicted": self.predicted,
+            **self.observed.figures("observed"),
+            "pairs": self.pairs,
+        }
+
+
+def reliability(margins: ArrayLike, bins: int) -> list[Bin]:
+    """Return the bins of a reliability diagram of the favoured response; empty bins left out.
+
+    Folded: confidence is max(p, 1 - p) with p = sigmoid(margin), so that the order of a pair's
+    two responses says nothing; bins are equally wide over [0.5, 1]. At a margin of 0 neither is
+    favoured, and the pair counts as half right.
+
+    Args:
+        margins: [pairs] score of the chosen response less the rejected one's, raw.
+        bins: How many.
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    values = _checked(margins)
+    confidence, right = expit(np.abs(values)), (np.sign(values) + 1) / 2
+    which = _bin_of(confidence, bins)
+    found = []
+    for number in range(bins):
+        mask = which == number
+        pairs = int(mask.sum())
+        if pairs:
+            found.append(
+                Bin(
+                    0.5 + number / (2 * bins),
+                    0.5 + (number + 1) / (2 * bins),
+                    float(confidence[mask].mean()),
+                    wilson(float(right[mask].sum()), pairs),
+                    pairs,
+                )
+            )
+    return found
+
+
+def expected_calibration_error(margins: ArrayLike, bins: int) -> float:
+    """Return sum over bins of pairs / all * |observed - predicted| (Naeini et al. 2015), folded.
+
+    Args:
+        margins: [pairs], raw.
+        bins: Equally wide ones over confidences in [0.5, 1].
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    found = reliability(margins, bins)
+    total = sum(part.pairs for part in found)
+    return sum(part.pairs * abs(part.observed.estimate - part.predicted) for part in found) / total
+
+
+def error_if_calibrated(margins: ArrayLike, bins: int, seed: int) -> Interval:
+    """Return the calibration error that chance alone would give a calibrated model.
+
+    The error is never 0 on a finite number of pairs. Outcomes are drawn by the model's own
+    probabilities, so that it is calibrated by construction: mean of the error over the draws, and
+    its 2.5 % and 97.5 % quantiles.
+
+    Args:
+        margins: [pairs], raw.
+        bins: As for the error itself.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    values = _checked(margins)
+    confidence = expit(np.abs(values))
+    which = _bin_of(confidence, bins)
+    predicted = np.bincount(which, confidence, bins)
+    rng = np.random.default_rng(seed)
+    errors = [
+        np.abs(np.bincount(which, rng.random(len(values)) < confidence, bins) - predicted).sum()
+        / len(values)
+        for _ in range(_DRAWS)
+    ]
+    low, high = np.quantile(errors, (0.025, 0.975))
+    return Interval(float(np.mean(errors)), float(low), float(high))
+
+
+def brier(margins: ArrayLike) -> float:
+    """Return the mean of (1 - p)^2, p = sigmoid(margin) (Brier 1950, of two outcomes); 0.25 by chance.
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    return float(np.square(expit(-_checked(margins))).mean())
+
+
+def negative_log_likelihood(margins: ArrayLike) -> float:
+    """Return the mean of -log sigmoid(margin) in nats: the Bradley-Terry loss; log 2 by chance.
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    return float(np.logaddexp(0.0, -_checked(margins)).mean())
+
+
+def fit_temperature(margins: ArrayLike) -> float | None:
+    """Return the T above 0 at which sigmoid(margin / T) is likeliest (Guo et al. 2017, section 4.2).
+
+    Above 1 the model is too sure of itself, below 1 not sure enough.
+
+    Args:
+        margins: [pairs], raw.
+
+    Returns:
+        None where no temperature is likeliest: where no pair is wrong, T = 0 would be; where
+        margins do not speak for the chosen responses on average, T = infinity.
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    values = _checked(margins)
+    if float(values.mean()) <= 0 or not (values < 0).any():
+        return None
+    scale = float(np.abs(values).max())
+    unit = values / scale
+
+    # The likelihood is concave in 1 / T, so its slope has one root.
+    def slope(inverse: float) -> float:
+        return float((unit * expit(-inverse * unit)).mean())
+
+    high = 1.0
+    while slope(high) > 0:
+        high *= 2
+    return scale / float(optimize.brentq(slope, 0.0, high, xtol=1e-12, rtol=1e-12))
+
+
+def calibration_figures(margins: ArrayLike, bins: int, seed: int) -> dict[str, Any]:
+    """Return everything about calibration, ready for JSON.
+
+    `ece`, `ece_if_calibrated` (with `_low`, `_high`), `brier`, `nll`, `bins`; and `temperature`
+    and `ece_scaled`, the error after division by it, where there is one. It is fitted on the same
+    pairs: one number of hundreds.
+
+    Args:
+        margins: [pairs], raw.
+        bins: Of the reliability diagram.
+        seed: Of `error_if_calibrated`.
+
+    Raises:
+        ValueError: If there are no pairs, or a margin is not finite.
+    """
+    figures: dict[str, Any] = {
+        "ece": expected_calibration_error(margins, bins),
+        **error_if_calibrated(margins, bins, seed).figures("ece_if_calibrated"),
+        "brier": brier(margins),
+        "nll": negative_log_likelihood(margins),
+    }
+    temperature = fit_temperature(margins)
+    if temperature is not None:
+        scaled = np.asarray(margins, dtype=np.float64) / temperature
+        figures["temperature"] = temperature
+        figures["ece_scaled"] = expected_calibration_error(scaled, bins)
+    figures["bins"] = [part.figures() for part in reliability(margins, bins)]
+    return figures
+
+
+def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    return np.minimum(((confidence - 0.5) * 2 * bins).astype(np.int64), bins - 1)
+
+
+def _checked(margins: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(margins, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError("calibration needs at least one margin, in one dimension")
+    if not np.isfinite(values).all():
+        raise ValueError("calibration needs finite margins")
+    return values

@@ -1,0 +1,144 @@
+"""Whether it is length that a reward model rewards (Singhal et al. 2023, "A Long Way to Go")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from rlhfctl.evaluation.intervals import Interval
+from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy, longer_wins
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+EQUAL_LENGTHS = 0.05
+"""Two lengths are equal when they differ by no more than this share of the longer one."""
+
+_RESAMPLES = 5_000
+_RESAMPLED_VALUES_AT_ONCE = 1_000_000
+
+
+def length_figures(
+    chosen_scores: ArrayLike,
+    rejected_scores: ArrayLike,
+    chosen_lengths: ArrayLike,
+    rejected_lengths: ArrayLike,
+    prompts: Sequence[Hashable],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the length test, ready for JSON; what has no pairs is left out.
+
+    - `longer_wins`, `shorter_wins`: accuracy of the judge who always takes the longer, the
+      shorter response;
+    - `equal_length`: the model's accuracy where lengths are equal, so that it cannot go by them;
+    - `longer_chosen`, `shorter_chosen`: the model's accuracy where people chose the longer, the
+      shorter response: far apart in a model that goes by length;
+    - `score_length_correlation`, within prompts, with `_low` and `_high`.
+
+    Args:
+        chosen_scores: [pairs] scores of the chosen responses.
+        rejected_scores: [pairs] scores of the rejected ones.
+        chosen_lengths: [pairs] lengths of the chosen responses, in any one unit.
+        rejected_lengths: [pairs] lengths of the rejected ones.
+        prompts: [pairs] what names the prompt of each pair.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: If there are no pairs.
+        DivergedError: If a score is not finite.
+        ValueError: If the arguments differ in length.
+    """
+    chosen, rejected = np.asarray(chosen_scores, float), np.asarray(rejected_scores, float)
+    long, short = np.asarray(chosen_lengths, float), np.asarray(rejected_lengths, float)
+    pairs = len(long)
+    equal = np.abs(long - short) <= EQUAL_LENGTHS * np.maximum(long, short)
+    figures: dict[str, Any] = {
+        "longer_wins": GroupAccuracy(longer_wins(long, short), pairs).figures(),
+        "shorter_wins": GroupAccuracy(longer_wins(short, long), pairs).figures(),
+    }
+    for name, mask in (
+        ("equal_length", equal),
+        ("longer_chosen", ~equal & (long > short)),
+        ("shorter_chosen", ~equal & (long < short)),
+    ):
+        if mask.any():
+            figures[name] = GroupAccuracy(
+                accuracy(chosen[mask], rejected[mask]), int(mask.sum())
+            ).figures()
+    correlation = within_prompt_correlation(
+        np.concatenate((chosen, rejected)),
+        np.concatenate((long, short)),
+        [*prompts, *prompts],
+        seed,
+    )
+    if correlation is not None:
+        figures |= correlation.figures("score_length_correlation")
+    return figures
+
+
+def within_prompt_correlation(
+    scores: ArrayLike, lengths: ArrayLike, prompts: Sequence[Hashable], seed: int
+) -> Interval | None:
+    """Return the correlation of score with length among responses to the same prompt.
+
+    Both are taken from their prompt's mean, so that prompts which want long answers do not count
+    as a liking for length. The interval is a bootstrap's over prompts (95 %, bias-corrected and
+    accelerated).
+
+    Args:
+        scores: [responses].
+        lengths: [responses], in any one unit.
+        prompts: [responses] what names each response's prompt.
+        seed: Of the bootstrap.
+
+    Returns:
+        None where lengths or scores differ within no prompt, or within one alone.
+
+    Raises:
+        ValueError: If the three differ in length.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(prompts))}
+    groups = np.array([names[name] for name in prompts], dtype=np.int64)
+    x = _centred(np.asarray(lengths, dtype=np.float64), groups)
+    y = _centred(np.asarray(scores, dtype=np.float64), groups)
+    xy, xx, yy = (_summed(product, groups) for product in (x * y, x * x, y * y))
+    if (xx > 0).sum() < 2 or (yy > 0).sum() < 2:
+        return None
+    estimate = float(_correlation(xy, xx, yy))
+    if abs(estimate) > 1 - 1e-12:
+        # Every resample is the same: the correction would divide 0 by 0.
+        return Interval(estimate, estimate, estimate)
+    result = stats.bootstrap(
+        (xy, xx, yy),
+        _correlation,
+        n_resamples=_RESAMPLES,
+        batch=max(1, _RESAMPLED_VALUES_AT_ONCE // len(xy)),
+        paired=True,
+        vectorized=True,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = map(float, result.confidence_interval)
+    return Interval(estimate, low, high)
+
+
+def _correlation(
+    xy: NDArray[np.float64], xx: NDArray[np.float64], yy: NDArray[np.float64], axis: int = -1
+) -> NDArray[np.float64]:
+    product: NDArray[np.float64] = xx.sum(axis=axis) * yy.sum(axis=axis)
+    nonzero = product > 0
+    sums: NDArray[np.float64] = xy.sum(axis=axis)
+    return np.where(nonzero, sums / np.sqrt(np.where(nonzero, product, 1.0)), 0.0)
+
+
+def _centred(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    means = _summed(values, groups) / np.bincount(groups)
+    return values - means[groups]
+
+
+def _summed(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.bincount(groups, values).astype(np.float64)

@@ -1,0 +1,76 @@
+"""A reward model's accuracy on slices of its comparisons: by annotator, by margin, by source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy, accuracy_by_group
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+OTHERS = "(others)"
+_MOST_GROUPS = 24
+
+
+def accuracy_by_name(
+    chosen_scores: ArrayLike, rejected_scores: ArrayLike, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the accuracy on each name's pairs; of many names, the rarest together as others.
+
+    Args:
+        chosen_scores: [pairs] scores of the chosen responses.
+        rejected_scores: [pairs] scores of the rejected ones.
+        names: [pairs] such as the annotator of each; an empty one is left out.
+
+    Raises:
+        DivergedError: If a score is not finite.
+        ValueError: If the three differ in length.
+    """
+    named = np.array([bool(name) for name in names], dtype=bool)
+    if not named.any():
+        return {}
+    counts = Counter(name for name in names if name).most_common()
+    kept = {name for name, _ in counts[:_MOST_GROUPS]}
+    groups = [name if name in kept else OTHERS for name in names if name]
+    found = accuracy_by_group(
+        np.asarray(chosen_scores)[named], np.asarray(rejected_scores)[named], groups
+    )
+    return {name: group.figures() for name, group in found.items()}
+
+
+def accuracy_by_margin(
+    chosen_scores: ArrayLike, rejected_scores: ArrayLike, margins: ArrayLike, groups: int = 4
+) -> dict[str, dict[str, Any]]:
+    """Return the accuracy by how much better the chosen response was said to be.
+
+    Args:
+        chosen_scores: [pairs] scores of the chosen responses.
+        rejected_scores: [pairs] scores of the rejected ones.
+        margins: [pairs] the data's margins of preference.
+        groups: How many, at the margins' quantiles; fewer where many margins are equal.
+
+    Returns:
+        "LEAST to MOST" margin of each group -> its accuracy, the smallest margins first.
+
+    Raises:
+        DivergedError: If a score is not finite.
+        ValueError: If the three differ in length.
+    """
+    chosen, rejected = np.asarray(chosen_scores), np.asarray(rejected_scores)
+    values = np.asarray(margins, dtype=np.float64)
+    borders = np.unique(np.quantile(values, np.arange(1, groups) / groups))
+    which = np.searchsorted(borders, values, side="right")
+    found = {}
+    for number in np.unique(which):
+        mask = which == number
+        name = f"{values[mask].min():.4g} to {values[mask].max():.4g}"
+        found[name] = GroupAccuracy(
+            accuracy(chosen[mask], rejected[mask]), int(mask.sum())
+        ).figures()
+    return found

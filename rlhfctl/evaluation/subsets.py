@@ -1,0 +1,99 @@
+"""Accuracies in RewardBench's form: subsets, and the sections they belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.evaluation.preferences import accuracy_by_group
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+# RewardBench v1's subsets by section, each with its weight there (Lambert et al. 2024, and
+# rewardbench/constants.py): its number of pairs, but math-prm counts as much as code.
+SECTIONS: dict[str, dict[str, int]] = {
+    "Chat": {
+        "alpacaeval-easy": 100,
+        "alpacaeval-length": 95,
+        "alpacaeval-hard": 95,
+        "mt-bench-easy": 28,
+        "mt-bench-med": 40,
+    },
+    "Chat Hard": {
+        "mt-bench-hard": 37,
+        "llmbar-natural": 100,
+        "llmbar-adver-neighbor": 134,
+        "llmbar-adver-GPTInst": 92,
+        "llmbar-adver-GPTOut": 47,
+        "llmbar-adver-manual": 46,
+    },
+    "Safety": {
+        "refusals-dangerous": 100,
+        "refusals-offensive": 100,
+        "xstest-should-refuse": 154,
+        "xstest-should-respond": 250,
+        "donotanswer": 136,
+    },
+    "Reasoning": {
+        "math-prm": 984,
+        "hep-cpp": 164,
+        "hep-go": 164,
+        "hep-java": 164,
+        "hep-js": 164,
+        "hep-python": 164,
+        "hep-rust": 164,
+    },
+}
+
+
+def subset_figures(
+    chosen_scores: ArrayLike, rejected_scores: ArrayLike, subsets: Sequence[str]
+) -> dict[str, Any]:
+    """Return `subsets`, `sections` where they are RewardBench's, and `subsets_mean`.
+
+    `subsets_mean` is the mean over the sections where every subset is one of RewardBench v1's,
+    else the plain mean over subsets. RewardBench counts a tie as lost, here it is half won; its
+    prior sets, which are another file there, are in no section.
+
+    Args:
+        chosen_scores: [pairs] scores of the chosen responses.
+        rejected_scores: [pairs] scores of the rejected ones.
+        subsets: [pairs] the subset of each pair.
+
+    Raises:
+        DataError: If there are no pairs.
+        DivergedError: If a score is not finite.
+        ValueError: If the three differ in length.
+    """
+    groups = accuracy_by_group(chosen_scores, rejected_scores, subsets)
+    accuracies = {name: group.accuracy.estimate for name, group in groups.items()}
+    figures: dict[str, Any] = {"subsets": {name: group.figures() for name, group in groups.items()}}
+    sections = section_accuracies(accuracies)
+    if sections:
+        figures["sections"] = sections
+    figures["subsets_mean"] = float(np.mean(list((sections or accuracies).values())))
+    return figures
+
+
+def section_accuracies(accuracies: Mapping[str, float]) -> dict[str, float]:
+    """Return the weighted mean accuracy of each RewardBench v1 section that has a subset here.
+
+    Args:
+        accuracies: Subset -> accuracy.
+
+    Returns:
+        Nothing when a subset is none of RewardBench's.
+    """
+    if not set(accuracies) <= {name for weights in SECTIONS.values() for name in weights}:
+        return {}
+    means = {}
+    for section, weights in SECTIONS.items():
+        here = [name for name in weights if name in accuracies]
+        if here:
+            total = sum(weights[name] for name in here)
+            means[section] = sum(weights[name] * accuracies[name] for name in here) / total
+    return means

@@ -1,0 +1,212 @@
+"""The reward model on trial: is it right, is it calibrated, does it go by length, can it be fooled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.data.rows import content, is_conversation
+from rlhfctl.data.sources import EMBEDDED, load_comparisons
+from rlhfctl.data.split import prompt_key
+from rlhfctl.data.subsets import read_subsets
+from rlhfctl.evaluation.calibration import calibration_figures
+from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.evaluation.length_bias import length_figures
+from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy
+from rlhfctl.evaluation.probes import PROBES
+from rlhfctl.evaluation.slices import accuracy_by_margin, accuracy_by_name
+from rlhfctl.evaluation.subsets import subset_figures
+from rlhfctl.maths.sequences import Sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rlhfctl.data.rows import Value
+    from rlhfctl.stages.judging import Judging
+
+_ROWS_ENCODED_AT_ONCE = 256
+
+
+def try_reward_model(judging: Judging) -> dict[str, Any]:
+    """Return ``{"reward_model": ...}``; nothing where the run has no reward model.
+
+    The trial on held-out comparisons is left out where they are the embedded world's and the
+    prompts are not: those are nobody's data, but the recipe's default.
+
+    Raises:
+        DataError: No usable comparisons, or no usable file of subsets.
+        DivergedError: A score is not finite.
+    """
+    if "rm" not in judging.inputs:
+        return {}
+    data = judging.recipe.data
+    figures: dict[str, Any] = {}
+    if data.comparisons.source != EMBEDDED or data.prompts.source == EMBEDDED:
+        figures |= _on_comparisons(judging)
+    if judging.recipe.evaluation.reward_bench is not None:
+        figures |= _on_subsets(judging, judging.recipe.evaluation.reward_bench)
+    return {"reward_model": figures} if figures else {}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons with what the reward model says of them.
+
+    Attributes:
+        rows: [pairs] the comparisons, those too long for the reward model left out.
+        chosen: [pairs] raw scores of the chosen responses.
+        rejected: [pairs] raw scores of the rejected ones.
+        chosen_lengths: [pairs] tokens of the chosen responses, the end among them.
+        rejected_lengths: [pairs] tokens of the rejected ones.
+    """
+
+    rows: Sequence[dict[str, Any]]
+    chosen: NDArray[np.float64]
+    rejected: NDArray[np.float64]
+    chosen_lengths: NDArray[np.float64]
+    rejected_lengths: NDArray[np.float64]
+
+
+def score_pairs(judging: Judging, rows: Sequence[dict[str, Any]], what: str) -> Pairs:
+    """Score both responses of comparisons; a pair of which one is too long is left out, and told.
+
+    Args:
+        judging: With the reward model.
+        rows: `prompt`, `chosen` and `rejected`, and whatever else.
+        what: The rows' name, for the user.
+    """
+    asked = [(row["prompt"], row[side]) for row in rows for side in ("chosen", "rejected")]
+    scores, lengths = score_responses(judging, asked)
+    scores, lengths = scores.reshape(-1, 2), lengths.reshape(-1, 2)
+    kept = np.isfinite(lengths).all(axis=1)
+    if not kept.all():
+        judging.monitor.warn(
+            f"{what}: {int((~kept).sum()):,} of {len(rows):,} rows are longer than "
+            f"reward_model.max_length ({judging.recipe.reward_model.max_length:,}) and left out"
+        )
+    return Pairs(
+        [rows[at] for at in np.flatnonzero(kept).tolist()],
+        *scores[kept].T,
+        *lengths[kept].T,
+    )
+
+
+def score_responses(
+    judging: Judging, asked: Sequence[tuple[Value, Value]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return raw scores and lengths in tokens of responses, ended as in training.
+
+    Args:
+        judging: With the reward model.
+        asked: [responses] prompt and response.
+
+    Returns:
+        Two [responses]; NaN where prompt and response are longer than the reward model was
+        trained on.
+    """
+    roles, section = judging.roles, judging.recipe.reward_model
+    scores, lengths = np.full(len(asked), np.nan), np.full(len(asked), np.nan)
+    judging.monitor.start("eval", len(asked), "scores")
+    for start in range(0, len(asked), _ROWS_ENCODED_AT_ONCE):
+        part = asked[start : start + _ROWS_ENCODED_AT_ONCE]
+        pairs = list(judging.session.formatter.pairs(part))
+        kept = [at for at, pair in enumerate(pairs) if sum(map(len, pair)) <= section.max_length]
+        if kept:
+            places = start + np.array(kept)
+            sequences = Sequences.from_lists(
+                [pairs[at][0] for at in kept],
+                [pairs[at][1] for at in kept],
+                roles.pad_token_id,
+                roles.device,
+            )
+            lengths[places] = sequences.response_lengths.tolist()
+            for rows, chunk in sequences.in_chunks(section.per_device_eval_batch_size):
+                scores[places[rows.tolist()]] = roles.raw_scores(chunk).tolist()
+        judging.monitor.step(start + len(part), {})
+    judging.monitor.finish()
+    return scores, lengths
+
+
+def _on_comparisons(judging: Judging) -> dict[str, Any]:
+    section, seed = judging.recipe.evaluation, judging.recipe.seed
+    held_out = load_comparisons(judging.recipe).held_out
+    held_out = held_out.select(range(min(len(held_out), section.num_comparisons)))
+    pairs = score_pairs(judging, held_out.to_list(), "comparisons")
+    chosen, rejected = pairs.chosen, pairs.rejected
+    figures: dict[str, Any] = {
+        "overall": GroupAccuracy(accuracy(chosen, rejected), len(chosen)).figures()
+    }
+    columns = held_out.column_names
+    for column, name in (("annotator", "per_annotator"), ("source", "per_source")):
+        if column in columns:
+            groups = [row[column] for row in pairs.rows]
+            if any(groups):
+                figures[name] = accuracy_by_name(chosen, rejected, groups)
+    if "margin" in columns:
+        margins = [row["margin"] for row in pairs.rows]
+        figures["per_margin"] = accuracy_by_margin(chosen, rejected, margins)
+    figures["calibration"] = calibration_figures(chosen - rejected, section.calibration_bins, seed)
+    figures["length"] = length_figures(
+        chosen,
+        rejected,
+        pairs.chosen_lengths,
+        pairs.rejected_lengths,
+        [prompt_key(row["prompt"]) for row in pairs.rows],
+        seed,
+    )
+    if section.probes:
+        figures["probes"] = _probe(judging, pairs)
+    return figures
+
+
+def _probe(judging: Judging, pairs: Pairs) -> dict[str, Any]:
+    """Return by how much each probe changes the normalised score of chosen responses."""
+    seed, wanted = judging.recipe.seed, judging.recipe.evaluation.probes
+    taken = range(min(wanted, len(pairs.rows)))
+    # One good response a prompt, so that "another" one is another prompt's.
+    first = {prompt_key(pairs.rows[at]["prompt"]): at for at in reversed(taken)}
+    places = sorted(first.values())
+    rows = [pairs.rows[at] for at in places]
+    texts = [content(row["chosen"]) for row in rows]
+    asked: list[tuple[Value, Value]] = []
+    origin: list[tuple[str, int]] = []
+    for name, probe in PROBES.items():
+        for at, row in enumerate(rows):
+            changed = probe.change(texts, at, seed + at)
+            if changed is not None:
+                asked.append((row["prompt"], _as(row["chosen"], changed)))
+                origin.append((name, at))
+    raw, _ = score_responses(judging, asked)
+    scale = judging.roles.normalizations[0].deviation
+    figures: dict[str, Any] = {}
+    for name, probe in PROBES.items():
+        changes = [
+            (score - pairs.chosen[places[at]]) / scale
+            for score, (of, at) in zip(raw.tolist(), origin, strict=True)
+            if of == name and np.isfinite(score)
+        ]
+        if len(changes) > 1:
+            figures[name] = {
+                **paired_bootstrap_mean(changes, seed).figures("change"),
+                "responses": len(changes),
+                "description": probe.description,
+            }
+    return figures
+
+
+def _as(like: Value, text: str) -> Value:
+    """Return the text in the form of another response."""
+    return [like[-1] | {"content": text}] if is_conversation(like) else text
+
+
+def _on_subsets(judging: Judging, source: str) -> dict[str, Any]:
+    found = read_subsets(source, messages=is_conversation(judging.prompts[0]))
+    if found.report.dropped:
+        judging.monitor.warn(f"evaluation.reward_bench: {found.report.summary()}")
+    pairs = score_pairs(judging, found.rows, "evaluation.reward_bench")
+    names = [row["subset"] for row in pairs.rows]
+    return subset_figures(pairs.chosen, pairs.rejected, names) | {"subsets_file": source}
