@@ -64,6 +64,21 @@ def test_a_judging_function_and_a_judges_key_are_looked_for_too(monkeypatch):
     assert "sk-secret" not in str(shown)
 
 
+def test_a_file_of_subsets_is_looked_at_before_anything_runs():
+    def evaluation(name):
+        return {"evaluation": {"reward_bench": name}}
+
+    row = {"subset": "a", "prompt": "b", "chosen": "c", "rejected": "d"}
+    (missing,) = found("error", **evaluation("none.jsonl"))
+    assert missing.where == "evaluation.reward_bench"
+    assert missing.what == "none.jsonl: there is no such file"
+    (unformed,) = found("error", **evaluation(write(ROWS)))
+    assert "the columns subset, chosen, rejected are missing" in unformed.what
+    assert found("warning", **evaluation(write([row, row | {"chosen": ""}])))
+    good = evaluation(write([row]))
+    assert (found("error", **good), found("warning", **good)) == ([], [])
+
+
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
 def test_shipped_recipes_have_no_errors_and_no_warnings(path):
     assert {finding.level for finding in check_files(load_recipe(path).recipe)} == {"ok"}

@@ -86,8 +86,7 @@ def within_prompt_correlation(
     """Return the correlation of score with length among responses to the same prompt.
 
     Both are taken from their prompt's mean, so that prompts which want long answers do not count
-    as a liking for length. The interval is a bootstrap's over prompts (95 %, bias-corrected and
-    accelerated).
+    as a liking for length. The interval is a bootstrap's over prompts (95 %, percentiles).
 
     Args:
         scores: [responses].
@@ -109,9 +108,6 @@ def within_prompt_correlation(
     if (xx > 0).sum() < 2 or (yy > 0).sum() < 2:
         return None
     estimate = float(_correlation(xy, xx, yy))
-    if abs(estimate) > 1 - 1e-12:
-        # Every resample is the same: the correction would divide 0 by 0.
-        return Interval(estimate, estimate, estimate)
     result = stats.bootstrap(
         (xy, xx, yy),
         _correlation,
@@ -119,7 +115,7 @@ def within_prompt_correlation(
         batch=max(1, _RESAMPLED_VALUES_AT_ONCE // len(xy)),
         paired=True,
         vectorized=True,
-        method="BCa",
+        method="percentile",
         rng=np.random.default_rng(seed),
     )
     low, high = map(float, result.confidence_interval)

@@ -110,7 +110,7 @@ def score_responses(
     """
     roles, section = judging.roles, judging.recipe.reward_model
     scores, lengths = np.full(len(asked), np.nan), np.full(len(asked), np.nan)
-    judging.monitor.start("eval", len(asked), "scores")
+    judging.monitor.start("eval reward model", len(asked), "scores")
     for start in range(0, len(asked), _ROWS_ENCODED_AT_ONCE):
         part = asked[start : start + _ROWS_ENCODED_AT_ONCE]
         pairs = list(judging.session.formatter.pairs(part))

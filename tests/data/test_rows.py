@@ -113,7 +113,9 @@ class TestComparisons:
 
     def test_annotator_and_margin_are_kept(self):
         row = {"prompt": "a", "chosen": "b", "rejected": "c", "annotator": 7, "margin": "0.5"}
-        assert comparison(row) | {"annotator": "7", "margin": 0.5} == comparison(row)
+        row |= {"source": "web"}
+        kept = {"annotator": "7", "margin": 0.5, "source": "web"}
+        assert comparison(row) | kept == comparison(row)
 
 
 class TestPrompts:

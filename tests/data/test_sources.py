@@ -56,7 +56,9 @@ class TestEmbedded:
     def test_as_many_rows_as_asked_for_in_two_parts(self):
         split = load_comparisons(recipe_of(**self.SMALL))
         assert len(split.train) + len(split.held_out) == split.report.kept == 300
-        assert set(split.train.column_names) == {"prompt", "chosen", "rejected", "annotator"}
+        columns = {"prompt", "chosen", "rejected", "annotator", "source"}
+        assert set(split.train.column_names) == columns
+        assert "unknown" in split.train["source"]
 
     def test_no_stage_trains_on_what_the_policy_is_judged_by(self):
         recipe = recipe_of(**self.SMALL)

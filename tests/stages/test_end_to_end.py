@@ -90,6 +90,16 @@ def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
     assert not list(run.rglob("training_args.bin"))
 
 
+def test_the_reward_model_stands_trial(finished):
+    figures = json.loads((finished[0] / "runs" / "base" / "eval" / "figures.json").read_text())
+    trial = figures["reward_model"]
+    assert {"overall", "per_annotator", "per_source", "calibration", "length", "probes"} <= set(
+        trial
+    )
+    assert trial["overall"]["accuracy"] == metrics_of(finished[0])["rm"]["accuracy"]
+    assert 0 <= trial["calibration"]["ece"] <= 1
+
+
 def test_the_four_commands_by_hand_give_the_same_figures(finished, tmp_path):
     steps = [rlhfctl(tmp_path, "sft", BASE_RECIPE, *SETTINGS)]
     steps += [rlhfctl(tmp_path, command) for command in ("train-rm", "ppo", "eval")]
@@ -222,6 +232,12 @@ WRONG = {
         ["sft", BASE_RECIPE, "--dataset", "d.jsonl"],
         3,
         "d.jsonl:2",
+    ),
+    "subsets that are not there": (
+        nothing,
+        ["sft", BASE_RECIPE, "--set", "evaluation.reward_bench=no.jsonl"],
+        3,
+        "evaluation.reward_bench",
     ),
     "a model folder without a model": (
         nothing,
