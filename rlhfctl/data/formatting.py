@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Ids = list[int]
 Encoder = Callable[[dict[str, list[Any]]], "Iterator[tuple[int, dict[str, Any]]]"]
 
+COMPARISON_EXTRAS = ("margin", "annotator", "source", "target", "weight")
+"""What comparisons may have beside their texts; `target` and `weight` come from several labels."""
 _BATCH = 256
 _PROBE = "rlhfctl"
 _TOO_LONG_HINTS = {
@@ -258,14 +260,14 @@ def encode_comparisons(
     """Encode comparisons as TRL's RewardTrainer takes them.
 
     Returns:
-        Columns ``chosen_ids`` and ``rejected_ids``: prompt, response and its end; ``margin``,
-        ``annotator`` and ``source`` where the rows have them. Both must fit in `max_length` tokens.
+        Columns ``chosen_ids`` and ``rejected_ids``: prompt, response and its end; those of
+        `COMPARISON_EXTRAS` that the rows have. Both must fit in `max_length` tokens.
 
     Raises:
         DataError: Rows are too long and `bad_rows` is ``refuse``, or none is left.
         RecipeError: There is no chat template for conversations.
     """
-    extras = [name for name in ("margin", "annotator", "source") if name in rows.column_names]
+    extras = [name for name in COMPARISON_EXTRAS if name in rows.column_names]
 
     def encoded(batch: dict[str, list[Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
         chosen = formatter.pairs(list(zip(batch["prompt"], batch["chosen"], strict=True)))

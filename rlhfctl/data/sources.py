@@ -13,6 +13,7 @@ from rlhfctl.data.report import RowReport
 from rlhfctl.data.rows import NORMALISERS, BadRowError, Row, content, is_conversation
 from rlhfctl.data.split import held_out, position, prompt_key
 from rlhfctl.errors import DataError
+from rlhfctl.recipe.schema import ComparisonsSection
 from rlhfctl.world import corpora
 
 if TYPE_CHECKING:
@@ -188,19 +189,21 @@ def _load(recipe: Recipe, kind: Kind) -> Split:
 
 def _read(section: DatasetSection, kind: Kind, seed: int) -> RawRows:
     if section.source == EMBEDDED:
-        return _embedded(kind, section.max_rows, seed)
+        labels = section.labels_per_pair if isinstance(section, ComparisonsSection) else 1
+        return _embedded(kind, section.max_rows, seed, labels)
     if is_local(section.source):
         return read_local(section.source, section.split)
     return read_hub(section.source, section.config, section.split, section.revision)
 
 
-def _embedded(kind: Kind, max_rows: int | None, seed: int) -> RawRows:
-    make = {
-        "demonstrations": corpora.demonstrations,
-        "comparisons": corpora.comparisons,
-        "prompts": corpora.prompts,
-    }[kind]
-    rows = make(max_rows or _EMBEDDED_ROWS[kind], seed)
+def _embedded(kind: Kind, max_rows: int | None, seed: int, labels_per_pair: int) -> RawRows:
+    wanted = max_rows or _EMBEDDED_ROWS[kind]
+    if kind == "comparisons":
+        pairs = max(1, wanted // labels_per_pair)
+        rows = corpora.comparisons(pairs, seed, labels_per_pair)
+    else:
+        make = corpora.demonstrations if kind == "demonstrations" else corpora.prompts
+        rows = make(wanted, seed)
     return RawRows(EMBEDDED, tuple(rows[0]), rows, lambda row: f"{EMBEDDED} row {row + 1}")
 
 

@@ -64,11 +64,16 @@ def clipped_value_loss(
 
 
 def bradley_terry_loss(
-    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, smoothing: float = 0.0
+    chosen: Tensor,
+    rejected: Tensor,
+    margin: Tensor | float = 0.0,
+    smoothing: Tensor | float = 0.0,
 ) -> Tensor:
     """Return -(1 - s) log sigmoid(d) - s log sigmoid(-d), d = chosen - rejected - margin, all [B].
 
-    Ouyang et al. 2022, equation 1, with Llama 2's margin and label smoothing s.
+    Ouyang et al. 2022, equation 1, with Llama 2's margin. s is the chance that the label is wrong:
+    one number for all (label smoothing), or [B], 1 less the share of votes for the chosen response
+    (soft labels). At the optimum sigmoid(d) = 1 - s.
     """
     d = chosen - rejected - margin
     return -(1.0 - smoothing) * logsigmoid(d) - smoothing * logsigmoid(-d)

@@ -64,11 +64,29 @@ class DatasetSection(Section):
     )
 
 
+class ComparisonsSection(DatasetSection):
+    """Where comparisons come from; rows that compare the same responses are labels of one pair."""
+
+    labels_per_pair: Count = Field(
+        1,
+        description="Annotators of the embedded panel who label each pair; max_rows counts labels.",
+    )
+
+    @model_validator(mode="after")
+    def _of_the_world(self) -> Self:
+        if self.labels_per_pair > 1 and self.source != "embedded":
+            raise ValueError(
+                "labels_per_pair asks the embedded panel; the labels of another source are its rows: "
+                "leave labels_per_pair out"
+            )
+        return self
+
+
 class DataSection(Section):
     """The three kinds of data, and what to do with rows that cannot be used."""
 
     demonstrations: DatasetSection = Field(default_factory=DatasetSection)
-    comparisons: DatasetSection = Field(default_factory=DatasetSection)
+    comparisons: ComparisonsSection = Field(default_factory=ComparisonsSection)
     prompts: DatasetSection = Field(default_factory=DatasetSection)
     bad_rows: Literal["drop", "refuse"] = Field(
         "drop", description="Rows that are empty, not text, tied or too long: drop, or end."
@@ -112,6 +130,17 @@ class RewardModelSection(TrainingSection):
     center_rewards_coefficient: NonNegative | None = Field(
         None, description="TRL's centring: this times the mean of (chosen + rejected)^2."
     )
+    label_smoothing: float = Field(
+        0.0, ge=0.0, lt=0.5, description="Share of labels taken to be wrong, whichever they are."
+    )
+    labels: Literal["as_given", "majority", "soft", "weighted"] = Field(
+        "as_given",
+        description="Of pairs with several labels: each a row; the majority's (ties dropped); the "
+        "share for each side as target; the majority's, weighted by how clear it is.",
+    )
+    aggregation: Literal["votes", "dawid_skene"] = Field(
+        "votes", description="What a side's share is: of votes, or Dawid-Skene's probability."
+    )
     use_margin: bool = Field(False, description="Use the comparisons' `margin` column.")
     calibration_samples: int = Field(
         256, ge=2, description="SFT responses over which scores get mean 0, deviation 1."
@@ -124,6 +153,24 @@ class RewardModelSection(TrainingSection):
         description="Share of the training prompts whose comparisons train a second reward model, "
         "one that PPO never sees, to judge the policy by; 0: none.",
     )
+
+    @model_validator(mode="after")
+    def _sensible_labels(self) -> Self:
+        if self.labels == "soft" and self.label_smoothing:
+            raise ValueError(
+                "labels: soft and label_smoothing both soften the target; give one of them"
+            )
+        if self.labels == "as_given" and self.aggregation != "votes":
+            raise ValueError(
+                f"aggregation: {self.aggregation} aggregates the labels of a pair, and labels: "
+                "as_given leaves each as it is; set labels to majority, soft or weighted"
+            )
+        if self.labels != "as_given" and self.use_margin:
+            raise ValueError(
+                f"labels: {self.labels} makes one row of a pair's labels, each of which may have "
+                "another margin; set use_margin: false or labels: as_given"
+            )
+        return self
 
 
 class TrackingSection(Section):
@@ -155,6 +202,14 @@ class Recipe(Section):
             raise ValueError(
                 "lora: null trains all weights, which a quantised base (model.quantization: "
                 f"{self.model.quantization}) does not allow; set quantization to none or give lora"
+            )
+        if self.reward_model.labels != "as_given" and (
+            self.data.comparisons.source == "embedded"
+            and self.data.comparisons.labels_per_pair == 1
+        ):
+            raise ValueError(
+                f"reward_model.labels: {self.reward_model.labels} aggregates several labels a pair, "
+                "and each embedded pair has one; raise data.comparisons.labels_per_pair"
             )
         if self.model.trust_remote_code and self.model.revision is None:
             raise ValueError(

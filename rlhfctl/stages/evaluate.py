@@ -11,6 +11,7 @@ from rlhfctl.data.sources import judging_prompts
 from rlhfctl.evaluation.trial import judge, sample_rows
 from rlhfctl.run.extras import require_harness
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.annotators import annotators
 from rlhfctl.stages.answers import Questions, answer
 from rlhfctl.stages.best_of_n import best_of_n
 from rlhfctl.stages.drift import judge_drift
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # Each adds figures under names of its own to those of `judge`.
 _PARTS: tuple[Callable[[Judging], dict[str, Any]], ...] = (
+    annotators,
     try_reward_model,
     judges,
     best_of_n,

@@ -17,6 +17,7 @@ from rlhfctl.stages.calibration import calibrate
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import FIGURES_FILE, PROBE_FILE
 from rlhfctl.stages.held_out_rm import JUDGE, SEED_OFFSET, JudgesMonitor
+from rlhfctl.stages.labels import aggregated
 from rlhfctl.stages.reward_figures import held_out_figures
 from rlhfctl.stages.reward_training import train
 from rlhfctl.stages.scoring import score_ids
@@ -124,7 +125,7 @@ def _make(
     if finished.is_file():
         kept: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return kept
-    train_rows = _encoded(session, part.rows)
+    train_rows = _encoded(session, aggregated(part.rows, session.recipe.reward_model))
     tell_rows(monitor, "comparisons", (train_rows.report,))
     trained = train(session, sft, train_rows, part.seed, part.workplace, monitor)
     if not processes.is_main:

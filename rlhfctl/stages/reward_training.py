@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft import get_peft_model
 from transformers import set_seed
-from trl import RewardConfig, RewardTrainer
+from trl import RewardConfig
 
 from rlhfctl.errors import DataError
 from rlhfctl.models import adapters
@@ -15,6 +15,7 @@ from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits
 from rlhfctl.stages.hf_training import make_ready, newest_checkpoint, training_arguments
+from rlhfctl.stages.labels import LABEL_COLUMNS, LabelTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,8 @@ def train(
     section = session.recipe.reward_model
     set_seed(seed)
     model = _model(session, sft, seed)
-    trainer = RewardTrainer(
+    trainer = LabelTrainer(
+        smoothing=section.label_smoothing,
         model=model,
         args=RewardConfig(
             **training_arguments(section, session.recipe, workplace)
@@ -108,4 +110,5 @@ def _columns(encoded: Encoded, *, use_margin: bool) -> Any:
                 "Map it in data.comparisons.columns, or leave use_margin out.",
             )
         names.append("margin")
+    names += [name for name in LABEL_COLUMNS if name in encoded.dataset.column_names]
     return encoded.dataset.select_columns(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhfctl.errors import DataError
 from rlhfctl.world.annotators import PANEL, Pair, chosen_first
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlhfctl.world.question import Question
 
 Row = dict[str, Any]
+Made = TypeVar("Made")
 LEAST_GOLD_MARGIN = 0.25
 MAX_ROWS = 50_000
 _RIGHT_DEMONSTRATIONS = 0.7
@@ -43,8 +44,8 @@ def _questions(rng: Random) -> Iterator[Question]:
             yield question
 
 
-def _rows(n: int, make: Callable[[Question], Row | None], rng: Random) -> list[Row]:
-    """Rows of `n` distinct prompts.
+def _rows(n: int, make: Callable[[Question], Made | None], rng: Random) -> list[Made]:
+    """What `make` makes of `n` distinct prompts.
 
     Raises:
         DataError: if `n` is negative or more than the world is asked for.
@@ -54,7 +55,7 @@ def _rows(n: int, make: Callable[[Question], Row | None], rng: Random) -> list[R
             f"The embedded world makes 0 to {MAX_ROWS} rows of a data set, not {n}.",
             hint="ask for fewer rows",
         )
-    rows: list[Row] = []
+    rows: list[Made] = []
     questions = _questions(rng)
     while len(rows) < n:
         row = make(next(questions))
@@ -109,23 +110,40 @@ def demonstrations(n: int, seed: int) -> list[Row]:
     return _rows(n, make, rng)
 
 
-def comparisons(n: int, seed: int) -> list[Row]:
-    """Pairs of independent responses, each labelled by one annotator of the panel.
+def comparisons(n: int, seed: int, labels_per_pair: int = 1) -> list[Row]:
+    """Pairs of independent responses, each labelled by annotators drawn from the panel.
 
-    Rows: `prompt`, `chosen`, `rejected`, conversational, with `annotator` and `kind`.
+    Rows: `prompt`, `chosen`, `rejected`, conversational, with `annotator` and `kind`; a row a
+    label, those of one pair behind one another.
+
+    Args:
+        n: How many pairs, each with a prompt of its own.
+        seed: With `n` and `labels_per_pair`, decides the rows.
+        labels_per_pair: How many different annotators label each pair.
 
     Raises:
-        DataError: if there are not as many distinct prompts.
+        DataError: There are not as many distinct prompts, or annotators.
     """
+    if not 1 <= labels_per_pair <= len(PANEL):
+        raise DataError(
+            f"The embedded world has {len(PANEL)} annotators, so that a pair can have 1 to "
+            f"{len(PANEL)} labels, not {labels_per_pair}.",
+            "data.comparisons.labels_per_pair",
+        )
     rng = stream("comparisons", seed)
 
-    def make(question: Question) -> Row:
+    def make(question: Question) -> list[Row]:
         pair = _response_pair(question, rng)
-        annotator = rng.choice(PANEL)
-        first = chosen_first(annotator, pair, rng)
-        return _comparison(question, pair, first) | {"annotator": annotator.name}
+        if labels_per_pair == 1:
+            annotators = [rng.choice(PANEL)]
+        else:
+            annotators = rng.sample(PANEL, labels_per_pair)
+        return [
+            _comparison(question, pair, chosen_first(one, pair, rng)) | {"annotator": one.name}
+            for one in annotators
+        ]
 
-    return _rows(n, make, rng)
+    return [row for rows in _rows(n, make, rng) for row in rows]
 
 
 def _comparison(question: Question, pair: Pair, first_chosen: bool) -> Row:

@@ -98,6 +98,18 @@ def reward_model_loss(chosen, rejected, margins, centring):
     return preference + centring * sum((c + r) ** 2 for c, r, _ in pairs) / len(pairs)
 
 
+def labelled_loss(chosen, rejected, margins, targets, weights, centring):
+    """Cross-entropy against the chance that each label is right, weighted, and the centring."""
+
+    def one(c, r, m, target):
+        likely = 1.0 / (1.0 + math.exp(-(c - r - m)))
+        return -target * math.log(likely) - (1 - target) * math.log(1 - likely)
+
+    rows = list(zip(chosen, rejected, margins, targets, weights, strict=True))
+    preference = sum(w * one(c, r, m, t) for c, r, m, t, w in rows) / len(rows)
+    return preference + centring * sum((c + r) ** 2 for c, r, *_ in rows) / len(rows)
+
+
 def controller(beta, kl_rows, target, horizon):
     """Ziegler et al. 2019: the error is clipped, KL is the sum over each response's tokens."""
     kl = sum(sum(row) for row in kl_rows) / len(kl_rows)
