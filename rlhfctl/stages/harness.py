@@ -41,8 +41,8 @@ def harness_tasks(judging: Judging, compared: Mapping[str, Role]) -> dict[str, d
     if not section.tasks:
         return {}
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    tasks = _load(section.tasks)
-    results = {name: _evaluate(judging, role, tasks) for name, role in compared.items()}
+    manager, tasks = _load(section.tasks)
+    results = {name: _evaluate(judging, role, manager, tasks) for name, role in compared.items()}
     first = next(iter(results.values()))
     figures: dict[str, dict[str, Any]] = {}
     for task, better in first["higher_is_better"].items():
@@ -57,8 +57,8 @@ def harness_tasks(judging: Judging, compared: Mapping[str, Role]) -> dict[str, d
     return figures
 
 
-def _load(names: Sequence[str]) -> list[Any]:
-    """Return the harness's task objects: of a name in its index, or of a YAML file."""
+def _load(names: Sequence[str]) -> tuple[Any, list[Any]]:
+    """Return the harness's index and task objects: of a name in it, or of a YAML file."""
     from lm_eval.tasks import TaskManager
 
     files = [name for name in names if name.endswith((".yaml", ".yml"))]
@@ -72,7 +72,7 @@ def _load(names: Sequence[str]) -> list[Any]:
             "`lm_eval ls tasks` lists them; a task of your own is the path of its .yaml file.",
         )
     try:
-        return list(manager.load(list(names))["tasks"].values())
+        return manager, list(manager.load(list(names))["tasks"].values())
     except OSError as error:
         raise EnvironmentFault(
             f"the data of a task cannot be had: {error}",
@@ -81,7 +81,7 @@ def _load(names: Sequence[str]) -> list[Any]:
         ) from error
 
 
-def _evaluate(judging: Judging, role: Role, tasks: Sequence[Any]) -> dict[str, Any]:
+def _evaluate(judging: Judging, role: Role, manager: Any, tasks: Sequence[Any]) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -95,6 +95,8 @@ def _evaluate(judging: Judging, role: Role, tasks: Sequence[Any]) -> dict[str, A
     found: dict[str, Any] = simple_evaluate(
         model=model,
         tasks=list(tasks),
+        # Without it each call would index all of the harness's tasks anew.
+        task_manager=manager,
         num_fewshot=section.num_fewshot,
         limit=section.limit,
         apply_chat_template=section.chat_template,
