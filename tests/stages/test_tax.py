@@ -88,3 +88,23 @@ def test_demonstrations_that_are_not_at_hand_are_told_of_and_left_out(tiny_run, 
     found = evaluate.run(recipe, {"sft": tiny_run.stage("sft")}, tmp_path, Listening()).metrics
     assert set(found["tax"]["tasks"]) == {"closed_questions"}
     assert any("gone.jsonl" in message for message in told)
+
+
+def test_closed_questions_share_no_prompt_with_what_any_stage_trains_on(tiny_run):
+    from rlhfctl.data.sources import (
+        load_comparisons,
+        load_demonstrations,
+        load_prompts,
+        never_trained_on,
+    )
+    from rlhfctl.data.split import prompt_key
+    from rlhfctl.world.closed import closed_questions
+
+    recipe = tiny_run.recipe
+    parts = [load(recipe) for load in (load_demonstrations, load_comparisons, load_prompts)]
+    trained = {prompt_key(prompt) for part in parts for prompt in part.train["prompt"]}
+    asked = closed_questions(
+        500, recipe.seed, lambda text: never_trained_on(recipe, [{"role": "user", "content": text}])
+    )
+    assert len(asked) == 500
+    assert not trained & {prompt_key(question.prompt) for question in asked}
