@@ -63,11 +63,15 @@ def test_drift_of_both_policies(figures):
     assert isinstance(drift["phrases"], list)
 
 
-def test_full_fine_tuning_has_no_base_beside_it(tiny_full_run):
-    tiny_full_run.stage("eval")
-    found = tiny_full_run.metrics["eval"]["tax"]["tasks"]["demonstrations"]
-    assert "base" not in found
-    assert "ppo_minus_sft" in found
+def test_full_fine_tuning_has_no_base_beside_it(tiny_full_run, tmp_path):
+    from rlhfctl.run.monitor import QuietMonitor
+    from rlhfctl.stages import evaluate
+
+    inputs = {"sft": tiny_full_run.stage("sft")}
+    found = evaluate.run(tiny_full_run.recipe, inputs, tmp_path, QuietMonitor()).metrics
+    task = found["tax"]["tasks"]["demonstrations"]
+    assert "sft" in task
+    assert not {"base", "ppo", "sft_minus_base"} & set(task)
 
 
 def test_demonstrations_that_are_not_at_hand_are_told_of_and_left_out(tiny_run, tmp_path):
