@@ -23,7 +23,10 @@ from typing import Any
 from benchmarks.output import RESULTS, ROOT, show, write
 
 RECIPE = ROOT / "recipes" / "base.yaml"
-HACKED = ["ppo.beta=0", "ppo.episodes=2560", "ppo.eval_rollouts=2", "ppo.kl_stop=null"]
+HACKED = [
+    *("ppo.beta=0", "ppo.episodes=2560", "ppo.eval_rollouts=2", "ppo.kl_stop=null"),
+    "ppo.critic_init=sft",
+]
 
 # Hack -> its sources, and the alarm that it should raise.
 HACKS: dict[str, tuple[list[str], str]] = {
@@ -63,8 +66,10 @@ def hacked(hack: str, seed: int, runs: Path) -> dict[str, Any]:
     for command in ("sft", "train-rm"):
         rlhfctl(command, start, seed)
     sources = ", ".join(f'{{source: "{source}"}}' for source in HACKS[hack][0])
-    settings = [*HACKED, f"ppo.sft={start / 'sft'}", f"ppo.rm={start / 'rm'}"]
-    rlhfctl("ppo", run, seed, *settings, f"ppo.reward_sources=[{sources}]")
+    settings = [*HACKED, f"ppo.sft={start / 'sft'}", f"ppo.reward_sources=[{sources}]"]
+    if "rm" in HACKS[hack][0]:
+        settings.append(f"ppo.rm={start / 'rm'}")
+    rlhfctl("ppo", run, seed, *settings)
     return {"expected": HACKS[hack][1], **raised(run)}
 
 
