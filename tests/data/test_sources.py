@@ -60,6 +60,13 @@ class TestEmbedded:
         assert set(split.train.column_names) == columns
         assert "unknown" in split.train["source"]
 
+    def test_several_labels_a_pair_stay_on_one_side(self):
+        comparisons = {"max_rows": 300, "held_out": 0.2, "labels_per_pair": 3}
+        split = load_comparisons(recipe_of(**{**self.SMALL, "comparisons": comparisons}))
+        assert len(split.train) + len(split.held_out) == 300
+        assert len(keys(split.train)) * 3 == len(split.train)
+        assert not keys(split.train) & keys(split.held_out)
+
     def test_no_stage_trains_on_what_the_policy_is_judged_by(self):
         recipe = recipe_of(**self.SMALL)
         judged = keys(judging_prompts(recipe)) | keys(gold_comparisons(recipe, 300))

@@ -79,6 +79,28 @@ def test_comparisons_are_conversations_labelled_by_the_panel():
         assert row["chosen"] != row["rejected"]
 
 
+def test_several_labels_a_pair_come_from_different_annotators():
+    rows = corpora.comparisons(200, 3, labels_per_pair=3)
+    assert len(rows) == 600
+    for at in range(0, 600, 3):
+        same = rows[at : at + 3]
+        assert len({row["annotator"] for row in same}) == 3
+        texts = [{row["chosen"][0]["content"], row["rejected"][0]["content"]} for row in same]
+        assert texts[0] == texts[1] == texts[2]
+        assert same[0]["prompt"] == same[1]["prompt"] == same[2]["prompt"]
+
+
+def test_one_label_a_pair_stays_what_it_was_byte_for_byte():
+    whole = hashlib.sha256(json.dumps(corpora.comparisons(150, 5)).encode()).hexdigest()
+    assert whole == "1d859281190d1c36d856cddffac7a3e03e01e1eba247c084060f224c8e4da489"
+
+
+@pytest.mark.parametrize("labels", [0, len(PANEL) + 1])
+def test_more_labels_than_annotators_are_refused(labels):
+    with pytest.raises(DataError, match="6 annotators"):
+        corpora.comparisons(10, 0, labels)
+
+
 def test_gold_comparisons_are_ordered_by_a_clear_margin_and_carry_no_annotator():
     for row in corpora.gold_comparisons(600, 3):
         assert "annotator" not in row
