@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.run.files import digest
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.manifest import Artifact, StageRecord
 
 _ABSENT = object()
+_LONGEST_SHOWN = 80  # characters
 
 
 def changes(
@@ -76,4 +78,5 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _shown(value: object) -> str:
     if value is _ABSENT:
         return "absent"
-    return "null" if value is None else str(value)
+    # Of a long text, such as a judge's question, the beginning tells which it was.
+    return "null" if value is None else shorten(str(value), _LONGEST_SHOWN, placeholder="...")
