@@ -57,6 +57,8 @@ def agreement(
         rows = {"read": report.read, "dropped": report.dropped}
         terminal.write_json({"ok": True, "path": file, "rows": rows, "annotators": figures})
         return
+    for note in figures["notes"]:
+        terminal.note(note)
     for warning in figures["warnings"]:
         terminal.warn(warning)
     terminal.result(*_shown(figures))

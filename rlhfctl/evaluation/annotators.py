@@ -30,7 +30,7 @@ def examine(votes: Votes, seed: int, accuracy: Mapping[str, float] | None = None
        three annotators or more share items.
     3. `intransitive`: `share` with `_low`, `_high`, what noise alone gives (`expected`), `triples`.
     4. `ceiling` on a reward model's accuracy, with `_low`, `_high`, where there are two classes.
-    5. `warnings`: what could not be found and why, and what looks wrong.
+    5. `notes`: what cannot be known, and why; `warnings`: what looks wrong.
 
     Args:
         votes: The labels.
@@ -42,16 +42,18 @@ def examine(votes: Votes, seed: int, accuracy: Mapping[str, float] | None = None
         "items": len(counts),
         "labels": len(votes.label),
         "per_annotator": _per_annotator(votes, counts),
+        "notes": [],
         "warnings": [],
     }
+    notes: list[str] = figures["notes"]
     warnings: list[str] = figures["warnings"]
     if votes.repeated:
-        warnings.append(
+        notes.append(
             f"{votes.repeated:,} further labels of an item by the same annotator are left out"
         )
     agreement = pairwise_agreement(counts, votes.cluster, seed)
     if agreement is None:
-        warnings.append(
+        notes.append(
             "every item has one label, so that agreement, reliability and the ceiling on accuracy "
             "cannot be known"
         )
@@ -59,7 +61,7 @@ def examine(votes: Votes, seed: int, accuracy: Mapping[str, float] | None = None
         figures |= agreement.figures("agreement")
         alpha = krippendorff_alpha(counts, votes.cluster, seed)
         if alpha is None:
-            warnings.append("all labels are the same, so that alpha has no value")
+            notes.append("all labels are the same, so that alpha has no value")
         else:
             figures |= alpha.figures("alpha")
         _add_reliability(votes, figures)

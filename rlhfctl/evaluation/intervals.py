@@ -12,6 +12,7 @@ from scipy import stats
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+_ROUNDING = 1e-12  # of the largest deviation from the mean
 _RESAMPLED_VALUES_AT_ONCE = 4_000_000  # 32 MB of doubles
 
 
@@ -91,5 +92,7 @@ def paired_bootstrap_mean(
         method="BCa",
         rng=np.random.default_rng(seed),
     )
-    low, high = (mean + scale * float(end) for end in result.confidence_interval)
+    ends = (mean + scale * float(end) for end in result.confidence_interval)
+    # An end that is 0 but for the rounding of that sum must not lie on either side of it.
+    low, high = (0.0 if abs(end) < _ROUNDING * scale else end for end in ends)
     return Interval(mean, low, high)

@@ -147,6 +147,12 @@ def plots(
     return (Plots(kept, folded, large),) if kept else ()
 
 
+def notes(found: Any) -> tuple[Block, ...]:
+    """Return the sentences of a list of notes, where it is one."""
+    texts = found if isinstance(found, list) else []
+    return tuple(Note(f"{text[:1].upper()}{text[1:]}.") for text in texts if isinstance(text, str))
+
+
 def warnings(found: Any) -> tuple[Block, ...]:
     """Return the sentences of a list of warnings, where it is one."""
     texts = found if isinstance(found, list) else []

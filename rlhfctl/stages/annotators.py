@@ -33,8 +33,8 @@ def annotators(judging: Judging) -> dict[str, Any]:
     for name, known in (trained or {}).get("per_annotator", {}).items():
         if name in figures["per_annotator"]:
             figures["per_annotator"][name]["reward_model"] = known
-    for warning in figures["warnings"]:
-        judging.monitor.note(f"annotators: {warning}")
+    for told in (*figures["notes"], *figures["warnings"]):
+        judging.monitor.note(f"annotators: {told}")
     return {"annotators": figures}
 
 

@@ -100,3 +100,9 @@ def test_an_interval_names_its_figures() -> None:
         "win_rate_low": 0.4,
         "win_rate_high": 0.6,
     }
+
+
+def test_an_end_that_is_zero_but_for_rounding_is_zero():
+    """Three gains and 125 ties: the interval reaches to no gain at all, and not beyond it."""
+    interval = paired_bootstrap_mean([1.0] * 3 + [0.0] * 125, seed=0)
+    assert interval.low == 0.0

@@ -44,4 +44,4 @@ def test_with_one_label_a_pair_only_the_reward_models_accuracy_is_known(tiny_run
     assert "agreement" not in figures
     assert "ceiling" not in figures
     assert any("reward_model" in known for known in figures["per_annotator"].values())
-    assert "every item has one label" in figures["warnings"][0]
+    assert "every item has one label" in figures["notes"][0]

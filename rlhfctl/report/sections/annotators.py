@@ -10,6 +10,7 @@ from rlhfctl.report.blocks import (
     estimate,
     estimate_cells,
     group,
+    notes,
     objects,
     table,
     warnings,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the warnings, the figures of all annotators, and each one's."""
+    """Return notes and warnings, the figures of all annotators, and each one's."""
     found = facts.figures.get("annotators")
     if not isinstance(found, dict):
         return ()
@@ -55,7 +56,12 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
             for name, one in sorted(objects(found.get("per_annotator")).items())
         ],
     )
-    return (*warnings(found.get("warnings")), *overall, *each)
+    return (
+        *notes(found.get("notes")),
+        *warnings(found.get("warnings")),
+        *overall,
+        *each,
+    )
 
 
 def _overall(found: Mapping[str, Any]) -> list[tuple[Cell, ...]]:

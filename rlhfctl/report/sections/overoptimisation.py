@@ -99,7 +99,12 @@ def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
     if change:
         told += (
             f" From there to the last look it changed by {signed(change)} "
-            f"({interval(fall, 'change', signed)})."
+            f"({interval(fall, 'change', signed)}); the best of many looks is partly the luckiest, and "
+            + (
+                "by a test that allows for that it has fallen."
+                if summary.get("fallen")
+                else "a test that allows for that finds no fall."
+            )
         )
     if summary.get("stopped_early"):
         told += " PPO was stopped early for that."

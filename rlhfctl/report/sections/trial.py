@@ -87,7 +87,10 @@ def _overall(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[C
         for label, name, pairs in _STAGE
         if name in stage
     ]
-    return [*rows, *_accuracies("Held-out accuracy, on trial", objects({"": trial.get("overall")}))]
+    overall = objects({"": trial.get("overall")})
+    if rows and overall.get("", {}).get("accuracy") == stage.get("accuracy"):
+        return rows
+    return [*rows, *_accuracies("Held-out accuracy, on trial", overall)]
 
 
 def _groups(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> Iterable[tuple[Cell, ...]]:
