@@ -238,8 +238,8 @@ def test_a_gain_that_length_may_explain_is_a_caution() -> None:
 def test_the_watch_over_ppo_gives_cautions() -> None:
     said = cautions(over_optimisation=shapes.OVER_OPTIMISATION)
     assert "Alarm at 1,792 episodes: The proxy rises while the gold stand-in falls." in said
-    assert "which PPO had at 1,024 episodes and kept as ppo/best" in said
-    quiet = shapes.OVER_OPTIMISATION | {"alarms": [], "last_below_best": shapes.ends("change", 0.0)}
+    assert "below its best, which PPO had at 1,024 episodes; that policy is kept" in said
+    quiet = shapes.OVER_OPTIMISATION | {"alarms": [], "fallen": False}
     assert not cautions(over_optimisation=quiet)
     assert "stopped early" in cautions(over_optimisation=quiet | {"stopped_early": True})
 
