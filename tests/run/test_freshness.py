@@ -38,6 +38,7 @@ def test_nothing_changed(record, directory):
         ({**PART, "ppo": {"beta": 0.05, "rm": "x"}}, "ppo.rm was null, now x"),
         ({**PART, "ppo": {"beta": 0.05}}, "ppo.rm was null, now absent"),
         ({**PART, "seed": 1}, "seed was 0, now 1"),
+        ({**PART, "seed": "x y\n" * 99}, f"seed was 0, now {'x y ' * 19}x..."),
     ],
 )
 def test_a_changed_key_is_named_with_both_values(record, directory, part, said):
