@@ -85,7 +85,8 @@ def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
     for judge in ("proxy", "gold"):
         assert [row["n"] for row in best_of_n[judge]] == [1, 2]
     assert (best_of_n["samples"], best_of_n["prompts"]) == (2, 4)
-    first = json.loads((run / "logs" / "ppo.jsonl").read_text().splitlines()[0])
+    look, first = map(json.loads, (run / "logs" / "ppo.jsonl").read_text().splitlines()[:2])
+    assert (look["step"], look["held_out_kl"]) == (0, 0.0)
     assert first["kl"] == 0.0
     assert not list(run.rglob("training_args.bin"))
 
@@ -235,7 +236,7 @@ WRONG = {
     ),
     "subsets that are not there": (
         nothing,
-        ["sft", BASE_RECIPE, "--set", "evaluation.reward_bench=no.jsonl"],
+        ["run", BASE_RECIPE, "--set", "evaluation.reward_bench=no.jsonl"],
         3,
         "evaluation.reward_bench",
     ),
