@@ -389,9 +389,11 @@ class _Step:
         watched = self.stage == "ppo" and recipe.ppo.eval_rollouts is not None
         if self.stage == "eval" or watched:
             named["evaluation.judge_rm"] = recipe.evaluation.judge_rm
-        judge = recipe.evaluation.judge_function
-        if self.stage == "eval" and judge is not None:
-            named["evaluation.judge_function"] = source_file(judge)
+        if self.stage == "eval":
+            judged, judge = recipe.evaluation, recipe.evaluation.judge_function
+            named["evaluation.judge_function"] = source_file(judge) if judge else None
+            named["evaluation.reward_bench"] = judged.reward_bench
+            named |= {f"evaluation.tax.tasks: {task}": task for task in judged.tax.tasks}
         if self.stage in {"ppo", "eval"}:
             for source in recipe.ppo.reward_sources:
                 named[f"ppo.reward_sources: {source.source}"] = source_file(source.source)

@@ -243,6 +243,18 @@ def test_an_input_made_from_another_recipe_or_input_is_warned_of(go, listener):
     assert "rm is out of date (made from an earlier sft)" in listener.warnings[0]
 
 
+def test_an_evaluation_whose_file_of_subsets_has_changed_is_done_again(go, stages, tmp_path):
+    bench = tmp_path / "bench.jsonl"
+    given = {"evaluation.reward_bench": str(bench)}
+    bench.write_text("one\n")
+    go(["sft", "eval"], given)
+    go(["eval"], given)
+    assert stages.ran == []
+    bench.write_text("two\n")
+    go(["eval"], given)
+    assert stages.ran == ["eval"]
+
+
 @pytest.fixture
 def outside(tmp_path):
     folder = tmp_path / "outside"

@@ -124,7 +124,7 @@ def _add_reliability(votes: Votes, figures: dict[str, Any]) -> None:
     per_annotator = figures["per_annotator"]
     overlapping = [name for name, known in per_annotator.items() if "agreement" in known]
     if len(overlapping) < _FEWEST_ANNOTATORS:
-        figures["warnings"].append(
+        figures["notes"].append(
             "reliability needs three annotators with items in common"
             if votes.annotators
             else "labels carry no annotator, so that nobody's reliability can be known"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LENGTH_CHANGE = 0.3
 SHARE_CHANGE = 0.1
 KL_ALARM = 25.0
+_EITHER_WAY = "hedge_removed"  # doubt that was not due makes a response better when it goes
 
 
 def cautions(facts: RunFacts, level: str) -> Iterator[str]:
@@ -76,7 +77,7 @@ def _trial_cautions(figures: Mapping[str, Any]) -> Iterator[str]:
     fooled = [
         str(probe.get("description") or name.replace("_", " "))
         for name, probe in objects(trial.get("probes")).items()
-        if probe_side(probe) == "rises"
+        if probe_side(probe) == "rises" and name != _EITHER_WAY
     ]
     if fooled:
         yield f"The reward model's score rises where a response is made worse: {'; '.join(fooled)}."

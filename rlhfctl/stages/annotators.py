@@ -6,7 +6,6 @@ import json
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.votes import comparison_votes
 from rlhfctl.evaluation.annotators import examine
 from rlhfctl.stages.gate import FIGURES_FILE
@@ -21,10 +20,10 @@ def annotators(judging: Judging) -> dict[str, Any]:
     """Return `annotators`, over all comparisons; nothing where none says who labelled it.
 
     Raises:
-        DataError: As `load_comparisons`.
+        DataError: No usable comparisons.
     """
     recipe = judging.recipe
-    split = load_comparisons(recipe)
+    split = judging.comparisons
     votes = comparison_votes(chain(split.train, split.held_out), recipe.data.comparisons.source)
     if not votes.annotators and votes.most_labels < 2:
         return {}

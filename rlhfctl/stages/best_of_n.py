@@ -8,8 +8,8 @@ import numpy as np
 
 from rlhfctl.evaluation.best_of_n import best_of_n_curve
 from rlhfctl.stages.answers import Questions, answer
-from rlhfctl.stages.held_out_rm import judge_reward_model
-from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
+from rlhfctl.stages.held_out_rm import judge_number
+from rlhfctl.stages.reward_sources import open_rewards
 
 if TYPE_CHECKING:
     from rlhfctl.evaluation.trial import Responses
@@ -48,7 +48,6 @@ def _samples(judging: Judging, count: int) -> Responses:
     recipe, roles, session = judging.recipe, judging.roles, judging.session
     rows = range(min(recipe.evaluation.best_of_n_prompts, len(judging.prompts)))
     prompts = [judging.prompts[row] for row in rows for _ in range(count)]
-    others, judge = more_reward_models(recipe.ppo), judge_reward_model(recipe, judging.inputs)
     questions = Questions(
         session,
         roles,
@@ -56,7 +55,7 @@ def _samples(judging: Judging, count: int) -> Responses:
         prompts,
         [judging.prompt_ids[row] for row in rows for _ in range(count)],
         recipe.evaluation.batch_size,
-        judge=int("rm" in judging.inputs) + len(others) if judge else None,
+        judge=judge_number(recipe, judging.inputs),
     )
     judging.monitor.start("eval best-of-n", len(prompts), "responses")
     # The k-th response to a prompt is asked as a question of its own, and so has its own seed.

@@ -19,7 +19,7 @@ from rlhfctl.stages.held_out_rm import judge_number, judge_reward_model
 from rlhfctl.stages.judges import judges
 from rlhfctl.stages.judging import Judging
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
-from rlhfctl.stages.reward_trial import try_reward_model
+from rlhfctl.stages.reward_trial import named_subsets, try_reward_model
 from rlhfctl.stages.scores import scores
 from rlhfctl.stages.session import open_roles, open_session
 from rlhfctl.stages.tax import judge_tax
@@ -65,6 +65,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judging_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length
     ).dataset
     encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
+    # Before anything is loaded for good, for a file that cannot be used ends the stage.
+    subsets = named_subsets(recipe, encoded["prompt"][0])
     others, judge_rm = more_reward_models(recipe.ppo), judge_reward_model(recipe, inputs)
     roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])])
     # Before there is a reward model, SFT alone is judged without scores.
@@ -104,6 +106,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         policies,
         output,
         monitor,
+        subsets,
     )
     for part in _PARTS:
         figures |= part(judging)

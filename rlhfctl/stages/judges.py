@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhfctl.data.rows import content
-from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.data.split import prompt_key
 from rlhfctl.errors import DataError, RlhfctlError
 from rlhfctl.evaluation.judged import BothOrders, judged_figures, outcomes_of
@@ -113,7 +112,7 @@ def _pairs(judging: Judging) -> Pairs:
     if opponent == "sft":
         rows = range(len(ppo))
         return Pairs(rows, judging.prompts, ppo, judging.policies["sft"].texts, opponent)
-    held_out = load_demonstrations(judging.recipe).held_out
+    held_out = judging.demonstrations.held_out
     references = {
         prompt_key(prompt): content(completion)
         for prompt, completion in zip(held_out["prompt"], held_out["completion"], strict=True)

@@ -21,7 +21,7 @@ from rlhfctl.run.files import write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.gate import Check, check_accuracy, check_reload, check_start
-from rlhfctl.stages.held_out_rm import judge_reward_model
+from rlhfctl.stages.held_out_rm import judge_number, judge_reward_model
 from rlhfctl.stages.outlook import open_outlook, watched_prompts
 from rlhfctl.stages.reward_sources import more_reward_models, open_rewards
 from rlhfctl.stages.session import Session, open_roles, open_session, tell_rows
@@ -170,7 +170,7 @@ def open_trainer(
     watch: HeldOutWatch | None = None
     if watched is not None:
         scored = open_rewards(section, roles, session.formatter, watched["prompt"])
-        number = int(section.uses_rm) + len(others) if judge else None
+        number = judge_number(recipe, inputs)
         outlook = open_outlook(session, inputs, roles, scored, watched, number)
         save = roles.networks.save_policy
         watch = HeldOutWatch(outlook, section, output, save, processes, monitor)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhfctl.data.rows import content, is_conversation
-from rlhfctl.data.sources import EMBEDDED, load_comparisons
+from rlhfctl.data.sources import EMBEDDED
 from rlhfctl.data.split import prompt_key
 from rlhfctl.data.subsets import read_subsets
+from rlhfctl.errors import DataError
 from rlhfctl.evaluation.calibration import calibration_figures
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean
 from rlhfctl.evaluation.length_bias import length_figures
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rlhfctl.data.rows import Value
+    from rlhfctl.data.subsets import Subsets
+    from rlhfctl.recipe.schema import Recipe
     from rlhfctl.stages.judging import Judging
 
 _ROWS_ENCODED_AT_ONCE = 256
@@ -38,7 +41,7 @@ def try_reward_model(judging: Judging) -> dict[str, Any]:
     prompts are not: those are nobody's data, but the recipe's default.
 
     Raises:
-        DataError: No usable comparisons, or no usable file of subsets.
+        DataError: No usable comparisons.
         DivergedError: A score is not finite.
     """
     if "rm" not in judging.inputs:
@@ -47,8 +50,8 @@ def try_reward_model(judging: Judging) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if data.comparisons.source != EMBEDDED or data.prompts.source == EMBEDDED:
         figures |= _on_comparisons(judging)
-    if judging.recipe.evaluation.reward_bench is not None:
-        figures |= _on_subsets(judging, judging.recipe.evaluation.reward_bench)
+    if judging.subsets is not None:
+        figures |= _on_subsets(judging, judging.subsets)
     return {"reward_model": figures} if figures else {}
 
 
@@ -133,7 +136,7 @@ def score_responses(
 
 def _on_comparisons(judging: Judging) -> dict[str, Any]:
     section, seed = judging.recipe.evaluation, judging.recipe.seed
-    held_out = load_comparisons(judging.recipe).held_out
+    held_out = judging.comparisons.held_out
     held_out = held_out.select(range(min(len(held_out), section.num_comparisons)))
     pairs = score_pairs(judging, held_out.to_list(), "comparisons")
     chosen, rejected = pairs.chosen, pairs.rejected
@@ -203,10 +206,32 @@ def _as(like: Value, text: str) -> Value:
     return [like[-1] | {"content": text}] if is_conversation(like) else text
 
 
-def _on_subsets(judging: Judging, source: str) -> dict[str, Any]:
-    found = read_subsets(source, messages=is_conversation(judging.prompts[0]))
+def named_subsets(recipe: Recipe, prompt: Value) -> Subsets | None:
+    """Return the rows of the file that `evaluation.reward_bench` names; None where it names none.
+
+    Args:
+        recipe: The whole recipe.
+        prompt: One of the evaluation's, which tells whether the models read conversations.
+
+    Raises:
+        DataError: The file is missing, damaged, or of another form.
+        UnsafeError: It is a script.
+    """
+    source = recipe.evaluation.reward_bench
+    if source is None:
+        return None
+    try:
+        return read_subsets(source, messages=is_conversation(prompt))
+    except DataError as error:
+        where = f"evaluation.reward_bench: {error.where or source}"
+        raise DataError(error.what, where, error.hint) from error
+
+
+def _on_subsets(judging: Judging, found: Subsets) -> dict[str, Any]:
     if found.report.dropped:
         judging.monitor.warn(f"evaluation.reward_bench: {found.report.summary()}")
     pairs = score_pairs(judging, found.rows, "evaluation.reward_bench")
     names = [row["subset"] for row in pairs.rows]
-    return subset_figures(pairs.chosen, pairs.rejected, names) | {"subsets_file": source}
+    return subset_figures(pairs.chosen, pairs.rejected, names) | {
+        "subsets_file": judging.recipe.evaluation.reward_bench
+    }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rlhfctl.data.formatting import encode_demonstrations
-from rlhfctl.data.sources import EMBEDDED, load_demonstrations, never_trained_on
+from rlhfctl.data.sources import EMBEDDED, never_trained_on
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.tax import compare
 from rlhfctl.maths.sequences import Sequences
@@ -65,7 +65,7 @@ def _demonstrations(judging: Judging) -> dict[str, Any]:
     limit = recipe.evaluation.tax_demonstrations
     if not limit:
         return {}
-    rows = load_demonstrations(recipe).held_out
+    rows = judging.demonstrations.held_out
     rows = rows.select(range(min(limit, len(rows))))
     encoded = encode_demonstrations(
         rows, session.formatter, recipe.sft.max_length, recipe.data.bad_rows

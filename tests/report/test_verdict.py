@@ -244,6 +244,13 @@ def test_the_watch_over_ppo_gives_cautions() -> None:
     assert "stopped early" in cautions(over_optimisation=quiet | {"stopped_early": True})
 
 
+def test_a_score_that_rises_where_a_hedge_goes_may_be_right_and_is_no_caution() -> None:
+    hedge = {**shapes.ends("change", 0.9), "responses": 9, "description": "its hedge taken away"}
+    assert not cautions(
+        evaluated(ABOVE, ABOVE) | {"reward_model": {"probes": {"hedge_removed": hedge}}}
+    )
+
+
 def test_what_the_trial_and_the_judges_warn_of_are_cautions() -> None:
     said = cautions(evaluated(ABOVE, ABOVE) | shapes.FIGURES)
     assert "score rises where a response is made worse: padded with filler." in said

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -164,7 +165,7 @@ def test_gold_and_proxy_have_a_rate_at_equal_length_without_any_judge(tmp_path):
 
 def test_without_a_policy_nothing_is_compared(tmp_path):
     asked = judging(tmp_path, responses(GOOD), responses(BAD))
-    alone = Judging(**{**vars(asked), "policies": {"sft": responses(BAD)}})
+    alone = replace(asked, policies={"sft": responses(BAD)})
     assert judges(alone) == {}
 
 

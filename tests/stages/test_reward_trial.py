@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from rlhfctl.data.sources import load_comparisons
+from rlhfctl.errors import DataError
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.monitor import QuietMonitor
 from rlhfctl.stages.judging import Judging
-from rlhfctl.stages.reward_trial import try_reward_model
+from rlhfctl.stages.reward_trial import named_subsets, try_reward_model
 from rlhfctl.stages.session import open_session
 from rlhfctl.world.gold import gold_features, gold_reward
 
@@ -70,7 +71,8 @@ def trial(recipe, reward, monitor=None):
         for prompt, ids in zip(asked, session.formatter.prompts_ids(asked), strict=True)
     }
     monitor = monitor or QuietMonitor()
-    judging = Judging(session, {"rm": None}, roles, asked, [], {}, None, monitor)
+    subsets = named_subsets(recipe, asked[0])
+    judging = Judging(session, {"rm": None}, roles, asked, [], {}, None, monitor, subsets)
     return try_reward_model(judging)["reward_model"]
 
 
@@ -159,6 +161,19 @@ def test_subsets_of_a_file_are_judged_and_rows_too_long_are_told(tmp_path):
     assert "probes" not in figures
     (told,) = monitor.warnings
     assert "1 of 4 rows are longer" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "there is no such file"), ('{"prompt": "a"}\n', "chosen, rejected are missing")],
+)
+def test_a_file_of_subsets_that_cannot_be_used_is_named_by_its_key(tmp_path, content, said):
+    path = tmp_path / "bench.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=said) as raised:
+        named_subsets(small_recipe(f"evaluation.reward_bench={path}"), "a prompt")
+    assert raised.value.where.startswith("evaluation.reward_bench: ")
 
 
 def test_margins_of_the_data_make_slices(tmp_path):
