@@ -22,7 +22,6 @@ from rlhfctl.recipe.ppo import source_file
 from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
 from rlhfctl.run import workplace
 from rlhfctl.run.chatter import chatter_to
-from rlhfctl.run.files import write_atomic
 from rlhfctl.run.freshness import changes, output_changes, recipe_changes
 from rlhfctl.run.gates import parse_gates
 from rlhfctl.run.group import Group, refuse_sharding
@@ -223,11 +222,12 @@ class _Step:
                 return StageResult(self.stage, "skipped", record)
             reasons = reasons or ["--force"]
             self.monitor.note(f"{self.stage} is done again: {'; '.join(reasons)}")
-        write_atomic(self.directory.recipe, dump_recipe(self.recipe))
-        resuming = workplace.open_partial(self.directory, self.stage, part, artifacts, fresh=force)
-        how = "goes on from the checkpoint of an interrupted try" if resuming else "begins"
-        self.monitor.note(f"{self.stage} {how}")
-        new = self._run(inputs, artifacts, part, load, resuming)
+        at = self.directory, self.stage
+        with workplace.recipe_written(*at, dump_recipe(self.recipe)):
+            resuming = workplace.open_partial(*at, part, artifacts, fresh=force)
+            how = "goes on from the checkpoint of an interrupted try" if resuming else "begins"
+            self.monitor.note(f"{self.stage} {how}")
+            new = self._run(inputs, artifacts, part, load, resuming)
         return StageResult(self.stage, "done", new, tuple(reasons))
 
     def stands(self) -> bool:

@@ -255,6 +255,26 @@ def test_an_evaluation_whose_file_of_subsets_has_changed_is_done_again(go, stage
     assert stages.ran == ["eval"]
 
 
+def fail(recipe, output):
+    raise DivergedError("it cannot go on")
+
+
+def test_a_recipe_that_failed_is_not_what_the_run_is_known_by(go, stages, directory):
+    go(["sft"])
+    kept = directory.recipe.read_text()
+    stages.during["sft"] = fail
+    with pytest.raises(DivergedError):
+        go(["sft"], {"sft.learning_rate": 0.5})
+    assert directory.recipe.read_text() == kept
+
+
+def test_of_a_first_try_that_failed_the_recipe_stays(go, stages, directory):
+    stages.during["sft"] = fail
+    with pytest.raises(DivergedError):
+        go(["sft"], {"sft.learning_rate": 0.5})
+    assert load_recipe(directory.recipe).recipe.sft.learning_rate == 0.5
+
+
 @pytest.fixture
 def outside(tmp_path):
     folder = tmp_path / "outside"

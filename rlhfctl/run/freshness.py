@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.run.files import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rlhfctl.run.directory import RunDirectory
     from rlhfctl.run.manifest import Artifact, StageRecord
@@ -44,13 +44,8 @@ def changes(
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name each recipe key whose value differs, with both values."""
-    old, new = _leaves(before), _leaves(now)
-    return [
-        f"{key} was {_shown(old.get(key, _ABSENT))}, now {_shown(new.get(key, _ABSENT))}"
-        for key in sorted({*old, *new})
-        if old.get(key, _ABSENT) != new.get(key, _ABSENT)
-    ]
+    """Name each recipe key whose value differs, with both values; a whole section by its name."""
+    return list(_differences(before, now, ""))
 
 
 def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
@@ -65,18 +60,19 @@ def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
     return reasons
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            leaves.update(_leaves(item, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = item
-    return leaves
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key in sorted({*before, *now}):
+        old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {_shown(old)}, now {_shown(new)}"
 
 
 def _shown(value: object) -> str:
     if value is _ABSENT:
         return "absent"
+    if isinstance(value, dict):
+        return "given" if value else "empty"
     # Of a long text, such as a judge's question, the beginning tells which it was.
     return "null" if value is None else shorten(str(value), _LONGEST_SHOWN, placeholder="...")

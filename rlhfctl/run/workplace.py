@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_json
+from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from rlhfctl.run.directory import RunDirectory
@@ -71,6 +72,24 @@ def open_partial(
     write_json(intent, wanted)
     partial.mkdir()
     return False
+
+
+@contextmanager
+def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[None]:
+    """Write the run's recipe for as long as a stage works, and for good when it succeeds.
+
+    Where it fails and leaves nothing to go on from, the earlier recipe comes back: commands that
+    name none read the run's, and should not find there what has just been refused.
+    """
+    path = directory.recipe
+    earlier = path.read_text(encoding="utf-8") if path.exists() else None
+    write_atomic(path, text)
+    try:
+        yield
+    except BaseException:
+        if earlier is not None and not has_checkpoints(directory.partial(stage)):
+            write_atomic(path, earlier)
+        raise
 
 
 def has_checkpoints(partial: Path) -> bool:
