@@ -32,7 +32,7 @@ _COLUMNS = {
     "stand_in": "held-out RM",
     "win_rate": "win rate",
     "length": "length",
-    "repetition": "repetition",
+    "repetition": "repeats",
 }
 
 
@@ -131,7 +131,7 @@ def _show(terminal: Terminal, directory: RunDirectory, value: dict[str, Any]) ->
     parts: list[Any] = [_table(value["keys"], value["points"])]
     if "groups" in value:
         keys = [key for key in value["keys"] if key != "seed"]
-        parts += ["", "means over seeds, with 95 % intervals between them"]
+        parts += ["", "means over seeds \N{PLUS-MINUS SIGN} half the 95 % interval between them"]
         parts.append(_table(keys, value["groups"], intervals=True))
     parts.append("")
     if value["recommended"]:
@@ -155,14 +155,20 @@ def _sentence(error: Mapping[str, Any]) -> str:
 def _table(
     keys: Sequence[str], rows: Sequence[Mapping[str, Any]], *, intervals: bool = False
 ) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    # With one space between, all of it fits the 80 columns of a pipe.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for key in keys:
         table.add_column(safe(key), style="bold", no_wrap=True)
-    shown = [name for name in _COLUMNS if any(name in row.get("figures", {}) for row in rows)]
+    left_out = {"repetition"} if intervals else set()
+    shown = [
+        name
+        for name in _COLUMNS
+        if name not in left_out and any(name in row.get("figures", {}) for row in rows)
+    ]
     for name in shown:
         table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
     if not intervals:
-        table.add_column("alarms")
+        table.add_column("alarms", overflow="fold")
         table.add_column("status", no_wrap=True)
     for row in rows:
         figures = row.get("figures", {})
@@ -178,8 +184,11 @@ def _table(
 def _cell(figures: Mapping[str, Any], name: str, *, intervals: bool) -> str:
     if name not in figures:
         return ""
-    text = format_figure(name, figures[name])
-    if intervals and f"{name}_low" in figures:
-        ends = [format_figure(name, figures[f"{name}_{end}"]) for end in ("low", "high")]
-        return f"{text} ({ends[0]} to {ends[1]})"
-    return text
+    if not intervals or f"{name}_low" not in figures:
+        return _written(name, figures[name])
+    half = (figures[f"{name}_high"] - figures[f"{name}_low"]) / 2
+    return f"{_written(name, figures[name])} \N{PLUS-MINUS SIGN} {half:.2g}"
+
+
+def _written(name: str, value: float) -> str:
+    return f"{value:.3f}" if name == "repetition" else format_figure(name, value)

@@ -137,9 +137,8 @@ def sections(sweep: Sweep) -> list[Section]:
 def _recommended(sweep: Sweep) -> tuple[Block, ...]:
     if sweep.recommended is None:
         return ()
-    settings, why = sweep.recommended
-    shown = ", ".join(f"{key} {_setting(value)}" for key, value in settings.items())
-    return (Note(f"{shown}. {why}" if shown else why),)
+    _, why = sweep.recommended
+    return (Note(why),)
 
 
 def _setting(value: Any) -> str:

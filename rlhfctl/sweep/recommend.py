@@ -98,7 +98,7 @@ def _why(candidates: Sequence[Candidate], taken: int, best: int, measure: str) -
         )
     if chosen.low <= 0:
         why += "; but it is not significantly better than SFT"
-    return why
+    return f"{why}."
 
 
 def _gain(candidate: Candidate) -> str:

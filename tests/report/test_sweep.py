@@ -13,7 +13,7 @@ def test_a_sweep_shows_its_frontier_points_and_recommendation(swept: Path) -> No
     recommended, frontier, points = sweep.sections(sweep.read(swept))
     (note,) = recommended.blocks
     assert isinstance(note, Note)
-    assert note.text == "ppo.beta 0.1. Its gold reward is the highest."
+    assert note.text == "ppo.beta = 0.1 has the highest gain in gold reward."
     pictures = frontier.blocks[0]
     assert isinstance(pictures, Plots)
     gold, proxy = pictures.plots
