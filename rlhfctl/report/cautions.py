@@ -3,7 +3,7 @@
 Each caution follows where its rule holds: a stage used an input that was made anew since; the
 reward model's accuracy interval does not lie above one half, or not above the accuracy of "the
 longer one wins"; a probe raises its score for certain; the reward model's, the annotators' or a
-judge's own warnings; a task of the alignment tax is worse for certain; KL above the recipe's
+judge's own warnings; a task of the alignment tax other than imitating demonstrations is worse for certain; KL above the recipe's
 `kl_alarm` (25 nats); length changed by more than 30 %; the share ended by EOS fell, or the share of
 repeated n-grams rose, by more than 0.1; the win rate is a gain but the mean gold reward, another
 judge or the length-controlled win rate is not clearly one; judges contradict one another; an alarm
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LENGTH_CHANGE = 0.3
 SHARE_CHANGE = 0.1
 KL_ALARM = 25.0
+_IMITATION = "demonstrations"  # whatever PPO moves to, SFT writes them more likely
 _EITHER_WAY = "hedge_removed"  # doubt that was not due makes a response better when it goes
 
 
@@ -86,7 +87,7 @@ def _trial_cautions(figures: Mapping[str, Any]) -> Iterator[str]:
     worse = [
         name
         for name, task in objects(objects(figures).get("tax", {}).get("tasks")).items()
-        if tax_side(task) == "worse"
+        if tax_side(task) == "worse" and name != _IMITATION
     ]
     if worse:
         yield f"PPO is worse than SFT at {', '.join(worse)}."

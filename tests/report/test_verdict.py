@@ -251,6 +251,13 @@ def test_a_score_that_rises_where_a_hedge_goes_may_be_right_and_is_no_caution() 
     )
 
 
+def test_that_ppo_imitates_demonstrations_less_than_sft_does_is_no_caution() -> None:
+    worse = shapes.FIGURES["tax"]["tasks"]["perplexity"]
+    figures = evaluated(ABOVE, ABOVE)
+    assert "worse than SFT" in cautions(figures | {"tax": {"tasks": {"other": worse}}})
+    assert not cautions(figures | {"tax": {"tasks": {"demonstrations": worse}}})
+
+
 def test_what_the_trial_and_the_judges_warn_of_are_cautions() -> None:
     said = cautions(evaluated(ABOVE, ABOVE) | shapes.FIGURES)
     assert "score rises where a response is made worse: padded with filler." in said
