@@ -2,13 +2,13 @@
 
 Each caution follows where its rule holds: a stage used an input that was made anew since; the
 reward model's accuracy interval does not lie above one half, or not above the accuracy of "the
-longer one wins"; a probe raises its score for certain; the reward model's, the annotators' or a
-judge's own warnings; a task of the alignment tax other than imitating demonstrations is worse for certain; KL above the recipe's
-`kl_alarm` (25 nats); length changed by more than 30 %; the share ended by EOS fell, or the share of
-repeated n-grams rose, by more than 0.1; the win rate is a gain but the mean gold reward, another
-judge or the length-controlled win rate is not clearly one; judges contradict one another; an alarm
-was raised on held-out prompts, or the stand-in fell significantly below its best; minibatches were
-skipped; figures were not finite.
+longer one wins"; a probe but the lost hedge raises its score for certain; the reward model's, the
+annotators' or a judge's own warnings; a task of the alignment tax other than imitating
+demonstrations is worse for certain; KL above the recipe's `kl_alarm` (25 nats); length changed by
+more than 30 %; the share ended by EOS fell, or the share of repeated n-grams rose, by more than
+0.1; the win rate is a gain but the mean gold reward, another judge or the length-controlled win
+rate is not clearly one; judges contradict one another; an alarm was raised on held-out prompts, or
+the stand-in fell significantly below its best; minibatches were skipped; figures were not finite.
 """
 
 from __future__ import annotations
