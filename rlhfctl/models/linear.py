@@ -73,8 +73,22 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def _merging_pays(states: Tensor, weight: Tensor) -> bool:
+    """Say whether W + scaling * B A costs fewer operations than the products with A and with B.
+
+    At rank r these are N K r against M (N + K) r, for M rows. Twice over, since a merged weight is
+    written and read once more.
+    """
+    outputs, inputs = weight.shape
+    return states.numel() // inputs * (outputs + inputs) > 2 * outputs * inputs
+
+
 class _LoRA(torch.autograd.Function):
-    """states W^T + bias + scaling * states A^T B^T, for a frozen W [N, K], A [r, K] and B [N, r]."""
+    """states W^T + bias + scaling * states A^T B^T, for a frozen W [N, K], A [r, K] and B [N, r].
+
+    Of many rows, by the merged weight W + scaling * B A, which is made anew in the backward pass
+    instead of being kept.
+    """
 
     @staticmethod
     def forward(
@@ -86,9 +100,13 @@ class _LoRA(torch.autograd.Function):
         up: Tensor,
         scaling: float,
     ) -> Tensor:
+        ctx.scaling = scaling
+        ctx.merged = _merging_pays(states, weight)
+        if ctx.merged:
+            ctx.save_for_backward(states, weight, down, up)
+            return _product(states, torch.addmm(weight, up, down, alpha=scaling), bias)
         inner = _product(_rows(states), down)
         ctx.save_for_backward(states, weight, down, up, inner)
-        ctx.scaling = scaling
         result = _product(states, weight, bias)
         _rows(result).addmm_(inner, up.t(), alpha=scaling)
         return result
@@ -96,12 +114,15 @@ class _LoRA(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        states, weight, down, up, inner = ctx.saved_tensors
+        states, weight, down, up, *rest = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         rows = _rows(above)
         scaled = _product(rows, up.t()) * ctx.scaling
+        inner = rest[0] if rest else _product(_rows(states), down)
         below = None
-        if wanted[0]:
+        if wanted[0] and ctx.merged:
+            below = _product(above, torch.addmm(weight, up, down, alpha=ctx.scaling).t())
+        elif wanted[0]:
             below = _product(above, weight.t())
             _rows(below).addmm_(scaled, down)
         return (

@@ -48,7 +48,7 @@ def outcome(model, states):
 @pytest.mark.parametrize("slow_mkl", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", ["full", "lora"])
-@pytest.mark.parametrize("shape", [(7,), (2, 5)])
+@pytest.mark.parametrize("shape", [(7,), (2, 5), (3, 90)])
 def test_outputs_and_gradients_are_those_in_double_precision(
     monkeypatch, kind, bias, shape, slow_mkl
 ):
@@ -63,6 +63,25 @@ def test_outputs_and_gradients_are_those_in_double_precision(
     for quick, wanted in zip(outcome(model, states), exact, strict=True):
         assert quick.dtype == torch.float32
         assert (quick - wanted).abs().max() < TOLERANCE * wanted.abs().max()
+
+
+def test_of_many_rows_alone_the_merged_weight_is_used(monkeypatch):
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
+    model = model_of("lora", bias=False)
+    linear.quicken(model)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    for rows, inner in ((270, False), (7, True)):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(torch.randn(rows, 96))
+        assert ((rows, 8) in kept) == inner, "a product with A is kept where nothing was merged"
+        assert (160, 96) in kept
+        assert kept.count((160, 96)) == 1, "no merged weight is kept"
 
 
 def test_the_active_adapter_alone_speaks_and_a_disabled_one_is_silent(monkeypatch):
