@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from rlhfctl.maths.sampling import inverse_cdf
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+
+ENOUGH = 0.5
+"""Share of a batch that has ended when it is worth its while to go on without them."""
 
 
 class UniformSampling(LogitsProcessor):  # type: ignore[misc]
@@ -44,6 +47,20 @@ class UniformSampling(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
+class _EnoughEnded(StoppingCriteria):  # type: ignore[misc]
+    """Halts a whole batch as soon as a share of its rows have ended."""
+
+    def __init__(self, stops: Tensor, rows: int) -> None:
+        """Look for stop tokens [S] in the new tokens of a number of rows."""
+        self.stops = stops
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=stops.device)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Return [B], all True when it is time."""
+        self.ended |= torch.isin(input_ids[:, -1], self.stops)
+        return (self.ended.float().mean() >= ENOUGH).expand_as(self.ended)
+
+
 def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -57,7 +74,9 @@ def generate(
 ) -> list[list[int]]:
     """Return a response to each prompt, its stop token included where it ended by one.
 
-    Prompts are padded on the left; transformers counts positions from each prompt's own start.
+    Prompts are padded on the left; transformers counts positions from each prompt's own start. Rows
+    that have ended leave the batch, a share of it at a time, so that few long responses do not keep
+    all the others computing.
 
     Args:
         model: A causal language model in evaluation mode.
@@ -67,26 +86,51 @@ def generate(
         vocabulary: Tokens that the tokenizer knows; rows of the head beyond them are padding.
         stop_token_ids: What ends a response.
         pad_token_id: None of the stop tokens.
-        synced: Go on until every process is done, since each needs the others' weights.
+        synced: Keep the batch whole until every process is done, since each needs the others'
+            weights for every pass.
     """
-    width = max(len(prompt) for prompt in prompts)
+    width, limit = max(len(prompt) for prompt in prompts), uniforms.shape[1]
+    stops = torch.tensor(stop_token_ids, device=uniforms.device)
     ids = torch.tensor([[pad_token_id] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    output = model.generate(
-        input_ids=ids.to(uniforms.device),
-        attention_mask=mask.to(uniforms.device),
-        logits_processor=[UniformSampling(uniforms, width, temperature, vocabulary)],
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=uniforms.shape[1],
-            eos_token_id=list(stop_token_ids),
-            pad_token_id=pad_token_id,
-            use_cache=True,
-        ),
-        synced_gpus=synced,
-    )
-    stops = set(stop_token_ids)
-    return [_cut(row, stops) for row in output[:, width:].tolist()]
+    ids, mask = ids.to(stops.device), mask.to(stops.device)
+    cache = None if synced else _shrinkable_cache(model)
+    left = torch.arange(len(prompts), device=stops.device)
+    responses: list[list[int]] = [[] for _ in prompts]
+    while len(left):
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            logits_processor=[UniformSampling(uniforms[left], width, temperature, vocabulary)],
+            stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(left))],
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=limit + width - ids.shape[1],
+                eos_token_id=list(stop_token_ids),
+                pad_token_id=pad_token_id,
+                use_cache=True,
+            ),
+            synced_gpus=synced,
+        )
+        new = output[:, width:]
+        ended = torch.isin(new, stops).any(1) | (new.shape[1] == limit) | (cache is None)
+        for row, tokens in zip(left[ended].tolist(), new[ended].tolist(), strict=True):
+            responses[row] = _cut(tokens, set(stop_token_ids))
+        rest = (~ended).nonzero().squeeze(1)
+        left, mask = left[rest], mask[rest]
+        mask = torch.cat([mask, mask.new_ones(len(rest), output.shape[1] - mask.shape[1])], dim=1)
+        ids = output[rest]
+        if cache is not None:
+            cache.batch_select_indices(rest)
+    return responses
+
+
+def _shrinkable_cache(model: Any) -> DynamicCache | None:
+    """Return an empty cache that rows can be taken out of; None for an architecture without one."""
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    able = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    return cache if able else None
 
 
 def _cut(tokens: list[int], stops: set[int]) -> list[int]:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models import generation
 from rlhfctl.models.provenance import FILE
 from rlhfctl.stages.session import open_roles, open_session
 from rlhfctl.world.model import embedded_path
@@ -113,6 +114,41 @@ def test_an_episode_depends_on_its_own_seed_and_prompt_alone(tiny_run):
     for prompt, seed, response in zip(prompts, seeds, together, strict=True):
         assert roles.generate([prompt], [seed]) == [response]
     assert roles.generate(prompts, [(6, 0, at) for at in range(3)]) != together
+
+
+def test_rows_that_have_ended_are_computed_no_longer_and_no_response_changes(tiny_run, monkeypatch):
+    """Stop tokens are made likely, so that some rows end at once and some go on to the limit."""
+    roles = opened(tiny_run, max_new_tokens=24, temperature=1.3)
+    common = {token for response in draws(roles, count=64) for token in response}
+    roles.stop_token_ids = (*roles.stop_token_ids, *sorted(common)[:20])
+    prompts = [PROMPT[: 1 + at % 4] for at in range(64)]
+    seeds = [(7, at) for at in range(64)]
+    rows = []
+
+    def count(module, args, kwargs):
+        rows.append(int(kwargs["input_ids"].shape[0]))
+
+    decoder = roles.networks.activate("policy", training=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "ENOUGH", 2.0)
+        whole = roles.generate(prompts, seeds)
+    hook = decoder.register_forward_pre_hook(count, with_kwargs=True)
+    shrunk = roles.generate(prompts, seeds)
+    hook.remove()
+    assert shrunk == whole
+    assert len({len(response) for response in whole}) > 4
+    assert len(rows) == max(map(len, whole))
+    assert rows == sorted(rows, reverse=True)
+    for step, present in enumerate(rows):
+        going_on = sum(len(response) > step for response in whole)
+        assert going_on <= present <= max(2 * going_on, 1)
+
+
+def test_an_architecture_whose_cache_cannot_shrink_is_sampled_all_the_same(tiny_run, monkeypatch):
+    roles = opened(tiny_run)
+    usual = draws(roles, count=16)
+    monkeypatch.setattr(generation, "_shrinkable_cache", lambda model: None)
+    assert draws(roles, count=16) == usual
 
 
 def test_rows_of_the_head_beyond_the_tokenizer_are_neither_sampled_nor_scored(tiny_run, tmp_path):
