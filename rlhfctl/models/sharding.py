@@ -1,8 +1,9 @@
 """The frozen base spread over processes by FSDP2, with every adapter whole in each of them.
 
-A layer's weights are gathered when the layer computes and let go afterwards. Adapters stay out of it:
-they are small, take turns on the base, and have their gradients summed like those of unspread ones.
-Every process must run the same number of passes, which even shares of every batch see to.
+A layer's weights are gathered when the layer computes and let go afterwards. Adapters and heads stay
+out of it: they are small, take turns on the base, and have their gradients summed like those of
+unspread ones. Every process must run the same number of passes, which even shares of every batch see
+to, until the base is gathered again.
 """
 
 from __future__ import annotations
@@ -14,12 +15,30 @@ from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.models.base import decoder_of, device, effective_quantization
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from rlhfctl.recipe.schema import Recipe
 
 
 def asked_for() -> bool:
-    """Say whether the launcher's configuration asks for FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    """Say whether the launcher's configuration asks for FSDP, and there are processes to spread over."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and os.environ.get("RLHFCTL_USE_FSDP") == "true"
+
+
+def wanted(recipe: Recipe) -> bool:
+    """Say whether a recipe's base is to be spread; refuse what cannot be.
+
+    Raises:
+        RecipeError: All weights are trained, or the base is quantised.
+        UsageError: The configuration asks for FSDP's first version.
+    """
+    if not asked_for():
+        return False
+    check(recipe)
+    return True
 
 
 def check(recipe: Recipe) -> None:
@@ -45,7 +64,7 @@ def check(recipe: Recipe) -> None:
         )
     if FullyShardedDataParallelPlugin().fsdp_version != 2:
         raise UsageError(
-            "PPO runs under FSDP2 only", hint="set fsdp_version: 2 in the configuration"
+            "the base is spread by FSDP2 only", hint="set fsdp_version: 2 in the configuration"
         )
 
 
@@ -69,3 +88,46 @@ def shard_base(base: Any) -> None:
         if type(module).__name__ in kinds:
             adapters = {weight for name, weight in module.named_parameters() if "lora_" in name}
             fully_shard(module, mesh=mesh, reshard_after_forward=reshard, ignored_params=adapters)
+
+
+def is_spread(model: torch.nn.Module) -> bool:
+    """Say whether `shard_base` has spread the base of a model."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def gather_base(model: torch.nn.Module) -> None:
+    """Give every process the whole base, so that each may compute by itself until it saves weights.
+
+    All processes must call it; on a base that is not spread it does nothing. torch spreads a module
+    again when its state is read.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
+            module.unshard()
+
+
+def average_gradients(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Wrap a model with a spread base so that its adapters' gradients are averaged over processes.
+
+    accelerate refuses to put DistributedDataParallel around sharded weights. Those here are frozen:
+    nothing is reduced for them, and only what it compares and broadcasts at the start must be left to
+    us, since it takes every weight for a whole one.
+
+    Args:
+        model: Its trainable weights are whole in every process.
+        options: More arguments of DistributedDataParallel.
+    """
+    import torch
+
+    for weight in model.parameters():
+        if weight.requires_grad:
+            torch.distributed.broadcast(weight.data, src=0)
+    here = device()
+    devices = None if here.type == "cpu" else [here]
+    wrap = torch.nn.parallel.DistributedDataParallel
+    return wrap(model, device_ids=devices, init_sync=False, **options)

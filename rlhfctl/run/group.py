@@ -22,10 +22,11 @@ _LONGEST_COLLECTIVE = timedelta(days=7)
 """A process may evaluate or calibrate alone for long; whoever dies is found by the launcher."""
 _POLL = 0.05  # seconds
 _SHARDING = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
+_OURS = {"ACCELERATE_USE_FSDP": "RLHFCTL_USE_FSDP"}
+"""A variable that the libraries must not see, and the one that keeps what it said."""
 _FAILURE = "rlhfctl/failure"
 
 
@@ -149,8 +150,8 @@ class Group:
 def refuse_sharding(stages: Sequence[str]) -> None:
     """Refuse to train under a launcher's configuration that spreads a model over the processes.
 
-    SFT and the reward model are judged and saved from a whole model; under such a wrapper either
-    would run wrongly or end in the library's own error. PPO spreads its frozen base by FSDP2 itself.
+    Under such a wrapper a stage would run wrongly or end in the library's own error. FSDP is none of
+    them: every stage spreads its frozen base by FSDP2 itself.
 
     Args:
         stages: Those about to run; `eval` is process 0's alone and needs no wrapper.
@@ -158,15 +159,14 @@ def refuse_sharding(stages: Sequence[str]) -> None:
     Raises:
         UsageError: There is such a configuration, and a stage that trains and cannot run under it.
     """
+    training = [stage for stage in stages if stage != "eval"]
     for variable, name in _SHARDING.items():
-        spread = {"eval", "ppo"} if name == "FSDP" else {"eval"}
-        training = [stage for stage in stages if stage not in spread]
         if training and os.environ.get(variable, "").lower() == "true":
             raise UsageError(
                 f"{', '.join(training)} cannot run under {name}: rlhfctl keeps a whole model in "
                 "every process there",
-                hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller"
-                + (", and ppo alone runs under FSDP2" if name == "FSDP" else ""),
+                hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller, "
+                "and recipes/launch/fsdp2.yaml spreads its frozen base",
             )
 
 
@@ -174,8 +174,13 @@ def join_processes() -> Any:
     """Return accelerate's state of this process, connected to its peers where there are any.
 
     On machines without a GPU the processes talk by gloo; accelerate must be told so, or each would
-    take itself for the only one.
+    take itself for the only one. Nor may the libraries see that FSDP is asked for: accelerate would
+    spread trained weights too, and on a GPU alone; transformers would leave the weights of a new head
+    unmade in every process but the first.
     """
+    for theirs, ours in _OURS.items():
+        if os.environ.pop(theirs, "").lower() == "true":
+            os.environ[ours] = "true"
     import torch
     from accelerate import PartialState
     from accelerate.utils import InitProcessGroupKwargs

@@ -14,6 +14,7 @@ from rlhfctl.errors import DataError
 from rlhfctl.evaluation.agreement import label_counts
 from rlhfctl.evaluation.annotators import reliability
 from rlhfctl.maths.losses import bradley_terry_loss
+from rlhfctl.stages.hf_training import SpreadTraining
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,7 +109,7 @@ class LabelCollator(DataCollatorForPreference):  # type: ignore[misc]
         return batch
 
 
-class LabelTrainer(RewardTrainer):  # type: ignore[misc]
+class LabelTrainer(SpreadTraining, RewardTrainer):  # type: ignore[misc]
     """TRL's RewardTrainer for labels that may be wrong: smoothing, soft targets, weights.
 
     Without any of them its loss is TRL's own, computed by TRL.

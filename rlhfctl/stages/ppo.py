@@ -68,6 +68,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         monitor: Hears of every rollout.
 
     Raises:
+        RecipeError: The base shall be spread over the processes and cannot be.
+        UsageError: It shall be spread by FSDP's first version.
         DataError: No usable prompts.
         CheckpointError: A checkpoint is damaged, or of another base, rank or tokenizer.
         GateError: A check before PPO failed and `ppo.gate` is `refuse`.
@@ -138,8 +140,7 @@ def open_trainer(
 
     Takes and raises what `run` does.
     """
-    if shard := sharding.asked_for():
-        sharding.check(recipe)
+    shard = sharding.wanted(recipe)
     session = open_session(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.data.formatting import encode_comparisons
 from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.split import set_apart
+from rlhfctl.models import sharding
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.run.files import CHECKPOINTS, write_json
 from rlhfctl.run.manifest import StageOutcome
@@ -67,10 +68,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         monitor: Hears of every logged step.
 
     Raises:
+        RecipeError: The base shall be spread over the processes and cannot be.
+        UsageError: It shall be spread by FSDP's first version.
         DataError: No usable comparisons.
         CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
         DivergedError: The loss is not finite, or all scores are equal.
     """
+    sharding.wanted(recipe)
     processes = Processes()
     session = open_session(recipe)
     rows = load_comparisons(recipe)

@@ -10,7 +10,7 @@ from transformers import set_seed
 from trl import RewardConfig
 
 from rlhfctl.errors import DataError
-from rlhfctl.models import adapters
+from rlhfctl.models import adapters, sharding
 from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits
@@ -43,6 +43,8 @@ def train(
 ) -> Trained:
     """Train in all processes, from the newest checkpoint where there is one.
 
+    Afterwards every process has the whole base, however it was spread: what follows is process 0's.
+
     Args:
         session: Tokenizer and recipe.
         sft: The SFT checkpoint to start from.
@@ -70,8 +72,9 @@ def train(
         train_dataset=_columns(rows, use_margin=section.use_margin),
         processing_class=session.tokenizer,
     )
-    make_ready(trainer, "rm", monitor)
+    make_ready(trainer, "rm", monitor, spread=sharding.wanted(session.recipe))
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(workplace))
+    sharding.gather_base(trainer.model)
     return Trained(
         trainer.model,
         {

@@ -11,13 +11,14 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhfctl.data.formatting import encode_demonstrations
 from rlhfctl.data.sources import load_demonstrations
-from rlhfctl.models import adapters
+from rlhfctl.models import adapters, sharding
 from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.provenance import check_fits
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.card import write_card
 from rlhfctl.stages.hf_training import (
+    SpreadTraining,
     WholeEvaluation,
     evaluate_untrained,
     make_ready,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-class _Trainer(WholeEvaluation, SFTTrainer):  # type: ignore[misc]
+class _Trainer(WholeEvaluation, SpreadTraining, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with figures that do not depend on the number of processes."""
 
 
@@ -47,10 +48,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         monitor: Hears of every logged step.
 
     Raises:
+        RecipeError: The base shall be spread over the processes and cannot be.
+        UsageError: It shall be spread by FSDP's first version.
         DataError: No usable demonstrations.
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
     """
+    spread = sharding.wanted(recipe)
     processes = Processes()
     session = open_session(recipe)
     rows = load_demonstrations(recipe)
@@ -75,7 +79,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         eval_dataset=held_out.dataset,
         processing_class=session.tokenizer,
     )
-    make_ready(trainer, "sft", monitor)
+    make_ready(trainer, "sft", monitor, spread=spread)
     before = evaluate_untrained(trainer)
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
     after = trainer.evaluate()

@@ -172,17 +172,10 @@ def test_a_missing_configuration_ends_in_2_with_one_sentence(launch, folder):
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("variable", "words"),
-    [
-        ("ACCELERATE_USE_FSDP", "sft, rm cannot run under FSDP"),
-        ("ACCELERATE_USE_DEEPSPEED", "sft, rm, ppo cannot run under DeepSpeed"),
-    ],
-)
-def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder, variable, words):
-    done = tiny("run", "small.yaml", variables={variable: "true"})
+def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder):
+    done = tiny("run", "small.yaml", variables={"ACCELERATE_USE_DEEPSPEED": "true"})
     assert done.returncode == 2
-    assert words in done.stderr
+    assert "sft, rm, ppo cannot run under DeepSpeed" in done.stderr
     assert not (folder / "runs" / "small" / "manifest.json").exists()
 
 

@@ -12,16 +12,17 @@ for folder in (TESTS, TESTS / "ppo"):
     sys.path.insert(0, str(folder))
 
 from conftest import tiny_recipe  # noqa: E402
-from toy import Bandit, bandit_settings  # noqa: E402
+from toy import Bandit, Cut, Dying, bandit_settings  # noqa: E402
 
 from rlhfctl.ppo.processes import Processes  # noqa: E402
 from rlhfctl.ppo.trainer import PPOTrainer  # noqa: E402
 from rlhfctl.run.monitor import QuietMonitor  # noqa: E402
-from rlhfctl.stages import ppo, reward, sft  # noqa: E402
+from rlhfctl.stages import hf_training, ppo, reward, sft  # noqa: E402
 
 # numbers of rows whose training part the batches divide
 ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")
 WHOLE_BATCH = 16
+STAGES = {"sft": sft, "rm": reward, "ppo": ppo}
 # Adam divides a gradient by its own size, and so makes whole steps of the rounding where it is 0.
 SMOOTH = (
     "sft.optim=sgd",
@@ -51,12 +52,34 @@ def bandit(monitor):
     return {"logits": actors.logits.tolist(), "value": actors.value.tolist()}
 
 
-def spread(output, inputs, recipe, metrics):
-    """Run PPO again with the base spread over the processes."""
+def run(stages, recipe, inputs, output, found):
+    """Run stages, each into a folder of its own, and keep what they and their steps measured."""
+    for name, stage in stages.items():
+        folder = Path(output) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        monitor = Kept()
+        found["metrics"][name] = stage.run(recipe, inputs, folder, monitor).metrics
+        found["figures"][name] = monitor.figures
+
+
+def spread(recipe, inputs, output):
+    """Run every stage again with the base spread over the processes; SFT again, cut and resumed."""
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    folder = Path(output) / "spread"
-    folder.mkdir(exist_ok=True)
-    metrics["spread"] = ppo.run(recipe, inputs, folder, QuietMonitor()).metrics
+    Processes()
+    wrapped = []
+    wrap = hf_training.average_gradients
+    hf_training.average_gradients = lambda *given: wrapped.append(1) or wrap(*given)
+    found = {"metrics": {}, "figures": {}}
+    run(STAGES, recipe, inputs, output / "spread", found)
+    saving = recipe.sft.model_copy(update={"save_steps": 1})
+    folder = output / "resumed" / "sft"
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = recipe.model_copy(update={"sft": saving})
+    try:
+        sft.run(saved, inputs, folder, Dying(after=3))
+    except Cut:
+        sft.run(saved, inputs, folder, QuietMonitor())
+    return found | {"wrapped": len(wrapped)}
 
 
 def train(output, sft_folder, rm_folder):
@@ -66,30 +89,25 @@ def train(output, sft_folder, rm_folder):
     recipe = tiny_recipe(
         *ROWS,
         *SMOOTH,
-        f"sft.per_device_train_batch_size={share}",
+        f"sft.per_device_train_batch_size={share // 2}",
+        "sft.gradient_accumulation_steps=2",
         f"reward_model.per_device_train_batch_size={share}",
         "sft.logging_steps=1",
         "reward_model.logging_steps=1",
+        "reward_model.gradient_checkpointing=true",
         "ppo.eval_rollouts=1",
         "ppo.eval_prompts=3",
     )
-    figures, metrics = {}, {}
     monitor = Kept()
     weights = bandit(monitor)
-    figures["bandit"] = monitor.figures
+    found = {"bandit": weights, "metrics": {}, "figures": {"bandit": monitor.figures}}
     inputs = {"sft": Path(sft_folder), "rm": Path(rm_folder)}
-    for name, stage in {"sft": sft, "rm": reward, "ppo": ppo}.items():
-        folder = Path(output) / name
-        folder.mkdir(parents=True, exist_ok=True)
-        processes.wait()
-        monitor = Kept()
-        metrics[name] = stage.run(recipe, inputs, folder, monitor).metrics
-        figures[name] = monitor.figures
+    output = Path(output)
+    run(STAGES, recipe, inputs, output, found)
     if processes.count > 1:
-        spread(output, inputs, recipe, metrics)
+        found["spread"] = spread(recipe, inputs, output)
     if processes.is_main:
-        text = json.dumps({"bandit": weights, "figures": figures, "metrics": metrics})
-        (Path(output) / "figures.json").write_text(text)
+        (output / "figures.json").write_text(json.dumps(found))
     if processes.count > 1:
         torch.distributed.destroy_process_group()
 
