@@ -137,11 +137,16 @@ def test_the_trainer_leaves_a_spread_model_to_our_own_wrapper(both):
 
 def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny_run.recipe))
+    rows = [{"prompt": f"{n}?", "chosen": f"{n}!", "rejected": "No."} for n in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    settings = (
+        *("--set", "data.comparisons.source=pairs.jsonl", "--set", "reward_model.judge_share=0.4"),
+        *("--set", "sft.gradient_checkpointing=true"),
+    )
     done = subprocess.run(
         [
             *(sys.executable, "-m", "rlhfctl", "run", "recipe.yaml", "--run", "spread"),
-            *("--runs-dir", ".", "--launch", "fsdp2", "--json"),
-            *("--set", "reward_model.judge_share=0.4", "--set", "sft.gradient_checkpointing=true"),
+            *("--runs-dir", ".", "--launch", "fsdp2", "--json", *settings),
         ],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
