@@ -8,6 +8,7 @@ from chromium import Browser
 from shapes import HOSTILE
 
 SEARCH = "document.getElementById('sample-search')"
+A4 = 718  # CSS pixels between margins of one centimetre
 SHOWN = "[...document.querySelectorAll('article.sample')].filter(s => s.checkVisibility()).length"
 
 
@@ -23,6 +24,18 @@ def test_a_page_renders_without_complaint_request_or_sideways_scroll(
     tab.value("document.querySelectorAll('details').forEach(part => { part.open = true })")
     assert tab.value("document.documentElement.scrollWidth") == how.get("width", 1200)
     assert tab.complaints() == []
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison", "sweep"])
+def test_on_paper_no_table_is_cut_off_at_the_margin(
+    browser: Browser, pages: dict[str, Path], kind: str
+) -> None:
+    tab = browser.open(pages[kind], width=A4)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    assert tab.value("document.querySelectorAll('.wide table').length") > 0
+    cut = "[...document.querySelectorAll('.wide')].filter(w => w.scrollWidth > w.clientWidth)"
+    assert tab.value(f"{cut}.map(w => w.innerText.slice(0, 40))") == []
+    assert tab.value("getComputedStyle(document.querySelector('.wide')).overflowX") == "visible"
 
 
 def test_text_of_models_runs_nothing_and_is_read_as_it_was_written(
