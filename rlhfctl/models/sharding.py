@@ -1,6 +1,6 @@
-"""The frozen base spread over processes by FSDP2, with every adapter whole in each of them.
+"""The frozen base spread over processes, with every adapter whole in each of them.
 
-A layer's weights are gathered when the layer computes and let go afterwards. Adapters and heads stay
+By FSDP2, or by DeepSpeed's ZeRO-3 (`models/zero3.py`), as the launcher's configuration asks. A layer's weights are gathered when the layer computes and let go afterwards. Adapters and heads stay
 out of it: they are small, take turns on the base, and have their gradients summed like those of
 unspread ones. Every process must run the same number of passes, which even shares of every batch see
 to, until the base is gathered again.
@@ -12,20 +12,36 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.models import zero3
 from rlhfctl.models.base import decoder_of, device, effective_quantization
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
 
     from rlhfctl.recipe.schema import Recipe
 
 
-def asked_for() -> bool:
-    """Say whether the launcher's configuration asks for FSDP, and there are processes to spread over."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return several and os.environ.get("RLHFCTL_USE_FSDP") == "true"
+_WAYS = {"RLHFCTL_USE_FSDP": "FSDP", "RLHFCTL_USE_DEEPSPEED": "DeepSpeed"}
+_ZERO3 = {
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": ("zero_stage", "3"),
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("offload_param_device", "none"),
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("offload_optimizer_device", "none"),
+    "ACCELERATE_DEEPSPEED_CONFIG_FILE": ("deepspeed_config_file", "none"),
+}
+"""What accelerate tells of a configuration for DeepSpeed: its key, and the one value that is done."""
+
+
+def asked_for() -> str:
+    """Return what the launcher's configuration asks for, where there are processes to spread over.
+
+    Returns:
+        `FSDP`, `DeepSpeed`, or nothing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ""
+    return next((name for variable, name in _WAYS.items() if os.environ.get(variable)), "")
 
 
 def wanted(recipe: Recipe) -> bool:
@@ -33,7 +49,8 @@ def wanted(recipe: Recipe) -> bool:
 
     Raises:
         RecipeError: All weights are trained, or the base is quantised.
-        UsageError: The configuration asks for FSDP's first version.
+        UsageError: The configuration asks for FSDP's first version, another ZeRO than the third, or
+            what comes with that and is not done here.
     """
     if not asked_for():
         return False
@@ -46,13 +63,13 @@ def check(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: All weights are trained, or the base is quantised.
-        UsageError: The configuration asks for FSDP's first version.
+        UsageError: The configuration asks for FSDP's first version, another ZeRO than the third, or
+            what comes with that and is not done here.
     """
-    from accelerate.utils import FullyShardedDataParallelPlugin
-
+    name = asked_for()
     if recipe.lora is None:
         raise RecipeError(
-            "FSDP spreads the frozen base, and with lora: null nothing is frozen",
+            f"{name} spreads the frozen base, and with lora: null nothing is frozen",
             "lora",
             "Give lora, or launch with recipes/launch/ddp.yaml.",
         )
@@ -62,10 +79,30 @@ def check(recipe: Recipe) -> None:
             "model.quantization",
             "Use --set model.quantization=none, or launch with recipes/launch/ddp.yaml.",
         )
+    if name == "DeepSpeed":
+        _check_deepspeed()
+    else:
+        _check_fsdp()
+
+
+def _check_fsdp() -> None:
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
     if FullyShardedDataParallelPlugin().fsdp_version != 2:
         raise UsageError(
             "the base is spread by FSDP2 only", hint="set fsdp_version: 2 in the configuration"
         )
+
+
+def _check_deepspeed() -> None:
+    for variable, (key, done) in _ZERO3.items():
+        # accelerate takes a stage that is not named for 2
+        found = os.environ.get(variable, "2" if key == "zero_stage" else "none")
+        if found != done:
+            raise UsageError(
+                f"{key}: {found} is not done under DeepSpeed here",
+                hint=f"set {key}: {done} in the configuration, as recipes/launch/zero3.yaml has it",
+            )
 
 
 def shard_base(base: Any) -> None:
@@ -76,6 +113,21 @@ def shard_base(base: Any) -> None:
     Args:
         base: A transformers model with its adapters on it, the same in every process.
     """
+    kinds = set(base._no_split_modules)
+    decoder = decoder_of(base)
+    layers = [module for module in decoder.modules() if type(module).__name__ in kinds]
+    if asked_for() == "DeepSpeed":
+        zero3.spread(decoder, [(layer, _weights(layer, adapters=False)) for layer in layers])
+    else:
+        _shard_by_fsdp(layers)
+
+
+def _weights(layer: torch.nn.Module, *, adapters: bool) -> list[torch.nn.Parameter]:
+    named = layer.named_parameters()
+    return [weight for name, weight in named if ("lora_" in name) is adapters]
+
+
+def _shard_by_fsdp(layers: Sequence[torch.nn.Module]) -> None:
     import torch
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.device_mesh import init_device_mesh
@@ -83,18 +135,18 @@ def shard_base(base: Any) -> None:
 
     mesh = init_device_mesh(device().type, (torch.distributed.get_world_size(),))
     reshard = bool(FullyShardedDataParallelPlugin().reshard_after_forward)
-    kinds = set(base._no_split_modules)
-    for module in decoder_of(base).modules():
-        if type(module).__name__ in kinds:
-            adapters = {weight for name, weight in module.named_parameters() if "lora_" in name}
-            fully_shard(module, mesh=mesh, reshard_after_forward=reshard, ignored_params=adapters)
+    for layer in layers:
+        ignored = set(_weights(layer, adapters=True))
+        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, ignored_params=ignored)
 
 
 def is_spread(model: torch.nn.Module) -> bool:
     """Say whether `shard_base` has spread the base of a model."""
     from torch.distributed.fsdp import FSDPModule
 
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return any(
+        isinstance(module, FSDPModule) or zero3.is_spread(module) for module in model.modules()
+    )
 
 
 def gather_base(model: torch.nn.Module) -> None:
@@ -109,6 +161,8 @@ def gather_base(model: torch.nn.Module) -> None:
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
             module.unshard()
+        elif zero3.is_spread(module):
+            zero3.gather(module)
 
 
 def average_gradients(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import LostProcessFault, UsageError
+from rlhfctl.run.extras import require_deepspeed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +23,10 @@ _LONGEST_COLLECTIVE = timedelta(days=7)
 """A process may evaluate or calibrate alone for long; whoever dies is found by the launcher."""
 _POLL = 0.05  # seconds
 _SHARDING = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-_OURS = {"ACCELERATE_USE_FSDP": "RLHFCTL_USE_FSDP"}
+_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+_OURS = {"ACCELERATE_USE_FSDP": "RLHFCTL_USE_FSDP", _DEEPSPEED: "RLHFCTL_USE_DEEPSPEED"}
 """A variable that the libraries must not see, and the one that keeps what it said."""
 _FAILURE = "rlhfctl/failure"
 
@@ -150,14 +151,15 @@ class Group:
 def refuse_sharding(stages: Sequence[str]) -> None:
     """Refuse to train under a launcher's configuration that spreads a model over the processes.
 
-    Under such a wrapper a stage would run wrongly or end in the library's own error. FSDP is none of
-    them: every stage spreads its frozen base by FSDP2 itself.
+    Under such a wrapper a stage would run wrongly or end in the library's own error. FSDP and
+    DeepSpeed are none of them: every stage spreads its frozen base by FSDP2 or ZeRO-3 itself.
 
     Args:
         stages: Those about to run; `eval` is process 0's alone and needs no wrapper.
 
     Raises:
         UsageError: There is such a configuration, and a stage that trains and cannot run under it.
+        EnvironmentFault: DeepSpeed is asked for and not installed.
     """
     training = [stage for stage in stages if stage != "eval"]
     for variable, name in _SHARDING.items():
@@ -168,15 +170,17 @@ def refuse_sharding(stages: Sequence[str]) -> None:
                 hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller, "
                 "and recipes/launch/fsdp2.yaml spreads its frozen base",
             )
+    if training and os.environ.get(_DEEPSPEED, "").lower() == "true":
+        require_deepspeed()
 
 
 def join_processes() -> Any:
     """Return accelerate's state of this process, connected to its peers where there are any.
 
     On machines without a GPU the processes talk by gloo; accelerate must be told so, or each would
-    take itself for the only one. Nor may the libraries see that FSDP is asked for: accelerate would
-    spread trained weights too, and on a GPU alone; transformers would leave the weights of a new head
-    unmade in every process but the first.
+    take itself for the only one. Nor may the libraries see that FSDP or DeepSpeed is asked for:
+    accelerate would spread trained weights too, and on a GPU alone; transformers would leave the
+    weights of a new head unmade in every process but the first.
     """
     for theirs, ours in _OURS.items():
         if os.environ.pop(theirs, "").lower() == "true":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlhfctl.cli.launch import find, read_config, without_option
-from rlhfctl.errors import UsageError
+from rlhfctl.errors import EnvironmentFault, UsageError
 
 PATHS = [Path(__file__).with_name("launched"), Path(__file__).parents[2]]
 CONFIG = "distributed_type: MULTI_GPU\nnum_processes: 2\nmain_process_port: 0\n"
@@ -173,24 +173,21 @@ def test_a_missing_configuration_ends_in_2_with_one_sentence(launch, folder):
 
 
 def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder):
-    done = tiny("run", "small.yaml", variables={"ACCELERATE_USE_DEEPSPEED": "true"})
+    done = tiny("run", "small.yaml", variables={"ACCELERATE_USE_MEGATRON_LM": "true"})
     assert done.returncode == 2
-    assert "sft, rm, ppo cannot run under DeepSpeed" in done.stderr
+    assert "sft, rm, ppo cannot run under Megatron-LM" in done.stderr
     assert not (folder / "runs" / "small" / "manifest.json").exists()
 
 
-def test_a_configuration_of_deepspeed_is_refused_before_anything_starts(launch, folder):
-    (folder / "zero.yaml").write_text(
-        "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_processes: 2\n"
-        "deepspeed_config: {zero_stage: 3}\nmachine_rank: 0\nnum_machines: 1\n"
-    )
-    code, _, errors = launch("sft", "small.yaml", "--launch", "zero.yaml")
-    assert code == 2
-    assert "nothing here runs under DeepSpeed" in errors
+def test_a_configuration_of_deepspeed_without_the_package_starts_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(EnvironmentFault, match="DeepSpeed is not installed"):
+        read_config(find(Path("zero3")))
 
 
-@pytest.mark.parametrize("stem", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("stem", ["ddp", "fsdp2", "zero3"])
 def test_a_shipped_configuration_is_found_by_name_and_is_one(tmp_path, monkeypatch, stem):
+    monkeypatch.setitem(sys.modules, "deepspeed", json)  # as if it were installed
     monkeypatch.chdir(tmp_path)
     found = {find(Path(name)) for name in (stem, f"{stem}.yaml", f"recipes/launch/{stem}.yaml")}
     assert len(found) == 1

@@ -1,5 +1,6 @@
 """Two processes over gloo train as one does with the whole batch."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,19 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 TIMES = ("seconds", "per_second", "memory_bytes")
 # Sums over processes differ from those of one by the order of adding, in single precision.
 ROUNDING = 1e-5
+ways = pytest.mark.parametrize(
+    "way",
+    [
+        "fsdp2",
+        pytest.param(
+            "zero3",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("deepspeed") is None,
+                reason="rlhfctl[deepspeed] is not installed",
+            ),
+        ),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,37 +119,42 @@ def test_every_weight_is_the_same_and_written_once(both, folder):
     assert names[0] == names[1]
 
 
+@ways
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
-def test_a_base_that_is_spread_over_the_processes_changes_no_figure(both, stage):
+def test_a_base_that_is_spread_over_the_processes_changes_no_figure(both, stage, way):
     whole = figures_of(both[1])
-    spread = whole["spread"]
+    spread = whole[way]
     assert steady(spread["metrics"][stage]) == steady(whole["metrics"][stage])
     steps = [list(map(steady, found["figures"][stage])) for found in (whole, spread)]
     assert steps[0] == steps[1]
 
 
+@ways
 @pytest.mark.parametrize("folder", ["sft", "rm", "ppo", "ppo/critic"])
-def test_a_base_that_is_spread_over_the_processes_changes_no_bit(both, folder):
+def test_a_base_that_is_spread_over_the_processes_changes_no_bit(both, folder, way):
     _, two = both
     name = Path(folder) / "adapter_model.safetensors"
-    assert (two / "spread" / name).read_bytes() == (two / name).read_bytes()
-    files = [{p.name for p in (root / folder).iterdir()} for root in (two, two / "spread")]
+    assert (two / way / name).read_bytes() == (two / name).read_bytes()
+    files = [{p.name for p in (root / folder).iterdir()} for root in (two, two / way)]
     assert files[0] == files[1]
 
 
-def test_training_on_a_spread_base_goes_on_from_a_checkpoint(both):
+@ways
+def test_training_on_a_spread_base_goes_on_from_a_checkpoint(both, way):
     _, two = both
-    name = Path("sft") / "adapter_model.safetensors"
-    assert (two / "resumed" / name).read_bytes() == (two / name).read_bytes()
+    name = "adapter_model.safetensors"
+    assert (two / way / "resumed" / name).read_bytes() == (two / "sft" / name).read_bytes()
 
 
-def test_the_trainer_leaves_a_spread_model_to_our_own_wrapper(both):
+@ways
+def test_the_trainer_leaves_a_spread_model_to_our_own_wrapper(both, way):
     """transformers' `_wrap_model` is private: where it is no longer called, this is seen here."""
     trainings = 2 + 2  # SFT, reward model; SFT cut and resumed
-    assert figures_of(both[1])["spread"]["wrapped"] == trainings
+    assert figures_of(both[1])[way]["wrapped"] == trainings
 
 
-def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path):
+@ways
+def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path, way):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny_run.recipe))
     rows = [{"prompt": f"{n}?", "chosen": f"{n}!", "rejected": "No."} for n in range(40)]
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -146,7 +165,7 @@ def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "rlhfctl", "run", "recipe.yaml", "--run", "spread"),
-            *("--runs-dir", ".", "--launch", "fsdp2", "--json", *settings),
+            *("--runs-dir", ".", "--launch", way, "--json", *settings),
         ],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},

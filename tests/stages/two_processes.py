@@ -1,5 +1,6 @@
 """Trains in one process or several: ``torchrun two_processes.py OUTPUT SFT RM``, or `train`."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -22,6 +23,10 @@ from rlhfctl.stages import hf_training, ppo, reward, sft  # noqa: E402
 # numbers of rows whose training part the batches divide
 ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")
 WHOLE_BATCH = 16
+WAYS = {
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "zero3": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+}
 STAGES = {"sft": sft, "rm": reward, "ppo": ppo}
 # Adam divides a gradient by its own size, and so makes whole steps of the rounding where it is 0.
 SMOOTH = (
@@ -62,23 +67,26 @@ def run(stages, recipe, inputs, output, found):
         found["figures"][name] = monitor.figures
 
 
-def spread(recipe, inputs, output):
+def spread(way, recipe, inputs, output):
     """Run every stage again with the base spread over the processes; SFT again, cut and resumed."""
-    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    for variable in ("RLHFCTL_USE_FSDP", "RLHFCTL_USE_DEEPSPEED"):
+        os.environ.pop(variable, None)
+    os.environ |= WAYS[way]
     Processes()
     wrapped = []
     wrap = hf_training.average_gradients
     hf_training.average_gradients = lambda *given: wrapped.append(1) or wrap(*given)
     found = {"metrics": {}, "figures": {}}
-    run(STAGES, recipe, inputs, output / "spread", found)
+    run(STAGES, recipe, inputs, output / way, found)
     saving = recipe.sft.model_copy(update={"save_steps": 1})
-    folder = output / "resumed" / "sft"
+    folder = output / way / "resumed"
     folder.mkdir(parents=True, exist_ok=True)
     saved = recipe.model_copy(update={"sft": saving})
     try:
         sft.run(saved, inputs, folder, Dying(after=3))
     except Cut:
         sft.run(saved, inputs, folder, QuietMonitor())
+    hf_training.average_gradients = wrap
     return found | {"wrapped": len(wrapped)}
 
 
@@ -105,7 +113,9 @@ def train(output, sft_folder, rm_folder):
     output = Path(output)
     run(STAGES, recipe, inputs, output, found)
     if processes.count > 1:
-        found["spread"] = spread(recipe, inputs, output)
+        installed = importlib.util.find_spec("deepspeed") is not None
+        for way in ("fsdp2", "zero3") if installed else ("fsdp2",):
+            found[way] = spread(way, recipe, inputs, output)
     if processes.is_main:
         (output / "figures.json").write_text(json.dumps(found))
     if processes.count > 1:
