@@ -1,9 +1,10 @@
 """The frozen base spread over processes, with every adapter whole in each of them.
 
-By FSDP2, or by DeepSpeed's ZeRO-3 (`models/zero3.py`), as the launcher's configuration asks. A layer's weights are gathered when the layer computes and let go afterwards. Adapters and heads stay
-out of it: they are small, take turns on the base, and have their gradients summed like those of
-unspread ones. Every process must run the same number of passes, which even shares of every batch see
-to, until the base is gathered again.
+By FSDP2, or by DeepSpeed's ZeRO-3 (`models/zero3.py`), as the launcher's configuration asks. A layer's
+weights are gathered when the layer computes and let go afterwards. Adapters and heads stay out of it:
+they are small, take turns on the base, and have their gradients summed like those of unspread ones.
+Every process must run the same number of passes, which even shares of every batch see to, until the
+base is gathered again.
 """
 
 from __future__ import annotations
