@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow bench browser setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow bench browser extras setup lint clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ browser: ## a Chromium for the tests of the report's pages, where there is none 
 	else \
 	  echo "no Chromium: the tests that need one are skipped"; \
 	fi
+
+extras: $(STAMP) ## the packages of every extra, whose tests are skipped where they are missing
+	$(PIP) install -q -c requirements.lock -e '.[deepspeed,tax]'
 
 lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff format --check .

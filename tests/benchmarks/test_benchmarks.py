@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import decode, ppo_vs_trl, roofline, scaling, sft_step  # noqa: E402
+from benchmarks import decode, ppo_vs_trl, ragged, roofline, scaling, sft_step  # noqa: E402
 from benchmarks.checkpoints import make  # noqa: E402
 from benchmarks.rlhfctl_ppo import run  # noqa: E402
 from benchmarks.work import Work  # noqa: E402
@@ -52,6 +52,13 @@ def test_decoding_is_set_against_the_bytes_it_must_read(work, monkeypatch):
     weights = 4 * 32 * 32 + 3 * 32 * 64 + 64 * 32
     assert figures["bytes_per_step"] == 4 * (cached + weights)
     assert 0.0 < figures["share_of_generation"] < 1.0
+
+
+def test_both_ways_of_sampling_make_the_same_responses(work):
+    figures = ragged.measure(*work, runs=1)
+    assert figures["same_lengths"]
+    assert 1.0 < figures["mean_length"] < MINUTE.response_length
+    assert set(figures["seconds"]) == set(ragged.WAYS)
 
 
 def test_operations_are_those_counted_by_torch():
