@@ -153,6 +153,7 @@ def test_the_trainer_leaves_a_spread_model_to_our_own_wrapper(both, way):
     assert figures_of(both[1])[way]["wrapped"] == trainings
 
 
+@pytest.mark.slow
 @ways
 def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path, way):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny_run.recipe))
