@@ -64,7 +64,7 @@ def measure(work: Work, folder: Path, runs: int) -> dict[str, Any]:
     roles.stop_token_ids = tuple(range(1, 1 + stops))
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))[: work.batch]
     seconds: dict[str, list[float]] = defaultdict(list)
-    lengths: set[tuple[int, ...]] = set()
+    found: list[list[list[int]]] = []
     for name, enough in [*WAYS.items()] * (runs + 1):
         with patch.object(generation, "ENOUGH", enough):
             synchronize()
@@ -72,14 +72,14 @@ def measure(work: Work, folder: Path, runs: int) -> dict[str, Any]:
             responses = roles.generate(prompts, [(0, at) for at in range(len(prompts))])
             synchronize()
             seconds[name].append(time.perf_counter() - start)
-        lengths.add(tuple(map(len, responses)))
-    medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+        found.append(responses)
+    medians = {name: statistics.median(each[1:]) for name, each in seconds.items()}
     whole, leaving = medians.values()
     return {
         "seconds": medians,
         "ratio": whole / leaving,
-        "mean_length": statistics.mean(next(iter(lengths))),
-        "same_lengths": len(lengths) == 1,
+        "mean_length": statistics.mean(map(len, found[0])),
+        "same_responses": all(responses == found[0] for responses in found),
     }
 
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 _LONGEST_COLLECTIVE = timedelta(days=7)
 """A process may evaluate or calibrate alone for long; whoever dies is found by the launcher."""
 _POLL = 0.05  # seconds
-_SHARDING = {
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-}
+_MEGATRON = "ACCELERATE_USE_MEGATRON_LM"
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 _OURS = {"ACCELERATE_USE_FSDP": "RLHFCTL_USE_FSDP", _DEEPSPEED: "RLHFCTL_USE_DEEPSPEED"}
 """A variable that the libraries must not see, and the one that keeps what it said."""
@@ -162,14 +160,13 @@ def refuse_sharding(stages: Sequence[str]) -> None:
         EnvironmentFault: DeepSpeed is asked for and not installed.
     """
     training = [stage for stage in stages if stage != "eval"]
-    for variable, name in _SHARDING.items():
-        if training and os.environ.get(variable, "").lower() == "true":
-            raise UsageError(
-                f"{', '.join(training)} cannot run under {name}: rlhfctl keeps a whole model in "
-                "every process there",
-                hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller, "
-                "and recipes/launch/fsdp2.yaml spreads its frozen base",
-            )
+    if training and os.environ.get(_MEGATRON, "").lower() == "true":
+        raise UsageError(
+            f"{', '.join(training)} cannot run under Megatron-LM: rlhfctl keeps a whole model in "
+            "every process there",
+            hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller, "
+            "and recipes/launch/fsdp2.yaml spreads its frozen base",
+        )
     if training and os.environ.get(_DEEPSPEED, "").lower() == "true":
         require_deepspeed()
 

@@ -69,7 +69,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
     Raises:
         RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread by FSDP's first version.
+        UsageError: It shall be spread in a way that is not done here.
         DataError: No usable prompts.
         CheckpointError: A checkpoint is damaged, or of another base, rank or tokenizer.
         GateError: A check before PPO failed and `ppo.gate` is `refuse`.

@@ -69,12 +69,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
     Raises:
         RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread by FSDP's first version.
+        UsageError: It shall be spread in a way that is not done here.
         DataError: No usable comparisons.
         CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
         DivergedError: The loss is not finite, or all scores are equal.
     """
-    sharding.wanted(recipe)
+    sharding.wanted(recipe)  # refuses before anything loads
     processes = Processes()
     session = open_session(recipe)
     rows = load_comparisons(recipe)

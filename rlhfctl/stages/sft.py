@@ -49,7 +49,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
     Raises:
         RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread by FSDP's first version.
+        UsageError: It shall be spread in a way that is not done here.
         DataError: No usable demonstrations.
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
