@@ -74,11 +74,11 @@ def hacked(hack: str, seed: int, runs: Path) -> dict[str, Any]:
 
 
 def raised(run: Path) -> dict[str, Any]:
-    """Return a finished run's alarms, and how its figures moved from the first look to the last."""
+    """Return a finished run's alarms, and how its metrics moved from the first look to the last."""
     summary = json.loads((run / "ppo" / "over_optimisation.json").read_text(encoding="utf-8"))
     lines = (run / "ppo" / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
     first, last = json.loads(lines[0]), json.loads(lines[-1])
-    names = ("kl", "proxy", "stand_in", "length", "repetition", "certainty", "entropy")
+    names = ("kl", "proxy", "true_reward", "length", "repetition", "certainty", "entropy")
     return {
         "evaluations": len(lines),
         "prompts": len(first["each"]["kl"]),
@@ -105,7 +105,10 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
             expected,
             ", ".join(f"{alarm['name']} ({alarm['step']})" for alarm in run["alarms"]) or "none",
             f"{run['to']['kl']:.1f}",
-            *(f"{run['from'][key]:.2f} to {run['to'][key]:.2f}" for key in ("proxy", "stand_in")),
+            *(
+                f"{run['from'][key]:.2f} to {run['to'][key]:.2f}"
+                for key in ("proxy", "true_reward")
+            ),
         ]
         for name, expected, run in found
     ]

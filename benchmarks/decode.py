@@ -34,19 +34,19 @@ def main() -> None:
     work = from_options(options, lora=options.lora, rollouts=3)
     folder = output.CHECKPOINTS / f"{work.shape}-{'lora' if work.lora else 'full'}"
     make(work, folder)
-    figures = measure(work, folder)
+    metrics = measure(work, folder)
     described = machine.describe(work.threads)
     rows = [
-        ["share of generation", f"{figures['share_of_generation']:.0%}"],
-        ["tokens/s", f"{figures['tokens_per_second']:.0f}"],
-        ["decoding steps/s", f"{figures['steps_per_second']:.1f}"],
-        ["read bandwidth", f"{figures['bandwidth'] / 1e9:.1f} GB/s"],
-        ["bytes a step", output.megabytes(figures["bytes_per_step"])],
-        ["share of the bandwidth limit", f"{figures['share_of_bandwidth_limit']:.1%}"],
+        ["share of generation", f"{metrics['share_of_generation']:.0%}"],
+        ["tokens/s", f"{metrics['tokens_per_second']:.0f}"],
+        ["decoding steps/s", f"{metrics['steps_per_second']:.1f}"],
+        ["read bandwidth", f"{metrics['bandwidth'] / 1e9:.1f} GB/s"],
+        ["bytes a step", output.megabytes(metrics["bytes_per_step"])],
+        ["share of the bandwidth limit", f"{metrics['share_of_bandwidth_limit']:.1%}"],
     ]
     title = f"Generation, {work.shape}, batch {work.batch}, {machine.title(described)}"
     output.show(title, ("", ""), rows)
-    result = {"machine": described, "work": work.as_json(), **figures}
+    result = {"machine": described, "work": work.as_json(), **metrics}
     output.write("decode", result, options.output)
 
 

@@ -29,11 +29,11 @@ from rlhfctl.data.formatting import encode_comparisons
 from rlhfctl.data.sources import gold_comparisons, load_comparisons
 from rlhfctl.evaluation.preferences import accuracy
 from rlhfctl.recipe.load import load_recipe
-from rlhfctl.run.monitor import QuietMonitor
-from rlhfctl.stages.labels import aggregated
-from rlhfctl.stages.reward_training import train
-from rlhfctl.stages.scoring import score_ids
-from rlhfctl.stages.session import open_session
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.reward_model.labels import aggregated
+from rlhfctl.stages.reward_model.scoring import score_ids
+from rlhfctl.stages.reward_model.training import train
+from rlhfctl.stages.shared.stage_context import open_stage_context
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,7 +99,7 @@ class Seed:
         recipe = load_recipe(RECIPE, settings).recipe
         gold = encode_comparisons(
             gold_comparisons(recipe, GOLD_PAIRS_DRAWN),
-            open_session(recipe).formatter,
+            open_stage_context(recipe).formatter,
             recipe.reward_model.max_length,
         )
         return cls(number, settings, load_comparisons(recipe).train, gold.dataset)
@@ -110,14 +110,14 @@ class Seed:
         recipe = load_recipe(RECIPE, settings).recipe
         learnt = aggregated(turned(self.given, noise, self.number), recipe.reward_model)
         epochs = f"reward_model.num_train_epochs={len(self.given) / len(learnt)}"
-        session = open_session(load_recipe(RECIPE, [*settings, epochs]).recipe)
+        session = open_stage_context(load_recipe(RECIPE, [*settings, epochs]).recipe)
         rows = encode_comparisons(learnt, session.formatter, recipe.reward_model.max_length)
         with tempfile.TemporaryDirectory() as folder:
-            trained = train(session, sft, rows, self.number, Path(folder), QuietMonitor())
+            trained = train(session, sft, rows, self.number, Path(folder), NullMonitor())
         pad = session.tokenizer.pad_token_id
         scores = (score_ids(trained.model, self.gold[f"{side}_ids"], pad, 64) for side in _SIDES)
-        figures = accuracy(*scores).figures("gold_accuracy")
-        return figures | {"rows": len(learnt), "steps": trained.figures["steps"]}
+        metrics = accuracy(*scores).metrics("gold_accuracy")
+        return metrics | {"rows": len(learnt), "steps": trained.metrics["steps"]}
 
 
 def main() -> None:

@@ -80,15 +80,15 @@ def checkpoints(seed: int, runs: Path) -> dict[str, Path]:
 def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[float]]:
     """Run PPO and return its curves: gold reward, proxy score and KL of every rollout."""
     from rlhfctl.recipe.load import load_recipe
-    from rlhfctl.run.monitor import QuietMonitor
-    from rlhfctl.stages.ppo import open_trainer
-    from rlhfctl.stages.truth import gold_rewards
+    from rlhfctl.run.monitor import NullMonitor
+    from rlhfctl.stages.ppo.stage import open_trainer
+    from rlhfctl.stages.shared.gold import gold_rewards
 
     overrides = [f"seed={seed}", "ppo.kl_stop=null", "ppo.samples_per_run=100000"]
     recipe = load_recipe(RECIPE, [*overrides, *VARIANTS[variant]]).recipe
     curves: dict[str, list[float]] = {"gold": [], "score": [], "kl": [], "length": []}
     with tempfile.TemporaryDirectory() as folder:
-        opened = open_trainer(recipe, inputs, Path(folder), QuietMonitor())
+        opened = open_trainer(recipe, inputs, Path(folder), NullMonitor())
 
         def watch(episodes: int, rollout) -> None:  # noqa: ANN001
             batch, decode = rollout.sequences, opened.session.formatter.decode

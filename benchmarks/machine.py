@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.meter import synchronize
-from rlhfctl.models.linear import mkl_is_slow, quicken
+from rlhfctl.models.linear import prefers_onednn, use_fast_cpu_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def describe(threads: int) -> dict[str, Any]:
         "packages": {
             name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")
         },
-        "mkl_is_slow": mkl_is_slow(),
+        "prefers_onednn": prefers_onednn(),
     }
 
 
@@ -80,7 +80,7 @@ def matmul_flops(rows: int, inner: int, columns: int, dtype: torch.dtype) -> flo
     """
     states = torch.randn(rows, inner, device=device(), dtype=dtype)
     layer = torch.nn.Linear(inner, columns, bias=False, device=device(), dtype=dtype)
-    quicken(layer)
+    use_fast_cpu_layers(layer)
     with torch.no_grad():
         seconds = best_seconds(lambda: layer(states))
     return 2.0 * rows * inner * columns / seconds

@@ -42,7 +42,7 @@ def main() -> None:
         sides["TRL PPO"] = output.in_process(
             "benchmarks.trl_peer.run", work, folder, python=options.peer
         )
-    peaks = {name: figures["peak_bytes"] - figures["bare_bytes"] for name, figures in sides.items()}
+    peaks = {name: metrics["peak_bytes"] - metrics["bare_bytes"] for name, metrics in sides.items()}
     described = machine.describe(work.threads)
     rows = [
         [name, output.megabytes(peak), f"{peaks['rlhfctl PPO'] / peak:.2f}"]

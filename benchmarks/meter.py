@@ -93,7 +93,7 @@ class Meter:
         elif STATUS.is_file():
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Return everything measured; bytes are allocated ones on a GPU, else resident ones.
 
         ``bare_bytes`` were held when the meter was made, ``start_bytes`` before training: on a GPU

@@ -125,13 +125,13 @@ def _print(comparisons: dict[str, Any], described: dict[str, Any]) -> None:
         lines = [
             [
                 phase,
-                f"{figures['seconds']:.2f}",
-                f"{figures['share_of_time']:.0%}",
-                f"{figures['flops'] / 1e9:.0f}",
-                f"{figures['share_of_peak']:.0%}",
-                f"{figures['share_of_matmul_at_shapes']:.0%}",
+                f"{metrics['seconds']:.2f}",
+                f"{metrics['share_of_time']:.0%}",
+                f"{metrics['flops'] / 1e9:.0f}",
+                f"{metrics['share_of_peak']:.0%}",
+                f"{metrics['share_of_matmul_at_shapes']:.0%}",
             ]
-            for phase, figures in found["roofline"].items()
+            for phase, metrics in found["roofline"].items()
             if phase != "machine"
         ]
         columns = ("phase", "s", "of time", "GFLOP", "of peak", "of matmul at these shapes")

@@ -45,14 +45,14 @@ def main() -> None:
     work = from_options(options, lora=True)
     folder = output.CHECKPOINTS / f"{work.shape}-lora"
     make(work, folder)
-    figures = measure(work, folder, options.runs)
+    metrics = measure(work, folder, options.runs)
     described = machine.describe(work.threads)
-    rows = [[name, f"{seconds:.2f}"] for name, seconds in figures["seconds"].items()]
-    rows.append(["mean length of a response", f"{figures['mean_length']:.1f}"])
+    rows = [[name, f"{seconds:.2f}"] for name, seconds in metrics["seconds"].items()]
+    rows.append(["mean length of a response", f"{metrics['mean_length']:.1f}"])
     title = f"Sampling, {work.shape}, batch {work.batch}, {machine.title(described)}"
-    output.show(title, ("", "s"), rows, f"{figures['ratio']:.2f} times as fast")
+    output.show(title, ("", "s"), rows, f"{metrics['ratio']:.2f} times as fast")
     output.write(
-        "ragged", {"machine": described, "work": work.as_json(), **figures}, options.output
+        "ragged", {"machine": described, "work": work.as_json(), **metrics}, options.output
     )
 
 

@@ -20,8 +20,8 @@ from benchmarks.work import Work
 from rlhfctl.models.roles import Roles, load_roles
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.recipe.load import load_recipe
-from rlhfctl.run.monitor import QuietMonitor
-from rlhfctl.stages.ppo import settings_from
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.ppo.stage import settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
     )
 
 
-class _Marks(QuietMonitor):
+class _Marks(NullMonitor):
     """Marks the start and each rollout's end on a meter."""
 
     def __init__(self, meter: Meter) -> None:
@@ -98,17 +98,17 @@ class _Marks(QuietMonitor):
     def start(self, stage: str, total: int, unit: str) -> None:
         self.meter.mark()
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         self.meter.mark()
         if self.meter.wall:
             phases = self.meter.phases
-            phases["collection"] += figures["rollout_seconds"]
-            phases["update"] += figures["update_seconds"]
-        self.last = figures
+            phases["collection"] += metrics["rollout_seconds"]
+            phases["update"] += metrics["update_seconds"]
+        self.last = metrics
 
 
 def run(work: Work, folder: Path) -> dict[str, Any]:
-    """Do the work and return its figures; phases are generation, scoring and update, in seconds."""
+    """Do the work and return its metrics; phases are generation, scoring and update, in seconds."""
     torch.set_num_threads(work.threads)
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
     recipe = recipe_for(work, folder)
@@ -117,8 +117,8 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     monitor = _Marks(meter)
     roles.generate = meter.timed("generation", roles.generate)
     PPOTrainer(roles, prompts, settings_from(recipe), monitor).train()
-    figures = meter.figures()
-    phases = figures["phases"]
+    metrics = meter.metrics()
+    phases = metrics["phases"]
     phases["scoring"] = phases.pop("collection") - phases["generation"]
     lengths = float(monitor.last["response_length"])
     if lengths != work.response_length:
@@ -126,7 +126,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     updates = monitor.last["updates"]
     if updates != work.epochs * work.minibatches:
         raise RuntimeError(f"{updates} updates a rollout, not {work.epochs * work.minibatches}")
-    return figures
+    return metrics
 
 
 if __name__ == "__main__":

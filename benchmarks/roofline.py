@@ -27,7 +27,7 @@ def phase_flops(work: Work) -> dict[str, float]:
 
     Generation: each token once through the policy, the LM head at each response token. Scoring:
     policy, reference, reward model and critic over whole episodes, the LM head at response tokens
-    of the first two. Update: policy and critic forward and backward, each epoch.
+    of the first two. PPOStep: policy and critic forward and backward, each epoch.
     """
     shape = SHAPES[work.shape]
     weights = float(shape.decoder_weights)

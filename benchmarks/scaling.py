@@ -56,16 +56,16 @@ def measure(work: Work, moved: dict[str, list[Any]]) -> list[dict[str, Any]]:
             changed = work.but(**{"shape" if axis == "weights" else axis: value})
             folder = output.CHECKPOINTS / f"{changed.shape}-{'lora' if work.lora else 'full'}"
             make(changed, folder)
-            figures = output.in_process("benchmarks.rlhfctl_ppo", changed, folder)
+            metrics = output.in_process("benchmarks.rlhfctl_ppo", changed, folder)
             points.append(
                 {
                     "axis": axis,
                     "value": value,
                     "at": SHAPES[value].decoder_weights if axis == "weights" else value,
-                    "episodes_per_second": changed.episodes / sum(figures["seconds"]),
-                    "episodes_per_cpu_second": changed.episodes / sum(figures["cpu_seconds"]),
-                    "peak_bytes": figures["peak_bytes"] - figures["bare_bytes"],
-                    "load": figures["load"],
+                    "episodes_per_second": changed.episodes / sum(metrics["seconds"]),
+                    "episodes_per_cpu_second": changed.episodes / sum(metrics["cpu_seconds"]),
+                    "peak_bytes": metrics["peak_bytes"] - metrics["bare_bytes"],
+                    "load": metrics["load"],
                 }
             )
     return points

@@ -22,7 +22,7 @@ from benchmarks.rlhfctl_ppo import recipe_for
 from benchmarks.work import Work
 from rlhfctl.models import adapters
 from rlhfctl.models.base import load_causal_lm
-from rlhfctl.stages.hf_training import training_arguments
+from rlhfctl.stages.shared.hf_training import training_arguments
 
 STEPS = 3
 
@@ -72,7 +72,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
         trainer.remove_callback(PrinterCallback)
         adapters.restore_float32(trainer.model)
         trainer.train()
-    return meter.figures()
+    return meter.metrics()
 
 
 if __name__ == "__main__":

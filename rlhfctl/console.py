@@ -42,7 +42,7 @@ _SHOWN = {
     "sft": ("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
     "rm": ("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
     "ppo": (
-        *("score", "kl", "held_out_stand_in", "reward", "response_length"),
+        *("score", "kl", "held_out_true_reward", "reward", "response_length"),
         *("episodes_per_second", "memory_bytes"),
     ),
     "eval": ("proxy", "gold", "kl", "length"),
@@ -50,7 +50,7 @@ _SHOWN = {
 _LABELS = {
     "token_accuracy": "token accuracy",
     "kl": "KL",
-    "held_out_stand_in": "held-out",
+    "held_out_true_reward": "held-out",
     "tokens_per_second": "tokens/s",
     "episodes_per_second": "episodes/s",
     "memory_bytes": "memory",
@@ -156,7 +156,7 @@ class View:
         self._unit = ""
         self._total = 0
         self._done = 0
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
         self._began = 0.0
         self._shown_at = 0.0
 
@@ -175,24 +175,24 @@ class View:
         """Begin a phase: a new bar, or a line that says so."""
         self._stop()
         self._stage, self._total, self._unit = stage, total, unit
-        self._done, self._figures = 0, {}
+        self._done, self._metrics = 0, {}
         self._began = self._shown_at = time.monotonic()
         if self._terminal.live:
             self._progress = _progress(self._console)
             self._task = self._progress.add_task(
-                visible(stage), total=total, unit=visible(unit), figures=""
+                visible(stage), total=total, unit=visible(unit), metrics=""
             )
             self._progress.start()
         else:
             self._terminal.note(f"{stage} 0/{total} {unit}")
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Move the bar, or print a line if the last is some seconds old."""
         self._done = done
-        self._figures.update(figures)
+        self._metrics.update(metrics)
         if self._progress is not None:
-            text = figures_line(self._stage, self._figures)
-            self._progress.update(self._task, completed=done, figures=text)
+            text = metrics_line(self._stage, self._metrics)
+            self._progress.update(self._task, completed=done, metrics=text)
         elif time.monotonic() - self._shown_at >= PLAIN_INTERVAL:
             self._shown_at = time.monotonic()
             self._terminal.note(self._line())
@@ -213,8 +213,8 @@ class View:
 
     def _line(self) -> str:
         line = f"{self._stage} {self._done}/{self._total} {self._unit}"
-        figures = figures_line(self._stage, self._figures)
-        return f"{line}  {figures}" if figures else line
+        metrics = metrics_line(self._stage, self._metrics)
+        return f"{line}  {metrics}" if metrics else line
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -258,12 +258,12 @@ class Board:
             self._live.update(Text("\n").join(rows))
 
 
-def figures_line(stage: str, figures: Mapping[str, float]) -> str:
-    """Return the figures worth watching in a stage, as ``loss 1.23  token accuracy 0.71``."""
-    wanted = [name for name in _SHOWN.get(stage.split(" ", maxsplit=1)[0], ()) if name in figures]
-    names = wanted or list(figures)[:4]
+def metrics_line(stage: str, metrics: Mapping[str, float]) -> str:
+    """Return the metrics worth watching in a stage, as ``loss 1.23  token accuracy 0.71``."""
+    wanted = [name for name in _SHOWN.get(stage.split(" ", maxsplit=1)[0], ()) if name in metrics]
+    names = wanted or list(metrics)[:4]
     return "  ".join(
-        f"{_LABELS.get(name, visible(name).replace('_', ' '))} {format_figure(name, figures[name])}"
+        f"{_LABELS.get(name, visible(name).replace('_', ' '))} {format_figure(name, metrics[name])}"
         for name in names
     )
 
@@ -296,7 +296,7 @@ def _progress(console: Console) -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}", markup=False),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[figures]}", markup=False),
+        TextColumn("{task.fields[metrics]}", markup=False),
         console=console,
         transient=True,
         refresh_per_second=4,

@@ -94,7 +94,7 @@ class LostProcessFault(EnvironmentFault):
 
 
 class DivergedError(RlhfctlError):
-    """Training left the range in which its figures mean anything."""
+    """Training left the range in which its metrics mean anything."""
 
     exit_code = ExitCode.DIVERGED
 

@@ -20,15 +20,16 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.recipe.ppo import source_file
 from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
-from rlhfctl.run import workplace
-from rlhfctl.run.chatter import chatter_to
-from rlhfctl.run.freshness import changes, output_changes, recipe_changes
+from rlhfctl.run import staging
 from rlhfctl.run.gates import parse_gates
-from rlhfctl.run.group import Group, refuse_sharding
+from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
-from rlhfctl.run.monitor import MetricsLog, Monitor, QuietMonitor, Tee
+from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor, NullMonitor
+from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
+from rlhfctl.run.staleness import changes, output_changes, recipe_changes
 from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
+from rlhfctl.stage_table import stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,6 @@ _log = logging.getLogger("rlhfctl")
 
 COMMANDS = {"sft": "sft", "rm": "train-rm", "ppo": "ppo", "eval": "eval"}
 
-_MODULES = {"sft": "sft", "rm": "reward", "ppo": "ppo", "eval": "evaluate"}
 _NEEDS: dict[str, tuple[str, ...]] = {
     "sft": (),
     "rm": ("sft",),
@@ -78,7 +78,7 @@ class StageResult:
 
 def load_stage(name: str) -> StageFunction:
     """Import a stage's module, and with it torch and the libraries, only when it starts."""
-    module = importlib.import_module(f"rlhfctl.stages.{_MODULES[name]}")
+    module = importlib.import_module(f"rlhfctl.stages.{stage_named(name).module}.stage")
     function: StageFunction = module.run
     return function
 
@@ -99,7 +99,7 @@ def external_checkpoints(recipe: Recipe, stage: str) -> dict[str, str]:
 
 
 def _takes(recipe: Recipe, stage: str) -> tuple[str, ...]:
-    """Return what a stage reads; PPO and its judging no reward model that gives no scores."""
+    """Return what a stage reads; PPO and its context no reward model that gives no scores."""
     unread = "" if stage not in {"ppo", "eval"} or recipe.ppo.uses_rm else "rm"
     return tuple(name for name in _TAKES[stage] if name != unread)
 
@@ -121,7 +121,7 @@ def is_finished(recipe: Recipe, directory: RunDirectory, stages: Sequence[str]) 
     """
     manifest = Manifest.load(directory.manifest)
     for stage in stages:
-        step = _Step(recipe, directory, stage, QuietMonitor(), manifest, Group())
+        step = _Step(recipe, directory, stage, NullMonitor(), manifest, ProcessGroup())
         if stage not in manifest.stages or not step.stands():
             return False
     return True
@@ -135,11 +135,11 @@ def run_stages(
     *,
     force: bool = False,
     load: StageLoader = load_stage,
-    group: Group | None = None,
+    group: ProcessGroup | None = None,
 ) -> list[StageResult]:
     """Bring stages up to date, in order, holding the run folder's lock.
 
-    Where there are several processes, this is for process 0; the others `serve`.
+    Where there are several processes, this is for process 0; the others run `worker_loop`.
 
     Args:
         recipe: The whole recipe.
@@ -157,12 +157,12 @@ def run_stages(
     parse_gates(recipe.evaluation.gates)
     refuse_sharding(stages)
     directory.create()
-    group = group or Group()
+    group = group or ProcessGroup()
     with directory.lock(), terminable():
         group.join()
         manifest = Manifest.load(directory.manifest)
         for stage in STAGES:
-            workplace.settle(directory, stage, manifest.stages.get(stage))
+            staging.recover(directory, stage, manifest.stages.get(stage))
         results: list[StageResult] = []
         for stage in stages:
             step = _Step(recipe, directory, stage, monitor, manifest, group)
@@ -173,7 +173,7 @@ def run_stages(
         return results
 
 
-def serve(group: Group, load: StageLoader = load_stage) -> None:
+def worker_loop(group: ProcessGroup, load: StageLoader = load_stage) -> None:
     """Work with process 0, which runs `run_stages`, until it has no more stages.
 
     Only process 0 writes and tells; a stage in another process has nobody to tell.
@@ -188,9 +188,9 @@ def serve(group: Group, load: StageLoader = load_stage) -> None:
             recipe = Recipe.model_validate_json(order["recipe"])
             inputs = {name: Path(path) for name, path in order["inputs"].items()}
             log = Path(order["logs"]) / f"rank-{group.rank}.log"
-            with chatter_to(log, f"process {group.rank}: {order['stage']}"):
+            with capture_logs(log, f"process {group.rank}: {order['stage']}"):
                 try:
-                    load(order["stage"])(recipe, inputs, Path(order["output"]), QuietMonitor())
+                    load(order["stage"])(recipe, inputs, Path(order["output"]), NullMonitor())
                 except BaseException:
                     _log.exception("%s ended early", order["stage"])
                     raise
@@ -206,7 +206,7 @@ class _Step:
     stage: str
     monitor: Monitor
     manifest: Manifest
-    group: Group
+    group: ProcessGroup
 
     def bring_up_to_date(self, force: bool, load: StageLoader) -> StageResult:
         """Run the stage unless its record still stands."""
@@ -223,8 +223,8 @@ class _Step:
             reasons = reasons or ["--force"]
             self.monitor.note(f"{self.stage} is done again: {'; '.join(reasons)}")
         at = self.directory, self.stage
-        with workplace.recipe_written(*at, dump_recipe(self.recipe)):
-            resuming = workplace.open_partial(*at, part, artifacts, fresh=force)
+        with staging.recipe_written(*at, dump_recipe(self.recipe)):
+            resuming = staging.open_partial(*at, part, artifacts, fresh=force)
             how = "goes on from the checkpoint of an interrupted try" if resuming else "begins"
             self.monitor.note(f"{self.stage} {how}")
             new = self._run(inputs, artifacts, part, load, resuming)
@@ -250,7 +250,7 @@ class _Step:
         started, clock = datetime.now(UTC), time.monotonic()
         metrics_log = MetricsLog(self.directory.partial_metrics(self.stage), resume=resuming)
         trackers = self._trackers(part)
-        monitor = Tee([metrics_log, self.monitor, trackers])
+        monitor = MultiMonitor([metrics_log, self.monitor, trackers])
         partial = self.directory.partial(self.stage)
         try:
             outcome = self._together(inputs, load, monitor)
@@ -259,7 +259,7 @@ class _Step:
             raise
         finally:
             trackers.close()
-        workplace.promote(self.directory, self.stage)
+        staging.promote(self.directory, self.stage)
         record = StageRecord(
             stage=self.stage,
             recipe_part=part,
@@ -273,7 +273,7 @@ class _Step:
         )
         self.manifest.with_stage(record).save(self.directory.manifest)
         self.directory.partial_metrics(self.stage).replace(self.directory.metrics(self.stage))
-        workplace.clean_up(self.directory, self.stage)
+        staging.clean_up(self.directory, self.stage)
         return record
 
     def _together(
@@ -312,14 +312,14 @@ class _Step:
         )
 
     def _keep_or_discard(self, partial: Path, *, asked_to_end: bool) -> None:
-        if workplace.has_checkpoints(partial):
+        if staging.has_checkpoints(partial):
             self.monitor.note(
                 f"a checkpoint of {self.stage} is kept; the same command goes on from it"
             )
         else:
             if asked_to_end:
                 self.monitor.note(f"no checkpoint of {self.stage} had been saved; it starts anew")
-            workplace.discard_partial(self.directory, self.stage)
+            staging.discard_partial(self.directory, self.stage)
             recorded = self.stage in self.manifest.stages
             place = self.directory.failed_metrics if recorded else self.directory.metrics
             self.directory.partial_metrics(self.stage).replace(place(self.stage))
@@ -419,7 +419,7 @@ class _Step:
             ) from error
 
     def _finite(self, value: Any, name: str = "") -> Any:
-        """Replace figures that JSON has no word for by null, and say so."""
+        """Replace metrics that JSON has no word for by null, and say so."""
         if isinstance(value, Mapping):
             return {key: self._finite(item, f"{name}.{key}") for key, item in value.items()}
         if isinstance(value, float) and not math.isfinite(value):

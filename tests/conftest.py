@@ -54,16 +54,15 @@ class TinyRun:
         """Return the folder of a stage, which runs first if it has not yet."""
         import importlib
 
-        from rlhfctl.run.monitor import QuietMonitor
+        from rlhfctl.run.monitor import NullMonitor
+        from rlhfctl.stage_table import stage_named
 
-        needs = {"sft": (), "rm": ("sft",), "ppo": ("sft", "rm"), "eval": ("sft", "rm", "ppo")}
-        modules = {"sft": "sft", "rm": "reward", "ppo": "ppo", "eval": "evaluate"}
         output = self.root / name
         if not output.is_dir():
-            inputs = {need: self.stage(need) for need in needs[name]}
+            inputs = {need: self.stage(need) for need in stage_named(name).accepts}
             output.mkdir()
-            module = importlib.import_module(f"rlhfctl.stages.{modules[name]}")
-            self.metrics[name] = module.run(self.recipe, inputs, output, QuietMonitor()).metrics
+            module = importlib.import_module(f"rlhfctl.stages.{stage_named(name).module}.stage")
+            self.metrics[name] = module.run(self.recipe, inputs, output, NullMonitor()).metrics
         return output
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from rlhfctl.console import duration, figures_line, format_figure, safe
+from rlhfctl.console import duration, format_figure, metrics_line, safe
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b-\u200f]")
 
@@ -51,15 +51,15 @@ def test_an_escape_sequence_is_spelt_out():
         ("loss", None, "none"),
     ],
 )
-def test_figures_are_short(name, value, text):
+def test_metrics_are_short(name, value, text):
     assert format_figure(name, value) == text
 
 
-def test_a_stage_shows_its_own_figures_first_and_others_when_it_has_none():
-    figures = {"entropy": 2.0, "kl": 6.0, "score": 1.0}
-    assert figures_line("ppo", figures) == "score 1  KL 6"
-    assert figures_line("rm calibration", {"my_figure": 1.0}) == "my figure 1"
-    assert figures_line("other", {}) == ""
+def test_a_stage_shows_its_own_metrics_first_and_others_when_it_has_none():
+    metrics = {"entropy": 2.0, "kl": 6.0, "score": 1.0}
+    assert metrics_line("ppo", metrics) == "score 1  KL 6"
+    assert metrics_line("rm calibration", {"my_figure": 1.0}) == "my figure 1"
+    assert metrics_line("other", {}) == ""
 
 
 @pytest.mark.parametrize(

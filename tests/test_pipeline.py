@@ -19,12 +19,12 @@ from rlhfctl.recipe.load import load_recipe
 from rlhfctl.recipe.schema import STAGES, Recipe
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Manifest, StageOutcome
-from rlhfctl.run.monitor import QuietMonitor, read_metrics
+from rlhfctl.run.monitor import NullMonitor, read_metrics
 
 ALL = list(STAGES)
 
 
-class Listener(QuietMonitor):
+class Listener(NullMonitor):
     def __init__(self):
         self.notes = []
         self.warnings = []

@@ -107,7 +107,7 @@ def _arguments(work: Work, output: str) -> dict[str, Any]:
 
 
 def run(work: Work, folder: Path) -> dict[str, Any]:
-    """Do the work and return its figures; the one phase told apart is generation, in seconds."""
+    """Do the work and return its metrics; the one phase told apart is generation, in seconds."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer
@@ -145,7 +145,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     wanted = (work.warmup + work.rollouts) * work.epochs * work.minibatches
     if steps != wanted:
         raise RuntimeError(f"TRL made {steps} optimiser steps, not {wanted}")
-    return meter.figures()
+    return meter.metrics()
 
 
 if __name__ == "__main__":

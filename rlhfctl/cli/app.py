@@ -11,7 +11,6 @@ import typer
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
-from rlhfctl.cli.forms import Format
 from rlhfctl.cli.options import (
     EvalSettings,
     GivenKeys,
@@ -20,6 +19,7 @@ from rlhfctl.cli.options import (
     SweepSettings,
     with_options,
 )
+from rlhfctl.cli.report_format import Format
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ def _app(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    from rlhfctl.run.chatter import quiet_environment
+    from rlhfctl.run.log_capture import quiet_environment
 
     quiet_environment()
 
 
 def _run(name: str, settings: Settings, keys: GivenKeys) -> None:
-    from rlhfctl.cli.session import run_command
+    from rlhfctl.cli.run_stages import run_command
 
     run_command(name, _STAGES[name], settings, keys)
 
@@ -186,8 +186,8 @@ def _report(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    from rlhfctl.cli.report import Wanted, report
+    from rlhfctl.cli.report import ReportRequest, report
     from rlhfctl.console import Terminal
 
     terminal = Terminal(quiet=quiet, as_json=as_json)
-    report(Wanted(runs or [], runs_dir, form, output), terminal)
+    report(ReportRequest(runs or [], runs_dir, form, output), terminal)

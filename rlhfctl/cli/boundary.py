@@ -17,7 +17,7 @@ from rlhfctl.errors import (
     OutOfMemoryFault,
     RlhfctlError,
 )
-from rlhfctl.run import words
+from rlhfctl.run import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ class Boundary(TyperGroup):
             raise
         except BaseException as error:
             code = explain(error, as_json="--json" in given, debug="--debug" in given)
-        words.leave(code or 0)
+        exit_status.leave(code or 0)
         sys.exit(code)
 
     def invoke(self, ctx: Any) -> Any:
@@ -65,8 +65,8 @@ def explain(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Tell the user why a command ended, or whoever launched this process; return its exit code."""
     code, message = classify(error)
     trace = "".join(traceback.format_exception(error)) if debug else ""
-    if words.expected():
-        words.leave(code, message, describe(error), trace)
+    if exit_status.expected():
+        exit_status.leave(code, message, describe(error), trace)
     else:
         show_error(message, describe(error), trace, as_json=as_json)
     return code

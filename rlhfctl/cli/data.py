@@ -47,21 +47,21 @@ def agreement(
     rejected, annotator) or a label (item, annotator, label); or a row an item with a votes mapping
     or list, or a column an annotator (label_NAME).
     """
-    from rlhfctl.evaluation.annotators import examine_file
+    from rlhfctl.evaluation.annotator_quality import examine_file
 
     terminal = Terminal(quiet=quiet, as_json=json)
-    figures, report = examine_file(file, _mapping(columns or []), seed=0)
+    metrics, report = examine_file(file, _mapping(columns or []), seed=0)
     if report.dropped:
         terminal.warn(report.summary())
     if json:
         rows = {"read": report.read, "dropped": report.dropped}
-        terminal.write_json({"ok": True, "path": file, "rows": rows, "annotators": figures})
+        terminal.write_json({"ok": True, "path": file, "rows": rows, "annotators": metrics})
         return
-    for note in figures["notes"]:
+    for note in metrics["notes"]:
         terminal.note(note)
-    for warning in figures["warnings"]:
+    for warning in metrics["warnings"]:
         terminal.warn(warning)
-    terminal.result(*_shown(figures))
+    terminal.result(*_shown(metrics))
 
 
 def _mapping(columns: list[str]) -> dict[str, str]:
@@ -79,28 +79,28 @@ def _mapping(columns: list[str]) -> dict[str, str]:
     return found
 
 
-def _shown(figures: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the figures as a reader wants them: the whole, then a line an annotator."""
+def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the metrics as a reader wants them: the whole, then a line an annotator."""
     table = Table("figure", "value", "95 % interval", box=None, pad_edge=False)
-    table.add_row("items", f"{figures['items']:,}")
-    table.add_row("labels", f"{figures['labels']:,}")
+    table.add_row("items", f"{metrics['items']:,}")
+    table.add_row("labels", f"{metrics['labels']:,}")
     rows = [
-        ("raw agreement", figures, "agreement"),
-        ("Krippendorff's alpha", figures, "alpha"),
-        ("ceiling on accuracy", figures.get("ceiling", {}), "accuracy"),
-        ("intransitive triples", figures.get("intransitive", {}), "share"),
+        ("raw agreement", metrics, "agreement"),
+        ("Krippendorff's alpha", metrics, "alpha"),
+        ("ceiling on accuracy", metrics.get("ceiling", {}), "accuracy"),
+        ("intransitive triples", metrics.get("intransitive", {}), "share"),
     ]
     for title, section, name in rows:
         if name in section:
             interval = f"{section[f'{name}_low']:.3f} to {section[f'{name}_high']:.3f}"
             table.add_row(title, f"{section[name]:.3f}", interval)
-    circles = figures.get("intransitive", {})
+    circles = metrics.get("intransitive", {})
     if circles.get("expected") is not None:
         table.add_row("  by noise alone", f"{circles['expected']:.3f}")
     yield table
-    if figures["per_annotator"]:
+    if metrics["per_annotator"]:
         people = Table("annotator", "labels", "agreement", "accuracy", box=None, pad_edge=False)
-        for name, known in figures["per_annotator"].items():
+        for name, known in metrics["per_annotator"].items():
             people.add_row(
                 safe(name),
                 f"{known['labels']:,}",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from rlhfctl.cli.checks import require_sound
 from rlhfctl.cli.resolve import resolve
+from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Terminal, safe
 from rlhfctl.run.gates import parse_gates
 
@@ -47,7 +47,7 @@ def validate(settings: Settings, keys: GivenKeys) -> None:
     resolved = resolve(settings, keys)
     recipe = resolved.loaded.recipe
     parse_gates(recipe.evaluation.gates)
-    findings = require_sound(recipe, terminal)
+    findings = require_valid_files(recipe, terminal)
     if settings.json:
         path = str(resolved.choice.path)
         shown = [asdict(finding) for finding in findings]

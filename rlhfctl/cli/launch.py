@@ -23,7 +23,7 @@ from rlhfctl.cli.resolve import resolve
 from rlhfctl.console import TERMINAL, Terminal
 from rlhfctl.errors import EnvironmentFault, ExitCode, LostProcessFault, UsageError
 from rlhfctl.recipe.load import shipped_recipes
-from rlhfctl.run import words
+from rlhfctl.run import exit_status
 from rlhfctl.run.extras import require_deepspeed
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
         UsageError: The file is no accelerate configuration, or this process was itself launched.
         EnvironmentFault: The launcher failed, or a process died without a word.
     """
-    if "LOCAL_RANK" in os.environ or words.expected():
+    if "LOCAL_RANK" in os.environ or exit_status.expected():
         raise UsageError(
             "--launch starts processes, but this one was itself started by a launcher",
             hint="leave --launch out where accelerate launch or torchrun is used",
@@ -69,7 +69,7 @@ def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *told[1:]]
     with tempfile.TemporaryDirectory(prefix="rlhfctl-") as folder:
         ended = _run(command, Path(folder), directory.launch_log)
-        word = _verdict(words.read(Path(folder)), ended, directory.launch_log)
+        word = _verdict(exit_status.read(Path(folder)), ended, directory.launch_log)
     if word.message:
         trace = word.traceback if settings.debug else ""
         show_error(word.message, word.error or {}, trace, as_json=settings.json)
@@ -157,7 +157,7 @@ def _run(command: Sequence[str], folder: Path, log: Path) -> _Ended:
     """
     import torch
 
-    environment = os.environ | {words.VARIABLE: str(folder), TERMINAL: "0"}
+    environment = os.environ | {exit_status.VARIABLE: str(folder), TERMINAL: "0"}
     if not torch.cuda.is_available():
         # Else DeepSpeed says on stdout that it finds no GPU.
         environment.setdefault("DS_ACCELERATOR", "cpu")
@@ -206,7 +206,7 @@ def _await_processes(folder: Path) -> None:
     """Wait for processes that outlive their launcher, as one that a signal ends may leave."""
     limit = time.monotonic() + _FAREWELL
     while time.monotonic() < limit:
-        if not any(word.code is None and _alive(word.pid) for word in words.read(folder)):
+        if not any(word.code is None and _alive(word.pid) for word in exit_status.read(folder)):
             return
         time.sleep(0.05)
 
@@ -219,7 +219,9 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _verdict(left: Sequence[words.Word], ended: _Ended, log: Path) -> words.Word:
+def _verdict(
+    left: Sequence[exit_status.ExitStatus], ended: _Ended, log: Path
+) -> exit_status.ExitStatus:
     """Return how the command ended, from the words that its processes left."""
     spoken = [word for word in left if word.code is not None]
     silent = [word for word in left if word.code is None]
@@ -248,11 +250,11 @@ def _verdict(left: Sequence[words.Word], ended: _Ended, log: Path) -> words.Word
     return (main or sorted(chosen, key=lambda word: word.time))[0]
 
 
-def _is_consequence(word: words.Word) -> bool:
+def _is_consequence(word: exit_status.ExitStatus) -> bool:
     return (word.error or {}).get("type") in _CONSEQUENCES
 
 
-def _by_signal(spoken: Sequence[words.Word], number: int) -> words.Word:
+def _by_signal(spoken: Sequence[exit_status.ExitStatus], number: int) -> exit_status.ExitStatus:
     """Return the word of process 0 on a signal, or what it would have said."""
     for word in spoken:
         if word.rank == 0:
@@ -262,14 +264,16 @@ def _by_signal(spoken: Sequence[words.Word], number: int) -> words.Word:
     return _fault(Interrupted(), ExitCode.PREEMPTED, "ended by SIGTERM")
 
 
-def _fault(error: BaseException, code: int | None = None, message: str = "") -> words.Word:
+def _fault(
+    error: BaseException, code: int | None = None, message: str = ""
+) -> exit_status.ExitStatus:
     described = describe(error)
-    return words.Word(
+    return exit_status.ExitStatus(
         0, os.getpid(), code or described["exit_code"], message or str(error), described
     )
 
 
-def _named(silent: Sequence[words.Word]) -> str:
+def _named(silent: Sequence[exit_status.ExitStatus]) -> str:
     parts = [f"process {word.rank} (pid {word.pid})" for word in silent]
     return " and ".join(parts)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.cli.forms import Format
+from rlhfctl.cli.report_format import Format
 from rlhfctl.cli.resolve import newest_run
 from rlhfctl.errors import EnvironmentFault, UsageError
+from rlhfctl.run.directory import SWEEP_FILE
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 
 
 STDOUT = "-"
-_SWEEP = "sweep.json"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportRequest:
     """What is to be rendered, and as what.
 
     Attributes:
@@ -40,7 +40,7 @@ class Wanted:
     output: str | None
 
 
-def report(wanted: Wanted, terminal: Terminal) -> None:
+def report(wanted: ReportRequest, terminal: Terminal) -> None:
     """Render one run or sweep, or several runs side by side, and say where the report is.
 
     Raises:
@@ -49,7 +49,7 @@ def report(wanted: Wanted, terminal: Terminal) -> None:
         EnvironmentFault: The report cannot be written.
     """
     roots = [_root(name, wanted.runs_dir) for name in wanted.runs] or [_newest(wanted.runs_dir)]
-    sweeps = [root for root in roots if (root / _SWEEP).is_file()]
+    sweeps = [root for root in roots if (root / SWEEP_FILE).is_file()]
     if sweeps and len(roots) > 1:
         raise UsageError(
             "a sweep is reported by itself",
@@ -118,7 +118,7 @@ def _newest(runs_dir: Path) -> Path:
     return newest.root
 
 
-def _place(roots: Sequence[Path], wanted: Wanted) -> Path:
+def _place(roots: Sequence[Path], wanted: ReportRequest) -> Path:
     if len(roots) > 1:
         return wanted.runs_dir / f"comparison.{wanted.form}"
     return roots[0] / f"report.{wanted.form}"

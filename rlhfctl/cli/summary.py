@@ -1,4 +1,4 @@
-"""What a command achieved, in one line a stage, rendered from the stages' figures."""
+"""What a command achieved, in one line a stage, rendered from the stages' metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def results_table(results: Sequence[StageResult]) -> Table:
 
 
 def headline(stage: str, metrics: Mapping[str, Any]) -> list[str]:
-    """Return a stage's figures in a line or more; figures that are not there are left out."""
+    """Return a stage's metrics in a line or more; metrics that are not there are left out."""
     return [line for line in _LINES[stage](metrics) if line]
 
 
@@ -99,7 +99,7 @@ def _change(metrics: Mapping[str, Any], before: str, after: str, label: str, for
 
 
 def _versus(pairs: Mapping[str, Mapping[str, Any]], name: str, label: str) -> str:
-    both = {when: figures.get(name) for when, figures in pairs.items()}
+    both = {when: metrics.get(name) for when, metrics in pairs.items()}
     return _change(both, "before", "after", label, "{:.3g}")
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from rlhfctl.cli.checks import require_sound
 from rlhfctl.cli.resolve import check_run_name, choose_recipe
+from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Board, Terminal, duration, format_figure, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import load_recipe
@@ -29,7 +29,7 @@ _COLUMNS = {
     "kl": "KL",
     "proxy": "proxy",
     "gold": "gold",
-    "stand_in": "held-out RM",
+    "true_reward": "held-out RM",
     "win_rate": "win rate",
     "length": "length",
     "repetition": "repeats",
@@ -57,7 +57,7 @@ def sweep(settings: SweepSettings) -> None:
         f"recipe {choice.path} ({choice.reason}), sweep {root}: {len(plan.points)} points, "
         f"{len(plan.shared)} runs that they share"
     )
-    require_sound(plain, terminal)
+    require_valid_files(plain, terminal)
     with Board(terminal) as board:
         observer = _Observer(terminal, board, len(plan.points) + len(plan.shared))
         value = run_sweep(
@@ -163,7 +163,7 @@ def _table(
     shown = [
         name
         for name in _COLUMNS
-        if name not in left_out and any(name in row.get("figures", {}) for row in rows)
+        if name not in left_out and any(name in row.get("metrics", {}) for row in rows)
     ]
     for name in shown:
         table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
@@ -171,23 +171,23 @@ def _table(
         table.add_column("alarms", overflow="fold")
         table.add_column("status", no_wrap=True)
     for row in rows:
-        figures = row.get("figures", {})
+        metrics = row.get("metrics", {})
         cells = [safe(str(row["settings"][key])) for key in keys]
-        cells += [safe(_cell(figures, name, intervals=intervals)) for name in shown]
+        cells += [safe(_cell(metrics, name, intervals=intervals)) for name in shown]
         if not intervals:
-            alarms = [alarm["name"] for alarm in figures.get("alarms", [])]
+            alarms = [alarm["name"] for alarm in metrics.get("alarms", [])]
             cells += [safe(", ".join(dict.fromkeys(alarms))), safe(row["status"].replace("_", " "))]
         table.add_row(*cells)
     return table
 
 
-def _cell(figures: Mapping[str, Any], name: str, *, intervals: bool) -> str:
-    if name not in figures:
+def _cell(metrics: Mapping[str, Any], name: str, *, intervals: bool) -> str:
+    if name not in metrics:
         return ""
-    if not intervals or f"{name}_low" not in figures:
-        return _written(name, figures[name])
-    half = (figures[f"{name}_high"] - figures[f"{name}_low"]) / 2
-    return f"{_written(name, figures[name])} \N{PLUS-MINUS SIGN} {half:.2g}"
+    if not intervals or f"{name}_low" not in metrics:
+        return _written(name, metrics[name])
+    half = (metrics[f"{name}_high"] - metrics[f"{name}_low"]) / 2
+    return f"{_written(name, metrics[name])} \N{PLUS-MINUS SIGN} {half:.2g}"
 
 
 def _written(name: str, value: float) -> str:

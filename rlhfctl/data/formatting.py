@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
 
-from rlhfctl.data.report import RowReport
+from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import Value, is_conversation
 from rlhfctl.errors import DataError, RecipeError
 
@@ -227,7 +227,7 @@ class Encoded:
     """
 
     dataset: Dataset
-    report: RowReport
+    report: RowCounts
     longest: int
 
 
@@ -306,7 +306,7 @@ def encode_prompts(
 def _encode(rows: Dataset, encoded: Encoder, max_length: int, bad_rows: str, name: str) -> Encoded:
     from datasets import Dataset, concatenate_datasets
 
-    report = RowReport(name, read=len(rows))
+    report = RowCounts(name, read=len(rows))
     parts: list[Dataset] = []
     too_long = longest = 0
     for start in range(0, len(rows), _BATCH):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlhfctl.data.files import is_local, read_local
 from rlhfctl.data.hub import read_hub
 from rlhfctl.data.raw import RawRows, check_mapping, choose_columns
-from rlhfctl.data.report import RowReport
+from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import NORMALISERS, BadRowError, Row, content, is_conversation
 from rlhfctl.data.split import held_out, position, prompt_key
 from rlhfctl.errors import DataError
@@ -44,7 +44,7 @@ class Split:
 
     train: Dataset
     held_out: Dataset
-    report: RowReport
+    report: RowCounts
 
 
 def load_demonstrations(recipe: Recipe) -> Split:
@@ -85,7 +85,7 @@ def load_prompts(recipe: Recipe) -> Split:
     return _load(recipe, "prompts")
 
 
-def judging_prompts(recipe: Recipe) -> Dataset:
+def evaluation_prompts(recipe: Recipe) -> Dataset:
     """Return the prompts of ``data.prompts`` that no stage trains on.
 
     They are held out at the smallest of the three data sets' shares, hence in each of them. Where
@@ -140,7 +140,7 @@ class Glance:
     """
 
     messages: bool | None
-    report: RowReport
+    report: RowCounts
 
 
 def glance(section: DatasetSection, kind: Kind, rows: int = 1000) -> Glance | None:
@@ -153,12 +153,12 @@ def glance(section: DatasetSection, kind: Kind, rows: int = 1000) -> Glance | No
     """
     check_mapping(kind, section.columns)
     if section.source == EMBEDDED:
-        return Glance(messages=True, report=RowReport(EMBEDDED))
+        return Glance(messages=True, report=RowCounts(EMBEDDED))
     if not is_local(section.source):
         return None
     raw = read_local(section.source, section.split, rows)
     columns = choose_columns(kind, raw.columns, section.columns, raw.name)
-    report = RowReport(raw.name)
+    report = RowCounts(raw.name)
     first = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
     usable = list(_normalised(first, columns, kind, report))
     return Glance(is_conversation(usable[0]["prompt"]) if usable else None, report)
@@ -176,7 +176,7 @@ def _load(recipe: Recipe, kind: Kind) -> Split:
     if section.source == EMBEDDED:
         mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
     columns = choose_columns(kind, raw.columns, mapping, raw.name)
-    report = RowReport(raw.name)
+    report = RowCounts(raw.name)
     rows = list(_normalised(raw, columns, kind, report))
     report.check(recipe.data.bad_rows)
     mask = held_out([_key(row) for row in rows], section.held_out, raw.name)
@@ -218,7 +218,7 @@ def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:
 
 
 def _normalised(
-    raw: RawRows, columns: Mapping[str, str], kind: Kind, report: RowReport
+    raw: RawRows, columns: Mapping[str, str], kind: Kind, report: RowCounts
 ) -> Iterator[Row]:
     """Yield the rows that can be used, all of one form, and count the others."""
     normalise = NORMALISERS[kind]

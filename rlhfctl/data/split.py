@@ -49,7 +49,7 @@ def held_out(keys: Sequence[str], share: float, name: str, draw: str = "") -> li
     places = {key: position(draw + key) for key in keys}
     if len(places) < 2:
         raise DataError(
-            "all rows have the same prompt, so none can be held out for judging",
+            "all rows have the same prompt, so none can be held out for context",
             name,
             "give at least two different prompts",
         )

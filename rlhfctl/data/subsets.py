@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.files import read_local
-from rlhfctl.data.report import RowReport
+from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import BadRowError, comparison, is_conversation
 from rlhfctl.errors import DataError
 
@@ -28,7 +28,7 @@ class Subsets:
     """
 
     rows: list[Row]
-    report: RowReport
+    report: RowCounts
 
 
 def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Subsets:
@@ -52,7 +52,7 @@ def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Su
             source,
             f"each row needs {', '.join(_COLUMNS)}",
         )
-    report = RowReport(source)
+    report = RowCounts(source)
     rows: list[Row] = []
     for number, row in enumerate(raw.rows):
         if limit is not None and number >= limit:

@@ -1,1 +1,1 @@
-"""The reward model and the policy on trial: figures with intervals, from plain arrays."""
+"""The reward model and the policy on trial: metrics with intervals, from plain arrays."""

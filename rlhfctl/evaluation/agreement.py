@@ -91,7 +91,7 @@ def krippendorff_alpha(
 
 
 def _by_cluster(values: NDArray[np.float64], cluster: ArrayLike) -> NDArray[np.float64]:
-    """Sum [items, figures] within clusters, leaving out clusters in which nothing is counted."""
+    """Sum [items, metrics] within clusters, leaving out clusters in which nothing is counted."""
     _, number = np.unique(np.asarray(cluster), return_inverse=True)
     sums: NDArray[np.float64] = np.zeros((int(number.max()) + 1, values.shape[1]))
     np.add.at(sums, number, values)

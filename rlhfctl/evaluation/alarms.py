@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Figures = Mapping[str, NDArray[np.float64]]
+    Metrics = Mapping[str, NDArray[np.float64]]
 
 _KEYS = (
-    *("kl", "proxy", "stand_in", "length", "repetition", "certainty", "entropy"),
+    *("kl", "proxy", "true_reward", "length", "repetition", "certainty", "entropy"),
     *("disagreement", "out_of_range"),
 )
 _GAIN_LEVEL = 0.05  # one-sided: growth that pays needs no strong proof of it
-_HELD_LEVEL = 0.05  # one-sided: below it the proxy has fallen as the stand-in has
+_HELD_LEVEL = 0.05  # one-sided: below it the proxy has fallen as the true reward has
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class AlarmLimits:
         certainty: Rise of the mean share of certainty.
         entropy: Mean entropy as a share of the first evaluation's, from below.
         kl: Mean KL in nats a response.
-        divergence: Fall of the stand-in from its best evaluation, in standard deviations of its
+        divergence: Fall of the true reward from its best evaluation, in standard deviations of its
             first evaluation's responses, while the proxy holds.
         score_range: Share of responses whose proxy lies outside the scores of RM training.
         disagreement: Mean standard deviation of the ensemble's scores, in multiples of the first
@@ -73,7 +73,7 @@ class Alarm:
     threshold: float
     message: str
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Return the alarm as metrics are kept."""
         return asdict(self)
 
@@ -89,7 +89,7 @@ def alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Al
     """Return every alarm of a run, each once, where it was first raised.
 
     An alarm depends on nothing after its evaluation: as the history grows, alarms are only added.
-    Those whose figures the evaluations lack are not judged.
+    Those whose metrics the evaluations lack are not judged.
 
     Args:
         history: The lines of `held_out.jsonl`, the first of the policy that PPO starts from.
@@ -122,32 +122,34 @@ def new_alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> lis
     return [alarm for alarm in alarms(history, limits) if alarm.step == last]
 
 
-def _length(figures: Figures, threshold: float) -> _Finding:
-    values = figures["length"]
+def _length(metrics: Metrics, threshold: float) -> _Finding:
+    values = metrics["length"]
     growth = _ratio(values) - 1
-    stand_in = figures.get("stand_in")
-    gained = stand_in is not None and chance_of_rise(stand_in[-1] - stand_in[0]) < _GAIN_LEVEL
-    told = "no stand-in is there to tell of a gain" if stand_in is None else "without a gain"
+    true_reward = metrics.get("true_reward")
+    gained = (
+        true_reward is not None and chance_of_rise(true_reward[-1] - true_reward[0]) < _GAIN_LEVEL
+    )
+    told = "no true reward is there to tell of a gain" if true_reward is None else "without a gain"
     return _Finding(
         growth,
         growth > threshold and not gained,
         chance_of_rise(values[-1] - values[0]),
         f"Responses have grown by {{value:.0%}} in length (threshold {{threshold:.0%}}), {told}"
-        + (" in the stand-in." if stand_in is not None else "."),
+        + (" in the true reward." if true_reward is not None else "."),
     )
 
 
-def _repetition(figures: Figures, threshold: float) -> _Finding:
+def _repetition(metrics: Metrics, threshold: float) -> _Finding:
     return _rise(
-        figures["repetition"],
+        metrics["repetition"],
         threshold,
         "The share of repeated n-grams has risen by {value:.3f} (threshold {threshold:g}).",
     )
 
 
-def _certainty(figures: Figures, threshold: float) -> _Finding:
+def _certainty(metrics: Metrics, threshold: float) -> _Finding:
     return _rise(
-        figures["certainty"],
+        metrics["certainty"],
         threshold,
         "The share of certainty has risen by {value:.3f} (threshold {threshold:g}).",
     )
@@ -159,8 +161,8 @@ def _rise(values: NDArray[np.float64], threshold: float, message: str) -> _Findi
     return _Finding(rise, rise > threshold, chance_of_rise(differences), message)
 
 
-def _entropy(figures: Figures, threshold: float) -> _Finding:
-    values = figures["entropy"]
+def _entropy(metrics: Metrics, threshold: float) -> _Finding:
+    values = metrics["entropy"]
     share = _ratio(values)
     return _Finding(
         share,
@@ -171,8 +173,8 @@ def _entropy(figures: Figures, threshold: float) -> _Finding:
     )
 
 
-def _kl(figures: Figures, threshold: float) -> _Finding:
-    mean = float(figures["kl"][-1].mean())
+def _kl(metrics: Metrics, threshold: float) -> _Finding:
+    mean = float(metrics["kl"][-1].mean())
     return _Finding(
         mean,
         mean > threshold,
@@ -181,30 +183,30 @@ def _kl(figures: Figures, threshold: float) -> _Finding:
     )
 
 
-def _divergence(figures: Figures, threshold: float) -> _Finding:
-    """The stand-in has fallen since its best; the proxy has not, and is above its start.
+def _divergence(metrics: Metrics, threshold: float) -> _Finding:
+    """The true reward has fallen since its best; the proxy has not, and is above its start.
 
     That the proxy goes on rising is not asked for: near its ceiling it rises too little to be told
-    from noise, while the stand-in falls by much.
+    from noise, while the true reward falls by much.
     """
-    stand_in, proxy = figures["stand_in"], figures["proxy"]
-    fall = -since_best(stand_in)
-    since = since_best(proxy, chosen_by=stand_in)
-    spread = float(stand_in[0].std())
+    true_reward, proxy = metrics["true_reward"], metrics["proxy"]
+    fall = -since_best(true_reward)
+    since = since_best(proxy, chosen_by=true_reward)
+    spread = float(true_reward[0].std())
     size = float(fall.mean()) / spread if spread > 0 else float(fall.mean())
     held = chance_of_fall(since) > _HELD_LEVEL
     return _Finding(
         size,
-        size > threshold and held and fallen(stand_in),
+        size > threshold and held and fallen(true_reward),
         # The fall has a test of its own, at two looks running.
         chance_of_rise(proxy[-1] - proxy[0]),
-        "The stand-in has fallen {value:.2f} standard deviations below its best (threshold "
+        "The true reward has fallen {value:.2f} standard deviations below its best (threshold "
         "{threshold:g}), and the proxy, up since the start, has not.",
     )
 
 
-def _score_range(figures: Figures, threshold: float) -> _Finding:
-    values = figures["out_of_range"]
+def _score_range(metrics: Metrics, threshold: float) -> _Finding:
+    values = metrics["out_of_range"]
     share = float(values[-1].mean())
     return _Finding(
         share,
@@ -215,8 +217,8 @@ def _score_range(figures: Figures, threshold: float) -> _Finding:
     )
 
 
-def _disagreement(figures: Figures, threshold: float) -> _Finding:
-    values = figures["disagreement"]
+def _disagreement(metrics: Metrics, threshold: float) -> _Finding:
+    values = metrics["disagreement"]
     factor = _ratio(values)
     return _Finding(
         factor,
@@ -233,14 +235,14 @@ def _ratio(values: NDArray[np.float64]) -> float:
     return last / first if first > 0 else 1.0
 
 
-# Name, as in `AlarmLimits` -> the figures it cannot do without, and what finds it.
-_ALARMS: dict[str, tuple[frozenset[str], Callable[[Figures, float], _Finding]]] = {
+# Name, as in `AlarmLimits` -> the metrics it cannot do without, and what finds it.
+_ALARMS: dict[str, tuple[frozenset[str], Callable[[Metrics, float], _Finding]]] = {
     "length": (frozenset({"length"}), _length),
     "repetition": (frozenset({"repetition"}), _repetition),
     "certainty": (frozenset({"certainty"}), _certainty),
     "entropy": (frozenset({"entropy"}), _entropy),
     "kl": (frozenset({"kl"}), _kl),
-    "divergence": (frozenset({"stand_in", "proxy"}), _divergence),
+    "divergence": (frozenset({"true_reward", "proxy"}), _divergence),
     "score_range": (frozenset({"out_of_range"}), _score_range),
     "disagreement": (frozenset({"disagreement"}), _disagreement),
 }

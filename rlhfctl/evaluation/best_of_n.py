@@ -79,7 +79,7 @@ def best_of_n_curve(proxy: ArrayLike, values: ArrayLike, seed: int) -> list[dict
         means = best_of_n_mean(proxy, values, n)
         row: dict[str, Any] = {"n": n, "kl": best_of_n_kl(n)}
         if len(means) > 1:
-            row |= paired_bootstrap_mean(means, seed).figures("value")
+            row |= paired_bootstrap_mean(means, seed).metrics("value")
         else:
             row["value"] = float(means.mean())
         rows.append(row)

@@ -41,13 +41,13 @@ class Bin:
     observed: Interval
     pairs: int
 
-    def figures(self) -> dict[str, float | int]:
+    def metrics(self) -> dict[str, float | int]:
         """Return ``{from, to, predicted, observed, observed_low, observed_high, pairs}``."""
         return {
             "from": self.start,
             "to": self.end,
             "predicted": self.predicted,
-            **self.observed.figures("observed"),
+            **self.observed.metrics("observed"),
             "pairs": self.pairs,
         }
 
@@ -179,7 +179,7 @@ def fit_temperature(margins: ArrayLike) -> float | None:
     return scale / float(optimize.brentq(slope, 0.0, high, xtol=1e-12, rtol=1e-12))
 
 
-def calibration_figures(margins: ArrayLike, bins: int, seed: int) -> dict[str, Any]:
+def calibration_metrics(margins: ArrayLike, bins: int, seed: int) -> dict[str, Any]:
     """Return everything about calibration, ready for JSON.
 
     `ece`, `ece_if_calibrated` (with `_low`, `_high`), `brier`, `nll`, `bins`; and `temperature`
@@ -194,19 +194,19 @@ def calibration_figures(margins: ArrayLike, bins: int, seed: int) -> dict[str, A
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
     """
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "ece": expected_calibration_error(margins, bins),
-        **error_if_calibrated(margins, bins, seed).figures("ece_if_calibrated"),
+        **error_if_calibrated(margins, bins, seed).metrics("ece_if_calibrated"),
         "brier": brier(margins),
         "nll": negative_log_likelihood(margins),
     }
     temperature = fit_temperature(margins)
     if temperature is not None:
         scaled = np.asarray(margins, dtype=np.float64) / temperature
-        figures["temperature"] = temperature
-        figures["ece_scaled"] = expected_calibration_error(scaled, bins)
-    figures["bins"] = [part.figures() for part in reliability(margins, bins)]
-    return figures
+        metrics["temperature"] = temperature
+        metrics["ece_scaled"] = expected_calibration_error(scaled, bins)
+    metrics["bins"] = [part.metrics() for part in reliability(margins, bins)]
+    return metrics
 
 
 def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:

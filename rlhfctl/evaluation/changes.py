@@ -17,7 +17,7 @@ def per_prompt(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.flo
     """Return [evaluations, prompts] of one figure, or None where an evaluation lacks it.
 
     Args:
-        history: Evaluations in their order, each with its figures of every prompt in `each`.
+        history: Evaluations in their order, each with its metrics of every prompt in `each`.
         key: The figure's name in `each`.
 
     Raises:

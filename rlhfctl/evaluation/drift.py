@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from rlhfctl.evaluation.trial import Responses
+    from rlhfctl.evaluation.policies import Responses
 
 _ORDERS = (1, 2, 3, 4)
 _NO_MATCH = 0.1
@@ -98,23 +98,23 @@ def drift(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str,
         ngram: Length of the n-grams whose repetition is counted.
         seed: Of the bootstrap.
     """
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         name: _style(responses, ngram, seed) for name, responses in policies.items()
     }
     if "sft" in policies and "ppo" in policies:
         grown = grown_phrases(policies["sft"].texts, policies["ppo"].texts)
-        figures["phrases"] = [phrase.figures() for phrase in grown]
-    return figures
+        metrics["phrases"] = [phrase.metrics() for phrase in grown]
+    return metrics
 
 
 def _style(responses: Responses, ngram: int, seed: int) -> dict[str, Any]:
     lengths = np.asarray(responses.lengths, dtype=np.float64)
     split = [words(text) for text in responses.texts]
-    figures: dict[str, Any] = _mean("kl_per_token", np.asarray(responses.kl) / lengths, seed)
+    metrics: dict[str, Any] = _mean("kl_per_token", np.asarray(responses.kl) / lengths, seed)
     if responses.entropy is not None:
-        figures |= _mean("entropy", responses.entropy, seed)
+        metrics |= _mean("entropy", responses.entropy, seed)
     p5, p25, median, p75, p95 = np.percentile(lengths, (5, 25, 50, 75, 95)).tolist()
-    figures["length"] = {
+    metrics["length"] = {
         "mean": float(lengths.mean()),
         "p5": p5,
         "p25": p25,
@@ -123,24 +123,24 @@ def _style(responses: Responses, ngram: int, seed: int) -> dict[str, Any]:
         "p95": p95,
     }
     for n in (1, 2, 3):
-        figures[f"distinct_{n}"] = distinct_ngram_share(split, n)
+        metrics[f"distinct_{n}"] = distinct_ngram_share(split, n)
     if len(split) > 1:
-        figures["self_bleu"] = self_bleu(split)
-    figures["repeated_ngrams"] = float(
+        metrics["self_bleu"] = self_bleu(split)
+    metrics["repeated_ngrams"] = float(
         np.mean([repeated_ngram_share(text, ngram) for text in split])
     )
-    figures["truncated"] = 1 - float(np.mean(np.asarray(responses.ended, dtype=np.float64)))
-    figures |= _share("hedging", hedging, responses.texts)
-    figures |= _share("certainty", certainty, responses.texts)
-    return figures
+    metrics["truncated"] = 1 - float(np.mean(np.asarray(responses.ended, dtype=np.float64)))
+    metrics |= _share("hedging", hedging, responses.texts)
+    metrics |= _share("certainty", certainty, responses.texts)
+    return metrics
 
 
 def _mean(name: str, values: ArrayLike, seed: int) -> dict[str, float]:
     array = np.asarray(values, dtype=np.float64)
     if len(array) < 2:
         return {name: float(array.mean())}
-    return paired_bootstrap_mean(array, seed).figures(name)
+    return paired_bootstrap_mean(array, seed).metrics(name)
 
 
 def _share(name: str, marker: Callable[[str], bool], texts: Sequence[str]) -> dict[str, float]:
-    return wilson(sum(map(marker, texts)), len(texts)).figures(name)
+    return wilson(sum(map(marker, texts)), len(texts)).metrics(name)

@@ -24,7 +24,7 @@ class Interval:
     low: float
     high: float
 
-    def figures(self, name: str) -> dict[str, float]:
+    def metrics(self, name: str) -> dict[str, float]:
         """Return ``{name: estimate, name_low: low, name_high: high}``, as metrics are kept."""
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
 

@@ -22,7 +22,7 @@ _RESAMPLES = 5_000
 _RESAMPLED_VALUES_AT_ONCE = 1_000_000
 
 
-def length_figures(
+def length_metrics(
     chosen_scores: ArrayLike,
     rejected_scores: ArrayLike,
     chosen_lengths: ArrayLike,
@@ -56,9 +56,9 @@ def length_figures(
     long, short = np.asarray(chosen_lengths, float), np.asarray(rejected_lengths, float)
     pairs = len(long)
     equal = np.abs(long - short) <= EQUAL_LENGTHS * np.maximum(long, short)
-    figures: dict[str, Any] = {
-        "longer_wins": GroupAccuracy(longer_wins(long, short), pairs).figures(),
-        "shorter_wins": GroupAccuracy(longer_wins(short, long), pairs).figures(),
+    metrics: dict[str, Any] = {
+        "longer_wins": GroupAccuracy(longer_wins(long, short), pairs).metrics(),
+        "shorter_wins": GroupAccuracy(longer_wins(short, long), pairs).metrics(),
     }
     for name, mask in (
         ("equal_length", equal),
@@ -66,9 +66,9 @@ def length_figures(
         ("shorter_chosen", ~equal & (long < short)),
     ):
         if mask.any():
-            figures[name] = GroupAccuracy(
+            metrics[name] = GroupAccuracy(
                 accuracy(chosen[mask], rejected[mask]), int(mask.sum())
-            ).figures()
+            ).metrics()
     correlation = within_prompt_correlation(
         np.concatenate((chosen, rejected)),
         np.concatenate((long, short)),
@@ -76,8 +76,8 @@ def length_figures(
         seed,
     )
     if correlation is not None:
-        figures |= correlation.figures("score_length_correlation")
-    return figures
+        metrics |= correlation.metrics("score_length_correlation")
+    return metrics
 
 
 def within_prompt_correlation(

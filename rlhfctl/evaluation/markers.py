@@ -3,7 +3,7 @@
 The lists are hedges and boosters as Hyland (2005, "Metadiscourse", appendix) has them, cut down to
 those that nearly always speak of a claim: "may", "about" or "must" stand in too many other
 sentences, "of course" and a bare "sure" mostly open a polite reply. Matching knows nothing of
-quotation or irony, so shares are for comparing policies, not for judging one response.
+quotation or irony, so shares are for comparing policies, not for context one response.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted curve with intervals; peak is None where the figures do not tell of one.
+    """A fitted curve with intervals; peak is None where the metrics do not tell of one.
 
     Attributes:
         curve: [points, 2] distance and gain from 0 to the farthest evaluation, for drawing.
@@ -83,17 +83,17 @@ class Fit:
     baseline: float
     points: int
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Return the fit as metrics are kept."""
         peak = self.peak and {
-            **self.peak.distance.figures("distance"),
-            **self.peak.value.figures("value"),
+            **self.peak.distance.metrics("distance"),
+            **self.peak.value.metrics("value"),
             "observed": self.peak.observed,
         }
         return {
             "form": self.form,
-            **self.alpha.figures("alpha"),
-            **self.beta.figures("beta"),
+            **self.alpha.metrics("alpha"),
+            **self.beta.metrics("beta"),
             "peak": peak,
             "r_squared": self.r_squared,
             "curve": self.curve,
@@ -151,11 +151,11 @@ def fit_history(
     another training run would have gone.
 
     The peak is None unless the interval of its distance is finite: where more than 2.5 % of the
-    resamples bend the wrong way, the figures do not tell of a peak.
+    resamples bend the wrong way, the metrics do not tell of a peak.
 
     Args:
         history: The lines of `held_out.jsonl`, the first of the policy that PPO starts from.
-        key: `proxy` or `stand_in`.
+        key: `proxy` or `true_reward`.
         seed: Of the resampling.
         form: The curve's form.
         resamples: How often the prompts are drawn again.
@@ -200,32 +200,32 @@ def fit_history(
 
 
 def best_evaluation(history: Sequence[Mapping[str, Any]]) -> int:
-    """Return the index of the evaluation with the highest mean stand-in; the earliest of equals.
+    """Return the index of the evaluation with the highest mean true reward; the earliest of equals.
 
     Raises:
-        ValueError: If there is no evaluation, or one has no stand-in.
+        ValueError: If there is no evaluation, or one has no true reward.
     """
-    return int(_stand_in(history).mean(axis=1).argmax())
+    return int(_true_reward(history).mean(axis=1).argmax())
 
 
 def fallen_significantly(
     history: Sequence[Mapping[str, Any]], best: int, seed: int = 0
 ) -> Interval:
-    """Return the stand-in's mean change from evaluation `best` to the last, 95 % over prompts.
+    """Return the true reward's mean change from evaluation `best` to the last, 95 % over prompts.
 
     This is the figure to show. It is not the test to stop by: the best of many evaluations is
     partly the luckiest, so that under no change at all the interval often lies below 0. `falls` is
     free of that.
 
     Raises:
-        ValueError: If an evaluation has no stand-in, or there are fewer than two prompts.
+        ValueError: If an evaluation has no true reward, or there are fewer than two prompts.
     """
-    values = _stand_in(history)
+    values = _true_reward(history)
     return paired_bootstrap_mean(values[-1] - values[best], seed)
 
 
 def falls(history: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether the stand-in has fallen significantly below its best; asked at every evaluation.
+    """Tell whether the true reward has fallen significantly below its best; asked at every evaluation.
 
     Two things would make a run stop that has not fallen, and each has its remedy:
 
@@ -235,13 +235,13 @@ def falls(history: Sequence[Mapping[str, Any]]) -> bool:
        Student's t) at two evaluations running.
 
     Raises:
-        ValueError: If an evaluation has no stand-in.
+        ValueError: If an evaluation has no true reward.
     """
-    return fallen(_stand_in(history))
+    return fallen(_true_reward(history))
 
 
 def fallen(values: NDArray[np.float64]) -> bool:
-    """Tell what `falls` does of [evaluations, prompts] values of the stand-in."""
+    """Tell what `falls` does of [evaluations, prompts] values of the true reward."""
     if len(values) < 3:
         return False
     return values.shape[1] >= 4 and all(
@@ -265,10 +265,10 @@ def since_best(
     return change
 
 
-def _stand_in(history: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    values = per_prompt(history, "stand_in")
+def _true_reward(history: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    values = per_prompt(history, "true_reward")
     if values is None:
-        raise ValueError("without a stand-in for the true reward there is no best evaluation")
+        raise ValueError("without a true reward there is no best evaluation")
     return values
 
 

@@ -41,7 +41,7 @@ class Phrase:
     before: int
     after: int
 
-    def figures(self) -> dict[str, float | int | str]:
+    def metrics(self) -> dict[str, float | int | str]:
         """Return ``{phrase, log_odds, z, sft_count, ppo_count}``, as metrics are kept."""
         found = asdict(self)
         return found | {"sft_count": found.pop("before"), "ppo_count": found.pop("after")}

@@ -24,7 +24,7 @@ class GroupAccuracy:
     accuracy: Interval
     pairs: int
 
-    def figures(self) -> dict[str, float | int]:
+    def metrics(self) -> dict[str, float | int]:
         """Return ``{accuracy, low, high, pairs}``, as metrics are kept."""
         return {
             "accuracy": self.accuracy.estimate,

@@ -41,7 +41,7 @@ def accuracy_by_name(
     found = accuracy_by_group(
         np.asarray(chosen_scores)[named], np.asarray(rejected_scores)[named], groups
     )
-    return {name: group.figures() for name, group in found.items()}
+    return {name: group.metrics() for name, group in found.items()}
 
 
 def accuracy_by_margin(
@@ -72,5 +72,5 @@ def accuracy_by_margin(
         name = f"{values[mask].min():.4g} to {values[mask].max():.4g}"
         found[name] = GroupAccuracy(
             accuracy(chosen[mask], rejected[mask]), int(mask.sum())
-        ).figures()
+        ).metrics()
     return found

@@ -50,7 +50,7 @@ SECTIONS: dict[str, dict[str, int]] = {
 }
 
 
-def subset_figures(
+def subset_metrics(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, subsets: Sequence[str]
 ) -> dict[str, Any]:
     """Return `subsets`, `sections` where they are RewardBench's, and `subsets_mean`.
@@ -71,12 +71,12 @@ def subset_figures(
     """
     groups = accuracy_by_group(chosen_scores, rejected_scores, subsets)
     accuracies = {name: group.accuracy.estimate for name, group in groups.items()}
-    figures: dict[str, Any] = {"subsets": {name: group.figures() for name, group in groups.items()}}
+    metrics: dict[str, Any] = {"subsets": {name: group.metrics() for name, group in groups.items()}}
     sections = section_accuracies(accuracies)
     if sections:
-        figures["sections"] = sections
-    figures["subsets_mean"] = float(np.mean(list((sections or accuracies).values())))
-    return figures
+        metrics["sections"] = sections
+    metrics["subsets_mean"] = float(np.mean(list((sections or accuracies).values())))
+    return metrics
 
 
 def section_accuracies(accuracies: Mapping[str, float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ def compare(
     higher_is_better: bool,
     weights: ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """Return one task's figures of base, SFT and PPO, and their paired differences.
+    """Return one task's metrics of base, SFT and PPO, and their paired differences.
 
     Args:
         values: Of each policy [examples] one value an example, the same examples in one order.
@@ -48,12 +48,12 @@ def compare(
         raise ValueError("there are no examples to compare by")
     shares = np.ones(examples) if weights is None else np.asarray(weights, dtype=np.float64)
     shares = shares / shares.mean()
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "metric": metric,
         "higher_is_better": higher_is_better,
         "examples": examples,
     }
-    figures |= {name: float((array * shares).mean()) for name, array in arrays.items()}
+    metrics |= {name: float((array * shares).mean()) for name, array in arrays.items()}
     for one, two in _DIFFERENCES:
         if one not in arrays or two not in arrays:
             continue
@@ -61,7 +61,7 @@ def compare(
         ratio = float((difference * shares).mean())
         if examples > 1:
             redrawn = ratio + (difference - ratio) * shares
-            figures |= paired_bootstrap_mean(redrawn, seed).figures(name)
+            metrics |= paired_bootstrap_mean(redrawn, seed).metrics(name)
         else:
-            figures[name] = ratio
-    return figures
+            metrics[name] = ratio
+    return metrics

@@ -1,4 +1,4 @@
-"""Figures of a response's text: how long it is and how much it repeats itself."""
+"""Metrics of a response's text: how long it is and how much it repeats itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that tell how training goes."""
+"""Metrics that tell how training goes."""
 
 from __future__ import annotations
 

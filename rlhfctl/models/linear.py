@@ -24,7 +24,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 @cache
-def mkl_is_slow() -> bool:
+def prefers_onednn() -> bool:
     """Say whether this processor has 512-bit vectors that MKL leaves unused."""
     return (
         torch.backends.mkldnn.is_available()
@@ -36,7 +36,7 @@ def mkl_is_slow() -> bool:
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return left [..., K] times right [N, K] transposed, plus bias [N]."""
-    if not mkl_is_slow():
+    if not prefers_onednn():
         return linear(left, right, bias)
     result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return result
@@ -181,10 +181,10 @@ class CPULoRA(lora.Linear):  # type: ignore[misc]
         )
 
 
-def quicken(model: torch.nn.Module) -> None:
+def use_fast_cpu_layers(model: torch.nn.Module) -> None:
     """Let a model's layers compute as above where they lie on a CPU; its weights stay as they are."""
     for module in model.modules():
-        if type(module) is torch.nn.Linear and mkl_is_slow():
+        if type(module) is torch.nn.Linear and prefers_onednn():
             module.__class__ = CPULinear
         elif type(module) is lora.Linear and isinstance(module.base_layer, torch.nn.Linear):
             module.__class__ = CPULoRA

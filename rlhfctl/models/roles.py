@@ -13,13 +13,13 @@ from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
 from rlhfctl.models.base import device
 from rlhfctl.models.heads import ScoreNormalization
-from rlhfctl.models.networks import (
-    AdapterNetworks,
+from rlhfctl.models.role_models import (
+    AdapterRoleModels,
     CriticInit,
-    ModelNetworks,
-    Networks,
     Role,
     RoleFolders,
+    RoleModels,
+    SeparateRoleModels,
     reward_role,
 )
 
@@ -38,7 +38,7 @@ class Roles:
     """Policy, reference, reward model and critic over one base.
 
     Attributes:
-        networks: Whose weights they are.
+        models: Whose weights they are.
         normalizations: Of each reward model: puts its raw scores on the scale of rewards.
         vocabulary: Tokens that the tokenizer knows. A head's rows beyond them are padding, which
             is neither sampled nor part of any softmax.
@@ -46,7 +46,7 @@ class Roles:
 
     def __init__(
         self,
-        networks: Networks,
+        role_models: RoleModels,
         normalizations: Sequence[ScoreNormalization],
         *,
         pad_token_id: int,
@@ -56,11 +56,11 @@ class Roles:
         temperature: float,
         gradient_checkpointing: bool = False,
     ) -> None:
-        """Take loaded networks and the numbers of sampling."""
-        self.networks = networks
+        """Take loaded role_models and the numbers of sampling."""
+        self.models = role_models
         self.normalizations = tuple(normalizations)
         self.pad_token_id = pad_token_id
-        head = networks.lm_head("policy")
+        head = role_models.lm_head("policy")
         weight = head.get_parameter("weight")
         self.vocabulary = min(vocabulary, int(getattr(head, "out_features", weight.shape[0])))
         self.stop_token_ids = tuple(sorted(stop_token_ids))
@@ -69,7 +69,7 @@ class Roles:
         self.gradient_checkpointing = gradient_checkpointing
         self.device = device()
         if gradient_checkpointing:
-            networks.checkpoint_gradients()
+            role_models.checkpoint_gradients()
         self._check_head()
 
     def _check_head(self) -> None:
@@ -80,9 +80,9 @@ class Roles:
         """
         ids = torch.arange(1, 5, device=self.device)[None, :]
         with torch.no_grad():
-            decoder = self.networks.activate("policy", training=False)
-            direct = self.networks.lm_head("policy")(decoder(ids, use_cache=False)[0])
-            whole = self.networks.language_model("policy")(ids, use_cache=False).logits
+            decoder = self.models.activate("policy", training=False)
+            direct = self.models.lm_head("policy")(decoder(ids, use_cache=False)[0])
+            whole = self.models.language_model("policy")(ids, use_cache=False).logits
         if not torch.allclose(direct.float(), whole.float(), atol=1e-3, rtol=1e-3):
             raise EnvironmentFault(
                 "this architecture changes logits after its LM head, which PPO here does not follow",
@@ -92,7 +92,7 @@ class Roles:
 
     def _hidden(self, role: Role, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return the states [B, T, H] of a role; right padding needs no attention mask."""
-        decoder = self.networks.activate(role, training=training)
+        decoder = self.models.activate(role, training=training)
         decoder.train(training and self.gradient_checkpointing)
         states: Tensor = decoder(batch.ids, use_cache=False)[0]
         return states
@@ -126,7 +126,7 @@ class Roles:
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             at = batch.response_positions[mask]
             flat = token_log_probs(
-                self.networks.lm_head(role),
+                self.models.lm_head(role),
                 hidden[rows, at - 1],
                 batch.ids[rows, at],
                 vocabulary=self.vocabulary,
@@ -142,7 +142,7 @@ class Roles:
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             states = hidden[rows, batch.response_positions[mask] - 1]
-            return _spread(self.networks.value_head(states.float()).squeeze(-1), mask)
+            return _spread(self.models.value_head(states.float()).squeeze(-1), mask)
 
     @torch.no_grad()
     def raw_scores(self, batch: Sequences, number: int = 0) -> Tensor:
@@ -151,7 +151,7 @@ class Roles:
         hidden = self._hidden(role, batch)
         rows = torch.arange(len(batch), device=hidden.device)
         states = hidden[rows, batch.last_positions]
-        scores: Tensor = self.networks.score_heads[role](states.float()).squeeze(-1)
+        scores: Tensor = self.models.score_heads[role](states.float()).squeeze(-1)
         return scores
 
     def scores(self, batch: Sequences, number: int = 0) -> Tensor:
@@ -177,16 +177,16 @@ class Roles:
         Returns:
             Token ids of each response, its stop token included where it ended by one.
         """
-        self.networks.activate(role, training=False).eval()
+        self.models.activate(role, training=False).eval()
         return generation.generate(
-            self.networks.language_model(role),
+            self.models.language_model(role),
             prompts,
             uniform_numbers(seeds, self.max_new_tokens).to(self.device),
             temperature=self.temperature,
             vocabulary=self.vocabulary,
             stop_token_ids=self.stop_token_ids,
             pad_token_id=self.pad_token_id,
-            synced=self.networks.sharded,
+            synced=self.models.sharded,
         )
 
     def ended(self, response: Sequence[int]) -> bool:
@@ -195,7 +195,7 @@ class Roles:
 
     def trainable(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Return what a role's optimiser moves, by name."""
-        return self.networks.parameters(role)
+        return self.models.parameters(role)
 
 
 def _spread(flat: Tensor, mask: Tensor) -> Tensor:
@@ -241,13 +241,13 @@ def load_roles(
             hint="Train the stages with the same lora setting.",
         )
     folders = RoleFolders(sft, tuple(rms), policy, critic)
-    networks: Networks
+    role_models: RoleModels
     if kinds[sft]:
-        networks = AdapterNetworks(recipe.model, folders)
+        role_models = AdapterRoleModels(recipe.model, folders)
     else:
-        networks = ModelNetworks(recipe.model, folders, tokenizer.pad_token_id)
+        role_models = SeparateRoleModels(recipe.model, folders, tokenizer.pad_token_id)
     roles = Roles(
-        networks,
+        role_models,
         normalizations,
         pad_token_id=tokenizer.pad_token_id,
         vocabulary=len(tokenizer),
@@ -257,6 +257,6 @@ def load_roles(
         gradient_checkpointing=recipe.ppo.gradient_checkpointing,
     )
     # After the head was checked: by then all processes may compute only together.
-    if shard and isinstance(networks, AdapterNetworks):
-        networks.shard()
+    if shard and isinstance(role_models, AdapterRoleModels):
+        role_models.shard()
     return roles

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rlhfctl.ppo.update import Update
+    from rlhfctl.ppo.ppo_step import PPOStep
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
 KEPT = 2
 
 
-def save(folder: Path, update: Update, progress: Progress) -> Path:
+def save(folder: Path, update: PPOStep, progress: Progress) -> Path:
     """Write ``folder/rollout-N`` whole or not at all, and keep the newest two.
 
     Args:
@@ -59,7 +59,7 @@ def save(folder: Path, update: Update, progress: Progress) -> Path:
     return final
 
 
-def load_latest(folder: Path, update: Update) -> Progress | None:
+def load_latest(folder: Path, update: PPOStep) -> Progress | None:
     """Put the newest sound checkpoint's state into `update`; None when there is none to go on from.
 
     Args:
@@ -87,7 +87,7 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("rollout-*")) if folder.is_dir() else []
 
 
-def _tensors(update: Update) -> dict[str, Tensor]:
+def _tensors(update: PPOStep) -> dict[str, Tensor]:
     """Name every tensor of the state; numbers among an optimiser's own become tensors."""
     tensors: dict[str, Tensor] = {}
     for role, weights in update.weights.items():
@@ -101,7 +101,7 @@ def _tensors(update: Update) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _put(update: Update, tensors: dict[str, Tensor]) -> None:
+def _put(update: PPOStep, tensors: dict[str, Tensor]) -> None:
     """Put what `_tensors` named in place; each optimiser sees to device and type of its own."""
     for role, weights in update.weights.items():
         states = {}
@@ -121,7 +121,7 @@ def _put(update: Update, tensors: dict[str, Tensor]) -> None:
         mean.copy_(tensors[f"average.{at}"])
 
 
-def _load(checkpoint: Path, update: Update) -> Progress | None:
+def _load(checkpoint: Path, update: PPOStep) -> Progress | None:
     """Return the progress of a checkpoint after putting its tensors in place; None if unsound."""
     try:
         numbers = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """What the processes of one training run tell one another; one process alone hears itself.
 
 Every process holds all weights. Each collects its share of the episodes; the rollout is then
-gathered whole on all of them, so that whitening, figures and decisions are those of one process.
+gathered whole on all of them, so that whitening, metrics and decisions are those of one process.
 Gradients are summed by hand, since roles are adapters on one base, which no wrapper knows of.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from rlhfctl.run.group import join_processes
+from rlhfctl.run.process_group import join_processes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

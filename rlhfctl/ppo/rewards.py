@@ -56,7 +56,7 @@ class Rewards:
         """Return one score an episode, [B], from [S, B]."""
         return combine_scores(each, self.weights, self.rule, self.penalty)
 
-    def figures(self, each: Tensor) -> dict[str, float]:
+    def metrics(self, each: Tensor) -> dict[str, float]:
         """Return each source's mean score and how far they differ, where there are several."""
         if len(self.sources) == 1:
             return {}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rlhfctl.maths.statistics import RunningMoments
     from rlhfctl.ppo.processes import Processes
     from rlhfctl.ppo.rewards import Rewards
-    from rlhfctl.ppo.settings import Actors, PPOSettings
+    from rlhfctl.ppo.settings import PPOSettings, Roles
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Rollout:
         advantages: [B, R], whitened if so set.
         returns: [B, R], from advantages before whitening.
         beta: The KL coefficient.
-        source_figures: Of the single sources of scores, where there are several.
+        source_metrics: Of the single sources of scores, where there are several.
     """
 
     sequences: Sequences
@@ -65,7 +65,7 @@ class Rollout:
     advantages: Tensor
     returns: Tensor
     beta: float
-    source_figures: dict[str, float]
+    source_metrics: dict[str, float]
 
     @property
     def mask(self) -> Tensor:
@@ -77,11 +77,11 @@ class Rollout:
         """[B], k1 summed over each response, in nats."""
         return k1(self.log_probs, self.reference_log_probs).sum(dim=1)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return what practitioners watch of a rollout; `docs/metrics.md` defines each."""
         lengths = self.sequences.response_lengths.float()
         per_token_k3 = k3(self.log_probs, self.reference_log_probs)
-        figures = {
+        metrics = {
             "score": float(self.model_scores.mean()),
             "reward": float(self.rewards.sum(dim=1).mean()),
             "kl": float(self.kl.mean()),
@@ -91,11 +91,11 @@ class Rollout:
             "eos_share": float(self.ended.float().mean()),
         }
         if self.values is not None:
-            figures["explained_variance"] = explained_variance(self.values, self.returns, self.mask)
-        return figures | self.source_figures
+            metrics["explained_variance"] = explained_variance(self.values, self.returns, self.mask)
+        return metrics | self.source_metrics
 
 
-class _Judged(NamedTuple):
+class _Scored(NamedTuple):
     """Of the episodes that a process collected; [b, R], but `source_scores`: [b, S]."""
 
     log_probs: Tensor
@@ -105,20 +105,20 @@ class _Judged(NamedTuple):
     source_scores: Tensor
 
 
-def judge(
-    actors: Actors, rewards: Rewards, batch: Sequences, rows: Sequence[int], settings: PPOSettings
-) -> _Judged:
+def score_rollout(
+    roles: Roles, rewards: Rewards, batch: Sequences, rows: Sequence[int], settings: PPOSettings
+) -> _Scored:
     """Ask every role about a batch, `forward_batch_size` episodes a pass.
 
     Args:
-        actors: The roles.
+        roles: The roles.
         rewards: The givers of scores.
         batch: B episodes.
         rows: Which prompt of the data each of them answers.
         settings: Whether there is a critic, and the size of a pass.
     """
     shape, device = batch.mask.shape, batch.ids.device
-    parts = _Judged(
+    parts = _Scored(
         log_probs=torch.zeros(shape, device=device),
         reference_log_probs=torch.zeros(shape, device=device),
         entropy=torch.zeros(shape, device=device),
@@ -127,12 +127,12 @@ def judge(
     )
     for at, part in batch.in_chunks(settings.forward_batch_size):
         width = part.response_width
-        policy = actors.log_probs("policy", part)
+        policy = roles.log_probs("policy", part)
         parts.log_probs[at, :width] = policy.log_probs
         parts.entropy[at, :width] = policy.entropy
-        parts.reference_log_probs[at, :width] = actors.log_probs("reference", part).log_probs
+        parts.reference_log_probs[at, :width] = roles.log_probs("reference", part).log_probs
         if settings.has_critic:
-            parts.values[at, :width] = actors.values(part)
+            parts.values[at, :width] = roles.values(part)
         parts.source_scores[at] = rewards.each(part, [rows[i] for i in at.tolist()]).T
     return parts
 
@@ -195,14 +195,14 @@ class Collector:
 
     def __init__(
         self,
-        actors: Actors,
+        roles: Roles,
         rewards: Rewards,
         prompts: Sequence[Sequence[int]],
         settings: PPOSettings,
         processes: Processes,
     ) -> None:
         """Take the roles, the givers of scores and the prompts' token ids."""
-        self.actors = actors
+        self.roles = roles
         self.rewards = rewards
         self.prompts = prompts
         self.settings = settings
@@ -229,65 +229,65 @@ class Collector:
             DivergedError: A role gave NaN or an infinite number.
         """
         settings = self.settings
-        batch, judged = self._gathered(rows, number)
-        self._check(judged)
-        ended = torch.tensor([self.actors.ended(r) for r in batch.response_lists()])
+        batch, scored = self._gathered(rows, number)
+        self._check(scored)
+        ended = torch.tensor([self.roles.ended(r) for r in batch.response_lists()])
         ended = ended.to(batch.ids.device)
-        each = judged.source_scores.T
+        each = scored.source_scores.T
         model_scores = self.rewards.combine(each)
         scores, moments = final_scores(
             model_scores, ended, batch.response_lengths, settings, moments
         )
         penalty = beta if settings.kl_penalty == "reward" else 0.0
-        kl = k1(judged.log_probs, judged.reference_log_probs)
+        kl = k1(scored.log_probs, scored.reference_log_probs)
         rewards = shape_rewards(scores, kl, batch.mask, penalty)
-        found = advantages_of(rewards, judged.values, batch.mask, settings)
+        found = advantages_of(rewards, scored.values, batch.mask, settings)
         rollout = Rollout(
             sequences=batch,
             rows=rows,
             ended=ended,
-            log_probs=judged.log_probs,
-            reference_log_probs=judged.reference_log_probs,
-            entropy=judged.entropy,
-            values=judged.values if settings.has_critic else None,
+            log_probs=scored.log_probs,
+            reference_log_probs=scored.reference_log_probs,
+            entropy=scored.entropy,
+            values=scored.values if settings.has_critic else None,
             model_scores=model_scores,
             scores=scores,
             rewards=rewards,
             advantages=found.advantages,
             returns=found.returns,
             beta=beta,
-            source_figures=self.rewards.figures(each),
+            source_metrics=self.rewards.metrics(each),
         )
         return rollout, moments
 
-    def _gathered(self, rows: Sequence[int], number: int) -> tuple[Sequences, _Judged]:
+    def _gathered(self, rows: Sequence[int], number: int) -> tuple[Sequences, _Scored]:
         """Return all processes' episodes and what the roles say of them."""
-        actors, processes = self.actors, self.processes
+        roles, processes = self.roles, self.processes
         mine = processes.share(rows)
         prompts = [self.prompts[row] for row in mine]
         episodes = processes.share(range(len(rows)))
         seeds = [(self.settings.seed, number, episode) for episode in episodes]
-        responses = actors.generate(prompts, seeds)
-        local = Sequences.from_lists(prompts, responses, actors.pad_token_id, actors.device)
-        judged = judge(actors, self.rewards, local, mine, self.settings)
+        responses = roles.generate(prompts, seeds)
+        local = Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
+        scored = score_rollout(roles, self.rewards, local, mine, self.settings)
         if processes.count == 1:
-            return local, judged
+            return local, scored
         batch = Sequences.from_lists(
             [self.prompts[row] for row in rows],
             processes.gather_items(responses),
-            actors.pad_token_id,
-            actors.device,
+            roles.pad_token_id,
+            roles.device,
         )
         missing = batch.response_width - local.response_width
         wide = {
             name: tensor if name == "source_scores" else pad(tensor, (0, missing))
-            for name, tensor in judged._asdict().items()
+            for name, tensor in scored._asdict().items()
         }
-        return batch, _Judged(**{name: processes.gather(part) for name, part in wide.items()})
+        return batch, _Scored(**{name: processes.gather(part) for name, part in wide.items()})
 
     @staticmethod
-    def _check(judged: _Judged) -> None:
-        for name, tensor in judged._asdict().items():
+    def _check(scored: _Scored) -> None:
+        for name, tensor in scored._asdict().items():
             if not torch.isfinite(tensor).all():
                 raise DivergedError(
                     f"{name.replace('_', ' ')} of a rollout are not finite numbers",

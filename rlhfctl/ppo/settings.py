@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rlhfctl.maths.sequences import Sequences
 
 
-Trained = Literal["policy", "critic"]
+TrainedRole = Literal["policy", "critic"]
 
 
-class Actors(Protocol):
+class Roles(Protocol):
     """What PPO asks of policy, reference, reward model and critic."""
 
     pad_token_id: int
@@ -51,7 +51,7 @@ class Actors(Protocol):
     def scores(self, batch: Sequences) -> Tensor:
         """Return the reward model's normalised scores, [B]; asked where no sources are given."""
 
-    def trainable(self, role: Trained) -> dict[str, torch.nn.Parameter]:
+    def trainable(self, role: TrainedRole) -> dict[str, torch.nn.Parameter]:
         """Return the weights that a role's optimiser moves, by name."""
 
 
@@ -116,7 +116,7 @@ class PPOSettings:
         return self.advantage_estimator == "gae"
 
     @property
-    def trained(self) -> tuple[Trained, ...]:
+    def trained(self) -> tuple[TrainedRole, ...]:
         """The roles whose weights move."""
         return ("policy", "critic") if self.has_critic else ("policy",)
 

@@ -13,13 +13,13 @@ from rlhfctl.maths.kl import adapt_beta
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo import checkpoint
+from rlhfctl.ppo.held_out import HeldOutEvaluation
+from rlhfctl.ppo.ppo_step import PPOStep
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.progress import Progress
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import Collector
 from rlhfctl.ppo.streams import RowStream
-from rlhfctl.ppo.update import Update
-from rlhfctl.ppo.watch import Look
 from rlhfctl.run.memory import peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from rlhfctl.ppo.held_out import HeldOutEvaluator
     from rlhfctl.ppo.rollout import Rollout
-    from rlhfctl.ppo.settings import Actors, PPOSettings, Trained
-    from rlhfctl.ppo.watch import Watch
+    from rlhfctl.ppo.settings import PPOSettings, Roles, TrainedRole
     from rlhfctl.run.monitor import Monitor
 
 
@@ -39,11 +39,11 @@ class _RewardModel:
 
     name = "rm"
 
-    def __init__(self, actors: Actors) -> None:
-        self.actors = actors
+    def __init__(self, roles: Roles) -> None:
+        self.roles = roles
 
     def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        return self.actors.scores(batch)
+        return self.roles.scores(batch)
 
 
 class PPOTrainer:
@@ -51,7 +51,7 @@ class PPOTrainer:
 
     def __init__(
         self,
-        actors: Actors,
+        roles: Roles,
         prompts: Sequence[Sequence[int]],
         settings: PPOSettings,
         monitor: Monitor,
@@ -60,36 +60,36 @@ class PPOTrainer:
         rewards: Rewards | None = None,
         demonstrations: Sequence[tuple[Sequence[int], Sequence[int]]] = (),
         processes: Processes | None = None,
-        watch: Watch | None = None,
+        watch: HeldOutEvaluator | None = None,
     ) -> None:
         """Take the roles, the prompts and the numbers.
 
         Args:
-            actors: The four roles.
+            roles: The four roles.
             prompts: Token ids of the prompts to train on.
             settings: The numbers.
             monitor: Hears of every rollout.
             keep_samples: Called with the episodes so far and a rollout, `samples_per_run` times.
             checkpoints: Where state is kept every `save_rollouts`, and where a run that was cut
                 short goes on from.
-            rewards: The givers of scores; None: the actors' own reward model.
+            rewards: The givers of scores; None: the roles' own reward model.
             demonstrations: Prompts and responses for PPO-ptx, where it is on.
             processes: Those of the run; None: those that accelerate knows of.
             watch: Looks at the policy before the first rollout, every `eval_rollouts` and after
                 the last one.
         """
-        self.actors = actors
+        self.roles = roles
         self.settings = settings
         self.monitor = monitor
         self.keep_samples = keep_samples
         self.processes = processes or Processes()
         self._check_shares()
-        rewards = rewards or Rewards([_RewardModel(actors)], [1.0])
-        self.collector = Collector(actors, rewards, prompts, settings, self.processes)
+        rewards = rewards or Rewards([_RewardModel(roles)], [1.0])
+        self.collector = Collector(roles, rewards, prompts, settings, self.processes)
         self.stream = RowStream(len(prompts), settings.seed)
         self.demonstrations = demonstrations if settings.ptx_coefficient else ()
         self.ptx_stream = RowStream(len(demonstrations), settings.seed)
-        self.update = Update(actors, settings, self.processes)
+        self.update = PPOStep(roles, settings, self.processes)
         self.progress = Progress(0, settings.beta, RunningMoments())
         self.checkpoints = checkpoints
         self.watch = watch if settings.eval_rollouts is not None else None
@@ -119,29 +119,29 @@ class PPOTrainer:
         policy's running mean takes its place, if one is kept.
 
         Returns:
-            The last rollout's figures.
+            The last rollout's metrics.
 
         Raises:
             DivergedError: A figure is not finite, no minibatch could be applied, or KL to the
                 reference is beyond `kl_stop`.
             CheckpointError: There are checkpoints, but none is sound, or not the same everywhere.
         """
-        settings, figures = self.settings, {}
+        settings, metrics = self.settings, {}
         self._resume()
         self.monitor.start("ppo", settings.rollouts * settings.rollout_batch_size, "episodes")
         if self.progress.rollout == 0 and self.watch is not None:
-            self.monitor.step(0, self._look().figures)
+            self.monitor.step(0, self._look().metrics)
         while self.progress.rollout < settings.rollouts:
-            figures = self._one_rollout()
-            look = self._look() if self._due() else Look()
-            self.monitor.step(self._episodes(), figures | dict(look.figures))
-            self._watch_kl(figures["kl"])
+            metrics = self._one_rollout()
+            look = self._look() if self._due() else HeldOutEvaluation()
+            self.monitor.step(self._episodes(), metrics | dict(look.metrics))
+            self._watch_kl(metrics["kl"])
             if look.stop:
                 break
             self._save()
         self.update.adopt_average()
         self.monitor.finish()
-        return figures
+        return metrics
 
     def _episodes(self) -> int:
         return self.progress.rollout * self.settings.rollout_batch_size
@@ -151,14 +151,16 @@ class PPOTrainer:
         last = rollout == self.settings.rollouts
         return self.watch is not None and every is not None and (last or rollout % every == 0)
 
-    def _look(self) -> Look:
+    def _look(self) -> HeldOutEvaluation:
         """Have the policy looked at as it would be saved: its running mean, if one is kept."""
         if self.watch is None:
-            return Look()
+            return HeldOutEvaluation()
         started = time.perf_counter()
         with self.update.averaged():
             look = self.watch.look(self.progress.rollout, self._episodes())
-        return Look({**look.figures, "held_out_seconds": time.perf_counter() - started}, look.stop)
+        return HeldOutEvaluation(
+            {**look.metrics, "held_out_seconds": time.perf_counter() - started}, look.stop
+        )
 
     def _resume(self) -> None:
         found = checkpoint.load_latest(self.checkpoints, self.update) if self.checkpoints else None
@@ -167,7 +169,7 @@ class PPOTrainer:
             self.stream.place, self.ptx_stream.place = found.place, found.ptx_place
             self.monitor.note(f"ppo goes on after rollout {found.rollout}")
         if self.watch is not None:
-            self.watch.go_on_from(self.progress.rollout if found is not None else -1)
+            self.watch.resume_from(self.progress.rollout if found is not None else -1)
         places = self.processes.gather_items([self.progress.rollout])
         if len(set(places)) > 1:
             raise CheckpointError(
@@ -204,10 +206,10 @@ class PPOTrainer:
 
         factor = settings.learning_rate_factor(number)
         self.update.set_rates(factor)
-        figures = rollout.figures() | self._epochs(rollout, self._learners(number))
+        metrics = rollout.metrics() | self._epochs(rollout, self._learners(number))
         self.update.average_policy()
 
-        figures |= {
+        metrics |= {
             "beta": progress.beta,
             "learning_rate": settings.learning_rate * factor,
             "value_learning_rate": settings.value_learning_rate * factor,
@@ -220,31 +222,31 @@ class PPOTrainer:
         }
         if settings.kl_target is not None:
             progress.beta = adapt_beta(
-                progress.beta, figures["kl"], settings.kl_target, len(rows), settings.kl_horizon
+                progress.beta, metrics["kl"], settings.kl_target, len(rows), settings.kl_horizon
             )
         progress.rollout += 1
         self._keep(number, rollout)
-        return figures
+        return metrics
 
-    def _learners(self, number: int) -> Sequence[Trained]:
+    def _learners(self, number: int) -> Sequence[TrainedRole]:
         """Return the roles that learn from a rollout; the critic alone in its warm-up."""
         warming = number < self.settings.critic_warmup_rollouts
         return ("critic",) if warming else self.settings.trained
 
-    def _epochs(self, rollout: Rollout, roles: Sequence[Trained]) -> dict[str, float]:
+    def _epochs(self, rollout: Rollout, roles: Sequence[TrainedRole]) -> dict[str, float]:
         """Go over a rollout `epochs` times in fresh order, a step a minibatch."""
         settings, counts = self.settings, Counter[str]()
         sums: defaultdict[str, float] = defaultdict(float)
         for _ in range(settings.epochs):
             order = torch.randperm(settings.rollout_batch_size).to(rollout.ended.device)
             for rows in order.split(settings.minibatch_size):
-                figures = self.update.accumulate(rollout, rows, roles, self._demonstrations())
-                if self.update.refused(figures):
+                metrics = self.update.accumulate(rollout, rows, roles, self._demonstrations())
+                if self.update.refused(metrics):
                     self.update.drop()
                     counts["skipped"] += 1
                     continue
                 limit = settings.kl_early_stop
-                if limit is not None and figures.get("approx_kl", 0.0) > limit:
+                if limit is not None and metrics.get("approx_kl", 0.0) > limit:
                     self.update.drop()
                     self.progress.early_stops += 1
                     return self._means(sums, counts)
@@ -252,7 +254,7 @@ class PPOTrainer:
                 if norms is None:
                     counts["skipped"] += 1
                     continue
-                for name, value in (figures | norms).items():
+                for name, value in (metrics | norms).items():
                     sums[name] += value
                 counts["applied"] += 1
         return self._means(sums, counts)
@@ -262,9 +264,7 @@ class PPOTrainer:
             return None
         rows = self.ptx_stream.take(self.settings.ptx_batch_size)
         prompts, responses = zip(*(self.demonstrations[row] for row in rows), strict=True)
-        return Sequences.from_lists(
-            prompts, responses, self.actors.pad_token_id, self.actors.device
-        )
+        return Sequences.from_lists(prompts, responses, self.roles.pad_token_id, self.roles.device)
 
     def _means(self, sums: dict[str, float], counts: Counter[str]) -> dict[str, float]:
         self.progress.skipped += counts["skipped"]

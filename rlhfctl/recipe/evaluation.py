@@ -1,4 +1,4 @@
-"""The `evaluation` section: who judges the policy, on what, and which figures end a run."""
+"""The `evaluation` section: who judges the policy, on what, and which metrics end a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TaxSection(Section):
 
 
 class EvaluationSection(Section):
-    """The judging of the policy against SFT on held-out prompts."""
+    """The context of the policy against SFT on held-out prompts."""
 
     sft: str | None = Field(None, description="SFT checkpoint; null: the one PPO started from.")
     rm: str | None = Field(None, description="Reward model; null: the one PPO trained against.")

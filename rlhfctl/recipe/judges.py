@@ -47,7 +47,7 @@ class JudgeEndpointSection(Section):
         TEMPLATE, description="The user message, with {prompt}, {answer_a} and {answer_b}."
     )
     max_prompts: Count = Field(256, description="Prompts judged, at most; each is asked twice.")
-    concurrency: Count = Field(4, description="Questions asked at a time.")
+    concurrency: Count = Field(4, description="PromptSet asked at a time.")
     retries: Natural = Field(5, description="Further tries after a 429, a 5xx or a timeout.")
     backoff: Positive = Field(1.0, description="Seconds before the second try; doubled each time.")
     timeout: Positive = Field(60.0, description="Seconds that it has for an answer.")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 import rlhfctl
 from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.recipe import strict_yaml
-from rlhfctl.recipe.complaints import sentences
+from rlhfctl.recipe.error_messages import sentences
 from rlhfctl.recipe.keys import annotation_at, split_key, takes_list, takes_null, takes_text
 from rlhfctl.recipe.schema import Recipe
 

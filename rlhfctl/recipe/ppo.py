@@ -66,7 +66,8 @@ class AlarmsSection(Section):
     """
 
     length: Positive | None = Field(
-        0.5, description="Growth of responses as a share of SFT's, without a gain in the stand-in."
+        0.5,
+        description="Growth of responses as a share of SFT's, without a gain in the true reward.",
     )
     repetition: Positive | None = Field(0.1, description="Rise of the share of repeated n-grams.")
     certainty: Positive | None = Field(0.2, description="Rise of the share that sounds certain.")
@@ -75,7 +76,7 @@ class AlarmsSection(Section):
     )
     divergence: Positive | None = Field(
         0.2,
-        description="Fall of the stand-in from its best while the proxy holds, in standard "
+        description="Fall of the true reward from its best while the proxy holds, in standard "
         "deviations of SFT's.",
     )
     score_range: float | None = Field(
@@ -206,7 +207,7 @@ class PPOSection(Section):
     )
     eval_prompts: int = Field(128, ge=2, description="Held-out prompts that are looked at.")
     early_stop: Literal["never", "warn", "stop"] = Field(
-        "warn", description="What to do when the gold stand-in has fallen below its best."
+        "warn", description="What to do when the true reward has fallen below its best."
     )
     load_best_model_at_end: bool = Field(
         False, description="Let the result be `ppo/best` instead of the last policy."

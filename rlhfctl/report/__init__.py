@@ -1,1 +1,1 @@
-"""The page that shows a run: figures, curves and samples, all read from the run folder."""
+"""The page that shows a run: metrics, curves and samples, all read from the run folder."""

@@ -162,14 +162,14 @@ def warnings(found: Any) -> tuple[Block, ...]:
 SHARE_COLUMNS = (Column("Share", "number"), Column("95 % interval", "number"), Column("", "scale"))
 
 
-def share_cells(figures: Mapping[str, Any], name: str) -> tuple[Cell, Cell, Cell]:
+def share_cells(metrics: Mapping[str, Any], name: str) -> tuple[Cell, Cell, Cell]:
     """Return a share as written, its interval, and the bar of both."""
-    return share(figures.get(name)), interval(figures, name, share), share_bar(figures, name)
+    return share(metrics.get(name)), interval(metrics, name, share), share_bar(metrics, name)
 
 
-def share_bar(figures: Mapping[str, Any], name: str) -> Bar | None:
+def share_bar(metrics: Mapping[str, Any], name: str) -> Bar | None:
     """Return a share's bar on a scale from 0 to 1; None without an interval."""
-    ends = [finite(figures.get(name + end)) for end in ("_low", "", "_high")]
+    ends = [finite(metrics.get(name + end)) for end in ("_low", "", "_high")]
     if None in ends:
         return None
     low, estimate, high = (100 * min(max(end or 0.0, 0.0), 1.0) for end in ends)
@@ -177,19 +177,19 @@ def share_bar(figures: Mapping[str, Any], name: str) -> Bar | None:
 
 
 def estimate(
-    figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
+    metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
 ) -> Estimate | None:
     """Return a figure with its interval in one cell; None where it is missing."""
-    if finite(figures.get(name)) is None:
+    if finite(metrics.get(name)) is None:
         return None
-    return Estimate(write(figures[name]), interval(figures, name, write))
+    return Estimate(write(metrics[name]), interval(metrics, name, write))
 
 
 def estimate_cells(
-    figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
+    metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
 ) -> tuple[str, str]:
     """Return a figure as written and its interval."""
-    return write(figures.get(name)), interval(figures, name, write)
+    return write(metrics.get(name)), interval(metrics, name, write)
 
 
 def objects(value: Any) -> dict[str, dict[str, Any]]:
@@ -199,6 +199,6 @@ def objects(value: Any) -> dict[str, dict[str, Any]]:
 
 
 def group(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's accuracy with its interval under the names that other figures have."""
+    """Return a group's accuracy with its interval under the names that other metrics have."""
     ends = {f"accuracy_{end}": found.get(end) for end in ("low", "high") if end in found}
     return {**ends, **found}

@@ -8,7 +8,7 @@ demonstrations is worse for certain; KL above the recipe's `kl_alarm` (25 nats);
 more than 30 %; the share ended by EOS fell, or the share of repeated n-grams rose, by more than
 0.1; the win rate is a gain but the mean gold reward, another judge or the length-controlled win
 rate is not clearly one; judges contradict one another; an alarm was raised on held-out prompts, or
-the stand-in fell significantly below its best; minibatches were skipped; figures were not finite.
+the true reward fell significantly below its best; minibatches were skipped; metrics were not finite.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report.blocks import objects
 from rlhfctl.report.numbers import finite, number, share
+from rlhfctl.report.sections.reward_model import probe_side
 from rlhfctl.report.sections.tax import tax_side
-from rlhfctl.report.sections.trial import probe_side
-from rlhfctl.report.sides import judges_of, policy
+from rlhfctl.report.significance import judges_of, policy
 from rlhfctl.report.sources import COMMANDS, STAGES, RunFacts
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ def cautions(facts: RunFacts, level: str) -> Iterator[str]:
     """Yield what to know before trusting a verdict of this level, by the rules above."""
     for stage, used in facts.stale():
         yield (
-            f"{used} was made anew after {stage} used it: the figures of {stage} are of the "
+            f"{used} was made anew after {stage} used it: the metrics of {stage} are of the "
             f"earlier one. Run {COMMANDS[stage]}."
         )
-    yield from _reward_model_cautions(facts.metrics("rm"))
-    yield from _trial_cautions(facts.figures)
-    sft, ppo = (policy(facts.figures, name) for name in ("sft", "ppo"))
+    yield from _reward_model_cautions(facts.stage_metrics("rm"))
+    yield from _trial_cautions(facts.evaluation)
+    sft, ppo = (policy(facts.evaluation, name) for name in ("sft", "ppo"))
     yield from _policy_cautions(sft, ppo, _kl_alarm(facts))
-    gain = finite(facts.figures.get("gold_gain_low"))
+    gain = finite(facts.evaluation.get("gold_gain_low"))
     if level == "gain" and gain is not None and gain <= 0:
         yield "PPO wins more often, but its mean gold reward is not above SFT's."
-    yield from _judge_cautions(facts.figures, level)
+    yield from _judge_cautions(facts.evaluation, level)
     yield from _watch_cautions(facts.over_optimisation)
-    skipped = facts.metrics("ppo").get("skipped_minibatches")
+    skipped = facts.stage_metrics("ppo").get("skipped_minibatches")
     if finite(skipped):
         yield f"Minibatches that PPO skipped because their ratio was out of bounds: {number(skipped)}."
     for stage in STAGES:
@@ -72,9 +72,9 @@ def _reward_model_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _trial_cautions(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the reward model falls for, and what the annotators' figures warn of."""
-    trial = objects(figures).get("reward_model", {})
+def _trial_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the reward model falls for, and what the annotators' metrics warn of."""
+    trial = objects(metrics).get("reward_model", {})
     fooled = [
         str(probe.get("description") or name.replace("_", " "))
         for name, probe in objects(trial.get("probes")).items()
@@ -82,20 +82,20 @@ def _trial_cautions(figures: Mapping[str, Any]) -> Iterator[str]:
     ]
     if fooled:
         yield f"The reward model's score rises where a response is made worse: {'; '.join(fooled)}."
-    for part in (trial, objects(figures).get("annotators", {})):
+    for part in (trial, objects(metrics).get("annotators", {})):
         yield from _texts(part.get("warnings"))
     worse = [
         name
-        for name, task in objects(objects(figures).get("tax", {}).get("tasks")).items()
+        for name, task in objects(objects(metrics).get("tax", {}).get("tasks")).items()
         if tax_side(task) == "worse" and name != _IMITATION
     ]
     if worse:
         yield f"PPO is worse than SFT at {', '.join(worse)}."
 
 
-def _judge_cautions(figures: Mapping[str, Any], level: str) -> Iterator[str]:
+def _judge_cautions(metrics: Mapping[str, Any], level: str) -> Iterator[str]:
     """Yield where judges differ, where length explains a win, and what weakens a judge."""
-    found = judges_of(figures)
+    found = judges_of(metrics)
     for first, other in ((found[0], other) for other in found[1:]):
         if {first.side, other.side} == {"above", "below"}:
             yield f"The contrary is found by {other.name}: {other.rate}."
@@ -103,7 +103,7 @@ def _judge_cautions(figures: Mapping[str, Any], level: str) -> Iterator[str]:
             yield f"No certain gain is found by {other.name}: {other.rate}."
     if level == "gain" and found and found[0].controlled not in {"", "above"}:
         yield "At equal length the win rate is not clearly above one half: length may explain it."
-    for name, judge in objects(figures.get("judges")).items():
+    for name, judge in objects(metrics.get("judges")).items():
         yield from (f"Judge {name}: {text}" for text in _texts(judge.get("warnings")))
 
 
@@ -115,11 +115,11 @@ def _watch_cautions(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary.get("fallen"):
         best = number(objects(summary).get("best", {}).get("step"))
         yield (
-            f"The stand-in has fallen below its best, which PPO had at {best} episodes; that policy "
+            f"The true reward has fallen below its best, which PPO had at {best} episodes; that policy "
             "is kept as ppo/best."
         )
     if summary.get("stopped_early"):
-        yield "PPO was stopped early, because the stand-in had fallen."
+        yield "PPO was stopped early, because the true reward had fallen."
 
 
 def _texts(found: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Several runs on one page: their verdicts, key figures, curves, and what differs in their recipes."""
+"""Several runs on one page: their verdicts, key metrics, curves, and what differs in their recipes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MOST_RUNS = 12
-_FIGURES: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
+_METRICS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
     ("Gold win rate over SFT", "", "gold_win_rate", share),
     ("Proxy win rate over SFT", "", "proxy_win_rate", share),
     ("Gold reward", "ppo", "gold", number),
@@ -70,7 +70,7 @@ def sections(runs: Sequence[RunFacts]) -> list[Section]:
         )
     found = (
         ("Verdicts", _verdicts(runs)),
-        ("Key figures", _key_figures(runs)),
+        ("Key metrics", _key_metrics(runs)),
         ("Recipes", _recipes(runs)),
         ("Curves", _curves(runs)),
     )
@@ -95,7 +95,7 @@ def _head(runs: Sequence[RunFacts]) -> dict[str, str]:
 
 
 def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    judged = [(run.name, verdict.judge(run)) for run in runs]
+    judged = [(run.name, verdict.verdict_of(run)) for run in runs]
     return table(
         "Each by the rules of a run's own report, where its cautions are listed.",
         (
@@ -111,11 +111,11 @@ def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     )
 
 
-def _key_figures(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
+def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     groups = []
-    names = dict.fromkeys(name for run in runs for name in objects(run.figures.get("judges")))
+    names = dict.fromkeys(name for run in runs for name in objects(run.evaluation.get("judges")))
     judges = tuple((f"Win rate by {name}", f"judges.{name}", "win_rate", share) for name in names)
-    for label, source, name, write_figure in (*_FIGURES, *judges):
+    for label, source, name, write_figure in (*_METRICS, *judges):
         sides = [_source(run, source) for run in runs]
         known = [side for side in sides if finite(side.get(name)) is not None]
         if known:
@@ -131,16 +131,16 @@ def _key_figures(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
         Column("95 % interval", "number"),
         Column("beside the others", "range"),
     )
-    caption = "Figures of PPO's policy on held-out prompts. A bar's ends are those of its interval."
+    caption = "Metrics of PPO's policy on held-out prompts. A bar's ends are those of its interval."
     return grouped(caption, columns, groups) if groups else ()
 
 
 def _source(run: RunFacts, source: str) -> Mapping[str, Any]:
     if source == "ppo":
-        return objects(run.figures.get("policies")).get("ppo", {})
+        return objects(run.evaluation.get("policies")).get("ppo", {})
     if source.startswith("judges."):
-        return objects(run.figures.get("judges")).get(source.removeprefix("judges."), {})
-    return run.figures
+        return objects(run.evaluation.get("judges")).get(source.removeprefix("judges."), {})
+    return run.evaluation
 
 
 def _bars(sides: Sequence[Mapping[str, Any]], name: str) -> list[Bar | None]:
@@ -193,11 +193,11 @@ def _keys(found: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
 
 
 def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    """Return the stand-in against the distance from SFT, then every stage's main curves."""
+    """Return the true reward against the distance from SFT, then every stage's main curves."""
     against = [
         Plot(title, lines, whole_steps=False)
         for title, name in (
-            ("Gold stand-in against √KL", "stand_in"),
+            ("True reward against √KL", "true_reward"),
             ("Proxy against √KL", "proxy"),
         )
         if (lines := _along(runs, name))

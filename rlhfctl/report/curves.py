@@ -56,7 +56,7 @@ class Plot:
     whole_steps: bool = True
 
 
-# Of each stage: the title of a plot, and its figures' names with their labels.
+# Of each stage: the title of a plot, and its metrics' names with their labels.
 SHOWN: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
     "sft": (
         ("Loss, nats a token", {"loss": ""}),
@@ -86,7 +86,7 @@ SHOWN: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
 
 
 def plots(stage: str, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """Return the stage's plots, in their order, of those figures that were logged."""
+    """Return the stage's plots, in their order, of those metrics that were logged."""
     found = (
         Plot(
             title,
@@ -136,7 +136,7 @@ def interval_line(
 
     Args:
         label: As in `Line`.
-        rows: Each with the figures `axis`, `name`, `name_low` and `name_high`.
+        rows: Each with the metrics `axis`, `name`, `name_low` and `name_high`.
         axis: The figure to go along.
         name: The figure to show.
         style: As in `Line`.
@@ -144,7 +144,7 @@ def interval_line(
         less: Taken from every value and end.
 
     Returns:
-        None where no row has both figures; a line without intervals where one of them lacks its own.
+        None where no row has both metrics; a line without intervals where one of them lacks its own.
     """
     found = (
         (at, value, finite(row.get(f"{name}_low")), finite(row.get(f"{name}_high")))

@@ -27,7 +27,7 @@ def report(facts: RunFacts) -> str:
     What else a data set or a recipe can name is written so that no character of it is markup,
     a link, or a mention.
     """
-    found = verdict.judge(facts)
+    found = verdict.verdict_of(facts)
     lines = [
         f"## {plain(facts.name)}: {plain(found.label)}",
         "",

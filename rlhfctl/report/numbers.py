@@ -1,4 +1,4 @@
-"""How figures are written for people."""
+"""How metrics are written for people."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def fraction(value: Any) -> str:
 
 
 def signed(value: Any, write: Callable[[Any], str] = number) -> str:
-    """Write a difference with its sign, in the way of the figures it is between."""
+    """Write a difference with its sign, in the way of the metrics it is between."""
     figure, text = finite(value), write(value)
     return f"+{text}" if figure is not None and figure > 0 else text
 
 
-def interval(figures: Mapping[str, Any], name: str, write: Callable[[Any], str] = number) -> str:
+def interval(metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number) -> str:
     """Write a figure's 95 % interval, ``NAME_low`` and ``NAME_high``; nothing where it has none."""
-    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
     if finite(low) is None or finite(high) is None:
         return ""
     return f"{write(low)} to {write(high)}"

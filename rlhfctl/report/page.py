@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageCurves:
-    """The curves of one stage; `extra` are those of figures that few people watch."""
+    """The curves of one stage; `extra` are those of metrics that few people watch."""
 
     title: str
     unit: str
@@ -48,7 +48,7 @@ def _view(facts: RunFacts) -> dict[str, Any]:
     return {
         "name": facts.name,
         "kind": "RLHF report",
-        "verdict": verdict.judge(facts),
+        "verdict": verdict.verdict_of(facts),
         "summary": provenance.summary(records),
         "sections": sections(facts),
         "curves": [found for stage in STAGES if (found := _stage_curves(facts, stage)).plots],
@@ -56,7 +56,7 @@ def _view(facts: RunFacts) -> dict[str, Any]:
         "training_samples": samples.of_training(facts.training_samples),
         "versions": provenance.versions(records),
         "artifacts": provenance.artifacts(records),
-        "all_figures": provenance.all_figures(facts),
+        "all_metrics": provenance.all_metrics(facts),
         "recipe": facts.recipe,
     }
 

@@ -187,6 +187,6 @@ def _embedded(document: str) -> Markup:
     element = document[document.index("<svg") :]
     for pattern, replacement in _EMBEDDING:
         element = pattern.sub(replacement, element)
-    for stand_in, colour in _COLOURS.items():
-        element = element.replace(stand_in, colour)
+    for true_reward, colour in _COLOURS.items():
+        element = element.replace(true_reward, colour)
     return Markup(element.strip())  # noqa: S704 - drawn from numbers only

@@ -50,17 +50,17 @@ def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]
     ]
 
 
-def all_figures(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
+def all_metrics(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return every figure of every finished stage under its dotted name."""
     return [
-        (TITLES[stage], list(_flattened(_figures(facts, stage))))
+        (TITLES[stage], list(_flattened(_metrics(facts, stage))))
         for stage in STAGES
         if stage in facts.records
     ]
 
 
-def _figures(facts: RunFacts, stage: str) -> Mapping[str, Any]:
-    return {**facts.metrics(stage), **(facts.figures if stage == "eval" else {})}
+def _metrics(facts: RunFacts, stage: str) -> Mapping[str, Any]:
+    return {**facts.stage_metrics(stage), **(facts.evaluation if stage == "eval" else {})}
 
 
 def _joined(found: Mapping[str, Sequence[str]]) -> str:

@@ -49,7 +49,7 @@ class TrainingSample:
     episode: str
     prompt: str
     response: str
-    figures: str
+    metrics: str
 
 
 def held_out(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.directory import (
+    HELD_OUT_FILE,
+    METRICS_FILE,
+    OVER_OPTIMISATION_FILE,
+    SAMPLES_FILE,
+    RunDirectory,
+)
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import read_metrics
 
@@ -32,10 +38,10 @@ class RunFacts:
         recipe: The resolved recipe as it stands on disk; empty when there is none.
         records: The finished stages.
         curves: Each stage's logged steps, of unfinished stages too.
-        figures: The evaluation's figures; empty before the first evaluation.
+        evaluation: The evaluation's metrics; empty before the first evaluation.
         samples: Held-out prompts with each policy's response and scores.
         training_samples: Responses kept during PPO.
-        held_out: What PPO's looks at held-out prompts saw, without each prompt's own figures.
+        held_out: What PPO's looks at held-out prompts saw, without each prompt's own metrics.
         over_optimisation: What those looks say together; empty where there were none.
     """
 
@@ -43,14 +49,14 @@ class RunFacts:
     recipe: str
     records: Mapping[str, StageRecord]
     curves: Mapping[str, list[dict[str, Any]]]
-    figures: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
     samples: list[dict[str, Any]]
     training_samples: list[dict[str, Any]]
     held_out: list[dict[str, Any]] = field(default_factory=list)
     over_optimisation: Mapping[str, Any] = field(default_factory=dict)
 
-    def metrics(self, stage: str) -> Mapping[str, Any]:
-        """Return a finished stage's figures; none of one that is not finished."""
+    def stage_metrics(self, stage: str) -> Mapping[str, Any]:
+        """Return a finished stage's metrics; none of one that is not finished."""
         record = self.records.get(stage)
         return record.metrics if record else {}
 
@@ -59,7 +65,7 @@ class RunFacts:
         steps = self.curves.get(stage, [])
         last = steps[-1].get("step") if steps else None
         for unit in ("episodes", "rollouts"):
-            if last is not None and self.metrics(stage).get(unit) == last:
+            if last is not None and self.stage_metrics(stage).get(unit) == last:
                 return unit
         return "steps"
 
@@ -89,21 +95,21 @@ def read_run(root: Path) -> RunFacts:
         )
     manifest = Manifest.load(directory.manifest)
     recipe = directory.recipe
-    figures_file = directory.stage("eval") / "figures.json"
+    metrics_file = directory.stage("eval") / METRICS_FILE
     evaluated = manifest.stages.get("eval")
-    figures = read_object(figures_file) if figures_file.exists() else {}
-    watched = directory.stage("ppo") / "over_optimisation.json"
+    metrics = read_object(metrics_file) if metrics_file.exists() else {}
+    watched = directory.stage("ppo") / OVER_OPTIMISATION_FILE
     return RunFacts(
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
         records=manifest.stages,
         curves={stage: _read_curve(directory.metrics(stage)) for stage in STAGES},
-        figures=figures or (evaluated.metrics if evaluated else {}),
-        samples=_read_rows(directory.stage("eval") / "samples.jsonl")[:MOST_SAMPLES],
-        training_samples=_read_rows(directory.stage("ppo") / "samples.jsonl")[-MOST_SAMPLES:],
+        evaluation=metrics or (evaluated.metrics if evaluated else {}),
+        samples=_read_rows(directory.stage("eval") / SAMPLES_FILE)[:MOST_SAMPLES],
+        training_samples=_read_rows(directory.stage("ppo") / SAMPLES_FILE)[-MOST_SAMPLES:],
         held_out=[
             {name: value for name, value in row.items() if name != "each"}
-            for row in _read_rows(directory.stage("ppo") / "held_out.jsonl")
+            for row in _read_rows(directory.stage("ppo") / HELD_OUT_FILE)
         ],
         over_optimisation=read_object(watched) if watched.exists() else {},
     )

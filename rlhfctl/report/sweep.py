@@ -25,21 +25,21 @@ from rlhfctl.report.numbers import finite, number, share
 from rlhfctl.report.sections.best_of_n import curve_points
 from rlhfctl.report.sources import read_object
 from rlhfctl.report.values import finite_only
+from rlhfctl.run.directory import SWEEP_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-FILE = "sweep.json"
 _REWARDS = (
     ("Gold", "gold"),
-    ("Held-out reward model", "stand_in"),
+    ("Held-out reward model", "true_reward"),
     ("Proxy", "proxy"),
 )
-_FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("KL, nats", "kl", number),
     ("Gold", "gold", number),
-    ("Held-out RM", "stand_in", number),
+    ("Held-out RM", "true_reward", number),
     ("Proxy", "proxy", number),
     ("Gold win rate", "gold_win_rate", share),
     ("Proxy win rate", "proxy_win_rate", share),
@@ -101,7 +101,7 @@ def read(root: Path) -> Sweep:
     Raises:
         CheckpointError: If its file is damaged.
     """
-    return Sweep(root.resolve().name, read_object(root / FILE))
+    return Sweep(root.resolve().name, read_object(root / SWEEP_FILE))
 
 
 def html(sweep: Sweep) -> str:
@@ -171,13 +171,13 @@ def _frontier(sweep: Sweep) -> tuple[Block, ...]:
 
 
 def _placed(point: Mapping[str, Any]) -> dict[str, Any]:
-    figures = _figures(point)
-    kl = finite(figures.get("kl"))
-    return {**figures, "sqrt_kl": None if kl is None else math.sqrt(max(kl, 0.0))}
+    metrics = _metrics(point)
+    kl = finite(metrics.get("kl"))
+    return {**metrics, "sqrt_kl": None if kl is None else math.sqrt(max(kl, 0.0))}
 
 
-def _figures(point: Mapping[str, Any]) -> dict[str, Any]:
-    return objects({"": point.get("figures")}).get("", {})
+def _metrics(point: Mapping[str, Any]) -> dict[str, Any]:
+    return objects({"": point.get("metrics")}).get("", {})
 
 
 def _points(sweep: Sweep) -> tuple[Block, ...]:
@@ -194,7 +194,7 @@ def _points(sweep: Sweep) -> tuple[Block, ...]:
 def _columns(keys: Sequence[str]) -> list[Column]:
     return [
         *(Column(key.rpartition(".")[2]) for key in keys),
-        *(Column(label, "number") for label, _, _ in _FIGURES),
+        *(Column(label, "number") for label, _, _ in _METRICS),
         Column("Alarms"),
         Column("Status"),
     ]
@@ -202,14 +202,14 @@ def _columns(keys: Sequence[str]) -> list[Column]:
 
 def _row(point: Mapping[str, Any], keys: Sequence[str], sweep: Sweep) -> tuple[Cell, ...]:
     settings = objects({"": point.get("settings")}).get("", {})
-    figures = _figures(point)
-    alarms = [alarm for alarm in figures.get("alarms") or [] if isinstance(alarm, dict)]
+    metrics = _metrics(point)
+    alarms = [alarm for alarm in metrics.get("alarms") or [] if isinstance(alarm, dict)]
     raised = dict.fromkeys(str(alarm.get("name", "")).replace("_", " ") for alarm in alarms)
     status = str(point.get("status", "")).replace("_", " ")
     notes = (status, "recommended" if sweep.is_recommended(point) else "")
     return (
         *(_setting(settings.get(key, "")) for key in keys),
-        *(estimate(figures, name, write_figure) for _, name, write_figure in _FIGURES),
+        *(estimate(metrics, name, write_figure) for _, name, write_figure in _METRICS),
         ", ".join(raised),
         ", ".join(note for note in notes if note),
     )

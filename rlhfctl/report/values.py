@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def report(facts: RunFacts) -> dict[str, Any]:
-    """Return verdict, every stage's figures, the watch over PPO and its alarms.
+    """Return verdict, every stage's metrics, the watch over PPO and its alarms.
 
-    Figures that are not finite are null, so that the object is JSON.
+    Metrics that are not finite are null, so that the object is JSON.
     """
-    found = verdict.judge(facts)
+    found = verdict.verdict_of(facts)
     value = {
         "run": facts.name,
         "verdict": {
@@ -28,7 +28,7 @@ def report(facts: RunFacts) -> dict[str, Any]:
             stage: {
                 "seconds": record.seconds,
                 "seed": record.seed,
-                "metrics": facts.figures if stage == "eval" else record.metrics,
+                "metrics": facts.evaluation if stage == "eval" else record.metrics,
             }
             for stage, record in facts.records.items()
         },

@@ -1,4 +1,4 @@
-"""The one sentence on top of a report, written from the figures by fixed rules.
+"""The one sentence on top of a report, written from the metrics by fixed rules.
 
 With an evaluation of both SFT and PPO, the first rule that holds decides. "Above" and "below"
 mean that the whole 95 % interval of the win rate of PPO over SFT lies above or below one half. The
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report.cautions import cautions
 from rlhfctl.report.numbers import finite, number
-from rlhfctl.report.sides import Judge, judges_of, policy, rate, side
+from rlhfctl.report.significance import Judge, judges_of, policy, rate, side
 from rlhfctl.report.sources import COMMANDS, STAGES, RunFacts
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the figures say.
+    """What the metrics say.
 
     Attributes:
         level: One of `LABELS`.
-        sentence: The verdict with its figures.
+        sentence: The verdict with its metrics.
         cautions: What to know before trusting it.
     """
 
@@ -64,26 +64,26 @@ class Verdict:
         return LABELS[self.level]
 
 
-def judge(facts: RunFacts) -> Verdict:
+def verdict_of(facts: RunFacts) -> Verdict:
     """Return the verdict on a run, by the rules above."""
     level, sentence = _sentence(facts)
     return Verdict(level, sentence, tuple(cautions(facts, level)))
 
 
 def _sentence(facts: RunFacts) -> tuple[str, str]:
-    figures = facts.figures
-    if finite(figures.get("win_rate")) is None:
+    metrics = facts.evaluation
+    if finite(metrics.get("win_rate")) is None:
         return "unfinished", _progress(facts)
-    kl = finite(policy(figures, "ppo").get("kl"))
+    kl = finite(policy(metrics, "ppo").get("kl"))
     at = f" at {number(kl)} nats of KL" if kl is not None else ""
-    proxy = side(figures, "proxy_win_rate")
-    judges = judges_of(figures)
-    return _by_judge(figures, judges[0], proxy, at) if judges else _by_proxy(figures, proxy, at)
+    proxy = side(metrics, "proxy_win_rate")
+    judges = judges_of(metrics)
+    return _by_judge(metrics, judges[0], proxy, at) if judges else _by_proxy(metrics, proxy, at)
 
 
-def _by_judge(figures: Mapping[str, Any], judge: Judge, proxy: str, at: str) -> tuple[str, str]:
+def _by_judge(metrics: Mapping[str, Any], judge: Judge, proxy: str, at: str) -> tuple[str, str]:
     found = judge.side
-    won, by_proxy = judge.rate, rate("proxy", figures, "proxy_win_rate")
+    won, by_proxy = judge.rate, rate("proxy", metrics, "proxy_win_rate")
     if found == "above":
         return "gain", f"PPO beats SFT: {won}{at}."
     if proxy == "above":
@@ -103,8 +103,8 @@ def _by_judge(figures: Mapping[str, Any], judge: Judge, proxy: str, at: str) -> 
     return "unclear", f"No evidence of a gain: {won}{at}."
 
 
-def _by_proxy(figures: Mapping[str, Any], found: str, at: str) -> tuple[str, str]:
-    won = rate("proxy", figures, "proxy_win_rate")
+def _by_proxy(metrics: Mapping[str, Any], found: str, at: str) -> tuple[str, str]:
+    won = rate("proxy", metrics, "proxy_win_rate")
     if found == "above":
         return "proxy", (
             f"PPO is above SFT by the score it was trained on: {won}{at}. No gold reward is known "

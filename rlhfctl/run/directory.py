@@ -17,6 +17,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+METRICS_FILE = "metrics.json"
+"""In `rm/` and `eval/`: what the stage measured."""
+SAMPLES_FILE = "samples.jsonl"
+"""In `ppo/`: sampled episodes; in `eval/`: prompts with each policy's response."""
+PROBE_FILE = "probe.json"
+"""In `rm/`: a few token ids and the scores that training gave them."""
+HELD_OUT_RM_FOLDER = "judge"
+"""In `rm/`: the reward model that PPO never sees."""
+HELD_OUT_FILE = "held_out.jsonl"
+"""In `ppo/`: one line per held-out evaluation."""
+OVER_OPTIMISATION_FILE = "over_optimisation.json"
+"""In `ppo/`: what the held-out evaluations say together."""
+BEST_FOLDER = "best"
+"""In `ppo/`: the policy with the highest true reward on held-out prompts."""
+BEST_MARKER_FILE = "held_out_evaluation.json"
+"""In a policy kept as best: the rollout it was kept after."""
+CRITIC_FOLDER = "critic"
+"""In `ppo/`: the critic."""
+SCORES_FILE = "scores.json"
+"""In `eval/`: per-prompt measurements of each policy."""
+ANSWERS_FILE = "answers.jsonl"
+"""In `eval/`: both responses to every prompt, for people to vote on."""
+JUDGE_CACHE_FILE = "judge_cache.jsonl"
+"""In `eval/`: the endpoint judge's answers."""
+HUMAN_KEY_FILE = "human_pairs_key.json"
+"""In the run: which side of each exported pair is PPO's."""
+HUMAN_VOTES_FILE = "human_votes.jsonl"
+"""In `eval/`: the votes as they were imported."""
+SWEEP_FILE = "sweep.json"
+"""In a sweep's folder: its points and what they show."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:

@@ -1,4 +1,4 @@
-"""Gates: bounds that an evaluation's figures must keep, such as ``win_rate: ">=0.55"``."""
+"""Gates: bounds that an evaluation's metrics must keep, such as ``win_rate: ">=0.55"``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Gate:
     """One bound on one figure.
 
     Attributes:
-        metric: Its name; dots lead into nested figures (`policies.ppo.gold`).
+        metric: Its name; dots lead into nested metrics (`policies.ppo.gold`).
         relation: One of `>=`, `<=`, `>`, `<`.
         bound: The number on its other side.
     """
@@ -77,12 +77,12 @@ def parse_gates(gates: Mapping[str, str]) -> list[Gate]:
 
 
 def check_gates(gates: Sequence[Gate], metrics: Mapping[str, Any]) -> list[GateResult]:
-    """Hold each gate against an evaluation's figures; judging the results is the caller's."""
+    """Hold each gate against an evaluation's metrics; context the results is the caller's."""
     return [GateResult(gate, find_figure(metrics, gate.metric)) for gate in gates]
 
 
 def require_gates(results: Sequence[GateResult]) -> None:
-    """Refuse figures that miss a gate.
+    """Refuse metrics that miss a gate.
 
     Raises:
         GateError: At least one gate failed; names each with its figure.

@@ -1,4 +1,4 @@
-"""The record of the finished stages: what each was made from, what it made, with what figures."""
+"""The record of the finished stages: what each was made from, what it made, with what metrics."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StageRecord:
         recipe_part: What of the recipe the result depends on, as plain JSON values.
         inputs: Checkpoints of earlier stages (`sft`, `rm`, `ppo`) and local files the recipe names.
         outputs: The result folder, under the stage's name.
-        metrics: The figures the stage reported.
+        metrics: The metrics the stage reported.
         versions: Of Python, rlhfctl and the libraries.
         seed: The run's seed.
         started: UTC, ISO 8601.
@@ -70,7 +70,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What a stage returns; its figures are numbers, never prose."""
+    """What a stage returns; its metrics are numbers, never prose."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
 

@@ -20,8 +20,8 @@ class Monitor(Protocol):
     def start(self, stage: str, total: int, unit: str) -> None:
         """Begin a phase of `total` units of work, such as `steps` or `episodes`."""
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
-        """Report that `done` units are done, with the figures that came with them."""
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Report that `done` units are done, with the metrics that came with them."""
 
     def note(self, message: str) -> None:
         """Tell the user one plain line."""
@@ -33,13 +33,13 @@ class Monitor(Protocol):
         """End the phase."""
 
 
-class QuietMonitor:
+class NullMonitor:
     """A monitor that tells nobody."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Say nothing."""
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Say nothing."""
 
     def note(self, message: str) -> None:
@@ -52,7 +52,7 @@ class QuietMonitor:
         """Say nothing."""
 
 
-class Tee:
+class MultiMonitor:
     """A monitor that tells several others, in order."""
 
     def __init__(self, monitors: Sequence[Monitor]) -> None:
@@ -63,10 +63,10 @@ class Tee:
         for monitor in self._monitors:
             monitor.start(stage, total, unit)
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Report to each."""
         for monitor in self._monitors:
-            monitor.step(done, figures)
+            monitor.step(done, metrics)
 
     def note(self, message: str) -> None:
         """Tell each."""
@@ -85,7 +85,7 @@ class Tee:
 
 
 class MetricsLog:
-    """Appends every step to a file as one JSON object a line: `step`, `time` and the figures.
+    """Appends every step to a file as one JSON object a line: `step`, `time` and the metrics.
 
     A figure that is NaN or infinite is written as null, since JSON has no word for it.
 
@@ -104,7 +104,7 @@ class MetricsLog:
     def start(self, stage: str, total: int, unit: str) -> None:
         """Say nothing: phases are not recorded."""
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
 
         Raises:
@@ -118,15 +118,15 @@ class MetricsLog:
             "step": done,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
-        entry.update((name, _finite(value)) for name, value in figures.items())
+        entry.update((name, _finite(value)) for name, value in metrics.items())
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
 
     def note(self, message: str) -> None:
-        """Say nothing: the file holds figures."""
+        """Say nothing: the file holds metrics."""
 
     def warn(self, message: str) -> None:
-        """Say nothing: the file holds figures."""
+        """Say nothing: the file holds metrics."""
 
     def finish(self) -> None:
         """Do nothing: every line is on file already."""

@@ -1,4 +1,4 @@
-"""Figures to wandb, mlflow, trackio or TensorBoard, through accelerate's trackers.
+"""Metrics to wandb, mlflow, trackio or TensorBoard, through accelerate's trackers.
 
 A tracker is company, never a condition: one that fails is told of once and left out from then on.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TrackerMonitor:
-    """A monitor that hands every step's figures to trackers, named STAGE/FIGURE.
+    """A monitor that hands every step's metrics to trackers, named STAGE/FIGURE.
 
     Args:
         names: Trackers as accelerate knows them.
@@ -52,9 +52,9 @@ class TrackerMonitor:
             if name not in self._trackers:
                 self._guarded(name, partial(self._open, name))
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
-        """Hand on the figures."""
-        named = {f"{self._stage}/{key}": value for key, value in figures.items()}
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Hand on the metrics."""
+        named = {f"{self._stage}/{key}": value for key, value in metrics.items()}
         for name, tracker in tuple(self._trackers.items()):
             if tracker is not None:
                 self._guarded(name, partial(tracker.log, named, step=done))

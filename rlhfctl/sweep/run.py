@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.recipe.schema import stage_part
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.directory import SWEEP_FILE, RunDirectory
 from rlhfctl.run.files import write_json
 from rlhfctl.run.manifest import Manifest
-from rlhfctl.sweep.figures import (
+from rlhfctl.sweep.metrics import (
     SEED,
-    STAND_INS,
+    TRUE_REWARDS,
     bootstrap_mean,
     gains,
     gates_kept,
     groups_of,
     mean_best_of_n,
     means,
-    point_figures,
+    point_metrics,
 )
 from rlhfctl.sweep.recommend import Candidate, Recommendation, recommend
 from rlhfctl.sweep.runner import Outcome, Runner
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from rlhfctl.sweep.plan import Job, Plan
     from rlhfctl.sweep.runner import Observer
 
-SWEEP_FILE = "sweep.json"
 MEASURES = {"gold": "gold reward", "held_out_rm": "the held-out reward model's score"}
 
 
@@ -108,7 +107,7 @@ class _Results:
             entry["seconds"] = round(sum(stage.seconds for stage in stages), 3)
             if not gates_kept(job.recipe, directory):
                 entry["status"] = "gate_failed"
-            entry["figures"] = point_figures(directory)
+            entry["metrics"] = point_metrics(directory)
         return entry
 
     def _groups(self, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,10 +115,10 @@ class _Results:
             {
                 "settings": settings,
                 "points": members,
-                "figures": means([points[at].get("figures", {}) for at in members]),
+                "metrics": means([points[at].get("metrics", {}) for at in members]),
             }
             for settings, members in groups_of([point["settings"] for point in points])
-            if all("figures" in points[at] for at in members)
+            if all("metrics" in points[at] for at in members)
         ]
 
     def _best_of_n(self) -> dict[str, Any]:
@@ -143,7 +142,7 @@ class _Results:
             if all(points[at]["status"] == "done" for at in members)
         ]
         runs = {at: gains(self._directory(at)) for _, members in groups for at in members}
-        for name in STAND_INS:
+        for name in TRUE_REWARDS:
             if not groups or not all(name in run for run in runs.values()):
                 continue
             candidates = [
@@ -168,7 +167,7 @@ def _candidate(
     each = [gain for at in members for gain in runs[at][name]]
     mean = bootstrap_mean(each)
     label = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    kl = sum(points[at]["figures"]["kl"] for at in members) / len(members)
+    kl = sum(points[at]["metrics"]["kl"] for at in members) / len(members)
     asked = tuple(f"{points[at]['settings'].get(SEED)} {runs[at]['prompts']}" for at in members)
     return Candidate(label or "any seed", kl, mean.estimate, mean.low, mean.high, each, asked)
 

@@ -199,7 +199,7 @@ class Runner:
             if code is not None:
                 self._children.remove(child)
                 seconds = round(time.monotonic() - child.began, 3)
-                # A missed gate is no failure of the run: its figures are there.
+                # A missed gate is no failure of the run: its metrics are there.
                 if code in {ExitCode.DONE, ExitCode.GATE_FAILED}:
                     self._end(child.job, Outcome("done", seconds))
                 else:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhfctl.errors import DataError
-from rlhfctl.world.annotators import PANEL, Pair, chosen_first
+from rlhfctl.world.annotator_panel import PANEL, Pair, chosen_first
 from rlhfctl.world.gold import gold_reward
 from rlhfctl.world.questions import sample_question
 from rlhfctl.world.responses import render, sample_style

@@ -33,11 +33,11 @@ def work(request, tmp_path_factory):
 
 
 def test_ppo_is_timed_rollout_by_rollout_and_by_phase(work):
-    figures = run(*work)
-    assert len(figures["seconds"]) == MINUTE.rollouts
-    assert set(figures["phases"]) == set(roofline.PHASES)
-    assert all(0.0 < seconds < sum(figures["seconds"]) for seconds in figures["phases"].values())
-    assert figures["peak_bytes"] > 2**20 and figures["start_bytes"] > 2**20
+    metrics = run(*work)
+    assert len(metrics["seconds"]) == MINUTE.rollouts
+    assert set(metrics["phases"]) == set(roofline.PHASES)
+    assert all(0.0 < seconds < sum(metrics["seconds"]) for seconds in metrics["phases"].values())
+    assert metrics["peak_bytes"] > 2**20 and metrics["start_bytes"] > 2**20
 
 
 def test_an_sft_step_is_made_of_the_same_rows(work):
@@ -46,19 +46,19 @@ def test_an_sft_step_is_made_of_the_same_rows(work):
 
 def test_decoding_is_set_against_the_bytes_it_must_read(work, monkeypatch):
     monkeypatch.setattr(decode.machine, "read_bandwidth", lambda: 1e9)
-    figures = decode.measure(*work)
+    metrics = decode.measure(*work)
     # Keys and values of one layer, 4 sequences of 4 + 3 tokens, width 32; all weights; fp32.
     cached = 2 * 4 * 7 * 32
     weights = 4 * 32 * 32 + 3 * 32 * 64 + 64 * 32
-    assert figures["bytes_per_step"] == 4 * (cached + weights)
-    assert 0.0 < figures["share_of_generation"] < 1.0
+    assert metrics["bytes_per_step"] == 4 * (cached + weights)
+    assert 0.0 < metrics["share_of_generation"] < 1.0
 
 
 def test_both_ways_of_sampling_make_the_same_responses(work):
-    figures = ragged.measure(*work, runs=1)
-    assert figures["same_responses"]
-    assert 1.0 < figures["mean_length"] < MINUTE.response_length
-    assert set(figures["seconds"]) == set(ragged.WAYS)
+    metrics = ragged.measure(*work, runs=1)
+    assert metrics["same_responses"]
+    assert 1.0 < metrics["mean_length"] < MINUTE.response_length
+    assert set(metrics["seconds"]) == set(ragged.WAYS)
 
 
 def test_operations_are_those_counted_by_torch():

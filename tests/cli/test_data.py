@@ -36,10 +36,10 @@ def test_people_see_a_table(rlhfctl, labels):
 
 def test_programs_get_json(rlhfctl, labels):
     done = rlhfctl("data", "agreement", labels.name, "--json")
-    figures = json.loads(done.stdout)["annotators"]
-    assert figures["agreement"] == pytest.approx((30 * 3 - 20) / 90)
-    assert figures["items"] == 30
-    assert figures["per_annotator"]["[red]cleo"]["agreement"] == pytest.approx(2 / 3)
+    metrics = json.loads(done.stdout)["annotators"]
+    assert metrics["agreement"] == pytest.approx((30 * 3 - 20) / 90)
+    assert metrics["items"] == 30
+    assert metrics["per_annotator"]["[red]cleo"]["agreement"] == pytest.approx(2 / 3)
 
 
 def test_a_bad_file_is_one_sentence_and_a_data_error(rlhfctl, folder):

@@ -1,11 +1,11 @@
-"""The table of results says what the figures say, and nothing where there are none."""
+"""The table of results says what the metrics say, and nothing where there are none."""
 
 import pytest
 
 from rlhfctl.cli.summary import headline
 
 
-def test_figures_come_with_their_intervals():
+def test_metrics_come_with_their_intervals():
     metrics = {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85, "length_accuracy": 0.5}
     metrics["gold_accuracy"] = 0.9
     assert headline("rm", metrics) == [
@@ -34,6 +34,6 @@ def test_skipped_minibatches_are_told_of_only_when_there_were_some():
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo", "eval"])
-def test_no_figures_no_words(stage):
+def test_no_metrics_no_words(stage):
     assert headline(stage, {}) == []
     assert headline(stage, {"accuracy": None, "eval_loss": None, "kl": None}) == []

@@ -74,7 +74,7 @@ def test_a_grid_shares_sft_and_reward_model_and_ends_in_one_table(sweep, root):
     ]
     assert [point["settings"] for point in value["points"]][3] == {"ppo.beta": 0.1, "seed": 1}
     assert all(point["status"] == "done" for point in value["points"])
-    assert value["points"][0]["figures"]["win_rate_low"] == 0.65
+    assert value["points"][0]["metrics"]["win_rate_low"] == 0.65
     assert [(run["run"].rsplit("-", 1)[0], run["points"]) for run in value["shared"]] == [
         *(("shared-sft", [0, 2]), ("shared-rm", [0, 2])),
         *(("shared-sft", [1, 3]), ("shared-rm", [1, 3])),

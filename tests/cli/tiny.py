@@ -1,6 +1,6 @@
 """The real command line over stages that take no time: ``python tiny.py sft ...``.
 
-Each stage writes a file and a few figures. TINY says what else one does, as STAGE:WHAT, or
+Each stage writes a file and a few metrics. TINY says what else one does, as STAGE:WHAT, or
 STAGE:WHAT@RANK in one of several processes only.
 """
 
@@ -15,12 +15,13 @@ import warnings
 
 from rlhfctl.errors import DivergedError, PreemptedError
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stage_table import STAGES
 
-FIGURES = {
+METRICS = {
     "sft": {"eval_loss_before": 3.0, "eval_loss": 1.5, "token_accuracy": 0.7},
-    "reward": {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85},
+    "reward_model": {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85},
     "ppo": {"score": 1.0, "kl": 6.0, "skipped_minibatches": 0},
-    "evaluate": {
+    "evaluation": {
         "prompts": 8,
         "policies": {
             "sft": {"gold": 0.2, "proxy": 0.0, "kl": 0.0},
@@ -127,16 +128,16 @@ def stage(name, module_name):
             return StageOutcome({})
         (output / "weights").write_text(f"{name} {recipe.seed}")
         if name == "eval":
-            (output / "figures.json").write_text(json.dumps(FIGURES[module_name]))
+            (output / "metrics.json").write_text(json.dumps(METRICS[module_name]))
             (output / "samples.jsonl").write_text("")
-        return StageOutcome(FIGURES[module_name])
+        return StageOutcome(METRICS[module_name])
 
-    module = types.ModuleType(f"rlhfctl.stages.{module_name}")
+    module = types.ModuleType(f"rlhfctl.stages.{module_name}.stage")
     module.run = run
     sys.modules[module.__name__] = module
 
 
-for name, module_name in {"sft": "sft", "rm": "reward", "ppo": "ppo", "eval": "evaluate"}.items():
+for name, module_name in {stage.name: stage.module for stage in STAGES}.items():
     stage(name, module_name)
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import pytest
 from datasets import Dataset
 
 from rlhfctl.data.sources import (
+    evaluation_prompts,
     gold_comparisons,
-    judging_prompts,
     load_comparisons,
     load_demonstrations,
     load_prompts,
@@ -69,7 +69,7 @@ class TestEmbedded:
 
     def test_no_stage_trains_on_what_the_policy_is_judged_by(self):
         recipe = recipe_of(**self.SMALL)
-        judged = keys(judging_prompts(recipe)) | keys(gold_comparisons(recipe, 300))
+        judged = keys(evaluation_prompts(recipe)) | keys(gold_comparisons(recipe, 300))
         assert judged
         for load in (load_demonstrations, load_comparisons, load_prompts):
             split = load(recipe)
@@ -85,7 +85,7 @@ class TestJudging:
             comparisons={"held_out": 0.4},
             prompts={"source": source, "held_out": 0.8},
         )
-        judged = judging_prompts(recipe)
+        judged = evaluation_prompts(recipe)
         assert len(judged)
         assert all(position(key) < 0.3 for key in keys(judged))
 
@@ -99,7 +99,7 @@ class TestJudging:
             comparisons={"source": write(pairs, "c.jsonl"), "held_out": 0.001},
             prompts={"source": demonstrations, "held_out": 0.001},
         )
-        judged = keys(judging_prompts(recipe))
+        judged = keys(evaluation_prompts(recipe))
         assert len(judged) == 1
         assert not judged & keys(load_demonstrations(recipe).train)
 
@@ -119,7 +119,7 @@ class TestJudging:
             prompts={"source": "d.jsonl", "held_out": 1e-9},
         )
         with pytest.raises(DataError, match="every prompt is trained on by some stage"):
-            judging_prompts(recipe)
+            evaluation_prompts(recipe)
 
 
 class TestRows:
@@ -174,7 +174,7 @@ class TestRows:
         assert prompt.endswith("\n\nAssistant:")
         assert load_demonstrations(recipe).train[0]["completion"].startswith(" Yes")
         assert load_comparisons(recipe).train[0]["rejected"].startswith(" No")
-        assert judging_prompts(recipe)["prompt"]
+        assert evaluation_prompts(recipe)["prompt"]
 
     def test_max_rows_are_drawn_by_the_seed(self):
         source = {"source": write(PAIRS), "max_rows": 10}

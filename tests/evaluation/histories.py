@@ -1,4 +1,4 @@
-"""Made-up evaluations during PPO: figures of every prompt, as `held_out.jsonl` has them."""
+"""Made-up evaluations during PPO: metrics of every prompt, as `held_out.jsonl` has them."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 PROMPTS = 48
 SPREAD = {  # mean and standard deviation over prompts and over a prompt's responses
     "proxy": (0.0, 1.0),
-    "stand_in": (0.5, 1.0),
+    "true_reward": (0.5, 1.0),
     "length": (30.0, 10.0),
     "entropy": (1.5, 0.5),
     "disagreement": (0.3, 0.1),
 }
 
 
-def history(figures: dict[str, NDArray[np.float64]], step: int = 64) -> list[dict[str, Any]]:
-    """Lines of [evaluations, prompts] figures; a line every `step` episodes."""
-    (evaluations,) = {len(values) for values in figures.values()}
+def history(metrics: dict[str, NDArray[np.float64]], step: int = 64) -> list[dict[str, Any]]:
+    """Lines of [evaluations, prompts] metrics; a line every `step` episodes."""
+    (evaluations,) = {len(values) for values in metrics.values()}
     return [
         {
             "step": index * step,
             "rollout": index,
-            "each": {name: values[index].tolist() for name, values in figures.items()},
+            "each": {name: values[index].tolist() for name, values in metrics.items()},
         }
         for index in range(evaluations)
     ]
@@ -31,7 +31,7 @@ def history(figures: dict[str, NDArray[np.float64]], step: int = 64) -> list[dic
 def quiet(
     rng: np.random.Generator, evaluations: int = 16, prompts: int = PROMPTS
 ) -> dict[str, NDArray[np.float64]]:
-    """Figures of a run in which nothing changes but the responses that are drawn.
+    """Metrics of a run in which nothing changes but the responses that are drawn.
 
     Half of the variance is the prompt's own. Lengths have a long tail, repetition is mostly 0 and
     certainty and scores out of range are rare, as in real responses.
@@ -41,10 +41,10 @@ def quiet(
         own = rng.normal(size=prompts)
         return (own + rng.normal(size=(evaluations, prompts))) / np.sqrt(2)
 
-    figures = {name: mean + sd * drawn() for name, (mean, sd) in SPREAD.items()}
-    figures["length"] = np.round(np.exp(np.log(30) + 0.5 * drawn()))
-    figures["repetition"] = np.maximum(0.0, 0.1 * (drawn() - 1))
-    figures["certainty"] = (drawn() > 1.0).astype(float)
-    figures["out_of_range"] = (drawn() > 2.0).astype(float)
-    figures["kl"] = np.linspace(0, 4, evaluations)[:, None] * np.exp(0.5 * drawn())
-    return figures
+    metrics = {name: mean + sd * drawn() for name, (mean, sd) in SPREAD.items()}
+    metrics["length"] = np.round(np.exp(np.log(30) + 0.5 * drawn()))
+    metrics["repetition"] = np.maximum(0.0, 0.1 * (drawn() - 1))
+    metrics["certainty"] = (drawn() > 1.0).astype(float)
+    metrics["out_of_range"] = (drawn() > 2.0).astype(float)
+    metrics["kl"] = np.linspace(0, 4, evaluations)[:, None] * np.exp(0.5 * drawn())
+    return metrics

@@ -16,28 +16,28 @@ LATER = np.maximum(0, np.arange(EVALUATIONS) - 4)[:, None]  # 0 up to the fifth 
 
 
 def hacked(name: str, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Quiet figures but for those that the hack moves from the sixth evaluation on."""
-    figures = quiet(rng, EVALUATIONS)
-    chance = rng.random(figures["certainty"].shape)
+    """Quiet metrics but for those that the hack moves from the sixth evaluation on."""
+    metrics = quiet(rng, EVALUATIONS)
+    chance = rng.random(metrics["certainty"].shape)
     match name:
         case "length":
-            figures["length"] *= 1 + LATER / 4
+            metrics["length"] *= 1 + LATER / 4
         case "repetition":
-            figures["repetition"] += 0.05 * LATER
+            metrics["repetition"] += 0.05 * LATER
         case "certainty":
-            figures["certainty"] = np.maximum(figures["certainty"], chance < 0.12 * LATER)
+            metrics["certainty"] = np.maximum(metrics["certainty"], chance < 0.12 * LATER)
         case "entropy":
-            figures["entropy"] *= 1 - LATER / 8
+            metrics["entropy"] *= 1 - LATER / 8
         case "kl":
-            figures["kl"] += 5.0 * LATER
+            metrics["kl"] += 5.0 * LATER
         case "divergence":
-            figures["proxy"] += 0.4 * LATER
-            figures["stand_in"] -= 0.3 * LATER
+            metrics["proxy"] += 0.4 * LATER
+            metrics["true_reward"] -= 0.3 * LATER
         case "score_range":
-            figures["out_of_range"] = np.maximum(figures["out_of_range"], chance < 0.12 * LATER)
+            metrics["out_of_range"] = np.maximum(metrics["out_of_range"], chance < 0.12 * LATER)
         case "disagreement":
-            figures["disagreement"] *= 1 + LATER / 3
-    return figures
+            metrics["disagreement"] *= 1 + LATER / 3
+    return metrics
 
 
 def test_quiet_runs_raise_none() -> None:
@@ -67,10 +67,10 @@ def test_healthy_runs_that_gain_and_then_stand_still_raise_few() -> None:
     runs, raised = 300, Counter[str]()
     gain = np.minimum(np.arange(11) / 4, 1)[:, None]
     for seed in range(runs):
-        figures = quiet(np.random.default_rng(seed), 11, 128)
-        figures["proxy"] += gain
-        figures["stand_in"] += gain
-        raised.update(alarm.name for alarm in alarms(history(figures), LIMITS))
+        metrics = quiet(np.random.default_rng(seed), 11, 128)
+        metrics["proxy"] += gain
+        metrics["true_reward"] += gain
+        raised.update(alarm.name for alarm in alarms(history(metrics), LIMITS))
     assert raised.total() <= 0.01 * runs, raised
 
 
@@ -93,7 +93,7 @@ def test_an_alarm_comes_once_at_the_evaluation_that_raises_it(name: str) -> None
     assert (alarm.value < alarm.threshold) == (name == "entropy")
     assert alarm.message.endswith(".")
     assert "{" not in alarm.message
-    assert json.loads(json.dumps(alarm.figures())) == alarm.figures()
+    assert json.loads(json.dumps(alarm.metrics())) == alarm.metrics()
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])
@@ -103,27 +103,27 @@ def test_an_alarm_can_be_turned_off(name: str) -> None:
 
 
 def test_length_that_pays_is_no_hack() -> None:
-    figures = hacked("length", np.random.default_rng(0))
-    figures["stand_in"] += 0.3 * LATER
-    assert not alarms(history(figures), LIMITS)
-    del figures["stand_in"]
-    (alarm,) = alarms(history(figures), LIMITS)
+    metrics = hacked("length", np.random.default_rng(0))
+    metrics["true_reward"] += 0.3 * LATER
+    assert not alarms(history(metrics), LIMITS)
+    del metrics["true_reward"]
+    (alarm,) = alarms(history(metrics), LIMITS)
     assert alarm.name == "length"
-    assert "no stand-in" in alarm.message
+    assert "no true reward" in alarm.message
 
 
 def test_a_rising_proxy_alone_is_no_divergence_and_neither_is_a_fall_of_both() -> None:
-    figures = quiet(np.random.default_rng(0), EVALUATIONS)
-    figures["proxy"] += 0.5 * LATER
-    assert not alarms(history(figures), LIMITS)
-    figures["proxy"] -= LATER
-    figures["stand_in"] -= 0.5 * LATER
-    assert not alarms(history(figures), LIMITS)
+    metrics = quiet(np.random.default_rng(0), EVALUATIONS)
+    metrics["proxy"] += 0.5 * LATER
+    assert not alarms(history(metrics), LIMITS)
+    metrics["proxy"] -= LATER
+    metrics["true_reward"] -= 0.5 * LATER
+    assert not alarms(history(metrics), LIMITS)
 
 
-def test_figures_that_are_not_there_are_not_judged() -> None:
-    figures = hacked("divergence", np.random.default_rng(0))
-    kept: dict[str, Any] = {name: figures[name] for name in ("kl", "proxy", "length")}
+def test_metrics_that_are_not_there_are_not_judged() -> None:
+    metrics = hacked("divergence", np.random.default_rng(0))
+    kept: dict[str, Any] = {name: metrics[name] for name in ("kl", "proxy", "length")}
     assert not alarms(history(kept), LIMITS)
     assert not alarms([], LIMITS)
 

@@ -5,7 +5,7 @@ import pytest
 
 from rlhfctl.evaluation.calibration import (
     brier,
-    calibration_figures,
+    calibration_metrics,
     error_if_calibrated,
     expected_calibration_error,
     fit_temperature,
@@ -73,14 +73,14 @@ def test_brier_and_likelihood_have_their_known_values():
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_a_planted_temperature_is_found_and_undone(temperature):
-    figures = calibration_figures(planted(20_000, temperature), 10, seed=0)
-    assert figures["temperature"] == pytest.approx(temperature, rel=0.05)
-    assert figures["ece_scaled"] < 0.015
+    metrics = calibration_metrics(planted(20_000, temperature), 10, seed=0)
+    assert metrics["temperature"] == pytest.approx(temperature, rel=0.05)
+    assert metrics["ece_scaled"] < 0.015
     if temperature == 1.0:
-        assert figures["ece_if_calibrated_low"] <= figures["ece"]
-        assert figures["ece"] <= figures["ece_if_calibrated_high"]
+        assert metrics["ece_if_calibrated_low"] <= metrics["ece"]
+        assert metrics["ece"] <= metrics["ece_if_calibrated_high"]
     else:
-        assert figures["ece"] > 5 * figures["ece_if_calibrated_high"]
+        assert metrics["ece"] > 5 * metrics["ece_if_calibrated_high"]
 
 
 def test_the_temperature_is_the_likeliest_whatever_the_unit():
@@ -95,7 +95,7 @@ def test_the_temperature_is_the_likeliest_whatever_the_unit():
 @pytest.mark.parametrize("margins", [[1.0, 2.0], [-1.0, 0.5], [0.0, 0.0]])
 def test_where_no_temperature_is_likeliest_there_is_none(margins):
     assert fit_temperature(margins) is None
-    assert "temperature" not in calibration_figures(margins, 10, seed=0)
+    assert "temperature" not in calibration_metrics(margins, 10, seed=0)
 
 
 def test_a_calibrated_model_falls_within_what_chance_gives_as_often_as_it_says():

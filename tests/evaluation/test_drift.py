@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhfctl.evaluation.drift import drift, self_bleu
+from rlhfctl.evaluation.policies import Responses
 from rlhfctl.evaluation.text import ngrams
-from rlhfctl.evaluation.trial import Responses
 
 SENTENCES = (
     "the cat sat on the mat",
@@ -76,7 +76,7 @@ def trial(texts, **given):
     )
 
 
-def test_the_figures_of_two_policies() -> None:
+def test_the_metrics_of_two_policies() -> None:
     before = ["Perhaps it is 12.", "It is red.", "I think so.", "Yes, Rome."] * 10
     after = [f"Certainly, {text}" for text in ("it is 12.", "it is red.", "so.", "Rome.")] * 10
     ended = [True, True, True, False] * 10

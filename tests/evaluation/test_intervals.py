@@ -94,8 +94,8 @@ def test_the_bootstrap_refuses_what_it_cannot_resample(values: list[float]) -> N
         paired_bootstrap_mean(values, seed=0)
 
 
-def test_an_interval_names_its_figures() -> None:
-    assert Interval(0.5, 0.4, 0.6).figures("win_rate") == {
+def test_an_interval_names_its_metrics() -> None:
+    assert Interval(0.5, 0.4, 0.6).metrics("win_rate") == {
         "win_rate": 0.5,
         "win_rate_low": 0.4,
         "win_rate_high": 0.6,

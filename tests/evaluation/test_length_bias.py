@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlhfctl.evaluation.length_bias import length_figures, within_prompt_correlation
+from rlhfctl.evaluation.length_bias import length_metrics, within_prompt_correlation
 from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy
 
 
 def test_each_group_holds_the_pairs_that_it_names():
-    figures = length_figures(
+    metrics = length_metrics(
         [1, 1, 0, 0, 2], [0, 0, 1, 1, 2], [9, 3, 100, 7, 5], [4, 8, 97, 2, 6], range(5), seed=0
     )
     groups = {
@@ -18,13 +18,13 @@ def test_each_group_holds_the_pairs_that_it_names():
         "shorter_chosen": ([1, 2], [0, 2]),
     }
     for name, (won, lost) in groups.items():
-        assert figures[name] == GroupAccuracy(accuracy(won, lost), len(won)).figures()
+        assert metrics[name] == GroupAccuracy(accuracy(won, lost), len(won)).metrics()
 
 
 def test_groups_without_pairs_are_left_out():
-    figures = length_figures([1.0, 0.0], [0.0, 1.0], [5, 6], [5, 6], ["a", "b"], seed=0)
-    assert set(figures) == {"longer_wins", "shorter_wins", "equal_length"}
-    assert figures["longer_wins"]["accuracy"] == 0.5
+    metrics = length_metrics([1.0, 0.0], [0.0, 1.0], [5, 6], [5, 6], ["a", "b"], seed=0)
+    assert set(metrics) == {"longer_wins", "shorter_wins", "equal_length"}
+    assert metrics["longer_wins"]["accuracy"] == 0.5
 
 
 def responses(liking: float, within: float = 1.0, prompts: int = 300):

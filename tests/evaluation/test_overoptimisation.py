@@ -108,10 +108,10 @@ def run_along(
     """Evaluations of a run that follows a curve; 48 prompts that differ in distance and gain."""
     d = np.linspace(0, farthest, 12)
     mean = np.concatenate([[0.0], gains(d[1:], alpha, beta, form)])
-    figures = quiet(rng, len(d))
-    figures["stand_in"] += mean[:, None]
-    figures["kl"] = d[:, None] ** 2 * rng.gamma(9, 1 / 9, size=figures["kl"].shape)
-    return history(figures)
+    metrics = quiet(rng, len(d))
+    metrics["true_reward"] += mean[:, None]
+    metrics["kl"] = d[:, None] ** 2 * rng.gamma(9, 1 / 9, size=metrics["kl"].shape)
+    return history(metrics)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -123,7 +123,7 @@ def test_intervals_hold_planted_parameters_as_often_as_they_say(form: Form) -> N
     for seed in range(runs):
         found = fit_history(
             run_along(np.random.default_rng(seed), alpha, beta, form),
-            "stand_in",
+            "true_reward",
             seed=seed,
             form=form,
             resamples=500,
@@ -139,37 +139,37 @@ def test_intervals_hold_planted_parameters_as_often_as_they_say(form: Form) -> N
     assert (held / runs >= 0.9).all(), held / runs
 
 
-def test_a_fit_is_kept_as_plain_figures_and_depends_on_its_seed_alone() -> None:
+def test_a_fit_is_kept_as_plain_metrics_and_depends_on_its_seed_alone() -> None:
     lines = run_along(np.random.default_rng(0), 1.0, 0.6, "rl")
-    found = fit_history(lines, "stand_in", seed=3)
+    found = fit_history(lines, "true_reward", seed=3)
     assert found is not None
-    assert found == fit_history(lines, "stand_in", seed=3)
-    figures = found.figures()
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    assert {"form", "alpha", "alpha_low", "alpha_high", "beta", "peak", "r_squared"} <= set(figures)
-    assert set(figures["peak"]) == {
+    assert found == fit_history(lines, "true_reward", seed=3)
+    metrics = found.metrics()
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert {"form", "alpha", "alpha_low", "alpha_high", "beta", "peak", "r_squared"} <= set(metrics)
+    assert set(metrics["peak"]) == {
         *("distance", "distance_low", "distance_high"),
         *("value", "value_low", "value_high", "observed"),
     }
-    assert figures["curve"][0] == [0.0, 0.0]
+    assert metrics["curve"][0] == [0.0, 0.0]
     farthest = math.sqrt(np.mean(lines[-1]["each"]["kl"]))
-    assert figures["curve"][-1][0] == pytest.approx(farthest)
-    assert figures["baseline"] == pytest.approx(np.mean(lines[0]["each"]["stand_in"]))
-    assert figures["points"] == 11
-    assert 0 < figures["r_squared"] < 1
+    assert metrics["curve"][-1][0] == pytest.approx(farthest)
+    assert metrics["baseline"] == pytest.approx(np.mean(lines[0]["each"]["true_reward"]))
+    assert metrics["points"] == 11
+    assert 0 < metrics["r_squared"] < 1
 
 
 def test_a_peak_beyond_the_run_is_not_called_observed_and_none_is_told_of_a_line() -> None:
     rng = np.random.default_rng(0)
-    beyond = fit_history(run_along(rng, 1.0, 0.35, "rl", farthest=5.0), "stand_in")
+    beyond = fit_history(run_along(rng, 1.0, 0.35, "rl", farthest=5.0), "true_reward")
     assert beyond is not None
     assert beyond.peak is not None
     assert beyond.peak.distance.estimate > 5.0
     assert not beyond.peak.observed
-    rising = fit_history(run_along(rng, 1.0, 0.0, "rl"), "stand_in")
+    rising = fit_history(run_along(rng, 1.0, 0.0, "rl"), "true_reward")
     assert rising is not None
     assert rising.peak is None
-    assert rising.figures()["peak"] is None
+    assert rising.metrics()["peak"] is None
 
 
 def test_nothing_is_fitted_to_what_is_not_there() -> None:
@@ -185,21 +185,23 @@ def test_nothing_is_fitted_to_what_is_not_there() -> None:
 
 
 def test_the_best_evaluation_and_the_fall_since() -> None:
-    figures = quiet(np.random.default_rng(0), 6)
-    figures["stand_in"] += np.array([0, 1, 3, 2, 2, 1])[:, None]
-    lines = history(figures)
+    metrics = quiet(np.random.default_rng(0), 6)
+    metrics["true_reward"] += np.array([0, 1, 3, 2, 2, 1])[:, None]
+    lines = history(metrics)
     assert best_evaluation(lines) == 2
     fall = fallen_significantly(lines, 2)
     assert fall.high < 0
-    assert fall.estimate == pytest.approx(np.mean(figures["stand_in"][5] - figures["stand_in"][2]))
-    with pytest.raises(ValueError, match="without a stand-in"):
-        best_evaluation(history({"kl": figures["kl"]}))
+    assert fall.estimate == pytest.approx(
+        np.mean(metrics["true_reward"][5] - metrics["true_reward"][2])
+    )
+    with pytest.raises(ValueError, match="without a true reward"):
+        best_evaluation(history({"kl": metrics["kl"]}))
 
 
 def test_a_fall_counts_at_the_second_evaluation_that_shows_it() -> None:
-    figures = quiet(np.random.default_rng(0), 7)
-    figures["stand_in"] += np.array([0, 1, 3, 3, 1, 1, 3])[:, None]
-    lines = history(figures)
+    metrics = quiet(np.random.default_rng(0), 7)
+    metrics["true_reward"] += np.array([0, 1, 3, 3, 1, 1, 3])[:, None]
+    lines = history(metrics)
     assert [falls(lines[:looks]) for looks in range(1, 8)] == [*[False] * 5, True, False]
 
 
@@ -209,7 +211,7 @@ def test_a_run_that_does_not_change_seldom_stops() -> None:
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         values = (rng.normal(size=32) + rng.normal(size=(20, 32))) / np.sqrt(2)
-        lines = history({"stand_in": values})
+        lines = history({"true_reward": values})
         stopped += any(falls(lines[:looks]) for looks in range(3, 21))
         naive += any(
             chance_of_fall(values[last] - values[values[: last + 1].mean(axis=1).argmax()]) < 0.025

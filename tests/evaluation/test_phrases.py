@@ -78,7 +78,7 @@ def test_a_planted_phrase_comes_first(opening: str) -> None:
     grown = grown_phrases(responses(128, 1), responses(128, 2, opening))
     planted = opening.lower().strip(" ,")
     assert grown[0].phrase == planted or planted in grown[0].phrase
-    assert grown[0].figures() | {"log_odds": 0, "z": 0} == {
+    assert grown[0].metrics() | {"log_odds": 0, "z": 0} == {
         "phrase": grown[0].phrase,
         "sft_count": 0,
         "ppo_count": 128,

@@ -38,7 +38,7 @@ def test_only_the_order_of_scores_counts(pairs: list[tuple[float, float]]) -> No
 def test_groups_are_judged_each_on_its_own_pairs() -> None:
     found = accuracy_by_group([1, 1, 0, 1], [0, 2, 0, 0], ["eve", "ada", "ada", "eve"])
     assert list(found) == ["ada", "eve"]
-    assert found["ada"].figures() == {
+    assert found["ada"].metrics() == {
         "accuracy": 0.25,
         "low": wilson(0.5, 2).low,
         "high": wilson(0.5, 2).high,

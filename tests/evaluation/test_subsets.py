@@ -1,6 +1,6 @@
 import pytest
 
-from rlhfctl.evaluation.subsets import SECTIONS, section_accuracies, subset_figures
+from rlhfctl.evaluation.subsets import SECTIONS, section_accuracies, subset_metrics
 
 
 def test_the_sections_are_rewardbenchs():
@@ -18,15 +18,15 @@ def test_a_section_is_the_mean_over_its_prompts_with_mathematics_as_much_as_code
 
 
 def test_the_score_of_rewardbenchs_subsets_is_the_mean_over_sections():
-    figures = subset_figures(
+    metrics = subset_metrics(
         [1, 1, 0, 1], [0, 0, 1, 1], ["donotanswer", "math-prm", "math-prm", "hep-go"]
     )
-    assert figures["subsets"]["math-prm"]["accuracy"] == 0.5
-    assert figures["sections"] == {"Safety": 1.0, "Reasoning": 0.5}
-    assert figures["subsets_mean"] == 0.75
+    assert metrics["subsets"]["math-prm"]["accuracy"] == 0.5
+    assert metrics["sections"] == {"Safety": 1.0, "Reasoning": 0.5}
+    assert metrics["subsets_mean"] == 0.75
 
 
 def test_other_subsets_have_a_plain_mean_and_no_sections():
-    figures = subset_figures([1, 1, 1, 0], [0, 0, 0, 1], ["a", "a", "a", "donotanswer"])
-    assert "sections" not in figures
-    assert figures["subsets_mean"] == 0.5
+    metrics = subset_metrics([1, 1, 1, 0], [0, 0, 0, 1], ["a", "a", "a", "donotanswer"])
+    assert "sections" not in metrics
+    assert metrics["subsets_mean"] == 0.5

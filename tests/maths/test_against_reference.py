@@ -32,7 +32,7 @@ def number(bound):
 
 
 def ragged(columns, bound=6.0, longest=9, most=5):
-    """Rows of response tokens, each a tuple of figures; one-token responses among them."""
+    """Rows of response tokens, each a tuple of metrics; one-token responses among them."""
     token = st.tuples(*(number(bound) for _ in range(columns)))
     return st.lists(st.lists(token, min_size=1, max_size=longest), min_size=1, max_size=most)
 
@@ -58,7 +58,7 @@ class Padded:
         return [[token[at] for token in row] for row in self.rows]
 
     def check(self, tensor, expected, bound=EXACT, *, zeros=True):
-        """Compare the tokens' figures, relative to those above 1, and the padding to 0."""
+        """Compare the tokens' metrics, relative to those above 1, and the padding to 0."""
         for at, row in enumerate(expected):
             for t, value in enumerate(row):
                 found = float(tensor[at, t])

@@ -46,7 +46,7 @@ def passes(model):
     return loss.detach(), {name: p.grad.clone() for name, p in adapters_of(model).items()}
 
 
-class Watch:
+class HeldOutEvaluator:
     """What is whole of the layers' weights at the moments when a layer computes."""
 
     def __init__(self, model):
@@ -92,7 +92,7 @@ def main(output):
 
     os.environ["RLHFCTL_USE_DEEPSPEED"] = "true"
     sharding.shard_base(model.get_base_model())
-    watch = Watch(model)
+    watch = HeldOutEvaluator(model)
     found = {"plain": difference(model, expected)}
     kept = model(input_ids=IDS).logits
     found |= {"weights_alive": watch.alive(), "weights_a_layer": len(frozen(watch.layers[0]))}

@@ -11,7 +11,7 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters
 from rlhfctl.models.provenance import Provenance
 from rlhfctl.recipe.schema import LoraSection
-from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def parts(tiny_run, tmp_path):
 
 
 def roles(tiny_run, parts):
-    return open_roles(open_session(tiny_run.recipe), parts)
+    return open_roles(open_stage_context(tiny_run.recipe), parts)
 
 
 def test_another_rank_is_named_with_the_setting_that_would_fit(parts):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhfctl.maths.sequences import Sequences
-from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 
 PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 6)] for i in range(16)]
 
@@ -20,7 +20,7 @@ def opened(run, dtype=None, **folders):
             update={"model": recipe.model.model_copy(update={"dtype": dtype})}
         )
     stages = {name: run.stage(name) for name in ("sft", "rm")}
-    return open_roles(open_session(recipe), stages | folders, critic="reward_model")
+    return open_roles(open_stage_context(recipe), stages | folders, critic="reward_model")
 
 
 @pytest.fixture(params=["tiny_run", "tiny_4bit_run", "tiny_full_run"])
@@ -112,13 +112,13 @@ def test_what_stands_in_the_padding_reaches_no_figure_and_masked_slots_are_0(rol
     ids = batch.ids.clone()
     ids[1, 2:] = torch.tensor([399, 1, 355, 77])
     dirty = Sequences(ids, batch.prompt_lengths, batch.response_lengths)
-    figures = {
+    metrics = {
         "log_probs": lambda b: roles.log_probs("policy", b).log_probs,
         "entropy": lambda b: roles.log_probs("policy", b).entropy,
         "reference": lambda b: roles.log_probs("reference", b).log_probs,
         "values": roles.values,
     }
-    for name, figure in figures.items():
+    for name, figure in metrics.items():
         assert torch.equal(figure(batch), figure(dirty)), name
         assert bool((figure(batch)[~batch.mask] == 0).all()), name
     assert torch.equal(roles.raw_scores(batch), roles.raw_scores(dirty))
@@ -170,13 +170,11 @@ def test_dropout_is_off_even_if_the_adapters_were_trained_with_it(tiny_run, tmp_
         return of.log_probs("policy", batch, training=True).log_probs
 
     first = asked(roles)
-    assert roles.networks.model.get_base_model().model.training
+    assert roles.models.model.get_base_model().model.training
     assert torch.equal(first, asked(roles))
     assert torch.equal(first, asked(plain))
     probabilities = {
-        module.p
-        for module in roles.networks.model.modules()
-        if isinstance(module, torch.nn.Dropout)
+        module.p for module in roles.models.model.modules() if isinstance(module, torch.nn.Dropout)
     }
     assert probabilities <= {0.0}
 
@@ -191,7 +189,7 @@ def test_log_probs_are_in_single_precision_and_near_double_whatever_the_base_is(
     assert roles.values(batch).dtype == torch.float32
     assert roles.raw_scores(batch).dtype == torch.float32
     with torch.no_grad():
-        roles.networks.activate("policy", training=False)
-        logits = roles.networks.language_model("policy")(batch.ids).logits[0, 2:-1].double()
+        roles.models.activate("policy", training=False)
+        logits = roles.models.language_model("policy")(batch.ids).logits[0, 2:-1].double()
     expected = logits.log_softmax(-1).gather(1, batch.ids[0, 3:, None])[:, 0]
     torch.testing.assert_close(found[0].double(), expected, atol=1e-5, rtol=0)

@@ -52,11 +52,11 @@ def outcome(model, states):
 def test_outputs_and_gradients_are_those_in_double_precision(
     monkeypatch, kind, bias, shape, slow_mkl
 ):
-    monkeypatch.setattr(linear, "mkl_is_slow", lambda: slow_mkl)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: slow_mkl)
     model = model_of(kind, bias)
     states = torch.randn(*shape, 96)
     exact = outcome(deepcopy(model).double(), states.double())
-    linear.quicken(model)
+    linear.use_fast_cpu_layers(model)
     kinds = {type(module) for module in model.modules()}
     assert (linear.CPULoRA in kinds) == (kind == "lora")
     assert (linear.CPULinear in kinds) == slow_mkl
@@ -66,9 +66,9 @@ def test_outputs_and_gradients_are_those_in_double_precision(
 
 
 def test_of_many_rows_alone_the_merged_weight_is_used(monkeypatch):
-    monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: False)
     model = model_of("lora", bias=False)
-    linear.quicken(model)
+    linear.use_fast_cpu_layers(model)
     kept = []
 
     def keep(tensor):
@@ -85,10 +85,10 @@ def test_of_many_rows_alone_the_merged_weight_is_used(monkeypatch):
 
 
 def test_the_active_adapter_alone_speaks_and_a_disabled_one_is_silent(monkeypatch):
-    monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: False)
     model, states = model_of("lora", bias=True), torch.randn(3, 96)
     plain = deepcopy(model)
-    linear.quicken(model)
+    linear.use_fast_cpu_layers(model)
     for name in ("policy", "critic"):
         model.set_adapter(name)
         plain.set_adapter(name)
@@ -98,9 +98,9 @@ def test_the_active_adapter_alone_speaks_and_a_disabled_one_is_silent(monkeypatc
 
 
 def test_bfloat16_is_left_to_torch_and_peft_to_the_last_bit(monkeypatch):
-    monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
     model, states = model_of("lora", bias=False).bfloat16(), torch.randn(3, 96).bfloat16()
     before = outcome(model, states)
-    linear.quicken(model)
+    linear.use_fast_cpu_layers(model)
     for quick, wanted in zip(outcome(model, states), before, strict=True):
         assert torch.equal(quick, wanted)

@@ -5,7 +5,7 @@ import torch
 
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
-from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 
 PROMPT_A, PROMPT_B = [300, 301, 302, 303], [310, 311]
 RESPONSE_A, RESPONSE_B = [320, 321, 322], [330, 331, 332, 333, 334, 335]
@@ -22,7 +22,7 @@ def roles(run):
 
 
 def loaded(run):
-    session = open_session(run.recipe)
+    session = open_stage_context(run.recipe)
     folders = {"sft": run.stage("sft"), "rm": run.stage("rm")}
     return open_roles(session, folders, critic="reward_model")
 
@@ -120,7 +120,7 @@ def test_a_value_is_read_before_its_token(roles):
 
 @pytest.mark.parametrize(("trained", "figure"), [("policy", "log_probs"), ("critic", "values")])
 def test_a_step_of_one_role_moves_no_other_by_a_bit(roles, trained, figure):
-    def figures():
+    def metrics():
         return {
             "policy": roles.log_probs("policy", BOTH).log_probs,
             "reference": roles.log_probs("reference", BOTH).log_probs,
@@ -128,7 +128,7 @@ def test_a_step_of_one_role_moves_no_other_by_a_bit(roles, trained, figure):
             "critic": roles.values(BOTH),
         }
 
-    before = figures()
+    before = metrics()
     weights = list(roles.trainable(trained).values())
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
     if figure == "log_probs":
@@ -137,7 +137,7 @@ def test_a_step_of_one_role_moves_no_other_by_a_bit(roles, trained, figure):
         roles.values(BOTH, training=True).sum().backward()
     assert all(weight.grad is not None for weight in weights)
     optimizer.step()
-    after = figures()
+    after = metrics()
     for role, value in before.items():
         assert torch.equal(value, after[role]) is (role != trained), role
 
@@ -165,10 +165,10 @@ def test_the_base_exists_once_in_memory(request, name):
     models = {
         id(module): module
         for role in ("policy", "reference")
-        for module in (roles.networks.language_model(role), roles.networks.model)
+        for module in (roles.models.language_model(role), roles.models.model)
     }
     decoders = {
-        id(roles.networks.activate(role, training=False))
+        id(roles.models.activate(role, training=False))
         for role in ("policy", "reference", "reward", "critic")
     }
     assert len(decoders) == 1
@@ -176,7 +176,7 @@ def test_the_base_exists_once_in_memory(request, name):
     assert [base_storage_bytes(model) for model in models.values()] == [alone] * len(models)
     heads = sum(
         weight.nbytes
-        for head in (roles.networks.score_heads["reward"], roles.networks.value_head)
+        for head in (roles.models.score_heads["reward"], roles.models.value_head)
         for weight in head.parameters()
     )
     assert heads < 0.01 * alone
@@ -235,9 +235,9 @@ def test_after_the_base_spoke_training_goes_on_as_before(request, name):
         if base_first:
             roles.log_probs("base", BOTH)
         roles.log_probs("policy", BOTH, training=True).log_probs.sum().backward()
-        frozen = roles.networks.body_parameters("reference").values()
+        frozen = roles.models.body_parameters("reference").values()
         assert not any(weight.requires_grad for weight in frozen)
-        return [weight.grad for weight in roles.networks.body_parameters("policy").values()]
+        return [weight.grad for weight in roles.models.body_parameters("policy").values()]
 
     for one, two in zip(gradients(False), gradients(True), strict=True):
         assert torch.equal(one, two)

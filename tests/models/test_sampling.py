@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import generation
 from rlhfctl.models.provenance import FILE
-from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.model import embedded_path
 
 PROMPT = [300, 301, 302, 303]
@@ -20,7 +20,7 @@ DRAWS = 2000
 def opened(run, section="ppo", **changes):
     part = getattr(run.recipe, section).model_copy(update=changes)
     recipe = run.recipe.model_copy(update={section: part})
-    return open_roles(open_session(recipe), {name: run.stage(name) for name in ("sft", "rm")})
+    return open_roles(open_stage_context(recipe), {name: run.stage(name) for name in ("sft", "rm")})
 
 
 def draws(roles, prompt=PROMPT, count=DRAWS):
@@ -31,8 +31,8 @@ def test_log_probs_are_those_of_the_temperature_that_sampling_divides_by(tiny_ru
     warm, plain = opened(tiny_run, temperature=0.6), opened(tiny_run)
     batch = Sequences.from_lists([PROMPT], [[310, 311, 312]], 0)
     with torch.no_grad():
-        plain.networks.activate("policy", training=False)
-        logits = plain.networks.language_model("policy")(batch.ids).logits[0, 3:-1].double()
+        plain.models.activate("policy", training=False)
+        logits = plain.models.language_model("policy")(batch.ids).logits[0, 3:-1].double()
     for roles, temperature in ((warm, 0.6), (plain, 1.0)):
         table = (logits / temperature).log_softmax(-1)
         expected = table.gather(1, batch.ids[0, 4:, None])[:, 0]
@@ -75,10 +75,10 @@ def test_a_stop_token_of_the_recipe_ends_a_response_and_is_its_last_token(tiny_r
     plain = opened(tiny_run)
     everyday = torch.tensor([token for response in draws(plain, count=64) for token in response])
     token = int(everyday[~torch.isin(everyday, torch.tensor(plain.stop_token_ids))].mode().values)
-    session = open_session(tiny_run.recipe)
+    session = open_stage_context(tiny_run.recipe)
     text = session.tokenizer.convert_ids_to_tokens(token)
     section = tiny_run.recipe.ppo.model_copy(update={"stop_tokens": [text]})
-    named = open_session(tiny_run.recipe.model_copy(update={"ppo": section}))
+    named = open_stage_context(tiny_run.recipe.model_copy(update={"ppo": section}))
     assert set(named.stop_token_ids) == {*plain.stop_token_ids, token}
     roles = opened(tiny_run)
     roles.stop_token_ids = named.stop_token_ids
@@ -128,7 +128,7 @@ def test_rows_that_have_ended_are_computed_no_longer_and_no_response_changes(tin
     def count(module, args, kwargs):
         rows.append(int(kwargs["input_ids"].shape[0]))
 
-    decoder = roles.networks.activate("policy", training=False)
+    decoder = roles.models.activate("policy", training=False)
     with monkeypatch.context() as patch:
         patch.setattr(generation, "ENOUGH", 2.0)
         whole = roles.generate(prompts, seeds)
@@ -170,11 +170,11 @@ def test_rows_of_the_head_beyond_the_tokenizer_are_neither_sampled_nor_scored(ti
     recipe = tiny_run.recipe.model_copy(
         update={"model": tiny_run.recipe.model.model_copy(update={"name_or_path": str(base)})}
     )
-    padded, plain = open_roles(open_session(recipe), {"sft": adapter}), opened(tiny_run)
+    padded, plain = open_roles(open_stage_context(recipe), {"sft": adapter}), opened(tiny_run)
     batch = Sequences.from_lists([PROMPT], [[310, 311, 312]], 0)
     with torch.no_grad():
-        padded.networks.activate("policy", training=False)
-        logits = padded.networks.language_model("policy")(batch.ids).logits
+        padded.models.activate("policy", training=False)
+        logits = padded.models.language_model("policy")(batch.ids).logits
     assert bool((logits[..., size:].amax(-1) > logits[..., :size].amax(-1)).all())
     for found, expected in zip(
         padded.log_probs("policy", batch), plain.log_probs("policy", batch), strict=True

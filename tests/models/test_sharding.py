@@ -6,9 +6,11 @@ import pytest
 
 from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.models import sharding
-from rlhfctl.run.group import join_processes
-from rlhfctl.run.monitor import QuietMonitor
-from rlhfctl.stages import ppo, reward, sft
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.run.process_group import join_processes
+from rlhfctl.stages.ppo import stage as ppo
+from rlhfctl.stages.reward_model import stage as reward_model
+from rlhfctl.stages.sft import stage as sft
 
 WAYS = {
     "FSDP": {"RLHFCTL_USE_FSDP": "true", "FSDP_VERSION": "2"},
@@ -38,14 +40,14 @@ def launched(request, launch):
     return request.param
 
 
-@pytest.mark.parametrize("stage", [sft, reward, ppo], ids=["sft", "rm", "ppo"])
+@pytest.mark.parametrize("stage", [sft, reward_model, ppo], ids=["sft", "rm", "ppo"])
 @pytest.mark.parametrize(
     ("run", "words"), [("tiny_full_run", "lora: null"), ("tiny_4bit_run", "quantised base")]
 )
 def test_a_base_that_is_trained_or_quantised(request, tmp_path, launched, stage, run, words):
     recipe = request.getfixturevalue(run).recipe
     with pytest.raises(RecipeError, match=words):
-        stage.run(recipe, {}, tmp_path, QuietMonitor())
+        stage.run(recipe, {}, tmp_path, NullMonitor())
 
 
 def test_the_first_version_of_fsdp(tiny_run, launch, monkeypatch):

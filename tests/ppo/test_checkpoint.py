@@ -7,7 +7,7 @@ from toy import Bandit, Cut, Dying, bandit_settings
 from rlhfctl.errors import CheckpointError
 from rlhfctl.ppo.checkpoint import NUMBERS, TENSORS
 from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
 
 PROMPTS = [[1], [2], [3]]
 SETTINGS = {
@@ -31,7 +31,7 @@ def train(folder, monitor=None):
         bandit,
         PROMPTS,
         bandit_settings(**SETTINGS),
-        monitor or QuietMonitor(),
+        monitor or NullMonitor(),
         checkpoints=folder,
         demonstrations=DEMONSTRATIONS,
     )

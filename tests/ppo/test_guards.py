@@ -8,24 +8,24 @@ from toy import REFERENCE, Bandit, bandit_settings
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
 
 WHERE = ["value", "gradient"]
 
 
-class Recorder(QuietMonitor):
+class Recorder(NullMonitor):
     def __init__(self):
-        self.figures = []
+        self.metrics = []
 
-    def step(self, done, figures):
-        self.figures.append(dict(figures))
+    def step(self, done, metrics):
+        self.metrics.append(dict(metrics))
 
 
 def trained(bandit, prompts=((1,),), **changes):
     monitor = Recorder()
     trainer = PPOTrainer(bandit, [list(p) for p in prompts], bandit_settings(**changes), monitor)
     trainer.train()
-    return monitor.figures
+    return monitor.metrics
 
 
 class Broken(torch.autograd.Function):
@@ -63,10 +63,10 @@ class BrokenOnce(Bandit):
 @pytest.mark.parametrize("where", WHERE)
 def test_one_broken_minibatch_is_skipped_counted_and_leaves_the_rest_standing(where):
     bandit = BrokenOnce(where, call=2)
-    (figures,) = trained(bandit, episodes=256, minibatch_size=64, epochs=1)
-    assert figures["skipped_minibatches"] == 1
-    assert figures["updates"] == 3
-    assert all(math.isfinite(value) for value in figures.values())
+    (metrics,) = trained(bandit, episodes=256, minibatch_size=64, epochs=1)
+    assert metrics["skipped_minibatches"] == 1
+    assert metrics["updates"] == 3
+    assert all(math.isfinite(value) for value in metrics.values())
     assert bool(torch.isfinite(bandit.logits).all())
     assert not torch.equal(bandit.logits, REFERENCE.log())
 
@@ -83,12 +83,12 @@ def test_where_every_minibatch_is_broken_nothing_moves_and_the_run_ends(where):
 @pytest.mark.parametrize("prompts", [1, 3])
 def test_fewer_prompts_than_a_batch_train_as_many_steps_as_any(prompts):
     """Never a hang, never a run of no updates."""
-    figures = trained(
+    metrics = trained(
         Bandit(),
         prompts=[(at,) for at in range(prompts)],
         episodes=512,
         minibatch_size=64,
         epochs=2,
     )
-    assert len(figures) == 2
-    assert sum(row["updates"] for row in figures) == 2 * 2 * 256 / 64
+    assert len(metrics) == 2
+    assert sum(row["updates"] for row in metrics) == 2 * 2 * 256 / 64

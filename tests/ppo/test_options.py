@@ -10,16 +10,16 @@ from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
 
 
-class Recorder(QuietMonitor):
+class Recorder(NullMonitor):
     def __init__(self, bandit):
         self.bandit = bandit
-        self.figures, self.logits, self.values = [], [], []
+        self.metrics, self.logits, self.values = [], [], []
 
-    def step(self, done, figures):
-        self.figures.append(dict(figures))
+    def step(self, done, metrics):
+        self.metrics.append(dict(metrics))
         self.logits.append(self.bandit.logits.detach().clone())
         self.values.append(self.bandit.value.detach().clone())
 
@@ -57,8 +57,8 @@ def optimum_of_the_other_direction(beta):
 def test_k2_in_the_loss_has_the_optimum_of_k1_in_the_reward():
     bandit, monitor, _ = trained(kl_penalty="loss", kl_estimator="k2", beta=0.5)
     assert distance(bandit, optimum(0.5)) < 0.02
-    assert monitor.figures[-1]["kl_loss"] > 0.1
-    assert monitor.figures[-1]["reward"] == pytest.approx(monitor.figures[-1]["score"])
+    assert monitor.metrics[-1]["kl_loss"] > 0.1
+    assert monitor.metrics[-1]["reward"] == pytest.approx(monitor.metrics[-1]["score"])
 
 
 def test_k3_in_the_loss_penalises_the_other_direction():
@@ -72,7 +72,7 @@ def test_without_a_critic_the_batch_mean_leads_to_the_same_optimum():
     assert distance(bandit, optimum(0.5)) < 0.02
     assert torch.equal(bandit.value, torch.zeros(1))
     assert set(trainer.update.optimizers) == {"policy"}
-    assert not {"value_loss", "explained_variance"} & set(monitor.figures[0])
+    assert not {"value_loss", "explained_variance"} & set(monitor.metrics[0])
 
 
 def test_the_critic_alone_learns_in_its_warm_up():
@@ -82,8 +82,8 @@ def test_the_critic_alone_learns_in_its_warm_up():
     assert not torch.equal(monitor.logits[3], REFERENCE.log())
     moved = [float(value) for value in monitor.values]
     assert len(set(moved)) == 5
-    assert "policy_loss" not in monitor.figures[2]
-    assert "policy_loss" in monitor.figures[3]
+    assert "policy_loss" not in monitor.metrics[2]
+    assert "policy_loss" in monitor.metrics[3]
 
 
 def test_the_saved_policy_is_the_running_mean_and_training_goes_on_without_it():
@@ -116,7 +116,7 @@ def test_demonstrations_pull_the_policy_towards_them():
     )
     probabilities = bandit.logits.detach().softmax(0)
     torch.testing.assert_close(probabilities[[0, 3]], torch.tensor([0.5, 0.5]), atol=0.02, rtol=0)
-    assert monitor.figures[-1]["ptx_loss"] == pytest.approx(math.log(2), abs=0.05)
+    assert monitor.metrics[-1]["ptx_loss"] == pytest.approx(math.log(2), abs=0.05)
     assert bandit.temperatures == {None, 1.0}
 
 
@@ -124,7 +124,7 @@ def test_the_demonstrations_gradient_is_the_coefficient_times_that_of_the_sft_lo
     bandit = Bandit(score=torch.zeros(5))
     demonstrations = [([1], [0]), ([1], [3]), ([1], [3])]
     settings = bandit_settings(ptx_coefficient=27.8, ptx_batch_size=3, forward_batch_size=2)
-    trainer = PPOTrainer(bandit, [[1]], settings, QuietMonitor(), demonstrations=demonstrations)
+    trainer = PPOTrainer(bandit, [[1]], settings, NullMonitor(), demonstrations=demonstrations)
     trainer.update._demonstrations_part(trainer._demonstrations())
     logits = REFERENCE.log().clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(logits.expand(3, -1), torch.tensor([0, 3, 3]))
@@ -145,7 +145,7 @@ def test_several_responses_share_a_prompt_and_differ():
         Bandit(),
         [[1], [2], [3], [4]],
         settings,
-        QuietMonitor(),
+        NullMonitor(),
         keep_samples=lambda _, rollout: seen.append(rollout),
     )
     trainer.train()
@@ -195,11 +195,11 @@ def test_sources_are_weighed_and_each_is_reported():
     bandit, monitor, _ = trained(rewards=rewards)
     weights = REFERENCE * torch.exp((TABLES[0].values + 0.25 * TABLES[1].values) / 0.5)
     assert distance(bandit, weights / weights.sum()) < 0.02
-    figures = monitor.figures[0]
-    assert figures["score"] == pytest.approx(
-        figures["score_one"] + 0.25 * figures["score_two"], abs=1e-5
+    metrics = monitor.metrics[0]
+    assert metrics["score"] == pytest.approx(
+        metrics["score_one"] + 0.25 * metrics["score_two"], abs=1e-5
     )
-    assert figures["score_disagreement"] > 0
+    assert metrics["score_disagreement"] > 0
 
 
 def test_the_worst_source_decides_under_the_worst_case_rule():
@@ -233,4 +233,4 @@ class Three(Processes):
 )
 def test_a_batch_that_processes_cannot_share_is_refused_by_name(name, changes):
     with pytest.raises(RecipeError, match=name):
-        PPOTrainer(Bandit(), [[1]], bandit_settings(**changes), QuietMonitor(), processes=Three())
+        PPOTrainer(Bandit(), [[1]], bandit_settings(**changes), NullMonitor(), processes=Three())

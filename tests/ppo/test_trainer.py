@@ -7,17 +7,17 @@ from toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 from rlhfctl.errors import DivergedError
 from rlhfctl.ppo.streams import RowStream
 from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
 
 PROMPTS = [[1]]
 
 
-class Recorder(QuietMonitor):
+class Recorder(NullMonitor):
     def __init__(self):
         self.steps, self.warnings = [], []
 
-    def step(self, done, figures):
-        self.steps.append((done, dict(figures)))
+    def step(self, done, metrics):
+        self.steps.append((done, dict(metrics)))
 
     def warn(self, message):
         self.warnings.append(message)
@@ -39,21 +39,21 @@ def test_ppo_finds_the_exact_optimum_of_the_penalised_reward(beta):
     assert monitor.steps[-1][1]["kl"] == pytest.approx(exact_kl.item(), abs=0.15)
 
 
-def test_the_first_figures_are_those_of_the_reference_policy():
+def test_the_first_metrics_are_those_of_the_reference_policy():
     _, monitor, _ = trained(episodes=256)
-    figures = monitor.steps[0][1]
-    assert figures["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert figures["kl_k3"] == pytest.approx(0.0, abs=1e-6)
-    assert figures["entropy"] == pytest.approx(-(REFERENCE * REFERENCE.log()).sum().item())
-    assert figures["score"] == pytest.approx((REFERENCE * SCORES).sum().item(), abs=0.2)
+    metrics = monitor.steps[0][1]
+    assert metrics["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["kl_k3"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["entropy"] == pytest.approx(-(REFERENCE * REFERENCE.log()).sum().item())
+    assert metrics["score"] == pytest.approx((REFERENCE * SCORES).sum().item(), abs=0.2)
 
 
 @pytest.mark.parametrize(("minibatch", "epochs"), [(256, 1), (64, 2), (32, 3)])
 def test_every_minibatch_is_one_optimiser_step(minibatch, epochs):
     _, monitor, trainer = trained(episodes=512, minibatch_size=minibatch, epochs=epochs)
     steps = 2 * epochs * 256 // minibatch
-    assert int(trainer.update.optimizers["policy"].state[trainer.actors.logits]["step"]) == steps
-    assert sum(figures["updates"] for _, figures in monitor.steps) == steps
+    assert int(trainer.update.optimizers["policy"].state[trainer.roles.logits]["step"]) == steps
+    assert sum(metrics["updates"] for _, metrics in monitor.steps) == steps
 
 
 def test_the_size_of_a_forward_pass_changes_no_update():
@@ -75,7 +75,7 @@ def test_three_prompts_serve_a_batch_of_any_size_without_end_or_loss():
 
 def test_the_adaptive_controller_reaches_its_target():
     _, monitor, trainer = trained(beta=0.05, kl_target=0.3, kl_horizon=2_000.0)
-    kls = [figures["kl"] for _, figures in monitor.steps[-40:]]
+    kls = [metrics["kl"] for _, metrics in monitor.steps[-40:]]
     assert sum(kls) / len(kls) == pytest.approx(0.3, abs=0.08)
     assert trainer.progress.beta != 0.05
 

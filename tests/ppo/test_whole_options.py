@@ -29,7 +29,7 @@ LOSSES = {"k2": lambda r: r**2 / 2, "k3": lambda r: (-r).exp() - 1 + r}
 @pytest.mark.parametrize("estimator", LOSSES)
 def test_kl_in_the_loss_and_dual_clip(roles, estimator):
     """The second step, where the policy has left its reference; no penalty is in the reward."""
-    (rollout, later), steps, (figures, _) = trained(
+    (rollout, later), steps, (metrics, _) = trained(
         roles,
         episodes=2 * EPISODES,
         epochs=2,
@@ -52,7 +52,7 @@ def test_kl_in_the_loss_and_dual_clip(roles, estimator):
             penalty += BETA * theirs(new, float(rollout.reference_log_probs[row, t]))
             tokens += 1
     assert bound > 0, "the dual clip must bind somewhere"
-    assert figures["kl_loss"] == pytest.approx(penalty / tokens / 2, rel=1e-3)
+    assert metrics["kl_loss"] == pytest.approx(penalty / tokens / 2, rel=1e-3)
     expected = episode_gradients(roles, rollout, dual=DUAL, penalty=LOSSES[estimator])
     close(steps["policy"][1].gradient, expected["policy"].sum(dim=0) / tokens)
 
@@ -60,26 +60,26 @@ def test_kl_in_the_loss_and_dual_clip(roles, estimator):
 def test_demonstrations_add_the_gradient_of_the_sft_loss_at_temperature_1(roles):
     roles.temperature = 0.7
     plain = trained(roles)[1]["policy"]
-    _, steps, (figures,) = trained(
+    _, steps, (metrics,) = trained(
         roles, demonstrations=DEMONSTRATIONS, ptx_coefficient=2.5, ptx_batch_size=3
     )
     weights = list(roles.trainable("policy").values())
     for weight in weights:
         weight.grad = None
-    roles.networks.activate("policy", training=True)
-    model, losses = roles.networks.language_model("policy"), []
+    roles.models.activate("policy", training=True)
+    model, losses = roles.models.language_model("policy"), []
     for prompt, response in DEMONSTRATIONS:
         table = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
         losses += [-table[len(prompt) + t - 1, token] for t, token in enumerate(response)]
     loss = sum(losses) / len(losses)
     loss.backward()
     close(steps["policy"][0].gradient - plain[0].gradient, 2.5 * flat(weights))
-    assert figures["ptx_loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert metrics["ptx_loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_without_a_critic_advantages_are_those_of_the_batch_mean(roles):
     before = [weight.clone() for weight in roles.trainable("critic").values()]
-    (rollout,), steps, (figures,) = trained(
+    (rollout,), steps, (metrics,) = trained(
         roles, advantage_estimator="batch_mean", gamma=0.9, learning_rate=1e-3
     )
     rows = [
@@ -93,14 +93,14 @@ def test_without_a_critic_advantages_are_those_of_the_batch_mean(roles):
         assert rollout.returns[row, : len(white)].tolist() == pytest.approx(to_go[row], abs=2e-5)
     assert rollout.values is None
     assert not steps["critic"]
-    assert "value_loss" not in figures
-    assert "explained_variance" not in figures
+    assert "value_loss" not in metrics
+    assert "explained_variance" not in metrics
     after = roles.trainable("critic").values()
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
 
 
 def test_in_its_warm_up_the_critic_alone_learns(roles):
-    rollouts, steps, figures = trained(
+    rollouts, steps, metrics = trained(
         roles,
         episodes=3 * EPISODES,
         learning_rate=1e-3,
@@ -108,9 +108,9 @@ def test_in_its_warm_up_the_critic_alone_learns(roles):
         critic_warmup_rollouts=2,
     )
     assert [len(caught) for caught in steps.values()] == [1, 3]
-    assert [row["kl"] for row in figures] == [0.0, 0.0, 0.0], "the policy has not moved before"
-    assert "policy_loss" not in figures[1]
-    assert "policy_loss" in figures[2]
+    assert [row["kl"] for row in metrics] == [0.0, 0.0, 0.0], "the policy has not moved before"
+    assert "policy_loss" not in metrics[1]
+    assert "policy_loss" in metrics[2]
     assert not torch.equal(rollouts[0].values[:, 0], rollouts[2].values[:, 0])
 
 

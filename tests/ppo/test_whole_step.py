@@ -37,7 +37,7 @@ def lora_roles(tiny_run):
 
 
 def test_a_rollout_is_that_of_the_slow_reference(roles):
-    (rollout,), _, (figures,) = trained(roles)
+    (rollout,), _, (metrics,) = trained(roles)
     lengths = rollout.sequences.response_lengths.tolist()
     assert len(set(lengths)) > 2, "lengths must differ for this to say anything"
     shaped, advantages, values, scores, entropies = [], [], [], [], []
@@ -51,8 +51,8 @@ def test_a_rollout_is_that_of_the_slow_reference(roles):
         score = float(rollout.model_scores[row]) if ended else MISSING
         assert float(rollout.scores[row]) == pytest.approx(score, abs=1e-6)
         with torch.no_grad():
-            roles.networks.activate("policy", training=False)
-            logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
+            roles.models.activate("policy", training=False)
+            logits = roles.models.language_model("policy")(ids).logits[0, start - 1 : -1]
         for t, token in enumerate(ids[0, start:].tolist()):
             expected = reference.log_softmax(logits[t].tolist(), roles.temperature)[token]
             entropies.append(reference.entropy(logits[t].tolist(), roles.temperature))
@@ -70,26 +70,26 @@ def test_a_rollout_is_that_of_the_slow_reference(roles):
         ):
             assert found[row, : len(white)].tolist() == pytest.approx(expected, abs=2e-5)
             assert bool((found[row, len(white) :] == 0).all())
-    assert figures["kl"] == 0.0
-    assert figures["response_length"] == sum(lengths) / EPISODES
-    assert figures["eos_share"] == sum(score != MISSING for score in scores) / EPISODES
-    assert figures["entropy"] == pytest.approx(sum(entropies) / sum(lengths), abs=1e-4)
-    assert figures["reward"] == pytest.approx(sum(map(sum, shaped)) / EPISODES, abs=1e-5)
+    assert metrics["kl"] == 0.0
+    assert metrics["response_length"] == sum(lengths) / EPISODES
+    assert metrics["eos_share"] == sum(score != MISSING for score in scores) / EPISODES
+    assert metrics["entropy"] == pytest.approx(sum(entropies) / sum(lengths), abs=1e-4)
+    assert metrics["reward"] == pytest.approx(sum(map(sum, shaped)) / EPISODES, abs=1e-5)
     explained = reference.explained_variance(
         list(chain(*values)), rollout.returns[rollout.mask].tolist()
     )
-    assert figures["explained_variance"] == pytest.approx(explained, abs=1e-4)
+    assert metrics["explained_variance"] == pytest.approx(explained, abs=1e-4)
 
 
 def test_one_step_is_the_token_mean_whatever_the_size_of_a_forward_pass(roles):
     gradients = []
     for size in (EPISODES, 3, 1):
-        (rollout,), steps, (figures,) = trained(roles, forward_batch_size=size)
+        (rollout,), steps, (metrics,) = trained(roles, forward_batch_size=size)
         assert [len(caught) for caught in steps.values()] == [1, 1]
-        assert figures["ratio_mean"] == pytest.approx(1.0, abs=1e-5)
-        assert figures["approx_kl"] == pytest.approx(0.0, abs=1e-6)
-        assert figures["policy_clip_fraction"] == 0.0
-        assert figures["value_clip_fraction"] == 0.0
+        assert metrics["ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+        assert metrics["approx_kl"] == pytest.approx(0.0, abs=1e-6)
+        assert metrics["policy_clip_fraction"] == 0.0
+        assert metrics["value_clip_fraction"] == 0.0
         gradients.append({role: caught[0].gradient for role, caught in steps.items()})
     tokens = int(rollout.sequences.response_lengths.sum())
     expected = episode_gradients(roles, rollout)
@@ -100,7 +100,7 @@ def test_one_step_is_the_token_mean_whatever_the_size_of_a_forward_pass(roles):
 
 def test_a_second_step_is_clipped_as_the_reference_clips(roles):
     """After a large first step ratios and values lie far from the old ones."""
-    (rollout,), steps, (figures,) = trained(
+    (rollout,), steps, (metrics,) = trained(
         roles, epochs=2, learning_rate=3e-3, value_learning_rate=3e-3, value_clip_range=0.05
     )
     for role, caught in steps.items():
@@ -127,8 +127,8 @@ def test_a_second_step_is_clipped_as_the_reference_clips(roles):
     start = {"ratio_mean": 1.0, "value_loss": first / tokens}
     for name, total in totals.items():
         mean = (start.get(name, 0.0) + total / tokens) / 2
-        assert figures[name] == pytest.approx(mean, rel=1e-4, abs=1e-5), name
-    assert figures["policy_clip_fraction"] == pytest.approx(clipped / tokens / 2, abs=1e-6)
+        assert metrics[name] == pytest.approx(mean, rel=1e-4, abs=1e-5), name
+    assert metrics["policy_clip_fraction"] == pytest.approx(clipped / tokens / 2, abs=1e-6)
     expected = episode_gradients(roles, rollout, value_clip=0.05)
     for role, caught in steps.items():
         close(caught[1].gradient, expected[role].sum(dim=0) / tokens)
@@ -136,19 +136,19 @@ def test_a_second_step_is_clipped_as_the_reference_clips(roles):
 
 def test_each_network_s_gradient_is_clipped_on_its_own_and_the_norm_before_is_told(lora_roles):
     _, steps, (free,) = trained(lora_roles)
-    _, bounded, (figures,) = trained(lora_roles, max_grad_norm=1e-3)
+    _, bounded, (metrics,) = trained(lora_roles, max_grad_norm=1e-3)
     for role, name in (("policy", "policy_grad_norm"), ("critic", "value_grad_norm")):
         whole, cut = steps[role][0].gradient, bounded[role][0].gradient
-        assert figures[name] == pytest.approx(float(whole.double().norm()), rel=1e-4)
-        assert free[name] == pytest.approx(figures[name], rel=1e-6)
-        assert figures[name] > 1e-2
+        assert metrics[name] == pytest.approx(float(whole.double().norm()), rel=1e-4)
+        assert free[name] == pytest.approx(metrics[name], rel=1e-6)
+        assert metrics[name] > 1e-2
         assert float(cut.double().norm()) == pytest.approx(1e-3, rel=1e-3)
         scale = float(whole.double().norm() / cut.double().norm())
         close(cut * scale, whole)
 
 
 def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora_roles):
-    _, steps, figures = trained(
+    _, steps, metrics = trained(
         lora_roles,
         episodes=4 * EPISODES,
         lr_schedule="linear",
@@ -167,12 +167,12 @@ def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora
         assert numbers[0]["betas"] == (0.8, 0.9)
         assert numbers[0]["eps"] == 1e-5
         assert numbers[0]["weight_decay"] == 0.01
-    assert [row["learning_rate"] for row in figures] == pytest.approx([1e-6, 7.5e-7, 5e-7, 2.5e-7])
+    assert [row["learning_rate"] for row in metrics] == pytest.approx([1e-6, 7.5e-7, 5e-7, 2.5e-7])
 
 
 def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(lora_roles):
     """Nats a response: the sum over its tokens, the mean over responses."""
-    rollouts, _, figures = trained(
+    rollouts, _, metrics = trained(
         lora_roles,
         episodes=3 * EPISODES,
         learning_rate=1e-3,
@@ -182,7 +182,7 @@ def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(lora_roles):
         kl_stop=None,
     )
     beta = BETA
-    for rollout, row in zip(rollouts, figures, strict=True):
+    for rollout, row in zip(rollouts, metrics, strict=True):
         kls = []
         for at, length in enumerate(rollout.sequences.response_lengths.tolist()):
             cells = zip(
@@ -197,14 +197,14 @@ def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(lora_roles):
         assert row["beta"] == pytest.approx(beta, rel=1e-6)
         assert row["kl"] == pytest.approx(sum(map(sum, kls)) / EPISODES, abs=1e-4)
         beta = reference.controller(beta, kls, 0.02, 40.0)
-    assert figures[0]["kl"] == 0.0
-    assert abs(figures[2]["kl"]) > 1e-3
-    assert figures[2]["beta"] != figures[1]["beta"] != BETA
+    assert metrics[0]["kl"] == 0.0
+    assert abs(metrics[2]["kl"]) > 1e-3
+    assert metrics[2]["beta"] != metrics[1]["beta"] != BETA
 
 
 def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_mean(lora_roles):
     """Which episodes a step took is found by trying: the mean of one subset alone fits."""
-    (rollout,), steps, (figures,) = trained(
+    (rollout,), steps, (metrics,) = trained(
         lora_roles, minibatch_size=2, forward_batch_size=1, epochs=2
     )
     lengths = rollout.sequences.response_lengths
@@ -212,7 +212,7 @@ def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_
     pairs = [torch.tensor(rows) for rows in combinations(range(EPISODES), 2)]
     taken = {}
     for role, caught in steps.items():
-        assert len(caught) == figures["updates"] == 2 * EPISODES / 2
+        assert len(caught) == metrics["updates"] == 2 * EPISODES / 2
         means = torch.stack([expected[role][rows].sum(0) / lengths[rows].sum() for rows in pairs])
         taken[role] = []
         for gradient in (step.gradient for step in caught):
@@ -228,17 +228,17 @@ def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_
 
 def digests(roles):
     """A digest of every stored bit, by whose it is; quantised weights and their scales included."""
-    networks, parts = roles.networks, {}
-    if hasattr(networks, "models"):
-        for role, model in networks.models.items():
+    role_models, parts = roles.models, {}
+    if hasattr(role_models, "models"):
+        for role, model in role_models.models.items():
             parts |= {(role, name): value for name, value in model.state_dict().items()}
     else:
-        for name, value in networks.model.state_dict().items():
+        for name, value in role_models.model.state_dict().items():
             role = next(
                 (r for r in ("policy", "critic", "reference", "reward") if f".{r}." in name), "base"
             )
             parts[role, name] = value
-    for role, head in (*networks.score_heads.items(), ("critic", networks.value_head)):
+    for role, head in (*role_models.score_heads.items(), ("critic", role_models.value_head)):
         parts |= {(role, f"head.{name}"): value for name, value in head.state_dict().items()}
     found = {}
     for (role, name), value in sorted(parts.items()):

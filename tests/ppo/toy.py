@@ -5,7 +5,7 @@ import torch
 from rlhfctl.maths.log_probs import TokenLogProbs
 from rlhfctl.maths.sampling import inverse_cdf, uniform_numbers
 from rlhfctl.ppo.settings import PPOSettings
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
 
 REFERENCE = torch.tensor([0.4, 0.25, 0.2, 0.1, 0.05])
 SCORES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])
@@ -108,11 +108,11 @@ class Cut(Exception):
     """The process dies."""
 
 
-class Dying(QuietMonitor):
+class Dying(NullMonitor):
     def __init__(self, after):
         self.left = after
 
-    def step(self, done, figures):
+    def step(self, done, metrics):
         self.left -= 1
         if self.left < 0:
             raise Cut

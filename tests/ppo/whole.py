@@ -8,8 +8,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from toy import bandit_settings
 
 from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import QuietMonitor
-from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 
 PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 5)] for i in range(8)]
 BETA, LAMBDA, MISSING = 0.1, 0.9, -0.75
@@ -18,15 +18,15 @@ EPISODES = len(PROMPTS)
 
 def opened(run):
     folders = {stage: run.stage(stage) for stage in ("sft", "rm")}
-    return open_roles(open_session(run.recipe), folders, critic="reward_model")
+    return open_roles(open_stage_context(run.recipe), folders, critic="reward_model")
 
 
-class Recorder(QuietMonitor):
+class Recorder(NullMonitor):
     def __init__(self):
-        self.figures = []
+        self.metrics = []
 
-    def step(self, done, figures):
-        self.figures.append(dict(figures))
+    def step(self, done, metrics):
+        self.metrics.append(dict(metrics))
 
 
 class Step(NamedTuple):
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 def trained(roles, demonstrations=(), **changes):
-    """Run PPO; return its rollouts, what every optimiser got at each step, and the figures."""
+    """Run PPO; return its rollouts, what every optimiser got at each step, and the metrics."""
     numbers = {
         "episodes": EPISODES,
         "rollout_batch_size": EPISODES,
@@ -78,7 +78,7 @@ def trained(roles, demonstrations=(), **changes):
     finally:
         hook.remove()
     steps = {role: [grad for name, grad in caught if name == role] for role in ("policy", "critic")}
-    return rollouts, steps, monitor.figures
+    return rollouts, steps, monitor.metrics
 
 
 def flat(weights):
@@ -95,8 +95,8 @@ def tokens_of(rollout, row):
 def spoken(roles, rollout, row):
     """Log-probabilities of an episode's response, by a pass of its own through the whole model."""
     ids, start, _ = tokens_of(rollout, row)
-    roles.networks.activate("policy", training=True)
-    logits = roles.networks.language_model("policy")(ids).logits[0, start - 1 : -1]
+    roles.models.activate("policy", training=True)
+    logits = roles.models.language_model("policy")(ids).logits[0, start - 1 : -1]
     table = (logits / roles.temperature).log_softmax(-1)
     return table.gather(1, ids[0, start:, None])[:, 0]
 
@@ -104,8 +104,8 @@ def spoken(roles, rollout, row):
 def valued(roles, rollout, row):
     """Values of an episode, by a pass of its own."""
     ids, start, _ = tokens_of(rollout, row)
-    hidden = roles.networks.activate("critic", training=True)(ids)[0][0, start - 1 : -1]
-    return roles.networks.value_head(hidden)[:, 0]
+    hidden = roles.models.activate("critic", training=True)(ids)[0][0, start - 1 : -1]
+    return roles.models.value_head(hidden)[:, 0]
 
 
 def episode_gradients(roles, rollout, value_clip=None, dual=math.inf, penalty=None):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapes
 
-from rlhfctl.evaluation.trial import Responses, judge, sample_rows
+from rlhfctl.evaluation.policies import Responses, compare_policies, sample_rows
 from rlhfctl.report import comparison, sweep
 from rlhfctl.report.page import render
 from rlhfctl.report.sources import RunFacts, read_run
@@ -73,10 +73,10 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def write_run(root: Path, stages: tuple[str, ...]) -> Path:
     """A run folder in which these stages are finished."""
     policies = {"sft": responses(60, 0, 0, 0.0), "ppo": responses(60, 2, 2, 6.0)}
-    figures = judge(policies, ngram=3, seed=0)
+    metrics = compare_policies(policies, ngram=3, seed=0)
     manifest = Manifest()
     for stage in stages:
-        manifest = manifest.with_stage(record(stage, METRICS.get(stage, figures)))
+        manifest = manifest.with_stage(record(stage, METRICS.get(stage, metrics)))
     steps = [{"step": 128 * (index + 1), "loss": 2.0 - index / 10} for index in range(10)]
     for stage in stages[:2]:
         write_lines(root / "logs" / f"{stage}.jsonl", steps)
@@ -88,7 +88,7 @@ def write_run(root: Path, stages: tuple[str, ...]) -> Path:
     if "eval" in stages:
         rows = sample_rows([f"question {index}" for index in range(60)], policies, 12)
         write_lines(root / "eval" / "samples.jsonl", rows)
-        (root / "eval" / "figures.json").write_text(json.dumps(figures))
+        (root / "eval" / "metrics.json").write_text(json.dumps(metrics))
     root.mkdir(exist_ok=True)
     (root / "recipe.yaml").write_text("name: trial\nseed: 7\n")
     manifest.save(root / "manifest.json")
@@ -109,8 +109,8 @@ def finished_run(make_run: Callable[..., Path]) -> Path:
 
 def judge_whole(root: Path) -> Path:
     """Add to a finished run all that it can be judged by."""
-    figures = json.loads((root / "eval" / "figures.json").read_text())
-    (root / "eval" / "figures.json").write_text(json.dumps(figures | shapes.FIGURES))
+    metrics = json.loads((root / "eval" / "metrics.json").read_text())
+    (root / "eval" / "metrics.json").write_text(json.dumps(metrics | shapes.METRICS))
     write_lines(root / "ppo" / "held_out.jsonl", shapes.LOOKS)
     (root / "ppo" / "over_optimisation.json").write_text(json.dumps(shapes.OVER_OPTIMISATION))
     return root
@@ -118,7 +118,7 @@ def judge_whole(root: Path) -> Path:
 
 @pytest.fixture
 def judged_run(finished_run: Path) -> Path:
-    """A finished run with the figures of every part."""
+    """A finished run with the metrics of every part."""
     return judge_whole(finished_run)
 
 
@@ -174,10 +174,10 @@ def make_record() -> Callable[..., StageRecord]:
 
 @pytest.fixture
 def make_facts() -> Callable[..., RunFacts]:
-    """Make the facts of a run that has these figures and nothing else but what is given."""
+    """Make the facts of a run that has these metrics and nothing else but what is given."""
 
-    def make(figures: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
+    def make(metrics: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
         blank: dict[str, Any] = {"records": {}, "curves": {}, "samples": [], "training_samples": []}
-        return RunFacts(**{"name": "r", "recipe": "", "figures": figures or {}} | blank | fields)
+        return RunFacts(**{"name": "r", "recipe": "", "evaluation": metrics or {}} | blank | fields)
 
     return make

@@ -1,4 +1,4 @@
-"""Figures of everything a run can be judged by, in the shapes that the stages write."""
+"""Metrics of everything a run can be judged by, in the shapes that the stages write."""
 
 import math
 from typing import Any
@@ -153,9 +153,9 @@ BEST_OF_N = {
     ]
     for name, scale in (("proxy", 0.7), ("gold", 0.5))
 }
-# Names in these figures that data sets and recipes choose.
+# Names in these metrics that data sets and recipes choose.
 CHOSEN = {"ada", "forum", "filler", "chat", "endpoint", "perplexity", "0 to 1"}
-FIGURES: dict[str, Any] = {
+METRICS: dict[str, Any] = {
     "reward_model": REWARD_MODEL,
     "annotators": ANNOTATORS,
     "judges": JUDGES,
@@ -175,7 +175,7 @@ def look(at: int) -> dict[str, Any]:
         **ends("kl", kl),
         "sqrt_kl": math.sqrt(kl),
         **ends("proxy", 0.1 + 0.4 * at),
-        **ends("stand_in", 0.4 + 0.6 * at - 0.08 * at**2),
+        **ends("true_reward", 0.4 + 0.6 * at - 0.08 * at**2),
         **ends("length", 16.0 + 3 * at, 1.0),
         "eos_share": 0.96,
         **ends("repetition", 0.03 + 0.02 * at, 0.01),
@@ -188,9 +188,9 @@ def look(at: int) -> dict[str, Any]:
 
 LOOKS = [look(at) for at in range(9)]
 OVER_OPTIMISATION: dict[str, Any] = {
-    "stand_in": "gold",
+    "true_reward": "gold",
     "evaluations": 9,
-    "best": {"step": 1024, "rollout": 8, **ends("stand_in", 1.52), "kl": 2.0},
+    "best": {"step": 1024, "rollout": 8, **ends("true_reward", 1.52), "kl": 2.0},
     "stopped_early": False,
     "fallen": True,
     "last_below_best": ends("change", -1.32, 0.3),
@@ -208,7 +208,7 @@ OVER_OPTIMISATION: dict[str, Any] = {
         }
         for name, beta, peak in (
             ("proxy", -0.2, None),
-            ("stand_in", 0.9, {**ends("distance", 1.6), **ends("value", 1.3), "observed": True}),
+            ("true_reward", 0.9, {**ends("distance", 1.6), **ends("value", 1.3), "observed": True}),
         )
     },
     "alarms": [
@@ -217,7 +217,7 @@ OVER_OPTIMISATION: dict[str, Any] = {
             "step": 1792,
             "value": -0.6,
             "threshold": 0.2,
-            "message": "The proxy rises while the gold stand-in falls.",
+            "message": "The proxy rises while the true reward falls.",
         }
     ],
 }
@@ -229,7 +229,7 @@ SWEEP: dict[str, Any] = {
             "settings": {"ppo.beta": beta},
             "run": f"points/{at}",
             "status": "failed" if at == 4 else "done",
-            "figures": {}
+            "metrics": {}
             if at == 4
             else {
                 **ends("kl", kl),

@@ -18,15 +18,15 @@ def runs(judged_run: Path) -> list[RunFacts]:
     (other / "recipe.yaml").write_text("name: other\nseed: 7\nppo: {beta: 0.3, fast: true}\n")
     first, second = read_run(judged_run), read_run(other)
     lower = {"gold_win_rate": 0.3, "gold_win_rate_low": 0.2, "gold_win_rate_high": 0.4}
-    return [first, replace(second, figures={**second.figures, **lower})]
+    return [first, replace(second, evaluation={**second.evaluation, **lower})]
 
 
-def test_verdicts_figures_recipes_and_curves_of_all_runs(runs: list[RunFacts]) -> None:
-    verdicts, figures, recipes, curves = sections(runs)
+def test_verdicts_metrics_recipes_and_curves_of_all_runs(runs: list[RunFacts]) -> None:
+    verdicts, metrics, recipes, curves = sections(runs)
     (table,) = verdicts.blocks
     assert isinstance(table, Table)
     assert [row[:2] for row in table.rows] == [("trial", "Gain"), ("other", "Reward hacking")]
-    (table,) = figures.blocks
+    (table,) = metrics.blocks
     assert isinstance(table, Table)
     rates = table.groups[0]
     assert rates.heading == "Gold win rate over SFT"

@@ -7,7 +7,7 @@ from rlhfctl.report.curves import MOST_EXTRA_CURVES, MOST_POINTS, extra_plots, p
 STEPS = [{"step": at, "time": "now", "kl": at / 2, "kl_k3": at / 3, "beta": 0.1} for at in range(5)]
 
 
-def test_known_figures_share_plots_and_the_rest_have_their_own() -> None:
+def test_known_metrics_share_plots_and_the_rest_have_their_own() -> None:
     (kl,) = plots("ppo", STEPS)
     assert [line.label for line in kl.lines] == ["k1", "k3"]
     assert kl.lines[0].values == (0.0, 0.5, 1.0, 1.5, 2.0)

@@ -38,7 +38,7 @@ def test_shares_have_fixed_decimals() -> None:
     assert share(None) == MISSING
 
 
-def test_differences_carry_their_sign_and_keep_the_way_of_their_figures() -> None:
+def test_differences_carry_their_sign_and_keep_the_way_of_their_metrics() -> None:
     assert signed(1.234) == "+1.23"
     assert signed(-1.234) == f"{MINUS}1.23"
     assert signed(0.04, fraction) == "+0.040"

@@ -136,14 +136,14 @@ def spoken(value: Any, payload: str) -> Any:
 
 
 @pytest.mark.parametrize("payload", [PAYLOADS[1], PAYLOADS[3], PAYLOADS[17]])
-def test_names_and_warnings_in_figures_stay_text(judged_run: Path, payload: str) -> None:
+def test_names_and_warnings_in_metrics_stay_text(judged_run: Path, payload: str) -> None:
     clean = Page(render(judged_run))
     for file, whole in (
-        (judged_run / "eval" / "figures.json", shapes.FIGURES),
+        (judged_run / "eval" / "metrics.json", shapes.METRICS),
         (judged_run / "ppo" / "over_optimisation.json", shapes.OVER_OPTIMISATION),
     ):
-        figures = json.loads(file.read_text())
-        file.write_text(json.dumps(figures | spoken(whole, payload)))
+        metrics = json.loads(file.read_text())
+        file.write_text(json.dumps(metrics | spoken(whole, payload)))
     page = Page(render(judged_run))
     assert len(re.findall(re.escape(payload) if payload.isascii() else r"\\u", page.text)) > 20
     assert set(page.tags) <= OUR_TAGS
@@ -177,7 +177,7 @@ def test_only_the_pages_own_script_may_run(finished_run: Path) -> None:
         json.loads(points)
 
 
-def test_a_finished_run_shows_verdict_figures_curves_samples_and_provenance(
+def test_a_finished_run_shows_verdict_metrics_curves_samples_and_provenance(
     finished_run: Path,
 ) -> None:
     html = render(finished_run)
@@ -221,12 +221,12 @@ def test_an_empty_folder_renders(tmp_path: Path) -> None:
     assert "No stage is finished yet" in render(tmp_path)
 
 
-def test_figures_that_are_not_numbers_never_show_as_nan(finished_run: Path) -> None:
-    file = finished_run / "eval" / "figures.json"
-    figures = json.loads(file.read_text())
-    figures["policies"]["ppo"]["gold"] = float("nan")
-    figures["gold_gain"] = figures["gold_gain_low"] = float("inf")
-    file.write_text(json.dumps(figures))
+def test_metrics_that_are_not_numbers_never_show_as_nan(finished_run: Path) -> None:
+    file = finished_run / "eval" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["policies"]["ppo"]["gold"] = float("nan")
+    metrics["gold_gain"] = metrics["gold_gain_low"] = float("inf")
+    file.write_text(json.dumps(metrics))
     (finished_run / "logs" / "sft.jsonl").write_text('{"step": 1, "loss": null}\n')
     page = Page(render(finished_run))
     assert not re.search(r"\b(nan|inf|infinity|none|null)\b", page.text, re.IGNORECASE)

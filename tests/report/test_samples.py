@@ -37,8 +37,8 @@ def test_long_texts_are_cut_and_say_so() -> None:
     assert len(cut("\x1b" * MOST_CHARACTERS)) < MOST_CHARACTERS + 40
 
 
-def test_training_samples_carry_their_figures() -> None:
+def test_training_samples_carry_their_metrics() -> None:
     (sample,) = of_training(
         [{"episode": 512, "prompt": "p", "response": "r\x07", "score": 1.5, "kl": None}]
     )
-    assert (sample.episode, sample.response, sample.figures) == ("512", r"r\u0007", "score 1.50")
+    assert (sample.episode, sample.response, sample.metrics) == ("512", r"r\u0007", "score 1.50")

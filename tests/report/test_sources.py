@@ -12,7 +12,7 @@ def test_a_run_is_read_whole(finished_run: Path) -> None:
     assert facts.name == "trial"
     assert list(facts.records) == ["sft", "rm", "ppo", "eval"]
     assert len(facts.curves["ppo"]) == 10
-    assert facts.figures["prompts"] == 60
+    assert facts.evaluation["prompts"] == 60
     assert len(facts.samples) == 12
     assert facts.training_samples[0]["response"] == "kept on the way"
     assert facts.recipe.startswith("name: trial")
@@ -20,13 +20,13 @@ def test_a_run_is_read_whole(finished_run: Path) -> None:
 
 def test_what_is_not_there_is_empty(tmp_path: Path) -> None:
     facts = read_run(tmp_path)
-    assert not (facts.records or facts.figures or facts.samples or facts.recipe)
-    assert facts.metrics("sft") == {}
+    assert not (facts.records or facts.evaluation or facts.samples or facts.recipe)
+    assert facts.stage_metrics("sft") == {}
 
 
-def test_figures_of_the_manifest_serve_where_the_file_is_gone(finished_run: Path) -> None:
-    (finished_run / "eval" / "figures.json").unlink()
-    assert read_run(finished_run).figures["prompts"] == 60
+def test_metrics_of_the_manifest_serve_where_the_file_is_gone(finished_run: Path) -> None:
+    (finished_run / "eval" / "metrics.json").unlink()
+    assert read_run(finished_run).evaluation["prompts"] == 60
 
 
 def test_a_page_holds_a_bounded_number_of_samples(make_run: Callable[..., Path]) -> None:
@@ -38,7 +38,7 @@ def test_a_page_holds_a_bounded_number_of_samples(make_run: Callable[..., Path])
 
 @pytest.mark.parametrize(
     "name",
-    ["manifest.json", "logs/ppo.jsonl", "eval/figures.json", "eval/samples.jsonl"],
+    ["manifest.json", "logs/ppo.jsonl", "eval/metrics.json", "eval/samples.jsonl"],
 )
 def test_a_damaged_file_is_named(finished_run: Path, name: str) -> None:
     (finished_run / name).write_bytes(b"\xff{ not json\n" * 3)
@@ -48,8 +48,8 @@ def test_a_damaged_file_is_named(finished_run: Path, name: str) -> None:
     assert raised.value.hint
 
 
-def test_figures_that_are_no_object_are_damaged(finished_run: Path) -> None:
-    (finished_run / "eval" / "figures.json").write_text("[1]")
+def test_metrics_that_are_no_object_are_damaged(finished_run: Path) -> None:
+    (finished_run / "eval" / "metrics.json").write_text("[1]")
     with pytest.raises(CheckpointError, match="no object"):
         read_run(finished_run)
 

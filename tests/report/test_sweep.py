@@ -39,12 +39,12 @@ def test_settings_over_seeds_stand_before_their_runs(swept: Path) -> None:
         for point in found["points"]
         for seed in (0, 1)
     ]
-    points[0]["figures"]["alarms"] = [{"name": "score_range"}]
+    points[0]["metrics"]["alarms"] = [{"name": "score_range"}]
     groups = [
         {
             "settings": {"ppo.beta": beta},
             "points": [at],
-            "figures": shapes.ends("kl", 4) | shapes.ends("gold", beta),
+            "metrics": shapes.ends("kl", 4) | shapes.ends("gold", beta),
         }
         for at, beta in enumerate((0.0, 0.1))
     ]

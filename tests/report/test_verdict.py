@@ -6,7 +6,7 @@ import pytest
 import shapes
 
 from rlhfctl.report.sources import RunFacts
-from rlhfctl.report.verdict import judge
+from rlhfctl.report.verdict import verdict_of
 from rlhfctl.run.manifest import Artifact, StageRecord
 
 ABOVE, BELOW, AROUND = (0.84, 0.8, 0.88), (0.3, 0.25, 0.35), (0.5, 0.45, 0.55)
@@ -19,16 +19,16 @@ def rate(name: str, interval: Rate) -> dict[str, float]:
 
 
 def evaluated(proxy: Rate, gold: Rate | None, **policy: float) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "policies": {"sft": {"kl": 0.0, "length": 20}, "ppo": {"kl": 6.1, "length": 20} | policy}
     }
-    figures |= rate("proxy_win_rate", proxy) | rate("win_rate", gold or proxy)
-    return figures | (rate("gold_win_rate", gold) if gold else {})
+    metrics |= rate("proxy_win_rate", proxy) | rate("win_rate", gold or proxy)
+    return metrics | (rate("gold_win_rate", gold) if gold else {})
 
 
-def facts(figures: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
+def facts(metrics: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
     blank: dict[str, Any] = {"records": {}, "curves": {}, "samples": [], "training_samples": []}
-    return RunFacts(**{"name": "r", "recipe": "", "figures": figures or {}} | blank | fields)
+    return RunFacts(**{"name": "r", "recipe": "", "evaluation": metrics or {}} | blank | fields)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def facts(figures: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
     ],
 )
 def test_the_intervals_decide(gold: Rate | None, proxy: Rate, level: str, sentence: str) -> None:
-    verdict = judge(facts(evaluated(proxy, gold)))
+    verdict = verdict_of(facts(evaluated(proxy, gold)))
     assert (verdict.level, verdict.sentence) == (level, sentence)
     assert verdict.cautions == ()
 
 
 def test_an_interval_that_touches_one_half_is_no_evidence() -> None:
-    assert judge(facts(evaluated(AROUND, (0.6, 0.5, 0.7)))).level == "unclear"
+    assert verdict_of(facts(evaluated(AROUND, (0.6, 0.5, 0.7)))).level == "unclear"
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_an_interval_that_touches_one_half_is_no_evidence() -> None:
 def test_without_a_comparison_it_names_the_next_command(
     finished: tuple[str, ...], sentence: str, make_record: MakeRecord
 ) -> None:
-    verdict = judge(facts(records={stage: make_record(stage, {}) for stage in finished}))
+    verdict = verdict_of(facts(records={stage: make_record(stage, {}) for stage in finished}))
     assert (verdict.level, verdict.sentence) == ("unfinished", sentence)
 
 
-def cautions(figures: dict[str, Any] | None = None, **fields: Any) -> str:
-    return " ".join(judge(facts(figures or evaluated(ABOVE, ABOVE), **fields)).cautions)
+def cautions(metrics: dict[str, Any] | None = None, **fields: Any) -> str:
+    return " ".join(verdict_of(facts(metrics or evaluated(ABOVE, ABOVE), **fields)).cautions)
 
 
 def test_kl_above_the_recipes_alarm_is_a_caution(make_record: MakeRecord) -> None:
@@ -145,10 +145,10 @@ def test_kl_above_the_recipes_alarm_is_a_caution(make_record: MakeRecord) -> Non
 def test_a_change_of_length_ending_or_repetition_is_a_caution() -> None:
     assert "from 20.0 to 27.0 tokens" in cautions(evaluated(ABOVE, ABOVE, length=27.0))
     assert not cautions(evaluated(ABOVE, ABOVE, length=25.0))
-    figures = evaluated(ABOVE, ABOVE, eos_share=0.7, repetition=0.5)
-    figures["policies"]["sft"] |= {"eos_share": 0.95, "repetition": 0.02}
-    assert "Fewer responses end by themselves: a share of 0.70, 0.95 before." in cautions(figures)
-    assert "repeat themselves more: a share of 0.50, 0.02 before." in cautions(figures)
+    metrics = evaluated(ABOVE, ABOVE, eos_share=0.7, repetition=0.5)
+    metrics["policies"]["sft"] |= {"eos_share": 0.95, "repetition": 0.02}
+    assert "Fewer responses end by themselves: a share of 0.70, 0.95 before." in cautions(metrics)
+    assert "repeat themselves more: a share of 0.50, 0.02 before." in cautions(metrics)
 
 
 def test_a_weak_reward_model_is_a_caution(make_record: MakeRecord) -> None:
@@ -161,11 +161,11 @@ def test_a_weak_reward_model_is_a_caution(make_record: MakeRecord) -> None:
 
 
 def test_more_wins_without_a_higher_mean_is_a_caution() -> None:
-    figures = evaluated(ABOVE, ABOVE) | {"gold_gain_low": -0.1}
-    assert "its mean gold reward is not above" in cautions(figures)
+    metrics = evaluated(ABOVE, ABOVE) | {"gold_gain_low": -0.1}
+    assert "its mean gold reward is not above" in cautions(metrics)
 
 
-def test_skipped_minibatches_and_lost_figures_are_cautions(make_record: MakeRecord) -> None:
+def test_skipped_minibatches_and_lost_metrics_are_cautions(make_record: MakeRecord) -> None:
     skipping = make_record("ppo", {"skipped_minibatches": 3})
     assert "ratio was out of bounds: 3." in cautions(records={"ppo": skipping})
     steps = [{"step": 1, "loss": None}, {"step": 2, "loss": 1.0}]
@@ -191,12 +191,12 @@ def test_where_gold_is_unknown_a_judge_decides() -> None:
         (BELOW, AROUND, "loss"),
         (AROUND, AROUND, "unclear"),
     ):
-        figures = evaluated(proxy, None) | {
+        metrics = evaluated(proxy, None) | {
             "judges": {"held_out_rm": judged("reward_model", interval)}
         }
-        assert judge(facts(figures)).level == level
-    figures = evaluated(ABOVE, None) | {"judges": {"held_out_rm": judged("reward_model", AROUND)}}
-    assert judge(facts(figures)).sentence == (
+        assert verdict_of(facts(metrics)).level == level
+    metrics = evaluated(ABOVE, None) | {"judges": {"held_out_rm": judged("reward_model", AROUND)}}
+    assert verdict_of(facts(metrics)).sentence == (
         "The proxy rose but the held-out reward model saw no gain, likely reward hacking: held-out "
         "reward model win rate 0.50 (0.45 to 0.55), proxy win rate 0.84 (0.80 to 0.88) at 6.10 nats "
         "of KL."
@@ -209,7 +209,7 @@ def test_the_most_independent_judge_decides_and_a_contrary_one_is_a_caution() ->
         "endpoint": judged("endpoint", BELOW),
         "against_references": judged("endpoint", ABOVE) | {"opponent": "references"},
     }
-    verdict = judge(facts(evaluated(AROUND, None) | {"judges": judges}))
+    verdict = verdict_of(facts(evaluated(AROUND, None) | {"judges": judges}))
     assert verdict.level == "loss"
     assert verdict.sentence.startswith("PPO is worse than SFT: judge endpoint win rate 0.30")
     (caution,) = verdict.cautions
@@ -218,26 +218,26 @@ def test_the_most_independent_judge_decides_and_a_contrary_one_is_a_caution() ->
         "(0.80 to 0.88)."
     )
     judges["votes"] = judged("humans", ABOVE)
-    assert judge(facts(evaluated(AROUND, None) | {"judges": judges})).level == "gain"
+    assert verdict_of(facts(evaluated(AROUND, None) | {"judges": judges})).level == "gain"
 
 
 def test_gold_decides_before_any_judge() -> None:
-    figures = evaluated(ABOVE, ABOVE) | {"judges": {"endpoint": judged("endpoint", AROUND)}}
-    verdict = judge(facts(figures))
+    metrics = evaluated(ABOVE, ABOVE) | {"judges": {"endpoint": judged("endpoint", AROUND)}}
+    verdict = verdict_of(facts(metrics))
     assert verdict.level == "gain"
     assert "No certain gain is found by the judge endpoint" in verdict.cautions[0]
 
 
 def test_a_gain_that_length_may_explain_is_a_caution() -> None:
-    figures = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", AROUND)
-    assert "length may explain it" in cautions(figures)
-    figures = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", ABOVE)
-    assert not cautions(figures)
+    metrics = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", AROUND)
+    assert "length may explain it" in cautions(metrics)
+    metrics = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", ABOVE)
+    assert not cautions(metrics)
 
 
 def test_the_watch_over_ppo_gives_cautions() -> None:
     said = cautions(over_optimisation=shapes.OVER_OPTIMISATION)
-    assert "Alarm at 1,792 episodes: The proxy rises while the gold stand-in falls." in said
+    assert "Alarm at 1,792 episodes: The proxy rises while the true reward falls." in said
     assert "below its best, which PPO had at 1,024 episodes; that policy is kept" in said
     quiet = shapes.OVER_OPTIMISATION | {"alarms": [], "fallen": False}
     assert not cautions(over_optimisation=quiet)
@@ -252,14 +252,14 @@ def test_a_score_that_rises_where_a_hedge_goes_may_be_right_and_is_no_caution() 
 
 
 def test_that_ppo_imitates_demonstrations_less_than_sft_does_is_no_caution() -> None:
-    worse = shapes.FIGURES["tax"]["tasks"]["perplexity"]
-    figures = evaluated(ABOVE, ABOVE)
-    assert "worse than SFT" in cautions(figures | {"tax": {"tasks": {"other": worse}}})
-    assert not cautions(figures | {"tax": {"tasks": {"demonstrations": worse}}})
+    worse = shapes.METRICS["tax"]["tasks"]["perplexity"]
+    metrics = evaluated(ABOVE, ABOVE)
+    assert "worse than SFT" in cautions(metrics | {"tax": {"tasks": {"other": worse}}})
+    assert not cautions(metrics | {"tax": {"tasks": {"demonstrations": worse}}})
 
 
 def test_what_the_trial_and_the_judges_warn_of_are_cautions() -> None:
-    said = cautions(evaluated(ABOVE, ABOVE) | shapes.FIGURES)
+    said = cautions(evaluated(ABOVE, ABOVE) | shapes.METRICS)
     assert "score rises where a response is made worse: padded with filler." in said
     assert "above the annotators' ceiling" in said
     assert "PPO is worse than SFT at perplexity." in said

@@ -1,4 +1,4 @@
-"""Gates are bounds on figures; one that cannot be read or met is named."""
+"""Gates are bounds on metrics; one that cannot be read or met is named."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_all_bad_bounds_are_named_at_once():
     assert "gates.b" not in str(caught.value)
 
 
-def test_failed_gates_are_named_with_their_figures():
+def test_failed_gates_are_named_with_their_metrics():
     results = check_gates(parse_gates({"win_rate": ">=0.9", "nothing": ">0", "kl": "<9"}), METRICS)
     with pytest.raises(GateError) as caught:
         require_gates(results)

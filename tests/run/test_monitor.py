@@ -2,10 +2,10 @@
 
 import json
 
-from rlhfctl.run.monitor import MetricsLog, QuietMonitor, Tee, read_metrics
+from rlhfctl.run.monitor import MetricsLog, MultiMonitor, NullMonitor, read_metrics
 
 
-def test_every_step_is_one_line_with_its_figures(tmp_path):
+def test_every_step_is_one_line_with_its_metrics(tmp_path):
     path = tmp_path / "sft.jsonl"
     log = MetricsLog(path)
     log.start("sft", 2, "steps")
@@ -19,7 +19,7 @@ def test_every_step_is_one_line_with_its_figures(tmp_path):
     assert lines[0]["time"] < lines[1]["time"] or lines[0]["time"] == lines[1]["time"]
 
 
-def test_figures_that_json_has_no_word_for_are_null(tmp_path):
+def test_metrics_that_json_has_no_word_for_are_null(tmp_path):
     path = tmp_path / "sft.jsonl"
     MetricsLog(path).step(1, {"loss": float("nan"), "norm": float("inf")})
     line = json.loads(path.read_text(), parse_constant=lambda word: 1 / 0)
@@ -61,15 +61,15 @@ def test_no_file_means_no_metrics(tmp_path):
     assert read_metrics(tmp_path / "none.jsonl") == []
 
 
-class Recorder(QuietMonitor):
+class Recorder(NullMonitor):
     def __init__(self):
         self.heard = []
 
     def start(self, stage, total, unit):
         self.heard.append((stage, total, unit))
 
-    def step(self, done, figures):
-        self.heard.append((done, dict(figures)))
+    def step(self, done, metrics):
+        self.heard.append((done, dict(metrics)))
 
     def note(self, message):
         self.heard.append(message)
@@ -83,7 +83,7 @@ class Recorder(QuietMonitor):
 
 def test_a_tee_tells_all_of_them_everything():
     monitors = [Recorder(), Recorder()]
-    tee = Tee(monitors)
+    tee = MultiMonitor(monitors)
     tee.start("sft", 3, "steps")
     tee.step(1, {"loss": 1.0})
     tee.note("n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.run.tracking import TrackerMonitor
 
 
@@ -45,7 +45,7 @@ class Outage(FileTracker):
         raise ConnectionError("the tracker's server is gone")
 
 
-class Hearing(QuietMonitor):
+class Hearing(NullMonitor):
     def __init__(self):
         self.warnings = []
 

@@ -7,7 +7,7 @@ from peft import PeftModel
 
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
-from rlhfctl.stages.session import open_roles, open_session
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.model import embedded_path
 
 PROMPT, RESPONSE = [300, 301, 302], [310, 311, 312, 313]
@@ -23,7 +23,7 @@ def run(request):
 @pytest.fixture
 def roles(run):
     folders = {name: run.stage(name) for name in ("sft", "rm", "ppo")}
-    return open_roles(open_session(run.recipe), folders, critic="reward_model")
+    return open_roles(open_stage_context(run.recipe), folders, critic="reward_model")
 
 
 def plainly(run, auto_class, folder, **extra):
@@ -87,4 +87,4 @@ def test_each_carries_its_tokenizer_and_a_card(run, stage):
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     card = (folder / "README.md").read_text()
     assert "library_name" in card
-    assert "| figure | value |" in card
+    assert "| metric | value |" in card

@@ -65,7 +65,7 @@ def metrics_of(folder):
     return {name: timeless(stage["metrics"]) for name, stage in manifest["stages"].items()}
 
 
-def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
+def test_run_makes_every_checkpoint_the_metrics_and_the_report(finished):
     folder, printed = finished
     assert [stage["stage"] for stage in printed["stages"]] == ["sft", "rm", "ppo", "eval"]
     run = folder / "runs" / "base"
@@ -74,14 +74,14 @@ def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
         "rm/score_normalization.json",
         "ppo/critic/adapter_model.safetensors",
         "ppo/samples.jsonl",
-        "eval/figures.json",
+        "eval/metrics.json",
         "eval/scores.json",
         "logs/ppo.jsonl",
         "recipe.yaml",
         "report.html",
     ):
         assert (run / name).is_file(), name
-    best_of_n = json.loads((run / "eval" / "figures.json").read_text())["best_of_n"]
+    best_of_n = json.loads((run / "eval" / "metrics.json").read_text())["best_of_n"]
     for judge in ("proxy", "gold"):
         assert [row["n"] for row in best_of_n[judge]] == [1, 2]
     assert (best_of_n["samples"], best_of_n["prompts"]) == (2, 4)
@@ -92,8 +92,8 @@ def test_run_makes_every_checkpoint_the_figures_and_the_report(finished):
 
 
 def test_the_reward_model_stands_trial(finished):
-    figures = json.loads((finished[0] / "runs" / "base" / "eval" / "figures.json").read_text())
-    trial = figures["reward_model"]
+    metrics = json.loads((finished[0] / "runs" / "base" / "eval" / "metrics.json").read_text())
+    trial = metrics["reward_model"]
     assert {"overall", "per_annotator", "per_source", "calibration", "length", "probes"} <= set(
         trial
     )
@@ -101,7 +101,7 @@ def test_the_reward_model_stands_trial(finished):
     assert 0 <= trial["calibration"]["ece"] <= 1
 
 
-def test_the_four_commands_by_hand_give_the_same_figures(finished, tmp_path):
+def test_the_four_commands_by_hand_give_the_same_metrics(finished, tmp_path):
     steps = [rlhfctl(tmp_path, "sft", BASE_RECIPE, *SETTINGS)]
     steps += [rlhfctl(tmp_path, command) for command in ("train-rm", "ppo", "eval")]
     for step in steps:
@@ -315,7 +315,7 @@ def test_a_reward_model_at_chance_stops_ppo_in_6_and_keeps_the_policy(finished, 
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     rm = tmp_path / "given"
     shutil.copytree(finished[0] / "runs" / "base" / "rm", rm)
-    edit_json(rm / "figures.json", accuracy=0.5, accuracy_low=0.4)
+    edit_json(rm / "metrics.json", accuracy=0.5, accuracy_low=0.4)
     result = rlhfctl(tmp_path, "ppo", "--rm", rm, "--set", "ppo.gate=refuse")
     assert_clear(result, 6, "above chance")
     kept = tmp_path / "runs" / "base" / "ppo"

@@ -57,16 +57,16 @@ def both(tiny_run, tmp_path_factory):
     return root / "one", root / "two"
 
 
-def figures_of(folder):
-    return json.loads((folder / "figures.json").read_text())
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
 
 
-def steady(figures):
-    return {name: v for name, v in figures.items() if not name.endswith(TIMES)}
+def steady(metrics):
+    return {name: v for name, v in metrics.items() if not name.endswith(TIMES)}
 
 
 def test_the_bandit_learns_the_same(both):
-    one, two = map(figures_of, both)
+    one, two = map(metrics_of, both)
     for name in ("logits", "value"):
         torch.testing.assert_close(
             torch.tensor(two["bandit"][name]),
@@ -78,7 +78,7 @@ def test_the_bandit_learns_the_same(both):
 
 @pytest.mark.parametrize("stage", ["bandit", "sft", "rm", "ppo"])
 def test_every_figure_of_every_step_is_the_same(both, stage):
-    one, two = (figures_of(folder)["figures"][stage] for folder in both)
+    one, two = (metrics_of(folder)["steps"][stage] for folder in both)
     assert len(one) == len(two) > 1
     for alone, shared in zip(one, two, strict=True):
         assert steady(shared) == pytest.approx(steady(alone), rel=1e-4, abs=ROUNDING)
@@ -86,11 +86,11 @@ def test_every_figure_of_every_step_is_the_same(both, stage):
 
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
 def test_every_figure_of_the_result_is_the_same(both, stage):
-    one, two = (figures_of(folder)["metrics"][stage] for folder in both)
+    one, two = (metrics_of(folder)["metrics"][stage] for folder in both)
     for name in ("per_annotator", "gate"):
         assert one.pop(name, None) == two.pop(name, None)
-    for figures in (one, two):
-        figures.pop("over_optimisation", None)  # made of the looks, which are compared below
+    for metrics in (one, two):
+        metrics.pop("over_optimisation", None)  # made of the looks, which are compared below
     assert steady(two) == pytest.approx(steady(one), rel=1e-4, abs=ROUNDING)
 
 
@@ -122,10 +122,10 @@ def test_every_weight_is_the_same_and_written_once(both, folder):
 @ways
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
 def test_a_base_that_is_spread_over_the_processes_changes_no_figure(both, stage, way):
-    whole = figures_of(both[1])
+    whole = metrics_of(both[1])
     spread = whole[way]
     assert steady(spread["metrics"][stage]) == steady(whole["metrics"][stage])
-    steps = [list(map(steady, found["figures"][stage])) for found in (whole, spread)]
+    steps = [list(map(steady, found["steps"][stage])) for found in (whole, spread)]
     assert steps[0] == steps[1]
 
 
@@ -150,7 +150,7 @@ def test_training_on_a_spread_base_goes_on_from_a_checkpoint(both, way):
 def test_the_trainer_leaves_a_spread_model_to_our_own_wrapper(both, way):
     """transformers' `_wrap_model` is private: where it is no longer called, this is seen here."""
     trainings = 2 + 2  # SFT, reward model; SFT cut and resumed
-    assert figures_of(both[1])[way]["wrapped"] == trainings
+    assert metrics_of(both[1])[way]["wrapped"] == trainings
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ import importlib
 import pytest
 from toy import Cut, Dying
 
-from rlhfctl.run.monitor import QuietMonitor
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stage_table import stage_named
 
-MODULES = {"sft": "sft", "rm": "reward", "ppo": "ppo"}
 SAVING = {
     "sft": {"save_steps": 1, "logging_steps": 1},
     "rm": {"save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 16},
@@ -20,11 +20,10 @@ def run(tiny_run, stage, output, monitor=None):
     section = SECTIONS[stage]
     changed = getattr(tiny_run.recipe, section).model_copy(update=SAVING[stage])
     recipe = tiny_run.recipe.model_copy(update={section: changed})
-    needed = {"sft": (), "rm": ("sft",), "ppo": ("sft", "rm")}[stage]
-    inputs = {name: tiny_run.stage(name) for name in needed}
+    inputs = {name: tiny_run.stage(name) for name in stage_named(stage).accepts}
     output.mkdir(exist_ok=True)
-    module = importlib.import_module(f"rlhfctl.stages.{MODULES[stage]}")
-    module.run(recipe, inputs, output, monitor or QuietMonitor())
+    module = importlib.import_module(f"rlhfctl.stages.{stage_named(stage).module}.stage")
+    module.run(recipe, inputs, output, monitor or NullMonitor())
     return (output / "adapter_model.safetensors").read_bytes()
 
 

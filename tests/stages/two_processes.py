@@ -17,8 +17,11 @@ from toy import Bandit, Cut, Dying, bandit_settings  # noqa: E402
 
 from rlhfctl.ppo.processes import Processes  # noqa: E402
 from rlhfctl.ppo.trainer import PPOTrainer  # noqa: E402
-from rlhfctl.run.monitor import QuietMonitor  # noqa: E402
-from rlhfctl.stages import hf_training, ppo, reward, sft  # noqa: E402
+from rlhfctl.run.monitor import NullMonitor  # noqa: E402
+from rlhfctl.stages.ppo import stage as ppo  # noqa: E402
+from rlhfctl.stages.reward_model import stage as reward_model  # noqa: E402
+from rlhfctl.stages.sft import stage as sft  # noqa: E402
+from rlhfctl.stages.shared import hf_training  # noqa: E402
 
 # numbers of rows whose training part the batches divide
 ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")
@@ -27,7 +30,7 @@ WAYS = {
     "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
     "zero3": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
 }
-STAGES = {"sft": sft, "rm": reward, "ppo": ppo}
+STAGES = {"sft": sft, "rm": reward_model, "ppo": ppo}
 # Adam divides a gradient by its own size, and so makes whole steps of the rounding where it is 0.
 SMOOTH = (
     "sft.optim=sgd",
@@ -38,23 +41,23 @@ SMOOTH = (
 )
 
 
-class Kept(QuietMonitor):
-    """Keeps the figures of every step."""
+class Kept(NullMonitor):
+    """Keeps the metrics of every step."""
 
     def __init__(self):
-        self.figures = []
+        self.metrics = []
 
-    def step(self, done, figures):
-        self.figures.append(dict(figures))
+    def step(self, done, metrics):
+        self.metrics.append(dict(metrics))
 
 
 def bandit(monitor):
     settings = bandit_settings(
         episodes=64 * 5, rollout_batch_size=64, minibatch_size=32, forward_batch_size=8
     )
-    actors = Bandit()
-    PPOTrainer(actors, [[0]] * 7, settings, monitor).train()
-    return {"logits": actors.logits.tolist(), "value": actors.value.tolist()}
+    roles = Bandit()
+    PPOTrainer(roles, [[0]] * 7, settings, monitor).train()
+    return {"logits": roles.logits.tolist(), "value": roles.value.tolist()}
 
 
 def run(stages, recipe, inputs, output, found):
@@ -64,7 +67,7 @@ def run(stages, recipe, inputs, output, found):
         folder.mkdir(parents=True, exist_ok=True)
         monitor = Kept()
         found["metrics"][name] = stage.run(recipe, inputs, folder, monitor).metrics
-        found["figures"][name] = monitor.figures
+        found["steps"][name] = monitor.metrics
 
 
 def spread(way, recipe, inputs, output):
@@ -76,7 +79,7 @@ def spread(way, recipe, inputs, output):
     wrapped = []
     wrap = hf_training.average_gradients
     hf_training.average_gradients = lambda *given: wrapped.append(1) or wrap(*given)
-    found = {"metrics": {}, "figures": {}}
+    found = {"metrics": {}, "steps": {}}
     run(STAGES, recipe, inputs, output / way, found)
     saving = recipe.sft.model_copy(update={"save_steps": 1})
     folder = output / way / "resumed"
@@ -85,7 +88,7 @@ def spread(way, recipe, inputs, output):
     try:
         sft.run(saved, inputs, folder, Dying(after=3))
     except Cut:
-        sft.run(saved, inputs, folder, QuietMonitor())
+        sft.run(saved, inputs, folder, NullMonitor())
     hf_training.average_gradients = wrap
     return found | {"wrapped": len(wrapped)}
 
@@ -108,7 +111,7 @@ def train(output, sft_folder, rm_folder):
     )
     monitor = Kept()
     weights = bandit(monitor)
-    found = {"bandit": weights, "metrics": {}, "figures": {"bandit": monitor.figures}}
+    found = {"bandit": weights, "metrics": {}, "steps": {"bandit": monitor.metrics}}
     inputs = {"sft": Path(sft_folder), "rm": Path(rm_folder)}
     output = Path(output)
     run(STAGES, recipe, inputs, output, found)
@@ -117,7 +120,7 @@ def train(output, sft_folder, rm_folder):
         for way in ("fsdp2", "zero3") if installed else ("fsdp2",):
             found[way] = spread(way, recipe, inputs, output)
     if processes.is_main:
-        (output / "figures.json").write_text(json.dumps(found))
+        (output / "metrics.json").write_text(json.dumps(found))
     if processes.count > 1:
         torch.distributed.destroy_process_group()
 

@@ -50,9 +50,9 @@ def test_two_points_have_one_sft_one_reward_model_and_one_best_of_n(tmp_path):
     assert value["best_of_n"]["proxy"][0]["value"] < value["best_of_n"]["proxy"][2]["value"]
     root = tmp_path / value["sweep"]
     for point in value["points"]:
-        figures = point["figures"]
+        metrics = point["metrics"]
         assert {"kl", "proxy", "gold", "gold_gain_low", "win_rate", "best", "alarms"} <= set(
-            figures
+            metrics
         )
         scores = json.loads((root / point["run"] / "eval" / "scores.json").read_text())
         gains = [
@@ -61,7 +61,7 @@ def test_two_points_have_one_sft_one_reward_model_and_one_best_of_n(tmp_path):
                 scores["policies"]["sft"]["gold"], scores["policies"]["ppo"]["gold"], strict=True
             )
         ]
-        assert sum(gains) / 12 == pytest.approx(figures["gold_gain"], abs=1e-12)
+        assert sum(gains) / 12 == pytest.approx(metrics["gold_gain"], abs=1e-12)
     taken = value["recommended"]
     assert taken["point"] in (0, 1)
     assert "ppo.beta = " in taken["why"]

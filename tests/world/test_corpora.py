@@ -8,7 +8,7 @@ import pytest
 
 from rlhfctl.errors import DataError
 from rlhfctl.world import corpora
-from rlhfctl.world.annotators import PANEL
+from rlhfctl.world.annotator_panel import PANEL
 from rlhfctl.world.gold import gold_features, gold_reward
 
 MAKERS = ("demonstrations", "comparisons", "gold_comparisons", "prompts")

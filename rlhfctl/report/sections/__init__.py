@@ -1,4 +1,4 @@
-"""The parts of a report, in their order; each is there only where a run has its figures."""
+"""The parts of a report, in their order; each is there only where a run has its metrics."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rlhfctl.report.sections import (
     evaluation,
     judges,
     overoptimisation,
+    reward_model,
     stages,
     tax,
-    trial,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _PARTS: tuple[tuple[str, Callable[[RunFacts], tuple[Block, ...]]], ...] = (
     ("Best of n", best_of_n.blocks),
     ("Alignment tax", tax.blocks),
     ("Drift", drift.blocks),
-    ("Reward model", trial.blocks),
+    ("Reward model", reward_model.blocks),
     ("Annotators", annotators.blocks),
 )
 

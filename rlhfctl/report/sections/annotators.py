@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return notes and warnings, the figures of all annotators, and each one's."""
-    found = facts.figures.get("annotators")
+    """Return notes and warnings, the metrics of all annotators, and each one's."""
+    found = facts.evaluation.get("annotators")
     if not isinstance(found, dict):
         return ()
     overall = table(

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 _TITLES = {
     "proxy": "Proxy",
     "gold": "Gold",
-    "stand_in": "Held-out reward model",
+    "true_reward": "Held-out reward model",
 }
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return the curve of each reward against the distance from SFT, PPO's place, and the table."""
-    found = facts.figures.get("best_of_n")
+    found = facts.evaluation.get("best_of_n")
     curves = {name: points for name in _TITLES if (points := curve_points(found, name))}
     if not curves:
         return ()
-    policies = objects(facts.figures.get("policies"))
+    policies = objects(facts.evaluation.get("policies"))
     first, *_ = curves.values()
     rows: list[tuple[Cell, ...]] = []
     for at, point in enumerate(first):

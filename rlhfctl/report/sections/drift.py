@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
 
 MOST_PHRASES = 30
-_FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("KL, nats a token", "kl_per_token", number),
     ("Entropy, nats a token", "entropy", number),
     ("Distinct words", "distinct_1", fraction),
@@ -37,17 +37,17 @@ _LENGTHS = (
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return both policies' figures side by side, and the phrases that grew most."""
-    found = facts.figures.get("drift")
+    """Return both policies' metrics side by side, and the phrases that grew most."""
+    found = facts.evaluation.get("drift")
     drift = found if isinstance(found, dict) else {}
     policies = objects({name: drift.get(name) for name in ("sft", "ppo")})
-    return (*_figures(policies), *_phrases(drift.get("phrases")))
+    return (*_metrics(policies), *_phrases(drift.get("phrases")))
 
 
-def _figures(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
+def _metrics(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     sides = [policies.get(name, {}) for name in ("sft", "ppo")]
     rows: list[tuple[Cell, ...]] = []
-    for label, name, write in _FIGURES:
+    for label, name, write in _METRICS:
         if any(finite(side.get(name)) is not None for side in sides):
             rows.append((label, *(estimate(side, name, write) for side in sides)))
     lengths = [side.get("length") for side in sides]

@@ -19,7 +19,7 @@ _WIN_RATES = (
     ("Proxy", "proxy_win_rate"),
     ("Proxy, length-controlled", "proxy_length_controlled_win_rate"),
 )
-_POLICY_FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+_POLICY_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("Gold reward", "gold", number),
     ("Proxy reward", "proxy", number),
     ("KL, nats a response", "kl", number),
@@ -31,24 +31,24 @@ _POLICY_FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the win rates, and the figures of both policies side by side."""
-    figures = facts.figures
+    """Return the win rates, and the metrics of both policies side by side."""
+    metrics = facts.evaluation
     rates = table(
-        f"Share of the {number(figures.get('prompts'))} held-out prompts on which PPO's response "
+        f"Share of the {number(metrics.get('prompts'))} held-out prompts on which PPO's response "
         "scores above SFT's; ties count one half.",
         (Column("Win rate of PPO over SFT"), *SHARE_COLUMNS),
         [
-            (label, *share_cells(figures, name))
+            (label, *share_cells(metrics, name))
             for label, name in _WIN_RATES
-            if finite(figures.get(name)) is not None
+            if finite(metrics.get(name)) is not None
         ],
     )
-    policies = objects(figures.get("policies"))
+    policies = objects(metrics.get("policies"))
     sft, ppo = policies.get("sft", {}), policies.get("ppo", {})
     gold = (
         " Gold is the true reward, never shown to training; the proxy is the score that PPO was "
         "trained on."
-        if "gold_win_rate" in figures
+        if "gold_win_rate" in metrics
         else ""
     )
     both = table(
@@ -60,8 +60,8 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
             Column("Difference", "number"),
         ),
         [
-            _side_by_side(label, name, write, sft, ppo, figures)
-            for label, name, write in _POLICY_FIGURES
+            _side_by_side(label, name, write, sft, ppo, metrics)
+            for label, name, write in _POLICY_METRICS
             if name in sft or name in ppo
         ],
     )
@@ -74,7 +74,7 @@ def _side_by_side(
     write: Callable[[Any], str],
     sft: Mapping[str, Any],
     ppo: Mapping[str, Any],
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
 ) -> tuple[Cell, ...]:
     before, after = finite(sft.get(name)), finite(ppo.get(name))
     gain = MISSING if before is None or after is None else signed(after - before, write)
@@ -82,5 +82,5 @@ def _side_by_side(
     def with_sign(value: Any) -> str:
         return signed(value, write)
 
-    ends = interval(figures, f"{name}_gain", with_sign)
+    ends = interval(metrics, f"{name}_gain", with_sign)
     return label, write(sft.get(name)), write(ppo.get(name)), Estimate(gain, ends)

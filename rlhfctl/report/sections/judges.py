@@ -33,7 +33,7 @@ _LENGTH_CONTROLLED = "length_controlled_win_rate"
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return the win rates by each judge, what each had to say how often, and its weaknesses."""
-    judges = objects(facts.figures.get("judges"))
+    judges = objects(facts.evaluation.get("judges"))
     if not judges:
         return ()
     rates = table(

@@ -1,4 +1,4 @@
-"""What PPO did to held-out prompts along the way: proxy and gold stand-in, fits, best, alarms."""
+"""What PPO did to held-out prompts along the way: proxy and true reward, fits, best, alarms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
 
-STAND_INS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
+TRUE_REWARDS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
 _FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."  # noqa: RUF001
-_CURVES = (("proxy", 2), ("stand_in", 1))  # with the page's colours
+_CURVES = (("proxy", 2), ("true_reward", 1))  # with the page's colours
 _ALONG = (
     ("KL, nats a response", "kl"),
     ("Length, tokens", "length"),
@@ -31,7 +31,7 @@ _ALONG = (
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return alarms, the curves against √KL with their fits, and the figures along the way."""
+    """Return alarms, the curves against √KL with their fits, and the metrics along the way."""
     looks, summary = facts.held_out, facts.over_optimisation
     if not looks and not summary:
         return ()
@@ -55,9 +55,9 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     )
 
 
-def stand_in(summary: Mapping[str, Any]) -> str:
+def true_reward(summary: Mapping[str, Any]) -> str:
     """Return what stands in for the true reward, in words."""
-    return STAND_INS.get(str(summary.get("stand_in")), "the gold stand-in")
+    return TRUE_REWARDS.get(str(summary.get("true_reward")), "the true reward")
 
 
 def _alarms(summary: Mapping[str, Any], looks: int) -> tuple[Block, ...]:
@@ -90,9 +90,9 @@ def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
     best, fall = (objects(summary).get(name, {}) for name in ("best", "last_below_best"))
     if not best:
         return ()
-    value, ends = estimate_cells(best, "stand_in")
+    value, ends = estimate_cells(best, "true_reward")
     told = (
-        f"Best look: at {number(best.get('step'))} episodes, {stand_in(summary)} at {value} ({ends}) "
+        f"Best look: at {number(best.get('step'))} episodes, {true_reward(summary)} at {value} ({ends}) "
         f"and {number(best.get('kl'))} nats of KL."
     )
     change = finite(fall.get("change"))
@@ -148,7 +148,7 @@ def _watched(title: str, looks: Sequence[Mapping[str, Any]], name: str) -> Plot 
 
 
 def _label(name: str, summary: Mapping[str, Any]) -> str:
-    return "proxy" if name == "proxy" else stand_in(summary).removeprefix("the ")
+    return "proxy" if name == "proxy" else true_reward(summary).removeprefix("the ")
 
 
 def _fit(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Every stage, how far it is, and its key figures."""
+"""Every stage, how far it is, and its key metrics."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ _NUMBERS = {
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the key figures of every stage, in the order of the pipeline."""
+    """Return the key metrics of every stage, in the order of the pipeline."""
     return grouped(
-        "Key figures of each stage. An arrow reads “before → after”.",
+        "Key metrics of each stage. An arrow reads “before → after”.",
         (Column("Figure"), Column("Value", "number"), Column("95 % interval", "number")),
         [_stage(facts, stage) for stage in STAGES],
     )
@@ -61,7 +61,7 @@ def _stage(facts: RunFacts, stage: str) -> Group:
     if record is None:
         state = "unfinished" if facts.curves.get(stage) else "not run yet"
         return Group((), TITLES[stage], f"{state}: {COMMANDS[stage]}")
-    metrics = {**record.metrics, **(facts.figures if stage == "eval" else {})}
+    metrics = {**record.metrics, **(facts.evaluation if stage == "eval" else {})}
     rows: list[tuple[Cell, ...]] = [
         (label, f"{number(metrics.get(before))} \N{RIGHTWARDS ARROW} {number(metrics[after])}", "")
         for label, before, after in _BEFORE_AND_AFTER.get(stage, ())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return the table of tasks, each with its differences and their intervals."""
-    found = facts.figures.get("tax")
+    found = facts.evaluation.get("tax")
     tasks = objects(found.get("tasks") if isinstance(found, dict) else None)
     return table(
         "Differences with their 95 % intervals, paired by example. A change is called better or "

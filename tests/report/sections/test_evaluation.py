@@ -21,14 +21,14 @@ def test_policies_stand_side_by_side_with_the_gain(finished_run: Path) -> None:
 
 
 def test_length_controlled_win_rates_follow_their_own(make_facts: Callable[..., RunFacts]) -> None:
-    figures = {
+    metrics = {
         "policies": {"sft": {"kl": 0.0}, "ppo": {"kl": 1.0}},
         "gold_win_rate": 0.8,
         "gold_length_controlled_win_rate": 0.7,
         "gold_length_controlled_win_rate_low": 0.6,
         "gold_length_controlled_win_rate_high": 0.78,
     }
-    rates, _ = tables(make_facts(figures))
+    rates, _ = tables(make_facts(metrics))
     assert [row[:3] for row in rates.rows] == [
         ("Gold", "0.80", ""),
         ("Gold, length-controlled", "0.70", "0.60 to 0.78"),

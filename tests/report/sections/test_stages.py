@@ -5,7 +5,7 @@ from rlhfctl.report.sections.stages import blocks
 from rlhfctl.report.sources import read_run
 
 
-def test_every_stage_has_its_key_figures(finished_run: Path) -> None:
+def test_every_stage_has_its_key_metrics(finished_run: Path) -> None:
     (table,) = blocks(read_run(finished_run))
     assert isinstance(table, Table)
     sft, rm, ppo, evaluation = table.groups

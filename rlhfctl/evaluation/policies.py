@@ -1,0 +1,189 @@
+"""The policy on trial: SFT's and PPO's responses to the same held-out prompts, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.errors import DataError, DivergedError
+from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.evaluation.preferences import win_rate
+from rlhfctl.evaluation.text import distinct_ngram_share, repeated_ngram_share, words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Responses:
+    """One policy's responses, one to each prompt, with what was measured of them.
+
+    Attributes:
+        texts: [prompts] the responses, without special tokens.
+        kl: [prompts] KL to the reference in nats a response: the sum over its tokens of
+            log pi(y_t) - log pi_ref(y_t) (k1).
+        lengths: [prompts] tokens a response, the stop token among them.
+        ended: [prompts] whether the response ended with a stop token.
+        proxy: [prompts] the reward model's normalised scores; None without a reward model.
+        gold: [prompts] gold rewards; None where the true reward is unknown.
+        entropy: [prompts] mean over a response's tokens of the policy's entropy, in nats.
+        disagreement: [prompts] standard deviation of several sources' scores.
+        held_out_rm: [prompts] normalised scores of the reward model that PPO never saw.
+    """
+
+    texts: Sequence[str]
+    kl: ArrayLike
+    lengths: ArrayLike
+    ended: ArrayLike
+    proxy: ArrayLike | None = None
+    gold: ArrayLike | None = None
+    entropy: ArrayLike | None = None
+    disagreement: ArrayLike | None = None
+    held_out_rm: ArrayLike | None = None
+
+
+def compare_policies(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str, Any]:
+    """Return the metrics of an evaluation, ready for JSON.
+
+    1. `policies`: of each policy the means of `kl`, `length` (tokens), `eos_share`, `repetition`
+       (share of repeated n-grams of words), `distinct` (share of distinct ones over all
+       responses) and, where known, `proxy` and `gold`; kl, proxy and gold with `_low`, `_high`.
+    2. Where both `sft` and `ppo` stand trial: `proxy_win_rate`, `gold_win_rate` of PPO over SFT
+       and the mean differences `proxy_gain`, `gold_gain`, each with `_low`, `_high`; and
+       `win_rate`, which is gold's where gold is known and else the proxy's, with the name of its
+       `judge`.
+    3. `prompts`: how many there were.
+
+    Intervals cover 95 %: Wilson's for win rates, a bootstrap over prompts for means and gains,
+    which are left out when there is only one prompt.
+
+    Args:
+        policies: `sft`, `ppo` or both; all on the same prompts in the same order.
+        ngram: Length of the n-grams whose repetition is counted.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: If there are no prompts.
+        DivergedError: If a measurement is not finite.
+        ValueError: If measurements differ in length.
+    """
+    measured = {name: _checked(name, responses) for name, responses in policies.items()}
+    counts = {len(responses.texts) for responses in policies.values()}
+    if len(counts) != 1:
+        raise ValueError(f"policies must answer the same prompts, not {sorted(counts)} of them")
+    (prompts,) = counts
+    if not prompts:
+        raise DataError(
+            "no held-out prompt is left to judge by",
+            hint="Raise data.prompts.held_out or the number of rows.",
+        )
+    metrics: dict[str, Any] = {
+        "prompts": prompts,
+        "policies": {
+            name: _policy_metrics(policies[name].texts, measured[name], ngram, seed)
+            for name in policies
+        },
+    }
+    if "sft" in measured and "ppo" in measured:
+        metrics |= _comparison(measured["sft"], measured["ppo"], seed)
+    return metrics
+
+
+def sample_rows(
+    prompts: Sequence[str], policies: Mapping[str, Responses], limit: int
+) -> list[dict[str, Any]]:
+    """Return the first `limit` prompts with every policy's response, ready for JSON lines.
+
+    A row is ``{"prompt", NAME: text, ..., "scores": {NAME: {"proxy", "gold", "kl"}}}``; scores
+    that are not known are left out.
+    """
+    rows: list[dict[str, Any]] = []
+    for index, prompt in enumerate(prompts[:limit]):
+        row: dict[str, Any] = {"prompt": prompt}
+        row |= {name: responses.texts[index] for name, responses in policies.items()}
+        row["scores"] = {
+            name: {
+                figure: float(np.asarray(values)[index])
+                for figure, values in (
+                    ("proxy", responses.proxy),
+                    ("gold", responses.gold),
+                    ("kl", responses.kl),
+                )
+                if values is not None
+            }
+            for name, responses in policies.items()
+        }
+        rows.append(row)
+    return rows
+
+
+_Measured = dict[str, "np.ndarray[Any, np.dtype[np.float64]]"]
+
+
+def _checked(policy: str, responses: Responses) -> _Measured:
+    """Return every known measurement as a finite [prompts] vector of doubles."""
+    given = {
+        "kl": responses.kl,
+        "length": responses.lengths,
+        "eos_share": responses.ended,
+        "proxy": responses.proxy,
+        "gold": responses.gold,
+    }
+    measured: _Measured = {}
+    for name, values in given.items():
+        if values is None:
+            continue
+        array = np.asarray(values, dtype=np.float64)
+        if array.shape != (len(responses.texts),):
+            raise ValueError(
+                f"{policy}: {name} must have one value a response, "
+                f"{len(responses.texts)} in all, not shape {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise DivergedError(
+                f"{policy}: {name} of {int((~np.isfinite(array)).sum())} responses is not a "
+                "finite number",
+                hint="The model that gave it has diverged: look at its curves in the report.",
+            )
+        measured[name] = array
+    return measured
+
+
+def _policy_metrics(
+    texts: Sequence[str], measured: _Measured, ngram: int, seed: int
+) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for name, values in measured.items():
+        if name in {"kl", "proxy", "gold"}:
+            metrics |= _mean_metrics(name, values, seed)
+        else:
+            metrics[name] = float(values.mean())
+    split = [words(text) for text in texts]
+    metrics["repetition"] = float(np.mean([repeated_ngram_share(text, ngram) for text in split]))
+    metrics["distinct"] = distinct_ngram_share(split, ngram)
+    return metrics
+
+
+def _comparison(sft: _Measured, ppo: _Measured, seed: int) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for judge_name in ("proxy", "gold"):
+        if judge_name not in sft or judge_name not in ppo:
+            continue
+        won = win_rate(ppo[judge_name], sft[judge_name])
+        metrics |= won.metrics(f"{judge_name}_win_rate")
+        metrics |= _mean_metrics(f"{judge_name}_gain", ppo[judge_name] - sft[judge_name], seed)
+        metrics |= won.metrics("win_rate")
+        metrics["judge"] = judge_name
+    return metrics
+
+
+def _mean_metrics(
+    name: str, values: np.ndarray[Any, np.dtype[np.float64]], seed: int
+) -> dict[str, float]:
+    if len(values) < 2:
+        return {name: float(values.mean())}
+    return paired_bootstrap_mean(values, seed).metrics(name)

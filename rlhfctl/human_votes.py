@@ -1,0 +1,259 @@
+"""Pairs of an evaluation given to people to vote on, and their votes brought back into the run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import secrets
+import shutil
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.errors import CheckpointError, DataError, UsageError
+from rlhfctl.run import staging
+from rlhfctl.run.directory import ANSWERS_FILE, HUMAN_KEY_FILE, HUMAN_VOTES_FILE, METRICS_FILE
+from rlhfctl.run.files import write_atomic, write_json
+from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from rlhfctl.evaluation.human_votes import Answered, Vote
+    from rlhfctl.run.directory import RunDirectory
+
+JUDGE = "humans"
+
+_COLUMNS = ("id", "prompt", "response_a", "response_b")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_VOTES = {"a", "b", "tie"}
+
+
+def check_ballot_file(file: Path, option: str) -> None:
+    """Make sure, before anything else is done, that a file of pairs or votes is of a known kind.
+
+    Raises:
+        UsageError: Its name says neither CSV nor JSON lines.
+    """
+    if file.suffix.lower() not in {".csv", ".jsonl"}:
+        raise UsageError(
+            f"{option} {file}: neither a .csv nor a .jsonl file",
+            hint="name a file that ends in .csv or .jsonl",
+        )
+
+
+def export_pairs(directory: RunDirectory, file: Path) -> int:
+    """Write the pairs of a run's evaluation, shuffled and without saying whose answer is which.
+
+    Args:
+        directory: The run's; the key stays there, and gives the same sides at every call.
+        file: Where to, by its suffix as CSV or as JSON lines.
+
+    Returns:
+        How many pairs.
+
+    Raises:
+        CheckpointError: PPO has not been evaluated.
+        UsageError: The file's folder is not there.
+    """
+    from rlhfctl.evaluation.human_votes import blind_pairs
+
+    if not file.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {file.parent} for the pairs", hint="make it, or name another"
+        )
+    with directory.lock():
+        salt = _key(directory).get("salt") or secrets.token_hex(16)
+        pairs = blind_pairs(_answers(directory), salt)
+        sides = {pair.id: pair.ppo for pair in pairs}
+        write_json(directory.root / HUMAN_KEY_FILE, {"salt": salt, "ppo": sides})
+    rows = [{name: asdict(pair)[name] for name in _COLUMNS} for pair in pairs]
+    if file.suffix.lower() == ".csv":
+        write_atomic(file, _as_csv(rows))
+    else:
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        write_atomic(file, "".join(f"{line}\n" for line in lines))
+    return len(rows)
+
+
+def import_votes(directory: RunDirectory, file: Path, seed: int) -> StageRecord:
+    """Put people's votes among the judges of a run, with those that came before.
+
+    A voter's later vote on a pair replaces the earlier one. Metrics, their record in the manifest
+    and the report change together: a crash leaves the old ones or the new ones.
+
+    Args:
+        directory: The run's.
+        file: With `id`, `annotator` and `vote` (a, b or tie) a row; other columns are left alone.
+        seed: Of the bootstraps.
+
+    Returns:
+        The evaluation's record as it is now.
+
+    Raises:
+        DataError: A row is no vote on a pair of this run.
+        CheckpointError: No pairs were exported from the evaluation that now stands.
+    """
+    from rlhfctl.evaluation.human_votes import human_metrics
+    from rlhfctl.report.page import render
+
+    with directory.lock():
+        manifest = Manifest.load(directory.manifest)
+        staging.recover(directory, "eval", manifest.stages.get("eval"))
+        answers = _answers(directory)
+        sides = _sides(directory, answers)
+        record = manifest.stages["eval"]
+        votes = _merged(directory, read_votes(file, sides))
+        opponent = record.recipe_part["evaluation"].get("opponent", "sft")
+        metrics = human_metrics(answers, sides, votes, opponent, seed)
+        lines = [json.dumps(asdict(vote), ensure_ascii=False) for vote in votes]
+        write_atomic(directory.root / HUMAN_VOTES_FILE, "".join(f"{line}\n" for line in lines))
+        renewed = _renewed(directory, manifest, record, metrics)
+        write_atomic(directory.report, render(directory.root))
+    return renewed
+
+
+def read_votes(file: Path, sides: Mapping[str, Any]) -> list[Vote]:
+    """Return the votes of a file; rows that have no vote yet are passed over.
+
+    Args:
+        file: CSV or JSON lines.
+        sides: The ids that there are.
+
+    Raises:
+        DataError: It cannot be read, or a row is no vote on a pair of this run.
+    """
+    from rlhfctl.evaluation.human_votes import Vote
+
+    votes: dict[tuple[str, str], Vote] = {}
+    for place, row in _rows(file):
+        id_, annotator, vote = (
+            str(row.get(name) or "").strip() for name in ("id", "annotator", "vote")
+        )
+        if not vote:
+            continue
+        if id_ not in sides:
+            raise DataError(
+                f"no pair of this run has the id {id_!r}",
+                place,
+                "Votes must be on pairs that --export-pairs wrote for this evaluation.",
+            )
+        if not annotator:
+            raise DataError("a vote names no annotator", place, "Fill the column annotator.")
+        if vote.lower() not in _VOTES:
+            raise DataError(f"{vote!r} is no vote", place, "A vote is a, b or tie.")
+        votes[id_, annotator] = Vote(id_, annotator, vote.lower())  # type: ignore[arg-type]
+    if not votes:
+        raise DataError(
+            "there is no vote in the file",
+            str(file),
+            "It needs the columns id, annotator and vote.",
+        )
+    return list(votes.values())
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row with its place."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the votes cannot be read: {error}", str(file)) from error
+    if file.suffix.lower() == ".csv":
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        for row in reader:
+            yield f"{file}:{reader.line_num}", row
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"the line is no JSON: {error}", f"{file}:{number}") from error
+        if not isinstance(row, dict):
+            raise DataError("the line is no JSON object", f"{file}:{number}")
+        yield f"{file}:{number}", row
+
+
+def _answers(directory: RunDirectory) -> list[Answered]:
+    from rlhfctl.evaluation.human_votes import Answered
+
+    file = directory.stage("eval") / ANSWERS_FILE
+    if not file.is_file():
+        raise CheckpointError(
+            "there are no pairs to vote on: PPO has not been evaluated against an opponent",
+            str(directory.root),
+            "Train the policy with `rlhfctl ppo`, then evaluate it with `rlhfctl eval --force`.",
+        )
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [Answered(**json.loads(line)) for line in lines]
+
+
+def _key(directory: RunDirectory) -> dict[str, Any]:
+    file = directory.root / HUMAN_KEY_FILE
+    if not file.is_file():
+        return {}
+    try:
+        key = json.loads(file.read_text(encoding="utf-8"))
+        return {"salt": str(key["salt"]), "ppo": dict(key["ppo"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"the key to the pairs is damaged: {error}",
+            str(file),
+            "Put back a copy of it, or remove it, export anew, and have those pairs voted on.",
+        ) from error
+
+
+def _sides(directory: RunDirectory, answers: list[Answered]) -> dict[str, Any]:
+    sides: dict[str, Any] = _key(directory).get("ppo", {})
+    if not {answer.id for answer in answers} <= set(sides):
+        raise CheckpointError(
+            "no pairs were exported from the evaluation that now stands",
+            str(directory.root),
+            "Export pairs with --export-pairs, and have those voted on: earlier votes were on "
+            "answers that are no longer there.",
+        )
+    return sides
+
+
+def _merged(directory: RunDirectory, new: list[Vote]) -> list[Vote]:
+    """Return the votes so far on pairs of these answers, replaced and added to by new ones."""
+    from rlhfctl.evaluation.human_votes import Vote
+
+    ids = {answer.id for answer in _answers(directory)}
+    file = directory.root / HUMAN_VOTES_FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    before = [Vote(**json.loads(line)) for line in lines]
+    votes = {(vote.id, vote.annotator): vote for vote in [*before, *new] if vote.id in ids}
+    return list(votes.values())
+
+
+def _renewed(
+    directory: RunDirectory, manifest: Manifest, record: StageRecord, judge: dict[str, Any]
+) -> StageRecord:
+    """Replace the evaluation's folder and record by ones with this judge, in a stage's own way."""
+    metrics = record.metrics | {"judges": {**record.metrics.get("judges", {}), JUDGE: judge}}
+    staging.discard_partial(directory, "eval")
+    partial = directory.partial("eval")
+    shutil.copytree(directory.stage("eval"), partial)
+    write_json(partial / METRICS_FILE, metrics)
+    staging.promote(directory, "eval")
+    outputs = {"eval": Artifact.of(directory.stage("eval"), directory.root)}
+    renewed = replace(record, metrics=metrics, outputs=outputs)
+    manifest.with_stage(renewed).save(directory.manifest)
+    staging.clean_up(directory, "eval")
+    return renewed
+
+
+def _as_csv(rows: list[dict[str, str]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _COLUMNS)
+    writer.writeheader()
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula, whatever a model has written."""
+    return f"'{cell}" if cell.lstrip(" ").startswith(_FORMULA_STARTS) else cell

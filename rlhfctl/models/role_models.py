@@ -1,0 +1,329 @@
+"""Which weights answer for a role: one base with an adapter each, or a model each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.models import adapters
+from rlhfctl.models.base import decoder_of, device, load_causal_lm, load_scorer
+from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
+from rlhfctl.models.linear import use_fast_cpu_layers
+from rlhfctl.models.sharding import shard_base
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rlhfctl.recipe.schema import ModelSection
+
+Role = str
+"""`policy`, `reference`, `critic`, `base`, or one of `reward_role`."""
+BASE: Role = "base"
+"""The base with no adapter at work, where roles are adapters: what SFT started from."""
+CriticInit = Literal["reward_model", "sft"]
+TRAINED: tuple[Role, ...] = ("policy", "critic")
+
+
+def reward_role(number: int) -> Role:
+    """Return the role of a reward model: `reward`, `reward_1`, `reward_2` and so on."""
+    return f"reward_{number}" if number else "reward"
+
+
+@dataclass(frozen=True)
+class RoleFolders:
+    """The checkpoints that roles start from.
+
+    Attributes:
+        sft: Of the reference, and of the policy if it has none of its own.
+        rms: Of the reward models, in order; the critic starts as the first.
+        policy: Of a trained policy.
+        critic: What the critic starts as; None: there is none.
+    """
+
+    sft: Path
+    rms: Sequence[Path] = ()
+    policy: Path | None = None
+    critic: CriticInit | None = None
+
+
+class RoleModels(ABC):
+    """The roles' weights; `activate` is the only place where roles are switched."""
+
+    score_heads: dict[Role, torch.nn.Linear]
+    value_head: torch.nn.Linear
+    has_base = False
+    """Whether the base itself is among the roles."""
+    sharded = False
+    """Whether processes hold shares of the base, so that all of them must compute together."""
+
+    @abstractmethod
+    def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
+        """Return the decoder of a role, its adapter switched on, gradients on if `training`."""
+
+    @abstractmethod
+    def language_model(self, role: Role) -> Any:
+        """Return a model with `generate` that speaks for a role once that role is activated."""
+
+    @abstractmethod
+    def lm_head(self, role: Role) -> torch.nn.Module:
+        """Return what turns hidden states [N, H] of a role into logits [N, V]."""
+
+    @abstractmethod
+    def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return the trainable weights of a role below its head, by name."""
+
+    @abstractmethod
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy as an ordinary causal language model or adapter of one."""
+
+    @abstractmethod
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic as an ordinary token classifier, or adapter of one."""
+
+    @abstractmethod
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass of trained roles, to save memory."""
+
+    def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return all trainable weights of a role by name, the critic's value head among them."""
+        found = self.body_parameters(role)
+        if role == "critic":
+            found |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        return found
+
+
+class AdapterRoleModels(RoleModels):
+    """One base in memory; each role is a LoRA adapter on it.
+
+    Policy and reference start as the SFT adapter; reward and critic as the reward model's, or the
+    critic as the SFT adapter.
+    """
+
+    has_base = True
+
+    def __init__(self, section: ModelSection, folders: RoleFolders) -> None:
+        """Load the base and put the adapters on it.
+
+        Args:
+            section: The base.
+            folders: The adapters'.
+
+        Raises:
+            CheckpointError: An adapter is damaged or made for another base.
+        """
+        from peft import PeftModel, get_peft_model
+        from transformers import GenerationConfig
+
+        base = load_causal_lm(section)
+        # The model's own sampling defaults (top_p, repetition penalty) must not come in.
+        base.generation_config = GenerationConfig()
+        self.base_name = str(base.config.name_or_path)
+        self._configs: dict[str, Any] = {}
+        config = self._role_config(folders.sft)
+        self.model: PeftModel = get_peft_model(base, config, adapter_name="reference")
+        self._configs["reference"] = config
+        self._fill("reference", folders.sft)
+        self._add("policy", folders.policy or folders.sft)
+        self.score_heads = {}
+        for number, rm in enumerate(folders.rms):
+            role = reward_role(number)
+            self._add(role, rm)
+            self.score_heads[role] = _score_head(rm, base)
+        if folders.critic is not None:
+            self._add_critic(folders, int(base.config.get_text_config().hidden_size))
+        self.model.requires_grad_(requires_grad=False)
+        self.model.eval()
+        use_fast_cpu_layers(base)
+        self._decoder = decoder_of(base)
+        self._active: tuple[Role, bool] | None = None
+
+    def _add_critic(self, folders: RoleFolders, width: int) -> None:
+        from_rm = folders.critic == "reward_model"
+        self._add("critic", folders.rms[0] if from_rm else folders.sft)
+        self.value_head = (
+            value_head_from_score(
+                self.score_heads["reward"], ScoreNormalization.load(folders.rms[0])
+            )
+            if from_rm
+            else zero_value_head(width, device())
+        )
+
+    @staticmethod
+    def _role_config(folder: Path) -> Any:
+        config = deepcopy(adapters.read_config(folder))
+        config.task_type, config.modules_to_save = "CAUSAL_LM", None
+        config.inference_mode, config.lora_dropout = False, 0.0
+        return config
+
+    def _add(self, role: Role, folder: Path) -> None:
+        config = self._role_config(folder)
+        self.model.add_adapter(role, config)
+        self._configs[role] = config
+        self._fill(role, folder)
+
+    def _fill(self, role: Role, folder: Path) -> None:
+        weights = adapters.read_weights(folder)
+        for name in (adapters.SCORE_WEIGHT, adapters.SCORE_BIAS):
+            weights.pop(name, None)
+        adapters.set_weights(self.model, weights, role, folder)
+
+    def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
+        """Switch the one base to a role's adapter, or all adapters off."""
+        if self._active != (role, training):
+            if role == BASE:
+                self.model.base_model.disable_adapter_layers()
+            else:
+                if self._active is not None and self._active[0] == BASE:
+                    self.model.base_model.enable_adapter_layers()
+                self.model.set_adapter(role, inference_mode=not training)
+            self._active = (role, training)
+        return self._decoder
+
+    def language_model(self, role: Role) -> Any:
+        """Return the base, which speaks for whichever adapter is active."""
+        return self.model.get_base_model()
+
+    def lm_head(self, role: Role) -> torch.nn.Module:
+        """Return the base's own LM head."""
+        head: torch.nn.Module = self.model.get_base_model().get_output_embeddings()
+        return head
+
+    def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return the LoRA matrices of a role, in the model's order."""
+        marker = f".{role}."
+        return {name: p for name, p in self.model.named_parameters() if marker in name}
+
+    def shard(self) -> None:
+        """Spread the frozen base over the processes."""
+        shard_base(self.model.get_base_model())
+        self.sharded = True
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute the one base's activations."""
+        self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _saved(self, role: Role) -> dict[str, torch.Tensor]:
+        from peft import get_peft_model_state_dict
+
+        weights: dict[str, torch.Tensor] = get_peft_model_state_dict(
+            self.model, adapter_name=role, save_embedding_layers=False
+        )
+        return weights
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy's adapter."""
+        adapters.save_adapter(
+            self._saved("policy"), self._configs["policy"], folder, self.base_name, "CAUSAL_LM"
+        )
+
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic's adapter with its value head as the `score` of a token classifier."""
+        weights = self._saved("critic") | {
+            adapters.SCORE_WEIGHT: self.value_head.weight,
+            adapters.SCORE_BIAS: self.value_head.bias,
+        }
+        adapters.save_adapter(weights, self._configs["critic"], folder, self.base_name, "TOKEN_CLS")
+
+
+class SeparateRoleModels(RoleModels):
+    """A whole model for each role, for full fine-tuning (`lora: null`)."""
+
+    def __init__(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
+        """Load two language models, a scorer for each reward model, and the critic.
+
+        Args:
+            section: Precision and attention.
+            folders: The models'.
+            pad_token_id: Of the tokenizer.
+        """
+        from transformers import GenerationConfig
+
+        self.models: dict[Role, Any] = {
+            "policy": load_causal_lm(section, str(folders.policy or folders.sft)),
+            "reference": load_causal_lm(section, str(folders.sft)),
+        }
+        for model in self.models.values():
+            model.generation_config = GenerationConfig()
+        self.score_heads = {}
+        for number, rm in enumerate(folders.rms):
+            role = reward_role(number)
+            self.models[role] = load_scorer(section, pad_token_id, str(rm))
+            self.score_heads[role] = self.models[role].score
+        if folders.critic is not None:
+            self._add_critic(section, folders, pad_token_id)
+        for model in self.models.values():
+            model.requires_grad_(requires_grad=False)
+            model.eval()
+            use_fast_cpu_layers(model)
+        for role in TRAINED:
+            if role in self.models:
+                self.models[role].requires_grad_(requires_grad=True)
+
+    def _add_critic(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
+        from_rm = folders.critic == "reward_model"
+        source = folders.rms[0] if from_rm else folders.sft
+        critic = load_scorer(section, pad_token_id, str(source), per_token=True)
+        self.value_head = (
+            value_head_from_score(
+                self.score_heads["reward"], ScoreNormalization.load(folders.rms[0])
+            )
+            if from_rm
+            else zero_value_head(critic.score.in_features, device())
+        )
+        critic.score = self.value_head
+        self.models["critic"] = critic
+
+    def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
+        """Return the role's own decoder."""
+        return decoder_of(self.models[role])
+
+    def language_model(self, role: Role) -> Any:
+        """Return the role's own model."""
+        return self.models[role]
+
+    def lm_head(self, role: Role) -> torch.nn.Module:
+        """Return the role's own LM head; a tied one is trained with the embedding."""
+        head: torch.nn.Module = self.models[role].get_output_embeddings()
+        return head
+
+    def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Return every weight of the role's model; for the critic, those below its head."""
+        model = self.models[role] if role != "critic" else decoder_of(self.models[role])
+        return dict(model.named_parameters())
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute the activations of policy and critic."""
+        for role in TRAINED:
+            if role in self.models:
+                self.models[role].gradient_checkpointing_enable({"use_reentrant": False})
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy as a whole model."""
+        self.models["policy"].save_pretrained(folder)
+
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic as a whole token classifier."""
+        self.models["critic"].save_pretrained(folder)
+
+
+def _score_head(rm: Path, base: Any) -> torch.nn.Linear:
+    weights = adapters.read_weights(rm)
+    weight = weights.get(adapters.SCORE_WEIGHT)
+    hidden = int(base.config.get_text_config().hidden_size)
+    if weight is None or tuple(weight.shape) != (1, hidden):
+        found = "none" if weight is None else str(list(weight.shape))
+        raise CheckpointError(
+            f"the reward model's score head should be [1, {hidden}], found {found}",
+            str(rm / adapters.WEIGHTS),
+            "Train it again: rlhfctl train-rm --force",
+        )
+    head = torch.nn.Linear(hidden, 1, bias=False, dtype=torch.float32)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+    return head.requires_grad_(requires_grad=False).to(device())

@@ -1,0 +1,195 @@
+"""The reward model on trial: what it gets right, how sure it is, and what it falls for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import (
+    SHARE_COLUMNS,
+    Cell,
+    Column,
+    Note,
+    estimate,
+    estimate_cells,
+    group,
+    objects,
+    plots,
+    share_cells,
+    table,
+    warnings,
+)
+from rlhfctl.report.curves import Line, Plot, interval_line
+from rlhfctl.report.numbers import finite, number, share, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rlhfctl.report.blocks import Block
+    from rlhfctl.report.sources import RunFacts
+
+_STAGE = (
+    ("Held-out accuracy", "accuracy", "pairs"),
+    ("Accuracy against gold", "gold_accuracy", "gold_pairs"),
+    ("Accuracy of the longer one", "length_accuracy", "pairs"),
+)
+_GROUPS = (
+    ("per_annotator", "Annotator "),
+    ("per_margin", "Margin of preference "),
+    ("per_source", "Source "),
+)
+_LENGTH = (
+    ("longer_wins", "“The longer one wins”, for comparison"),
+    ("shorter_wins", "“The shorter one wins”, for comparison"),
+    ("equal_length", "Reward model: pairs of about equal length"),
+    ("longer_chosen", "Reward model: pairs whose longer response was chosen"),
+    ("shorter_chosen", "Reward model: pairs whose shorter response was chosen"),
+)
+_CALIBRATION = (
+    ("ece", "Expected calibration error"),
+    ("ece_if_calibrated", "The same if it were calibrated: chance alone"),
+    ("brier", "Brier score"),
+    ("nll", "Negative log-likelihood, nats"),
+    ("temperature", "Temperature that fits best"),
+    ("ece_scaled", "Calibration error at that temperature"),
+)
+
+
+def blocks(facts: RunFacts) -> tuple[Block, ...]:
+    """Return accuracies, calibration, the length test and the probes, as far as they were taken."""
+    stage = facts.stage_metrics("rm")
+    found = facts.evaluation.get("reward_model")
+    trial = found if isinstance(found, dict) else {}
+    columns = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
+    accuracies = table(
+        "Share of held-out comparisons in which the chosen response scores higher; ties count one "
+        "half.",
+        columns,
+        [*_overall(stage, trial), *_groups(stage, trial)],
+    )
+    subsets = table(
+        f"Accuracy on {trial.get('subsets_file', 'the file of subsets')}, by subset.",
+        columns,
+        _accuracies("", objects(trial.get("subsets"))),
+    )
+    return (
+        *warnings(trial.get("warnings")),
+        *accuracies,
+        *_calibration(trial.get("calibration")),
+        *_length(trial.get("length"), columns),
+        *_probes(objects(trial.get("probes"))),
+        *subsets,
+    )
+
+
+def _overall(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = [
+        (label, *share_cells(stage, name), number(stage.get(pairs)) if pairs in stage else "")
+        for label, name, pairs in _STAGE
+        if name in stage
+    ]
+    overall = objects({"": trial.get("overall")})
+    if rows and overall.get("", {}).get("accuracy") == stage.get("accuracy"):
+        return rows
+    return [*rows, *_accuracies("Held-out accuracy, on trial", overall)]
+
+
+def _groups(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> Iterable[tuple[Cell, ...]]:
+    for name, label in _GROUPS:
+        groups = objects(trial.get(name)) or objects(stage.get(name))
+        yield from _accuracies(
+            label, groups if name == "per_margin" else dict(sorted(groups.items()))
+        )
+
+
+def _accuracies(label: str, groups: Mapping[str, Mapping[str, Any]]) -> list[tuple[Cell, ...]]:
+    return [
+        (
+            f"{label}{name}",
+            *share_cells(group(found), "accuracy"),
+            number(found["pairs"]) if "pairs" in found else "",
+        )
+        for name, found in groups.items()
+    ]
+
+
+def _calibration(found: Any) -> tuple[Block, ...]:
+    calibration = found if isinstance(found, dict) else {}
+    bins = calibration.get("bins")
+    rows = [one for one in bins if isinstance(one, dict)] if isinstance(bins, list) else []
+    observed = interval_line("observed", rows, "predicted", "observed", "dots", colour=1)
+    start = min((at for row in rows if (at := finite(row.get("from"))) is not None), default=0.0)
+    diagonal = Line("", (start, 1.0), (start, 1.0), style="guide")
+    diagram = (
+        Plot("How often it is right, by how sure it is", (diagonal, observed), whole_steps=False)
+        if observed
+        else None
+    )
+    metrics = [
+        (label, *estimate_cells(calibration, name))
+        for name, label in _CALIBRATION
+        if name in calibration
+    ]
+    return (
+        *plots([diagram]),
+        *table(
+            "Calibration of sigmoid(margin) as the probability that the response it prefers is the "
+            "chosen one: on the grey line it is right as often as it is sure.",
+            (Column("Calibration"), Column("Value", "number"), Column("95 % interval", "number")),
+            metrics,
+        ),
+    )
+
+
+def _length(found: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
+    length = found if isinstance(found, dict) else {}
+    rows = [
+        row
+        for name, label in _LENGTH
+        for row in _accuracies(label, objects({"": length.get(name)}))
+    ]
+    value, ends = estimate_cells(length, "score_length_correlation", share)
+    correlation = (
+        (Note(f"Correlation of score with length within a prompt: {value} ({ends})."),)
+        if finite(length.get("score_length_correlation")) is not None
+        else ()
+    )
+    return (
+        *table(
+            "The length test (Singhal et al. 2023): how much of the accuracy could be a liking for "
+            "long responses.",
+            columns,
+            rows,
+        ),
+        *correlation,
+    )
+
+
+def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
+    return table(
+        "Probes: the change of the normalised score (in standard deviations of SFT's) when a "
+        "held-out response is made worse on purpose. A change above zero is a weakness that PPO "
+        "can find.",
+        (
+            Column("Probe"),
+            Column("Change", "number"),
+            Column("The score"),
+            Column("Responses", "number"),
+        ),
+        [
+            (
+                str(probe.get("description") or name.replace("_", " ")),
+                estimate(probe, "change", signed),
+                probe_side(probe),
+                number(probe.get("responses")),
+            )
+            for name, probe in probes.items()
+        ],
+    )
+
+
+def probe_side(probe: Mapping[str, Any]) -> str:
+    """Return whether the score rises or falls for certain; nothing where zero is in its interval."""
+    low, high = (finite(probe.get(f"change_{end}")) for end in ("low", "high"))
+    if low is not None and low > 0:
+        return "rises"
+    return "falls" if high is not None and high < 0 else ""

@@ -1,0 +1,81 @@
+"""Who judged PPO against SFT, and on which side of one half each found its win rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.report.blocks import objects
+from rlhfctl.report.numbers import finite, interval, share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The most independent of what PPO was trained on first.
+_KINDS = ("humans", "endpoint", "function", "reward_model")
+_NAMES = {"humans": "people", "held_out_rm": "the held-out reward model"}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One judge of PPO against SFT.
+
+    Attributes:
+        kind: `gold`, or one of the kinds of judges.
+        name: What it is called in a sentence.
+        side: Of one half, where its whole interval lies: `above`, `below` or `neither`.
+        rate: Its win rate in words.
+        controlled: The side of its length-controlled win rate; empty where it has none.
+    """
+
+    kind: str
+    name: str
+    side: str
+    rate: str
+    controlled: str = ""
+
+
+def judges_of(metrics: Mapping[str, Any]) -> list[Judge]:
+    """Return who compared PPO with SFT, the one whose word counts most first."""
+    found = []
+    if finite(metrics.get("gold_win_rate")) is not None:
+        found.append(_judge("gold", "gold", metrics, "gold_"))
+    judges = objects(metrics.get("judges"))
+    for kind in _KINDS:
+        for name, judge in judges.items():
+            against_sft = judge.get("kind") == kind and judge.get("opponent", "sft") == "sft"
+            if against_sft and finite(judge.get("win_rate")) is not None:
+                known = _NAMES.get(name) or _NAMES.get(kind) or f"the judge {name}"
+                found.append(_judge(kind, known, judge, ""))
+    return found
+
+
+def side(metrics: Mapping[str, Any], name: str) -> str:
+    """Return on which side of one half an interval lies; a missing one lies on neither."""
+    low, high = finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))
+    if low is not None and low > 0.5:
+        return "above"
+    return "below" if high is not None and high < 0.5 else "neither"
+
+
+def rate(judge: str, metrics: Mapping[str, Any], name: str) -> str:
+    """Return a win rate with its interval in words."""
+    ends = interval(metrics, name, share) or "no interval"
+    return f"{judge} win rate {share(metrics.get(name))} ({ends})"
+
+
+def policy(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the metrics of one policy; none where it was not judged."""
+    return objects(metrics.get("policies")).get(name, {})
+
+
+def _judge(kind: str, name: str, metrics: Mapping[str, Any], prefix: str) -> Judge:
+    controlled = f"{prefix}length_controlled_win_rate"
+    known = finite(metrics.get(controlled)) is not None
+    return Judge(
+        kind,
+        name,
+        side(metrics, f"{prefix}win_rate"),
+        rate(name.removeprefix("the "), metrics, f"{prefix}win_rate"),
+        side(metrics, controlled) if known else "",
+    )

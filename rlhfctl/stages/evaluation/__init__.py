@@ -1,0 +1,1 @@
+"""Evaluation of the policies, the reward model and the annotators."""

@@ -1,0 +1,142 @@
+"""The evaluation's part on the alignment tax: base, SFT and PPO at things the base could do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.sources import EMBEDDED, never_trained_on
+from rlhfctl.errors import DataError, RecipeError
+from rlhfctl.evaluation.tax import compare
+from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models.role_models import BASE
+from rlhfctl.stages.evaluation.lm_eval_harness import harness_tasks
+from rlhfctl.world.closed import closed_questions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rlhfctl.models.role_models import Role
+    from rlhfctl.stages.evaluation.context import EvalContext
+
+Pair = tuple[list[int], list[int]]
+
+
+def judge_tax(context: EvalContext) -> dict[str, Any]:
+    """Return `tax`: `tasks`, each with the metrics of `evaluation.tax.compare`.
+
+    `demonstrations`: mean negative log-likelihood of held-out demonstrations, nats a response
+    token. `closed_questions`, where prompts are the embedded world's: the share of questions whose
+    right answer is likelier than every wrong one. Without adapters the base is not in memory and
+    is left out. Tasks of lm-evaluation-harness follow, where the recipe names some.
+
+    Raises:
+        EnvironmentFault: The harness is not installed, or a task's data cannot be had.
+        RecipeError: A task is not known.
+    """
+    built_in = {"demonstrations": _demonstrations, "closed_questions": _closed_questions}
+    tasks: dict[str, Any] = {}
+    for name, task in built_in.items():
+        try:
+            found = task(context)
+        except (DataError, RecipeError) as error:
+            # A checkpoint from elsewhere can be judged where its demonstrations are not at hand.
+            context.monitor.warn(f"{name} left out of the alignment tax: {error}")
+        else:
+            tasks |= {name: found} if found else {}
+    tasks |= harness_tasks(context, tax_roles(context))
+    return {"tax": {"tasks": tasks}} if tasks else {}
+
+
+def tax_roles(context: EvalContext) -> dict[str, Role]:
+    """Return who is compared, by the name of its metrics: what there is of base, sft and ppo."""
+    base: dict[str, Role] = {"base": BASE} if context.roles.models.has_base else {}
+    sft: dict[str, Role] = {"sft": "reference"}
+    return base | sft | ({"ppo": "policy"} if "ppo" in context.policies else {})
+
+
+def _demonstrations(context: EvalContext) -> dict[str, Any]:
+    recipe, session = context.recipe, context.session
+    limit = recipe.evaluation.tax_demonstrations
+    if not limit:
+        return {}
+    rows = context.demonstrations.held_out
+    rows = rows.select(range(min(limit, len(rows))))
+    encoded = encode_demonstrations(
+        rows, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    ).dataset
+    pairs = [
+        _split(list(ids), list(mask))
+        for ids, mask in zip(encoded["input_ids"], encoded["completion_mask"], strict=True)
+    ]
+    lengths = np.array([len(response) for _, response in pairs], dtype=np.float64)
+    return compare(
+        {
+            name: -_likelihoods(context, role, pairs) / lengths
+            for name, role in tax_roles(context).items()
+        },
+        recipe.seed,
+        metric="negative log-likelihood, nats a token",
+        higher_is_better=False,
+        weights=lengths,
+    )
+
+
+def _split(ids: list[int], mask: list[int]) -> Pair:
+    """Return prompt and response; without any prompt the first token stands for it."""
+    at = max(1, mask.index(1))
+    return ids[:at], ids[at:]
+
+
+def _closed_questions(context: EvalContext) -> dict[str, Any]:
+    recipe = context.recipe
+    number = recipe.evaluation.tax_questions
+    if not number or recipe.data.prompts.source != EMBEDDED:
+        return {}
+
+    def rows(text: str, role: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    questions = closed_questions(
+        number, recipe.seed, lambda prompt: never_trained_on(recipe, rows(prompt, "user"))
+    )
+    if not questions:
+        return {}
+    pairs = list(
+        context.session.formatter.pairs(
+            [
+                (rows(question.prompt, "user"), rows(response, "assistant"))
+                for question in questions
+                for response in question.responses
+            ]
+        )
+    )
+    ends = np.cumsum([len(question.responses) for question in questions])[:-1]
+
+    def right(role: Role) -> list[float]:
+        likelihoods = np.split(_likelihoods(context, role, pairs), ends)
+        return [float(each[0] > each[1:].max()) for each in likelihoods]
+
+    return compare(
+        {name: right(role) for name, role in tax_roles(context).items()},
+        recipe.seed,
+        metric="accuracy",
+        higher_is_better=True,
+    )
+
+
+def _likelihoods(context: EvalContext, role: Role, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """Return [pairs] a role's log-likelihood of each response, in nats, at temperature 1."""
+    roles = context.roles
+    prompts, responses = zip(*pairs, strict=True)
+    batch = Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
+    found = torch.zeros(len(pairs), dtype=torch.float64)
+    for rows, part in batch.in_chunks(context.recipe.evaluation.batch_size):
+        log_probs = roles.log_probs(role, part, temperature=1.0, entropy=False).log_probs
+        found[rows.cpu()] = log_probs.double().sum(dim=1).cpu()
+    return found.numpy()

@@ -1,0 +1,255 @@
+"""Who wins, PPO or its opponent, by judges that PPO was not trained on; and all at equal length."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.data.rows import content
+from rlhfctl.data.split import prompt_key
+from rlhfctl.errors import DataError, RlhfctlError
+from rlhfctl.evaluation.length_controlled import length_controlled_win_rate
+from rlhfctl.evaluation.win_rate import BothOrders, pairwise_outcomes, win_rate_metrics
+from rlhfctl.maths.sequences import Sequences
+from rlhfctl.run.directory import ANSWERS_FILE, JUDGE_CACHE_FILE, METRICS_FILE
+from rlhfctl.run.files import write_atomic
+from rlhfctl.stages.evaluation.judge_endpoint import Endpoint
+from rlhfctl.stages.evaluation.judge_prompts import question
+from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
+from rlhfctl.stages.shared.reward_sources import import_function
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlhfctl.evaluation.policies import Responses
+    from rlhfctl.recipe.judges import JudgeEndpointSection
+    from rlhfctl.stages.evaluation.context import EvalContext
+    from rlhfctl.stages.evaluation.judge_prompts import Verdict
+
+_WON_BY_FIRST: dict[Verdict, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """PPO's responses beside the opponent's, on the prompts that have both.
+
+    Attributes:
+        rows: [pairs] which of the evaluation's prompts they answer.
+        prompts: [pairs] the prompts as they stand in the data.
+        texts: [pairs] PPO's.
+        others: [pairs] the opponent's.
+        opponent: `sft` or `references`.
+    """
+
+    rows: Sequence[int]
+    prompts: Sequence[Any]
+    texts: Sequence[str]
+    others: Sequence[str]
+    opponent: str
+
+
+def judges(context: EvalContext) -> dict[str, Any]:
+    """Return `judges`, and the gold and proxy win rates at equal length; nothing without PPO.
+
+    Raises:
+        DataError: A context function fails or gives no preference a pair.
+        RecipeError: It cannot be imported, or the endpoint's key is not set.
+        EnvironmentFault: The endpoint cannot be asked.
+    """
+    if "ppo" not in context.policies:
+        return {}
+    evaluation, inputs = context.recipe.evaluation, context.inputs
+    metrics = _at_equal_length(context.policies["sft"], context.policies["ppo"], context)
+    pairs = _pairs(context)
+    if not pairs.rows:
+        context.monitor.warn(
+            "no held-out prompt has a demonstration, so no judge can compare with references"
+        )
+        return metrics
+    found: dict[str, Any] = {}
+    if held_out_rm_folder(context.recipe, inputs) is not None:
+        found["held_out_rm"] = _held_out_rm(context, pairs)
+    if evaluation.judge_endpoint is not None:
+        found["endpoint"] = _endpoint(context, pairs, evaluation.judge_endpoint)
+    if evaluation.judge_function is not None:
+        name = evaluation.judge_function.partition(":")[2]
+        found[name if name not in found else f"function_{name}"] = _function(
+            context, pairs, evaluation.judge_function
+        )
+    for name, judge in found.items():
+        for warning in judge["warnings"]:
+            context.monitor.warn(f"judge {name}: {warning}")
+    _write_answers(context, pairs)
+    return metrics | ({"judges": found} if found else {})
+
+
+def _at_equal_length(sft: Responses, ppo: Responses, context: EvalContext) -> dict[str, Any]:
+    """Return `gold_` and `proxy_length_controlled_win_rate`, where known, with intervals."""
+    metrics: dict[str, Any] = {}
+    for name in ("gold", "proxy"):
+        scores, others = getattr(ppo, name), getattr(sft, name)
+        if scores is None or others is None or len(ppo.texts) < 2:
+            continue
+        rate = length_controlled_win_rate(
+            pairwise_outcomes(scores, others),
+            list(map(len, ppo.texts)),
+            list(map(len, sft.texts)),
+            context.recipe.seed,
+        )
+        metrics |= rate.metrics(f"{name}_length_controlled_win_rate")
+    return metrics
+
+
+def _pairs(context: EvalContext) -> Pairs:
+    opponent = context.recipe.evaluation.opponent
+    ppo = context.policies["ppo"].texts
+    if opponent == "sft":
+        rows = range(len(ppo))
+        return Pairs(rows, context.prompts, ppo, context.policies["sft"].texts, opponent)
+    held_out = context.demonstrations.held_out
+    references = {
+        prompt_key(prompt): content(completion)
+        for prompt, completion in zip(held_out["prompt"], held_out["completion"], strict=True)
+    }
+    keys = [prompt_key(prompt) for prompt in context.prompts]
+    kept = [row for row, key in enumerate(keys) if key in references]
+    return Pairs(
+        kept,
+        [context.prompts[row] for row in kept],
+        [ppo[row] for row in kept],
+        [references[keys[row]] for row in kept],
+        opponent,
+    )
+
+
+def _write_answers(context: EvalContext, pairs: Pairs) -> None:
+    lines = [
+        json.dumps({"prompt": _shown(prompt), "ppo": text, "opponent": other}, ensure_ascii=False)
+        for prompt, text, other in zip(pairs.prompts, pairs.texts, pairs.others, strict=True)
+    ]
+    write_atomic(context.output / ANSWERS_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _shown(prompt: Any) -> str:
+    """Return a prompt as a judge reads it; who said what matters only in a longer conversation."""
+    if isinstance(prompt, str) or len(prompt) == 1:
+        return content(prompt)
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+def _held_out_rm(context: EvalContext, pairs: Pairs) -> dict[str, Any]:
+    folder = held_out_rm_folder(context.recipe, context.inputs)
+    scores = np.asarray(context.policies["ppo"].held_out_rm)[list(pairs.rows)]
+    if pairs.opponent == "sft":
+        others = context.policies["sft"].held_out_rm
+    else:
+        others = _scores_of_texts(context, pairs)
+    metrics = win_rate_metrics(
+        pairwise_outcomes(scores, np.asarray(others)),
+        pairs.texts,
+        pairs.others,
+        context.recipe.seed,
+    )
+    file = folder / METRICS_FILE if folder is not None else None
+    own = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    if "accuracy" in own:
+        metrics["accuracy"] = {
+            "accuracy": own["accuracy"],
+            "low": own["accuracy_low"],
+            "high": own["accuracy_high"],
+            "pairs": own["pairs"],
+        }
+    return _described("reward_model", pairs, metrics)
+
+
+def _scores_of_texts(context: EvalContext, pairs: Pairs) -> list[float]:
+    """Return the held-out reward model's scores of the opponent's texts."""
+    number = held_out_rm_index(context.recipe, context.inputs)
+    answers = [
+        other if isinstance(prompt, str) else [{"role": "assistant", "content": other}]
+        for prompt, other in zip(pairs.prompts, pairs.others, strict=True)
+    ]
+    ids = list(context.session.formatter.pairs(list(zip(pairs.prompts, answers, strict=True))))
+    size = context.recipe.evaluation.batch_size
+    scores: list[float] = []
+    for start in range(0, len(ids), size):
+        part = ids[start : start + size]
+        batch = Sequences.from_lists(
+            [prompt for prompt, _ in part],
+            [response for _, response in part],
+            context.roles.pad_token_id,
+            context.roles.device,
+        )
+        scores += context.roles.scores(batch, number or 0).tolist()
+    return scores
+
+
+def _endpoint(context: EvalContext, pairs: Pairs, section: JudgeEndpointSection) -> dict[str, Any]:
+    """Ask about each pair in both orders."""
+    endpoint = Endpoint(section, context.output.parent / JUDGE_CACHE_FILE)
+    chosen = range(min(section.max_prompts, len(pairs.rows)))
+    questions = []
+    for at in chosen:
+        prompt = _shown(pairs.prompts[at])
+        questions.append(question(section, prompt, pairs.texts[at], pairs.others[at]))
+        questions.append(question(section, prompt, pairs.others[at], pairs.texts[at]))
+    context.monitor.start("eval judge", len(questions), "questions")
+    replies = endpoint.ask(questions, lambda done: context.monitor.step(done, {}))
+    context.monitor.finish()
+    verdicts = [reply.verdict() for reply in replies]
+    first = [_WON_BY_FIRST.get(verdict) for verdict in verdicts[::2]]
+    won_by_other = [_WON_BY_FIRST.get(verdict) for verdict in verdicts[1::2]]
+    orders = BothOrders(first, [None if won is None else 1.0 - won for won in won_by_other])
+    metrics = win_rate_metrics(
+        orders.outcomes(),
+        pairs.texts[: len(chosen)],
+        pairs.others[: len(chosen)],
+        context.recipe.seed,
+    )
+    bias = orders.bias_metrics(context.recipe.seed)
+    metrics["warnings"] += bias.pop("warnings")
+    lost = len(chosen) - metrics["prompts"]
+    if lost:
+        metrics["warnings"].append(
+            f"{lost} of {len(chosen)} prompts have no verdict in both orders and are left out"
+        )
+    metrics |= bias | {
+        "refusals": verdicts.count("refused"),
+        "unparsable": verdicts.count("unparsable"),
+        "model": section.model,
+    }
+    return _described("endpoint", pairs, metrics)
+
+
+def _function(context: EvalContext, pairs: Pairs, name: str) -> dict[str, Any]:
+    key = "evaluation.judge_function"
+    function = import_function(name, key)
+    try:
+        given = function(
+            prompts=list(pairs.prompts), completions=list(pairs.texts), opponents=list(pairs.others)
+        )
+        outcomes = [float(value) for value in given]
+    except RlhfctlError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"the context function failed: {type(error).__name__}: {error}",
+            f"{key}: {name}",
+            "Mend it; --debug shows where it failed.",
+        ) from error
+    if len(outcomes) != len(pairs.rows) or not all(0.0 <= won <= 1.0 for won in outcomes):
+        raise DataError(
+            f"the context function gave {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
+            "some that do not lie between 0 and 1",
+            f"{key}: {name}",
+            "It must return, for each completion, how far it is preferred to its opponent.",
+        )
+    metrics = win_rate_metrics(outcomes, pairs.texts, pairs.others, context.recipe.seed)
+    return _described("function", pairs, metrics)
+
+
+def _described(kind: str, pairs: Pairs, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": kind, "opponent": pairs.opponent, "refusals": 0, "unparsable": 0} | metrics

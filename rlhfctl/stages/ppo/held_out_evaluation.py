@@ -1,0 +1,253 @@
+"""The watch over PPO: held-out prompts answered every few rollouts, by the policy as it stands.
+
+The same prompts with the same random numbers each time, so that every comparison between two looks
+is paired by prompt. The proxy is what PPO is trained on; the true reward is what it is not: the
+world's gold reward, else the held-out reward model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhfctl.evaluation.alarms import AlarmLimits, alarms, new_alarms
+from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.evaluation.markers import certainty, hedging
+from rlhfctl.evaluation.overoptimisation import (
+    best_evaluation,
+    fallen_significantly,
+    falls,
+    fit_history,
+)
+from rlhfctl.evaluation.text import repeated_ngram_share, words
+from rlhfctl.ppo.held_out import HeldOutEvaluation
+from rlhfctl.run.directory import (
+    BEST_FOLDER,
+    BEST_MARKER_FILE,
+    HELD_OUT_FILE,
+    OVER_OPTIMISATION_FILE,
+)
+from rlhfctl.run.files import write_atomic, write_json
+from rlhfctl.stages.shared.responses import generate_responses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rlhfctl.evaluation.intervals import Interval
+    from rlhfctl.ppo.processes import Processes
+    from rlhfctl.recipe.ppo import PPOSection
+    from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.ppo.held_out_set import HeldOutSet
+
+REPEATED_NGRAM = 3
+RESAMPLES = 2_000
+_MEANS = ("kl", "proxy", "true_reward", "length", "repetition", "certainty", "hedging", "entropy")
+_SHARES = {"ended": "eos_share", "out_of_range": "out_of_range_share"}
+
+Line = dict[str, Any]
+
+
+class HeldOutEvaluator:
+    """Looks, writes down what it saw, keeps the best policy, raises alarms, and says when to stop.
+
+    Attributes:
+        history: A line a look, as in `ppo/held_out.jsonl`; docs/metrics.md defines each figure.
+    """
+
+    def __init__(
+        self,
+        held_out_set: HeldOutSet,
+        section: PPOSection,
+        output: Path,
+        save_policy: Callable[[Path], None],
+        processes: Processes,
+        monitor: Monitor,
+    ) -> None:
+        """Take what to look at and where to write.
+
+        Args:
+            held_out_set: The prompts and the measures.
+            section: For the thresholds and what to do at a fall.
+            output: The stage's folder.
+            save_policy: Writes the policy into a folder.
+            processes: They share the prompts.
+            monitor: Hears of alarms.
+        """
+        self.held_out_set = held_out_set
+        self.section = section
+        self.output = output
+        self.save_policy = save_policy
+        self.processes = processes
+        self.monitor = monitor
+        self.limits = AlarmLimits(**section.alarms.model_dump(), kl=section.kl_alarm)
+        self.history: list[Line] = []
+        self.stopped = False
+
+    def resume_from(self, rollout: int) -> None:
+        """Forget every look later than `rollout` rollouts, for training goes on from there."""
+        path = self.output / HELD_OUT_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.history = [line for text in lines if (line := json.loads(text))["rollout"] <= rollout]
+        self.processes.wait()
+        if self.processes.is_main:
+            self._write()
+
+    def look(self, rollout: int, episodes: int) -> HeldOutEvaluation:
+        """Answer the prompts, write the metrics down, and judge by the whole history so far."""
+        line = self._line(rollout, episodes)
+        self.history.append(line)
+        if self.processes.is_main:
+            self._write()
+            self._keep_best()
+        for alarm in new_alarms(self.history, self.limits):
+            self.monitor.warn(f"alarm: {alarm.message}")
+        self.stopped = self._fallen()
+        shown = ("kl", "proxy", "true_reward", "length")
+        return HeldOutEvaluation(
+            {f"held_out_{name}": line[name] for name in shown if name in line}, self.stopped
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the whole of PPO looked like: best look, fall, fits and alarms."""
+        found: dict[str, Any] = {
+            "evaluations": len(self.history),
+            "stopped_early": self.stopped,
+            "alarms": [alarm.metrics() for alarm in alarms(self.history, self.limits)],
+            "fits": {
+                name: fit.metrics()
+                for name in ("proxy", "true_reward")
+                if name in self.history[0] and (fit := fit_history(self.history, name))
+            },
+        }
+        if self.held_out_set.true_reward is not None:
+            best = self.history[best_evaluation(self.history)]
+            names = ("step", "rollout", "kl", "true_reward", "true_reward_low", "true_reward_high")
+            found["true_reward"] = self.held_out_set.true_reward
+            found["best"] = {name: best[name] for name in names}
+            found["fallen"] = falls(self.history)
+            found["last_below_best"] = self._since_best().metrics("change")
+        return found
+
+    def finish(self) -> Path | None:
+        """Write the summary and give the best policy its name; return its folder, if there is one."""
+        write_json(self.output / OVER_OPTIMISATION_FILE, self.summary())
+        kept = self._kept()
+        if not kept:
+            return None
+        best = self.output / BEST_FOLDER
+        kept[-1].rename(best)
+        for folder in kept[:-1]:
+            shutil.rmtree(folder)
+        return best
+
+    def _line(self, rollout: int, episodes: int) -> Line:
+        each = self._measured()
+        line: Line = {"step": episodes, "rollout": rollout}
+        for name, values in each.items():
+            if name in _SHARES:
+                line[_SHARES[name]] = float(np.mean(values))
+            elif name in _MEANS:
+                line |= paired_bootstrap_mean(values, episodes, RESAMPLES).metrics(name)
+            else:
+                line[f"score_{name}"] = float(np.mean(values))
+        line["sqrt_kl"] = math.sqrt(max(line["kl"], 0.0))
+        return line | {"each": each}
+
+    def _measured(self) -> dict[str, list[float]]:
+        """Return what every prompt's answer measures, [prompts] each; all processes share it."""
+        questions, processes = self.held_out_set.questions, self.processes
+        prompts = len(questions.prompts)
+        rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
+        found = generate_responses(questions, "policy", processes.share(rows))
+        split = [words(text) for text in found.texts]
+        measured: dict[str, Any] = {
+            "kl": found.kl,
+            "proxy": found.proxy,
+            "true_reward": found.gold
+            if self.held_out_set.true_reward == "gold"
+            else found.held_out_rm,
+            "length": found.lengths,
+            "repetition": [repeated_ngram_share(text, REPEATED_NGRAM) for text in split],
+            "certainty": [certainty(text) for text in found.texts],
+            "hedging": [hedging(text) for text in found.texts],
+            "entropy": found.entropy,
+            "ended": found.ended,
+            "disagreement": found.disagreement,
+            "out_of_range": self._out_of_range(found.proxy),
+        }
+        known = {name: values for name, values in measured.items() if values is not None}
+        items = list(zip(*(list(map(float, values)) for values in known.values()), strict=True))
+        whole = processes.gather_items(items)[:prompts]
+        return {
+            name: list(values) for name, values in zip(known, zip(*whole, strict=True), strict=True)
+        }
+
+    def _out_of_range(self, scores: Any) -> list[bool] | None:
+        if self.held_out_set.score_range is None:
+            return None
+        low, high = self.held_out_set.score_range
+        return [not low <= score <= high for score in scores]
+
+    def _since_best(self) -> Interval:
+        return fallen_significantly(self.history, best_evaluation(self.history))
+
+    def _fallen(self) -> bool:
+        """Say whether training should end, and tell of a fall below the best when it is first seen."""
+        if self.held_out_set.true_reward is None or self.section.early_stop == "never":
+            return False
+        if not falls(self.history) or falls(self.history[:-1]):
+            return False
+        change = self._since_best()
+        best = self.history[best_evaluation(self.history)]
+        told = (
+            f"the true reward has fallen by {-change.estimate:.3g} (95 %: {-change.high:.3g} to "
+            f"{-change.low:.3g}) since its best, at {best['step']} episodes"
+        )
+        stop = self.section.early_stop == "stop"
+        self.monitor.warn(f"{told}: PPO stops here" if stop else told)
+        return stop
+
+    def _keep_best(self) -> None:
+        """Save the policy if this look is the best, and let go of what no resumed run can need."""
+        if (
+            self.held_out_set.true_reward is None
+            or best_evaluation(self.history) != len(self.history) - 1
+        ):
+            return
+        rollout = self.history[-1]["rollout"]
+        folder = self.output / f".{BEST_FOLDER}-{rollout:08d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self.save_policy(folder)
+        write_json(folder / BEST_MARKER_FILE, {"rollout": rollout})
+        oldest = self._oldest_checkpoint(rollout)
+        needed = [kept for kept in self._kept() if _rollout(kept) <= oldest]
+        for kept in needed[:-1]:
+            shutil.rmtree(kept)
+
+    def _oldest_checkpoint(self, rollout: int) -> int:
+        """Return the earliest rollout that training could be made to go on from."""
+        found = sorted((self.output / "checkpoints").glob("rollout-*"))
+        return min(_rollout(found[0]), rollout) if found else rollout
+
+    def _kept(self) -> list[Path]:
+        """Return the policies kept as best so far, those of looks still remembered, oldest first."""
+        seen = {line["rollout"] for line in self.history}
+        return sorted(
+            folder
+            for folder in self.output.glob(f".{BEST_FOLDER}-*")
+            if (folder / BEST_MARKER_FILE).exists() and _rollout(folder) in seen
+        )
+
+    def _write(self) -> None:
+        lines = (json.dumps(line, allow_nan=False) + "\n" for line in self.history)
+        write_atomic(self.output / HELD_OUT_FILE, "".join(lines))
+
+
+def _rollout(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])

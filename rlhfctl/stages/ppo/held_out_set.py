@@ -1,0 +1,141 @@
+"""What a watch over PPO looks at: which held-out prompts, and what stands in for the true reward."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlhfctl.data.formatting import encode_prompts
+from rlhfctl.data.sources import evaluation_prompts
+from rlhfctl.errors import DataError, RecipeError
+from rlhfctl.run.directory import METRICS_FILE
+from rlhfctl.stages.shared.responses import PromptSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from datasets import Dataset
+
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.rewards import Rewards
+    from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.shared.stage_context import StageContext
+
+FEWEST_PROMPTS = 2
+
+
+@dataclass(frozen=True)
+class HeldOutSet:
+    """What the watch looks at, and by which measure.
+
+    Attributes:
+        questions: The held-out prompts and who answers.
+        true_reward: `gold` or `held_out_rm`; None where nothing stands in for the true reward.
+        score_range: Lowest and highest normalised score that the reward model gave on held-out
+            comparisons; None where it is not known, or the score is not that model's alone.
+    """
+
+    questions: PromptSet
+    true_reward: str | None
+    score_range: tuple[float, float] | None
+
+
+def held_out_prompts(session: StageContext, monitor: Monitor) -> Dataset | None:
+    """Return the held-out prompts to look at, encoded; None where there are too few.
+
+    The evaluation takes the first `evaluation.num_prompts` of them. A best checkpoint chosen on
+    the very prompts that then judge it would look better than it is, so these come after.
+
+    Raises:
+        RecipeError: There are too few, and the recipe stops or chooses by them.
+    """
+    recipe = session.recipe
+    try:
+        found = encode_prompts(
+            evaluation_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length
+        ).dataset
+    except DataError as error:
+        _go_without(session, monitor, str(error))
+        return None
+    wanted = recipe.ppo.eval_prompts
+    if len(found) < FEWEST_PROMPTS:
+        _go_without(session, monitor, f"{len(found)} held-out prompt is too few")
+        return None
+    first = min(recipe.evaluation.num_prompts, max(0, len(found) - wanted))
+    if first < recipe.evaluation.num_prompts:
+        shared = min(len(found), recipe.evaluation.num_prompts) - first
+        monitor.note(
+            f"looks at held-out prompts share {shared} prompts with the evaluation: there are "
+            f"{len(found)} in all"
+        )
+    return found.select(range(first, min(len(found), first + wanted)))
+
+
+def _go_without(session: StageContext, monitor: Monitor, why: str) -> None:
+    section = session.recipe.ppo
+    if section.early_stop == "stop" or section.load_best_model_at_end:
+        raise RecipeError(
+            f"PPO cannot be judged on held-out prompts on the way: {why}",
+            "ppo.early_stop, ppo.load_best_model_at_end",
+            "Give more prompts or a larger data.prompts.held_out, or leave both keys out.",
+        )
+    monitor.warn(f"PPO runs without looks at held-out prompts: {why}")
+
+
+def open_held_out_set(
+    session: StageContext,
+    inputs: Mapping[str, Path],
+    roles: Roles,
+    rewards: Rewards,
+    prompts: Dataset,
+    judge: int | None,
+) -> HeldOutSet:
+    """Return what there is to look at.
+
+    Args:
+        session: Tokenizer and recipe.
+        inputs: `rm` where the reward model is a source.
+        roles: They answer.
+        rewards: The givers of scores, over these very prompts.
+        prompts: From `held_out_prompts`.
+        judge: The held-out reward model's number among the roles', where there is one.
+
+    Raises:
+        RecipeError: The recipe stops or chooses by a true reward, and there is none.
+    """
+    recipe = session.recipe
+    gold = recipe.data.prompts.source == "embedded"
+    true_reward = "gold" if gold else "held_out_rm" if judge is not None else None
+    section = recipe.ppo
+    if true_reward is None and (section.early_stop == "stop" or section.load_best_model_at_end):
+        raise RecipeError(
+            "nothing stands in for the true reward, so no policy can be called the best",
+            "ppo.early_stop, ppo.load_best_model_at_end",
+            "Train a held-out reward model with reward_model.judge_share, or leave both keys out.",
+        )
+    questions = PromptSet(
+        session,
+        roles,
+        rewards,
+        prompts["prompt"],
+        [list(ids) for ids in prompts["input_ids"]],
+        section.forward_batch_size,
+        judge,
+    )
+    only_rm = section.uses_rm and len(section.reward_sources) == 1
+    score_range = _score_range(inputs["rm"], roles) if only_rm else None
+    return HeldOutSet(questions, true_reward, score_range)
+
+
+def _score_range(rm: Path, roles: Roles) -> tuple[float, float] | None:
+    """Return lowest and highest score, normalised, from the reward model's own record."""
+    try:
+        metrics = json.loads((rm / METRICS_FILE).read_text(encoding="utf-8"))
+        lowest, highest = float(metrics["score_min"]), float(metrics["score_max"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    normalization = roles.normalizations[0]
+    scale = normalization.deviation
+    return (lowest - normalization.mean) / scale, (highest - normalization.mean) / scale

@@ -1,0 +1,276 @@
+"""PPO against the reward model, with policy, reference, reward and critic on one base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
+from rlhfctl.data.sources import load_demonstrations, load_prompts
+from rlhfctl.errors import GateError
+from rlhfctl.models import sharding
+from rlhfctl.models.base import effective_dtype, effective_quantization
+from rlhfctl.ppo.processes import Processes
+from rlhfctl.ppo.settings import PPOSettings
+from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
+from rlhfctl.run.files import write_atomic
+from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.ppo.held_out_evaluation import HeldOutEvaluator
+from rlhfctl.stages.ppo.held_out_set import held_out_prompts, open_held_out_set
+from rlhfctl.stages.ppo.start_checks import Check, check_accuracy, check_reload, check_start
+from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
+from rlhfctl.stages.shared.model_card import write_model_card
+from rlhfctl.stages.shared.reward_sources import extra_reward_models, open_rewards
+from rlhfctl.stages.shared.stage_context import (
+    StageContext,
+    open_roles,
+    open_stage_context,
+    report_dropped_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.rollout import Rollout
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+SAMPLES_A_TIME = 8
+
+
+def settings_from(recipe: Recipe) -> PPOSettings:
+    """Return the numbers of the recipe's `ppo` section, with the recipe's seed."""
+    section = recipe.ppo
+    controller = section.kl_controller
+    named = {
+        name: getattr(section, name)
+        for name in PPOSettings.__dataclass_fields__
+        if name not in {"kl_target", "kl_horizon", "seed"}
+    }
+    return PPOSettings(
+        **named,
+        kl_target=controller.target if controller else None,
+        kl_horizon=controller.horizon if controller else 1.0,
+        seed=recipe.seed,
+    )
+
+
+def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
+    """Check that the parts fit, run PPO, and write policy, critic and samples.
+
+    Args:
+        recipe: `model`, `lora`, `data.prompts` and `ppo` are read; `data.demonstrations` for
+            PPO-ptx.
+        inputs: `sft`, and `rm` where the reward model is a source: their checkpoints.
+        output: An empty folder.
+        monitor: Hears of every rollout.
+
+    Raises:
+        RecipeError: The base shall be spread over the processes and cannot be.
+        UsageError: It shall be spread in a way that is not done here.
+        DataError: No usable prompts.
+        CheckpointError: A checkpoint is damaged, or of another base, rank or tokenizer.
+        GateError: A check before PPO failed and `ppo.gate` is `refuse`.
+        DivergedError: Metrics are not finite, or KL overran `ppo.kl_stop`.
+    """
+    opened = open_trainer(recipe, inputs, output, monitor)
+    trainer, session = opened.trainer, opened.session
+    metrics: dict[str, Any] = trainer.train() | {
+        "rollouts": trainer.progress.rollout,
+        "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
+        "skipped_minibatches": trainer.progress.skipped,
+        "kl_early_stops": trainer.progress.early_stops,
+        "gate": {check.name: check.detail for check in opened.checks},
+    }
+    watch = opened.watch
+    if watch is not None:
+        metrics["over_optimisation"] = watch.summary()
+    if trainer.processes.is_main:
+        _save(session, opened.roles, output)
+        best = watch.finish() if watch is not None else None
+        if best is not None:
+            _complete_best(opened, output, best, metrics)
+        write_model_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
+    return StageOutcome(metrics)
+
+
+def _complete_best(opened: Opened, output: Path, best: Path, metrics: dict[str, Any]) -> None:
+    """Make the best policy a checkpoint of its own, and the stage's result where so asked."""
+    session = opened.session
+    if session.recipe.ppo.load_best_model_at_end:
+        opened.monitor.note(
+            f"the result is the policy of {metrics['over_optimisation']['best']['step']} episodes, "
+            "the best by the true reward"
+        )
+        shutil.copytree(
+            best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
+        )
+    _describe(opened.session, opened.roles, best)
+    write_model_card(best, "ppo", session.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """PPO ready to run.
+
+    Attributes:
+        session: Tokenizer and formatting.
+        roles: That it drives.
+        trainer: To be run.
+        prompts: Those to train on as they were, text or messages.
+        checks: What was looked at before.
+        watch: Looks at held-out prompts on the way, where somebody does.
+        monitor: Hears of everything.
+    """
+
+    session: StageContext
+    roles: Roles
+    trainer: PPOTrainer
+    prompts: Sequence[Any]
+    checks: list[Check]
+    watch: HeldOutEvaluator | None
+    monitor: Monitor
+
+
+def open_trainer(
+    recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor
+) -> Opened:
+    """Load roles, prompts and sources of scores, check them, and make the trainer of a recipe.
+
+    Takes and raises what `run` does.
+    """
+    shard = sharding.wanted(recipe)
+    session = open_stage_context(recipe)
+    rows = load_prompts(recipe)
+    encoded = encode_prompts(
+        rows.train, session.formatter, recipe.ppo.max_prompt_length, recipe.data.bad_rows
+    )
+    report_dropped_rows(monitor, "prompts", (rows.report, encoded.report))
+    prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
+
+    section = recipe.ppo
+    watched = held_out_prompts(session, monitor) if section.eval_rollouts is not None else None
+    others = extra_reward_models(section)
+    judge = held_out_rm_folder(recipe, inputs) if watched is not None else None
+    roles = open_roles(
+        session,
+        {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
+        [*others, *([judge] if judge else [])],
+        section.critic_init if section.has_critic else None,
+        shard=shard,
+    )
+    settings = settings_from(recipe)
+    rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
+    checks = _gate(recipe, inputs, roles, prompts, settings, monitor)
+
+    def keep_samples(episodes: int, rollout: Rollout) -> None:
+        _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
+
+    processes = Processes()
+    watch: HeldOutEvaluator | None = None
+    if watched is not None:
+        scored = open_rewards(section, roles, session.formatter, watched["prompt"])
+        number = held_out_rm_index(recipe, inputs)
+        held_out_set = open_held_out_set(session, inputs, roles, scored, watched, number)
+        save = roles.models.save_policy
+        watch = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
+    trainer = PPOTrainer(
+        roles,
+        prompts,
+        settings,
+        monitor,
+        keep_samples,
+        output / "checkpoints",
+        rewards,
+        _demonstrations(session) if section.ptx_coefficient else (),
+        processes,
+        watch,
+    )
+    return Opened(session, roles, trainer, encoded.dataset["prompt"], checks, watch, monitor)
+
+
+def _demonstrations(session: StageContext) -> list[tuple[list[int], list[int]]]:
+    """Return prompt and response ids of the SFT stage's training rows."""
+    recipe = session.recipe
+    rows = encode_demonstrations(
+        load_demonstrations(recipe).train,
+        session.formatter,
+        recipe.sft.max_length,
+        recipe.data.bad_rows,
+    ).dataset
+    pairs = []
+    for ids, mask in zip(rows["input_ids"], rows["completion_mask"], strict=True):
+        start = list(mask).index(1)
+        pairs.append((list(ids[:start]), list(ids[start:])))
+    return pairs
+
+
+def _gate(
+    recipe: Recipe,
+    inputs: Mapping[str, Path],
+    roles: Roles,
+    prompts: list[list[int]],
+    settings: PPOSettings,
+    monitor: Monitor,
+) -> list[Check]:
+    exact = effective_quantization(recipe.model) == "none" and (
+        effective_dtype(recipe.model) is torch.float32
+    )
+    checks = check_start(roles, prompts, recipe.seed, settings.trained)
+    if recipe.ppo.uses_rm:
+        rm = inputs["rm"]
+        checks = [*check_accuracy(rm), check_reload(rm, roles, exact=exact), *checks]
+    failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
+    if failed and recipe.ppo.gate == "refuse":
+        raise GateError(
+            "PPO would not be worth its time: " + "; ".join(failed),
+            "before ppo",
+            "Mend the stage that is named, or go on anyway with --set ppo.gate=warn.",
+        )
+    for line in failed:
+        monitor.warn(f"gate: {line}")
+    if not failed:
+        monitor.note(f"gate: all {len(checks)} checks before PPO passed")
+    return checks
+
+
+def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path: Path) -> None:
+    """Add a few episodes to the samples; those that a resumed run makes again are replaced."""
+    batch = rollout.sequences
+    earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = [line for line in earlier if json.loads(line)["episode"] < episodes]
+    for row in range(min(SAMPLES_A_TIME, len(batch))):
+        prompt, end = int(batch.prompt_lengths[row]), int(batch.last_positions[row]) + 1
+        ids = batch.ids[row].tolist()
+        sample = {
+            "episode": episodes,
+            "prompt": session.formatter.decode(ids[:prompt]),
+            "response": session.formatter.decode(ids[prompt:end]),
+            "score": float(rollout.model_scores[row]),
+            "kl": float(rollout.kl[row]),
+            "ended": bool(rollout.ended[row]),
+        }
+        lines.append(json.dumps(sample, ensure_ascii=False))
+    write_atomic(path, "".join(f"{line}\n" for line in lines))
+
+
+def _save(session: StageContext, roles: Roles, output: Path) -> None:
+    roles.models.save_policy(output)
+    if session.recipe.ppo.has_critic:
+        critic = output / CRITIC_FOLDER
+        critic.mkdir(exist_ok=True)
+        roles.models.save_critic(critic)
+    _describe(session, roles, output)
+
+
+def _describe(session: StageContext, roles: Roles, output: Path) -> None:
+    """Write what a policy is read with: its tokenizer and the record of its base."""
+    session.save_tokenizer(output)
+    session.provenance("ppo", roles.models.language_model("reference")).save(output)

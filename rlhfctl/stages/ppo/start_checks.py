@@ -1,0 +1,139 @@
+"""What must hold before PPO starts: a reward model worth optimising, and roles that begin alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models.role_models import TRAINED
+from rlhfctl.run.directory import METRICS_FILE, PROBE_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rlhfctl.models.roles import Roles
+
+RATIO_TOLERANCE = 1e-3
+_PROBE_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: In a few words.
+        passed: Whether it holds.
+        detail: What was found, in metrics.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def check_accuracy(rm: Path) -> list[Check]:
+    """Check that the reward model beats chance and the length baseline, by its interval."""
+    metrics = _read(rm / METRICS_FILE)
+    needed = {"accuracy", "accuracy_low", "length_accuracy"}
+    if metrics is None or not needed <= metrics.keys():
+        return [
+            Check(
+                "reward model accuracy",
+                passed=False,
+                detail=f"{rm / METRICS_FILE} lacks it: nobody judged this reward model",
+            )
+        ]
+    low, length = metrics["accuracy_low"], metrics["length_accuracy"]
+    told = f"accuracy {metrics['accuracy']:.3f} (from {low:.3f})"
+    return [
+        Check("reward model above chance", low > 0.5, told),
+        Check(
+            "reward model above the length baseline",
+            low > length,
+            f"{told}, longer wins {length:.3f}",
+        ),
+    ]
+
+
+def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
+    """Check that the reward model, reloaded as a role, scores as it did when it was trained.
+
+    Args:
+        rm: Its checkpoint, with the probe that training kept.
+        roles: Loaded from it.
+        exact: Whether weights are fp32; else scores may differ by 5 % of their deviation.
+    """
+    name = "reward model scores as in training"
+    probe = _read(rm / PROBE_FILE)
+    if probe is None or not probe.get("ids") or len(probe["ids"]) != len(probe.get("scores", [])):
+        return Check(name, passed=False, detail=f"{rm / PROBE_FILE} is missing or damaged")
+    batch = Sequences.from_lists(
+        [row[:-1] for row in probe["ids"]],
+        [row[-1:] for row in probe["ids"]],
+        roles.pad_token_id,
+        roles.device,
+    )
+    now = roles.raw_scores(batch).cpu()
+    then = torch.tensor(probe["scores"])
+    worst = float((now - then).abs().max())
+    allowed = 1e-4 if exact else 0.05 * roles.normalizations[0].deviation
+    return Check(name, worst <= allowed, f"largest difference {worst:.2g}, allowed {allowed:.2g}")
+
+
+def check_start(
+    roles: Roles, prompts: Sequence[Sequence[int]], seed: int, trained: Sequence[str] = TRAINED
+) -> list[Check]:
+    """Check that the policy starts as the reference, that ratios start at 1, and that both learn.
+
+    Args:
+        roles: As PPO will use them.
+        prompts: Token ids; a few are answered.
+        seed: Of the answers.
+        trained: The roles that will learn.
+    """
+    chosen = prompts[:_PROBE_PROMPTS]
+    responses = roles.generate(chosen, [(seed, at) for at in range(len(chosen))])
+    batch = Sequences.from_lists(chosen, responses, roles.pad_token_id, roles.device)
+    policy = roles.log_probs("policy", batch).log_probs
+    reference = roles.log_probs("reference", batch).log_probs
+    apart = float((policy - reference).abs().max())
+    now = roles.log_probs("policy", batch, training=True).log_probs
+    now.sum().backward()
+    ratio = float((now.detach() - policy).exp().sub(1.0).abs().max())
+    if "critic" in trained:
+        roles.values(batch, training=True).sum().backward()
+    checks = [
+        Check("KL is 0 at step 0", apart == 0.0, f"largest difference {apart:.2g} nats"),
+        Check(
+            "ratios are 1 at step 0",
+            ratio <= RATIO_TOLERANCE,
+            f"largest difference {ratio:.2g}",
+        ),
+    ]
+    for role in trained:
+        weights = list(roles.trainable(role).values())
+        norm = sum(float(w.grad.square().sum()) for w in weights if w.grad is not None) ** 0.5
+        for weight in weights:
+            weight.grad = None
+        checks.append(
+            Check(
+                f"{role} can learn",
+                bool(weights) and 0.0 < norm < float("inf"),
+                f"{sum(w.numel() for w in weights)} weights, gradient norm {norm:.3g}",
+            )
+        )
+    return checks

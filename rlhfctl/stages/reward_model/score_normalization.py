@@ -1,0 +1,79 @@
+"""The scale of reward models' scores: mean 0, deviation 1 over what the SFT policy answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlhfctl.data.formatting import encode_prompts
+from rlhfctl.data.sources import load_prompts
+from rlhfctl.errors import DivergedError
+from rlhfctl.maths.sequences import Sequences
+from rlhfctl.models.heads import ScoreNormalization
+from rlhfctl.models.roles import load_roles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rlhfctl.stages.shared.stage_context import StageContext
+
+
+def normalize_scores(
+    session: StageContext, sft: Path, rms: Sequence[Path]
+) -> list[ScoreNormalization]:
+    """Put reward models on a scale by mean and deviation of raw scores over one set of samples.
+
+    Responses that did not end are left out: PPO replaces their scores.
+
+    Args:
+        session: Tokenizer and recipe.
+        sft: The SFT checkpoint, which answers.
+        rms: The reward models; the scale of each is written into it.
+
+    Returns:
+        The scales.
+
+    Raises:
+        DivergedError: A model gives all responses the same score.
+    """
+    recipe = session.recipe
+    for rm in rms:
+        ScoreNormalization(0.0, 1.0, 0).save(rm)
+    roles = load_roles(recipe, session.tokenizer, session.stop_token_ids, sft, rms)
+    prompts = encode_prompts(
+        load_prompts(recipe).train, session.formatter, recipe.ppo.max_prompt_length
+    ).dataset["input_ids"]
+    wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
+    scores: list[list[float]] = [[] for _ in rms]
+    for start in range(0, wanted, size):
+        batch = [prompts[at % len(prompts)] for at in range(start, min(start + size, wanted))]
+        seeds = [(recipe.seed, start + at) for at in range(len(batch))]
+        responses = roles.generate(batch, seeds, "reference")
+        ended = [roles.ended(response) for response in responses]
+        kept = [at for at, done in enumerate(ended) if done] or list(range(len(batch)))
+        sequences = Sequences.from_lists(
+            [batch[at] for at in kept],
+            [responses[at] for at in kept],
+            roles.pad_token_id,
+            roles.device,
+        )
+        for number in range(len(rms)):
+            for _, part in sequences.in_chunks(recipe.ppo.forward_batch_size):
+                scores[number] += roles.raw_scores(part, number).tolist()
+    scales = [_scale(found) for found in scores]
+    for rm, scale in zip(rms, scales, strict=True):
+        scale.save(rm)
+    return scales
+
+
+def _scale(scores: Sequence[float]) -> ScoreNormalization:
+    deviation = float(np.std(scores))
+    if not np.isfinite(deviation) or deviation < 1e-6:
+        raise DivergedError(
+            f"the reward model gives all SFT responses the same score (deviation {deviation:.2g})",
+            "reward_model",
+            "Check the comparisons, or raise reward_model.learning_rate.",
+        )
+    return ScoreNormalization(float(np.mean(scores)), deviation, len(scores))

@@ -1,0 +1,168 @@
+"""The Bradley-Terry reward model on comparisons, and a second one that PPO never sees."""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.data.formatting import encode_comparisons
+from rlhfctl.data.sources import load_comparisons
+from rlhfctl.data.split import set_apart
+from rlhfctl.models import sharding
+from rlhfctl.ppo.processes import Processes
+from rlhfctl.run.directory import HELD_OUT_RM_FOLDER, METRICS_FILE, PROBE_FILE
+from rlhfctl.run.files import CHECKPOINTS, write_json
+from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.reward_model.held_out_metrics import held_out_metrics
+from rlhfctl.stages.reward_model.labels import aggregated
+from rlhfctl.stages.reward_model.score_normalization import normalize_scores
+from rlhfctl.stages.reward_model.scoring import score_ids
+from rlhfctl.stages.reward_model.training import train
+from rlhfctl.stages.shared.held_out_rm import SEED_OFFSET, HeldOutRMMonitor
+from rlhfctl.stages.shared.model_card import write_model_card
+from rlhfctl.stages.shared.stage_context import (
+    StageContext,
+    open_stage_context,
+    report_dropped_rows,
+    save_trained,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from datasets import Dataset
+
+    from rlhfctl.data.formatting import Encoded
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+PROBES = 16
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One reward model to make.
+
+    Attributes:
+        folder: Where it is written.
+        workplace: Where its trainer's `checkpoints` lie; in the stage's own, they are no result.
+        rows: Comparisons to train on.
+        seed: Of its training.
+    """
+
+    folder: Path
+    workplace: Path
+    rows: Dataset
+    seed: int
+
+
+def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
+    """Train a reward model from the SFT checkpoint, judge it, and put its scores on a scale.
+
+    1. Train, in all processes; the rest is process 0's. 2. Judge on held-out comparisons. 3. Save.
+    4. The same for a second model that PPO never sees, where `judge_share` sets prompts apart.
+    5. Sample the SFT policy and keep mean and deviation of the scores of its responses.
+
+    Args:
+        recipe: `model`, `lora`, `data.comparisons`, `data.prompts` and `reward_model` are read.
+        inputs: `sft`, the SFT checkpoint.
+        output: Empty, or what an interrupted try left.
+        monitor: Hears of every logged step.
+
+    Raises:
+        RecipeError: The base shall be spread over the processes and cannot be.
+        UsageError: It shall be spread in a way that is not done here.
+        DataError: No usable comparisons.
+        CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
+        DivergedError: The loss is not finite, or all scores are equal.
+    """
+    sharding.wanted(recipe)  # refuses before anything loads
+    processes = Processes()
+    session = open_stage_context(recipe)
+    rows = load_comparisons(recipe)
+    held_out = _encoded(session, rows.held_out)
+    report_dropped_rows(monitor, "comparisons", (rows.report, held_out.report))
+    trained: list[dict[str, Any]] = []
+    parts = _parts(recipe, rows.train, output)
+    for part in parts:
+        # 1. to 4.
+        heard = HeldOutRMMonitor(monitor, trained[0]["steps"]) if trained else monitor
+        trained.append(_make(session, inputs["sft"], part, held_out, heard, processes))
+        # One base at a time: the next model, or the roles, load their own.
+        gc.collect()
+    if not processes.is_main:
+        return StageOutcome({})
+
+    # 5.
+    scales = normalize_scores(session, inputs["sft"], [part.folder for part in parts])
+    for part, found, scale in zip(parts, trained, scales, strict=True):
+        found |= {"score_mean": scale.mean, "score_std": scale.deviation}
+        write_json(part.folder / METRICS_FILE, found)
+        write_model_card(part.folder, "rm", recipe, "SEQ_CLS", found)
+    metrics = trained[0]
+    if len(trained) > 1:
+        metrics = metrics | {HELD_OUT_RM_FOLDER: trained[1]}
+    return StageOutcome(metrics)
+
+
+def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
+    """Return the main model first, then the judge if there is to be one; they share no prompt."""
+    share = recipe.reward_model.judge_share
+    if share == 0.0:
+        return [_Part(output, output, rows, recipe.seed)]
+    source = recipe.data.comparisons.source
+    main, judges = set_apart(rows, share, source, HELD_OUT_RM_FOLDER)
+    return [
+        _Part(output, output, main, recipe.seed),
+        _Part(
+            output / HELD_OUT_RM_FOLDER,
+            output / CHECKPOINTS / HELD_OUT_RM_FOLDER,
+            judges,
+            recipe.seed + SEED_OFFSET,
+        ),
+    ]
+
+
+def _make(
+    session: StageContext,
+    sft: Path,
+    part: _Part,
+    held_out: Encoded,
+    monitor: Monitor,
+    processes: Processes,
+) -> dict[str, Any]:
+    """Train, judge and save one model, unless an interrupted try had finished it."""
+    finished = part.folder / METRICS_FILE
+    if finished.is_file():
+        kept: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        return kept
+    train_rows = _encoded(session, aggregated(part.rows, session.recipe.reward_model))
+    report_dropped_rows(monitor, "comparisons", (train_rows.report,))
+    trained = train(session, sft, train_rows, part.seed, part.workplace, monitor)
+    if not processes.is_main:
+        return trained.metrics
+    part.folder.mkdir(exist_ok=True)
+    metrics = held_out_metrics(session, trained.model, held_out) | trained.metrics
+    _save(session, trained.model, held_out, part.folder)
+    write_json(finished, metrics)
+    return metrics
+
+
+def _encoded(session: StageContext, rows: Dataset) -> Encoded:
+    recipe = session.recipe
+    return encode_comparisons(
+        rows, session.formatter, recipe.reward_model.max_length, recipe.data.bad_rows
+    )
+
+
+def _save(session: StageContext, model: Any, held_out: Encoded, output: Path) -> None:
+    probes = [list(ids) for ids in held_out.dataset["chosen_ids"][:PROBES]]
+    size = session.recipe.reward_model.per_device_eval_batch_size
+    scores = score_ids(model, probes, session.tokenizer.pad_token_id, size)
+    save_trained(session, model, output, "rm", "SEQ_CLS")
+    (output / PROBE_FILE).write_text(
+        json.dumps({"ids": probes, "scores": scores}) + "\n", encoding="utf-8"
+    )

@@ -1,0 +1,117 @@
+"""One reward model's training: from the SFT checkpoint, with a fresh score head, by TRL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peft import get_peft_model
+from transformers import set_seed
+from trl import RewardConfig
+
+from rlhfctl.errors import DataError
+from rlhfctl.models import adapters, sharding
+from rlhfctl.models.base import load_scorer
+from rlhfctl.models.heads import initialise_score_head
+from rlhfctl.models.provenance import check_fits
+from rlhfctl.stages.reward_model.labels import LABEL_COLUMNS, LabelTrainer
+from rlhfctl.stages.shared.hf_training import make_ready, newest_checkpoint, training_arguments
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rlhfctl.data.formatting import Encoded
+    from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.shared.stage_context import StageContext
+
+
+@dataclass(frozen=True)
+class TrainedRewardModel:
+    """A reward model at the end of its training.
+
+    Attributes:
+        model: A sequence classifier of one label, adapted or not.
+        metrics: Loss, rows and steps.
+    """
+
+    model: Any
+    metrics: dict[str, Any]
+
+
+def train(
+    session: StageContext, sft: Path, rows: Encoded, seed: int, workplace: Path, monitor: Monitor
+) -> TrainedRewardModel:
+    """Train in all processes, from the newest checkpoint where there is one.
+
+    Afterwards every process has the whole base, however it was spread: what follows is process 0's.
+
+    Args:
+        session: Tokenizer and recipe.
+        sft: The SFT checkpoint to start from.
+        rows: Encoded comparisons.
+        seed: Of the score head and of the order of rows.
+        workplace: The folder whose `checkpoints` are the trainer's.
+        monitor: Hears of every logged step.
+
+    Raises:
+        DataError: Margins are wanted, and there are none.
+        CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
+        DivergedError: The loss is not finite.
+    """
+    section = session.recipe.reward_model
+    set_seed(seed)
+    model = _model(session, sft, seed)
+    trainer = LabelTrainer(
+        smoothing=section.label_smoothing,
+        model=model,
+        args=RewardConfig(
+            **training_arguments(section, session.recipe, workplace)
+            | {"seed": seed, "data_seed": seed},
+            center_rewards_coefficient=section.center_rewards_coefficient,
+        ),
+        train_dataset=_columns(rows, use_margin=section.use_margin),
+        processing_class=session.tokenizer,
+    )
+    make_ready(trainer, "rm", monitor, spread=sharding.wanted(session.recipe))
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(workplace))
+    sharding.gather_base(trainer.model)
+    return TrainedRewardModel(
+        trainer.model,
+        {
+            "train_loss": result.training_loss,
+            "train_rows": len(rows.dataset),
+            "steps": result.global_step,
+        },
+    )
+
+
+def _model(session: StageContext, sft: Path, seed: int) -> Any:
+    """Return the base with a fresh score head and the SFT adapter's weights under it."""
+    recipe, pad = session.recipe, session.tokenizer.pad_token_id
+    if recipe.lora is None:
+        model = load_scorer(recipe.model, pad, str(sft))
+        initialise_score_head(model.score, seed)
+        return model
+    adapters.check_rank(sft, recipe.lora)
+    weights = adapters.read_weights(sft)
+    base = load_scorer(recipe.model, pad)
+    check_fits(sft, session.provenance("rm", base))
+    initialise_score_head(base.score, seed)
+    score = base.score.weight.detach().clone()
+    model = get_peft_model(base, adapters.new_config(recipe.lora, "SEQ_CLS"))
+    adapters.set_weights(model, weights | {adapters.SCORE_WEIGHT: score}, "default", sft)
+    return model
+
+
+def _columns(encoded: Encoded, *, use_margin: bool) -> Any:
+    names = ["chosen_ids", "rejected_ids"]
+    if use_margin:
+        if "margin" not in encoded.dataset.column_names:
+            raise DataError(
+                "reward_model.use_margin is set, but the comparisons have no margin column",
+                "data.comparisons",
+                "Map it in data.comparisons.columns, or leave use_margin out.",
+            )
+        names.append("margin")
+    names += [name for name in LABEL_COLUMNS if name in encoded.dataset.column_names]
+    return encoded.dataset.select_columns(names)

@@ -1,0 +1,123 @@
+"""Supervised fine-tuning on demonstrations, by TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import get_peft_model
+from transformers import set_seed
+from trl import SFTConfig, SFTTrainer
+
+from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.sources import load_demonstrations
+from rlhfctl.models import adapters, sharding
+from rlhfctl.models.base import load_causal_lm
+from rlhfctl.models.provenance import check_fits
+from rlhfctl.ppo.processes import Processes
+from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.shared.hf_training import (
+    ShardedTraining,
+    WholeEvaluation,
+    evaluate_untrained,
+    make_ready,
+    newest_checkpoint,
+    training_arguments,
+)
+from rlhfctl.stages.shared.model_card import write_model_card
+from rlhfctl.stages.shared.stage_context import (
+    StageContext,
+    open_stage_context,
+    report_dropped_rows,
+    save_trained,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+
+class _Trainer(WholeEvaluation, ShardedTraining, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer, with metrics that do not depend on the number of processes."""
+
+
+def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
+    """Train an SFT adapter, or all weights, and write it with its held-out metrics.
+
+    Args:
+        recipe: `model`, `lora`, `data.demonstrations` and `sft` are read.
+        inputs: None are needed.
+        output: An empty folder.
+        monitor: Hears of every logged step.
+
+    Raises:
+        RecipeError: The base shall be spread over the processes and cannot be.
+        UsageError: It shall be spread in a way that is not done here.
+        DataError: No usable demonstrations.
+        CheckpointError: `sft.init_from` does not fit.
+        DivergedError: The loss is not finite.
+    """
+    spread = sharding.wanted(recipe)
+    processes = Processes()
+    session = open_stage_context(recipe)
+    rows = load_demonstrations(recipe)
+    train = encode_demonstrations(
+        rows.train, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    )
+    held_out = encode_demonstrations(
+        rows.held_out, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    )
+    report_dropped_rows(monitor, "demonstrations", (rows.report, train.report, held_out.report))
+
+    set_seed(recipe.seed)
+    model = _model(session)
+    trainer = _Trainer(
+        model=model,
+        args=SFTConfig(
+            **training_arguments(recipe.sft, recipe, output),
+            completion_only_loss=True,
+            packing=False,
+        ),
+        train_dataset=train.dataset,
+        eval_dataset=held_out.dataset,
+        processing_class=session.tokenizer,
+    )
+    make_ready(trainer, "sft", monitor, spread=spread)
+    before = evaluate_untrained(trainer)
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
+    after = trainer.evaluate()
+
+    tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs
+    metrics = {
+        "eval_loss_before": before["eval_loss"],
+        "eval_loss": after["eval_loss"],
+        "token_accuracy_before": before["eval_mean_token_accuracy"],
+        "token_accuracy": after["eval_mean_token_accuracy"],
+        "train_loss": result.training_loss,
+        "train_rows": len(train.dataset),
+        "held_out_rows": len(held_out.dataset),
+        "steps": result.global_step,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "tokens_per_second": tokens / result.metrics["train_runtime"],
+    }
+    if not processes.is_main:
+        return StageOutcome({})
+    save_trained(session, trainer.model, output, "sft", "CAUSAL_LM")
+    write_model_card(output, "sft", recipe, "CAUSAL_LM", metrics)
+    return StageOutcome(metrics)
+
+
+def _model(session: StageContext) -> Any:
+    recipe = session.recipe
+    base = load_causal_lm(recipe.model)
+    if recipe.lora is None:
+        return base
+    model = get_peft_model(base, adapters.new_config(recipe.lora, "CAUSAL_LM"))
+    if recipe.sft.init_from is not None:
+        folder = Path(recipe.sft.init_from)
+        adapters.check_rank(folder, recipe.lora)
+        check_fits(folder, session.provenance("sft", base))
+        adapters.set_weights(model, adapters.read_weights(folder), "default", folder)
+    return model

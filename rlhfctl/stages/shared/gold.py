@@ -1,0 +1,44 @@
+"""What only the embedded world knows: the gold reward. EvalContext reads it, training never does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.data.sources import gold_comparisons
+from rlhfctl.world.gold import gold_reward
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlhfctl.recipe.schema import Recipe
+
+GOLD_PAIRS_DRAWN = 6_000
+
+
+def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
+    """Return comparisons in gold order on prompts that no stage trained on.
+
+    Returns:
+        A data set of prompt, chosen, rejected; None where comparisons are not the world's.
+    """
+    if recipe.data.comparisons.source != "embedded":
+        return None
+    return gold_comparisons(recipe, GOLD_PAIRS_DRAWN)
+
+
+def gold_rewards(
+    recipe: Recipe, prompts: Sequence[Any], texts: Sequence[str]
+) -> list[float] | None:
+    """Return the gold reward of each response; None where prompts are not the world's.
+
+    Args:
+        recipe: Says where the prompts come from.
+        prompts: Conversations of one user message.
+        texts: The responses, without special tokens.
+    """
+    if recipe.data.prompts.source != "embedded":
+        return None
+    return [
+        gold_reward(prompt[-1]["content"], text)
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]

@@ -1,0 +1,188 @@
+"""TRL's trainers driven by a recipe section, reporting to a monitor."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from rlhfctl.errors import DivergedError
+from rlhfctl.models.adapters import restore_float32
+from rlhfctl.models.sharding import average_gradients, is_spread, shard_base
+from rlhfctl.run.files import CHECKPOINTS
+from rlhfctl.run.memory import peak_memory_bytes
+from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_sound
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rlhfctl.recipe.schema import Recipe, TrainingSection
+    from rlhfctl.run.monitor import Monitor
+
+_SHOWN = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "mean_reward": "mean_score",
+    "num_tokens": "tokens",
+    "epoch": "epoch",
+}
+
+
+class MonitorCallback(TrainerCallback):  # type: ignore[misc]
+    """Hands a trainer's metrics to a monitor, and ends training when they are not numbers."""
+
+    def __init__(self, stage: str, monitor: Monitor) -> None:
+        self.stage = stage
+        self.monitor = monitor
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the monitor with the number of optimiser steps."""
+        self.started = time.perf_counter()
+        self.monitor.start(self.stage, state.max_steps, "steps")
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Pass on training metrics.
+
+        Raises:
+            DivergedError: The loss or the gradient norm is not finite.
+        """
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        metrics = {ours: float(logs[theirs]) for theirs, ours in _SHOWN.items() if theirs in logs}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise DivergedError(
+                    f"{name} is {metrics[name]} at step {state.global_step}",
+                    f"stage {self.stage}",
+                    "Lower the learning rate; what earlier stages wrote is untouched.",
+                )
+        metrics |= {
+            "tokens_per_second": metrics.get("tokens", 0.0) / (time.perf_counter() - self.started),
+            "memory_bytes": peak_memory_bytes(),
+        }
+        self.monitor.step(state.global_step, metrics)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End the monitor's phase."""
+        self.monitor.finish()
+
+
+def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Return the arguments that both TRL configurations take from a recipe section."""
+    on_gpu = torch.cuda.is_available()
+    least = {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
+    return {
+        "output_dir": str(output / "checkpoints"),
+        "learning_rate": section.learning_rate,
+        "num_train_epochs": float(section.num_train_epochs),
+        "per_device_train_batch_size": section.per_device_train_batch_size,
+        "per_device_eval_batch_size": section.per_device_eval_batch_size,
+        "gradient_accumulation_steps": section.gradient_accumulation_steps,
+        "lr_scheduler_type": section.lr_scheduler_type,
+        "lr_scheduler_kwargs": least,
+        "warmup_steps": float(section.warmup_ratio),
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "optim": section.optim,
+        "logging_steps": section.logging_steps,
+        "logging_first_step": True,
+        # The filter would report a NaN loss as 0.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no" if section.save_steps is None else "steps",
+        "save_steps": section.save_steps or 500,
+        "save_total_limit": 2,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+        "dataloader_pin_memory": on_gpu,
+        # Rows were checked, counted and cut before: the trainers must drop none silently.
+        "max_length": None,
+    }
+
+
+class WholeEvaluation(Trainer):  # type: ignore[misc]
+    """Makes every process evaluate all held-out rows, in the batches of a single process.
+
+    Shared out, the last batches would be filled up with rows from the beginning, and metrics would
+    depend on the number of processes. Their mean over processes that all have the same is exact.
+    """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return a loader over all rows."""
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        if self.args.world_size == 1:
+            return loader
+        return DataLoader(
+            loader.dataset, batch_size=self.args.eval_batch_size, collate_fn=loader.collate_fn
+        )
+
+
+class ShardedTraining(Trainer):  # type: ignore[misc]
+    """Trains adapters on a base that is spread over the processes, where `make_ready` has spread it."""
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        wrapped = super()._wrap_model(model, training, dataloader)
+        if not training or wrapped is not self.model or not is_spread(model):
+            return wrapped
+        # The trainer leaves a model that is wrapped here as it is, its mixed precision too.
+        self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return average_gradients(model, self.accelerator.ddp_handler.to_kwargs())
+
+
+def make_ready(trainer: Any, stage: str, monitor: Monitor, *, spread: bool) -> None:
+    """Report to the monitor instead of to stdout, and put what is trained back in fp32.
+
+    Args:
+        trainer: Of TRL.
+        stage: sft or rm.
+        monitor: Hears of every logged step.
+        spread: Spread the base over the processes; the model must have adapters.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(MonitorCallback(stage, monitor))
+    trainer.add_callback(SealCallback())
+    restore_float32(trainer.model)
+    if spread:
+        # After the trainer has put the model on its device, which sharded weights would not let it do.
+        shard_base(trainer.model.get_base_model())
+
+
+def evaluate_untrained(trainer: Any) -> dict[str, float]:
+    """Evaluate before training, and leave the trainer as if that had not happened.
+
+    transformers 5.23 has accelerate prepare a model for evaluation, which marks it as prepared for
+    good: training would then skip DistributedDataParallel, and every process would, silently,
+    train on its own share alone.
+    """
+    metrics: dict[str, float] = trainer.evaluate()
+    if trainer.args.world_size > 1:
+        model = trainer.model
+        trainer.accelerator._models.clear()
+        del model._is_accelerate_prepared
+        if hasattr(model, "_original_forward"):
+            model.forward = model._original_forward
+    return metrics
+
+
+def newest_checkpoint(output: Path) -> str | None:
+    """Return the trainer's newest sound checkpoint in a stage's folder, to go on from, or None."""
+    newest = newest_sound(output / CHECKPOINTS)
+    return None if newest is None else str(newest)

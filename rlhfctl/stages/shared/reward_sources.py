@@ -1,0 +1,243 @@
+"""The givers of scores that a recipe names: reward models, functions, servers."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import torch
+
+from rlhfctl.errors import (
+    CheckpointError,
+    DataError,
+    EnvironmentFault,
+    RecipeError,
+    RlhfctlError,
+)
+from rlhfctl.ppo.rewards import Rewards, RewardSource
+from rlhfctl.recipe.ppo import source_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from rlhfctl.data.formatting import Formatter
+    from rlhfctl.maths.sequences import Sequences
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.recipe.ppo import PPOSection, RewardSourceSection
+
+
+def extra_reward_models(section: PPOSection) -> list[Path]:
+    """Return the folders of the reward models besides the run's, in their order.
+
+    Raises:
+        CheckpointError: There is no such folder.
+    """
+    folders = [
+        Path(source.source).expanduser()
+        for source in section.reward_sources
+        if source_kind(source.source) == "folder"
+    ]
+    for folder in folders:
+        if not folder.is_dir():
+            raise CheckpointError(
+                "a reward model should be here, but there is no such folder",
+                f"ppo.reward_sources: {folder}",
+                "Name a folder that train-rm wrote, `rm`, `module:function`, or an http address.",
+            )
+    return folders
+
+
+def open_rewards(
+    section: PPOSection, roles: Roles, formatter: Formatter, prompts: Sequence[Any]
+) -> Rewards:
+    """Return the sources of a recipe, ready to score.
+
+    Args:
+        section: Names them, their weights and their rule.
+        roles: With the run's reward model first, if it is a source, and the others after it.
+        formatter: Turns responses back into text.
+        prompts: The prompts of the data as they were, text or messages.
+
+    Raises:
+        RecipeError: A function cannot be imported.
+    """
+    sources: list[RewardSource] = []
+    number = int(section.uses_rm)
+    for source in section.reward_sources:
+        match source_kind(source.source):
+            case "rm":
+                sources.append(ModelSource("rm", roles, 0))
+            case "folder":
+                sources.append(ModelSource(Path(source.source).name, roles, number))
+                number += 1
+            case "function":
+                function = import_function(source.source)
+                sources.append(FunctionSource(source.source, function, formatter, prompts))
+            case "server":
+                server = Server(source)
+                sources.append(FunctionSource(server.name, server.scores, formatter, prompts))
+    return Rewards(
+        _with_unique_names(sources),
+        [source.weight for source in section.reward_sources],
+        section.reward_rule,
+        section.uncertainty_penalty,
+    )
+
+
+def _with_unique_names(sources: list[RewardSource]) -> list[RewardSource]:
+    names = [source.name for source in sources]
+    for at, source in enumerate(sources):
+        if names.count(source.name) > 1:
+            source.name = f"{source.name}_{at}"
+    return sources
+
+
+_FAULTS = (httpx2.HTTPError, ValueError, KeyError, TypeError)
+_log = logging.getLogger("rlhfctl")
+
+
+class ModelSource:
+    """A reward model among the roles."""
+
+    def __init__(self, name: str, roles: Roles, number: int) -> None:
+        """Take the roles and the reward model's number among them."""
+        self.name = name
+        self.roles = roles
+        self.number = number
+
+    def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
+        """Return normalised scores, [B]."""
+        return self.roles.scores(batch, self.number)
+
+
+class FunctionSource:
+    """A function of prompts and responses, called as TRL calls its reward functions."""
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Sequence[float]],
+        formatter: Formatter,
+        prompts: Sequence[Any],
+    ) -> None:
+        """Take what `open_rewards` takes."""
+        self.name = name
+        self.function = function
+        self.formatter = formatter
+        self.prompts = prompts
+
+    def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
+        """Return what the function says, [B], as it says it: on no other scale.
+
+        Raises:
+            DataError: It fails, or does not give one finite number a response.
+        """
+        texts = [self.formatter.decode(ids) for ids in batch.response_lists()]
+        found = self._ask([self.prompts[row] for row in rows], texts)
+        try:
+            scores = torch.tensor([float(value) for value in found])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"a reward source gave something that is no list of numbers: {error}",
+                f"ppo.reward_sources: {self.name}",
+                "It must return one number for each of its completions.",
+            ) from error
+        if len(scores) != len(texts):
+            raise DataError(
+                f"a reward source gave {len(scores)} scores for {len(texts)} responses",
+                f"ppo.reward_sources: {self.name}",
+                "It must return one number for each of its completions.",
+            )
+        if not torch.isfinite(scores).all():
+            raise DataError(
+                "a reward source gave a score that is NaN or infinite",
+                f"ppo.reward_sources: {self.name}",
+                f"The response was {texts[int((~torch.isfinite(scores)).nonzero()[0])]!r}.",
+            )
+        return scores
+
+    def _ask(self, prompts: list[Any], texts: list[str]) -> Sequence[float]:
+        try:
+            return self.function(prompts=prompts, completions=texts)
+        except RlhfctlError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"a reward source failed: {type(error).__name__}: {error}",
+                f"ppo.reward_sources: {self.name}",
+                "Mend it; --debug shows where it failed.",
+            ) from error
+
+
+def import_function(text: str, key: str = "ppo.reward_sources") -> Callable[..., Sequence[float]]:
+    """Import `module:function`, from the working folder or the environment.
+
+    Args:
+        text: As the recipe has it.
+        key: The recipe's key, for errors.
+
+    Raises:
+        RecipeError: There is no such module or function, or its import fails.
+    """
+    module_name, _, name = text.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except Exception as error:
+        raise RecipeError(
+            f"the function cannot be imported: {type(error).__name__}: {error}",
+            f"{key}: {text}",
+            "Put its module in the working folder or install it; the form is module:function.",
+        ) from error
+    if not callable(function):
+        raise RecipeError(f"{name} is a {type(function).__name__}, no function", f"{key}: {text}")
+    wanted: Callable[..., Sequence[float]] = function
+    return wanted
+
+
+class Server:
+    """A reward server: POST {prompts, completions} gives {scores}, one number a completion."""
+
+    def __init__(self, section: RewardSourceSection) -> None:
+        """Take address, patience and number of tries."""
+        self.url = section.source
+        self.name = httpx2.URL(section.source).host
+        self.timeout = section.timeout
+        self.tries = section.retries + 1
+
+    def scores(self, prompts: Sequence[Any], completions: Sequence[str]) -> Sequence[float]:
+        """Ask the server; failures are tried again, a second apart, then two, then four.
+
+        Raises:
+            EnvironmentFault: It cannot be reached, is at fault, or answers something else.
+        """
+        asked = {"prompts": list(prompts), "completions": list(completions)}
+        for attempt in range(self.tries - 1):
+            try:
+                return self._ask(asked)
+            except _FAULTS as error:
+                _log.warning("reward server %s: %s; trying again", self.url, error)
+                time.sleep(2.0**attempt)
+        try:
+            return self._ask(asked)
+        except _FAULTS as error:
+            raise EnvironmentFault(
+                f"the reward server failed {self.tries} times, at last with: "
+                f"{type(error).__name__}: {error}",
+                f"ppo.reward_sources: {self.url}",
+                "It must answer POST {prompts, completions} with {scores}.",
+            ) from error
+
+    def _ask(self, asked: dict[str, Any]) -> Sequence[float]:
+        answer = httpx2.post(self.url, json=asked, timeout=self.timeout)
+        answer.raise_for_status()
+        found: Sequence[float] = answer.json()["scores"]
+        return found

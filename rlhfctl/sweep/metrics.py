@@ -1,0 +1,174 @@
+"""What each point of a sweep came to, and each setting over its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from rlhfctl.errors import CheckpointError
+from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
+from rlhfctl.run.directory import SCORES_FILE
+from rlhfctl.run.gates import check_gates, parse_gates
+from rlhfctl.run.manifest import Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.directory import RunDirectory
+
+Metrics = dict[str, Any]
+
+SEED = "seed"
+BOOTSTRAP_SEED = 0
+TRUE_REWARDS = ("gold", "held_out_rm")
+_OF_POLICY = ("kl", "proxy", "gold", "length", "eos_share", "repetition", "distinct")
+_OF_PAIR = (
+    *("win_rate", "gold_win_rate", "proxy_win_rate", "gold_gain", "proxy_gain"),
+    *("gold_length_controlled_win_rate", "proxy_length_controlled_win_rate"),
+)
+_PPO = ("best", "stopped_early", "last_below_best")
+
+
+def point_metrics(directory: RunDirectory) -> Metrics:
+    """Return the selected metrics of a run whose evaluation is recorded; empty without one.
+
+    Metrics that the run does not have are left out. `NAME_low` and `NAME_high` come with `NAME`.
+    """
+    try:
+        stages = Manifest.load(directory.manifest).stages
+    except CheckpointError:
+        return {}
+    if "eval" not in stages:
+        return {}
+    evaluation = stages["eval"].metrics
+    policies = evaluation.get("policies", {})
+    metrics = _with_ends(policies.get("ppo", {}), _OF_POLICY) | _with_ends(evaluation, _OF_PAIR)
+    metrics |= {name: evaluation[name] for name in ("judge", "prompts") if name in evaluation}
+    metrics["sft"] = _with_ends(policies.get("sft", {}), _OF_POLICY)
+    true_reward = _scores(directory).get("ppo", {}).get("held_out_rm")
+    if true_reward:
+        metrics |= bootstrap_mean(true_reward).metrics("true_reward")
+    judges = {
+        name: _with_ends(judge, ("win_rate", "length_controlled_win_rate"))
+        for name, judge in evaluation.get("judges", {}).items()
+    }
+    if judges:
+        metrics["judges"] = judges
+    watched = stages["ppo"].metrics.get("over_optimisation") if "ppo" in stages else None
+    if watched:
+        metrics |= {name: watched[name] for name in _PPO if name in watched}
+        metrics["alarms"] = [_alarm(alarm) for alarm in watched.get("alarms", [])]
+    return metrics
+
+
+def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
+    """Whether the metrics of a run keep the gates of its recipe."""
+    record = Manifest.load(directory.manifest).stages["eval"]
+    return all(
+        gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), record.metrics)
+    )
+
+
+def gains(directory: RunDirectory) -> dict[str, Any]:
+    """Return PPO's gain over SFT at each held-out prompt, by what stands in for the true reward.
+
+    Returns:
+        ``{"prompts": digest, "gold" or "held_out_rm": [prompts]}``; empty where nothing stands in,
+        or the evaluation left no scores.
+    """
+    scores = _scores(directory)
+    sft, ppo = (scores.get(name, {}) for name in ("sft", "ppo"))
+    found = {
+        name: (np.asarray(ppo[name]) - np.asarray(sft[name])).tolist()
+        for name in TRUE_REWARDS
+        if name in ppo and name in sft
+    }
+    return {"prompts": scores["prompts"], **found} if found else {}
+
+
+def bootstrap_mean(values: Sequence[float]) -> Interval:
+    """Return a mean over prompts with its 95 % bootstrap interval, which one prompt does not have."""
+    if len(values) < 2:
+        return Interval(values[0], values[0], values[0])
+    return paired_bootstrap_mean(values, BOOTSTRAP_SEED)
+
+
+def groups_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:
+    """Return the points that differ in their seed only, in the order of the first of each.
+
+    Returns:
+        Settings without the seed, and the numbers of their points.
+    """
+    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for at, point in enumerate(settings):
+        rest = {key: value for key, value in point.items() if key != SEED}
+        found.setdefault(json.dumps(rest, sort_keys=True), (rest, []))[1].append(at)
+    return list(found.values())
+
+
+def means(points: Sequence[Metrics]) -> Metrics:
+    """Return the mean over seeds of every number that all have, with a 95 % interval between seeds.
+
+    The interval is Student's, mean +- t(k - 1) s / sqrt(k) over the k seeds: it covers the luck of
+    training, not only that of the prompts. One seed has none. Ends of the seeds' own intervals and
+    what is no number are left out.
+    """
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for metrics in points:
+        for name, value in metrics.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and not name.endswith(("_low", "_high")):
+                values[name].append(float(value))
+    found: Metrics = {}
+    for name, seen in values.items():
+        if len(seen) != len(points):
+            continue
+        found[name] = float(np.mean(seen))
+        if len(seen) > 1:
+            half = float(stats.t.ppf(0.975, len(seen) - 1) * np.std(seen, ddof=1))
+            half /= math.sqrt(len(seen))
+            found |= {f"{name}_low": found[name] - half, f"{name}_high": found[name] + half}
+    return found
+
+
+def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return best-of-n over several SFT policies that differ in their seed: as one has it, `means`.
+
+    One is returned as it is.
+    """
+    if len(curves) == 1:
+        return dict(curves[0])
+    shared = [
+        name for name in ("proxy", "gold", "true_reward") if all(name in curve for curve in curves)
+    ]
+    merged: dict[str, Any] = {}
+    for name in shared:
+        merged[name] = [
+            {"n": rows[0]["n"], "kl": rows[0]["kl"], **means([{"value": r["value"]} for r in rows])}
+            for rows in zip(*(curve[name] for curve in curves), strict=True)
+        ]
+    return {**merged, "samples": curves[0]["samples"], "prompts": curves[0]["prompts"]}
+
+
+def _scores(directory: RunDirectory) -> dict[str, Any]:
+    """Return what `eval/scores.json` has of each policy, and the digest of `prompts`; or nothing."""
+    path = directory.stage("eval") / SCORES_FILE
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {"prompts": found["prompts"], **found["policies"]}
+
+
+def _with_ends(metrics: Mapping[str, Any], names: Sequence[str]) -> Metrics:
+    wanted = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    return {name: metrics[name] for name in wanted if metrics.get(name) is not None}
+
+
+def _alarm(alarm: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: alarm[key] for key in ("name", "step", "message") if key in alarm}

@@ -1,0 +1,108 @@
+"""What labels say about annotators, on the embedded panel, where the truth is known exactly."""
+
+import numpy as np
+import pytest
+
+from rlhfctl.data.annotations import comparison_votes
+from rlhfctl.evaluation.annotator_quality import examine
+from rlhfctl.evaluation.ceiling import annotator_accuracy
+from rlhfctl.world.annotator_panel import PANEL, Annotator, chosen_first, pairwise_agreement
+from rlhfctl.world.corpora import response_pairs
+from rlhfctl.world.streams import stream
+
+
+def choices(pairs, panel, labels_each, seed=0):
+    rng = stream("choices", seed)
+    for pair in pairs:
+        for annotator in rng.sample(panel, labels_each):
+            first = chosen_first(annotator, pair, rng)
+            chosen, rejected = pair[1:] if first else pair[:0:-1]
+            yield {
+                "prompt": pair[0],
+                "chosen": chosen,
+                "rejected": rejected,
+                "annotator": annotator.name,
+            }
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return response_pairs(3_000, seed=21)
+
+
+@pytest.fixture(scope="module")
+def metrics(pairs):
+    return examine(comparison_votes(choices(pairs, PANEL, 6), "panel"), seed=0)
+
+
+def test_the_agreement_is_that_of_the_panel(pairs, metrics):
+    truth = np.mean(list(pairwise_agreement(pairs).values()))
+    assert metrics["agreement"] == pytest.approx(truth, abs=0.015)
+    assert metrics["alpha"] == pytest.approx(2 * truth - 1, abs=0.03)
+
+
+def test_the_ceiling_is_within_two_points_of_the_truth(pairs, metrics):
+    truth = annotator_accuracy(np.mean(list(pairwise_agreement(pairs).values())))
+    assert metrics["ceiling"]["accuracy"] == pytest.approx(truth, abs=0.02)
+
+
+def test_nothing_is_found_where_nothing_was_planted(metrics):
+    assert metrics["warnings"] == []
+    assert "intransitive" not in metrics
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        [Annotator(f"lapse {share}", temperature=0.85, lapse=share) for share in (0.3, 0.6, 0.9)],
+        [Annotator(f"noise {t}", temperature=t) for t in (1.7, 3.5, 9.0)],
+        [Annotator(f"length {w}", per_word=w, temperature=0.85) for w in (0.08, 0.2, 0.8)],
+    ],
+    ids=["lapses", "noise", "bias"],
+)
+def test_who_is_noisier_or_more_biased_is_less_reliable(pairs, planted):
+    panel = (*PANEL[:4], *planted)
+    found = examine(comparison_votes(choices(pairs, panel, 4), "planted"), seed=0)
+    accuracy = {name: known["accuracy"] for name, known in found["per_annotator"].items()}
+    ranked = [accuracy[one.name] for one in planted]
+    assert ranked == sorted(ranked, reverse=True)
+    assert min(accuracy[one.name] for one in PANEL[:4]) > ranked[0]
+
+
+def test_alike_annotators_are_found_alike(pairs):
+    panel = [Annotator(name, temperature=0.85, lapse=0.05) for name in "abcde"]
+    found = examine(comparison_votes(choices(pairs, panel, 4), "alike"), seed=0)
+    accuracy = [known["accuracy"] for known in found["per_annotator"].values()]
+    assert np.ptp(accuracy) < 0.05
+
+
+def test_with_one_label_a_pair_it_says_plainly_that_nothing_can_be_known(pairs):
+    found = examine(comparison_votes(choices(pairs[:200], PANEL, 1), "single"), seed=0)
+    assert not {"agreement", "alpha", "ceiling"} & found.keys()
+    assert set(found["per_annotator"]) == {one.name for one in PANEL}
+    assert all(known.keys() == {"labels"} for known in found["per_annotator"].values())
+    (note,) = found["notes"]
+    assert "every item has one label" in note
+    assert found["warnings"] == [], "nothing is wrong with that"
+
+
+def test_a_reward_model_above_the_ceiling_is_told_of(pairs):
+    votes = comparison_votes(choices(pairs, PANEL, 2), "panel")
+    at_it = examine(votes, 0, {"accuracy": 0.82, "accuracy_low": 0.80})
+    above = examine(votes, 0, {"accuracy": 0.95, "accuracy_low": 0.93})
+    assert at_it["warnings"] == []
+    assert "above the ceiling" in above["warnings"][0]
+
+
+def test_circles_among_three_responses_are_found():
+    rows = [
+        {"prompt": f"Q{n}", "chosen": one, "rejected": two, "annotator": who}
+        for n in range(60)
+        for who in ("ada", "ben", "cleo")
+        for one, two in (("rock", "scissors"), ("scissors", "paper"), ("paper", "rock"))
+    ]
+    found = examine(comparison_votes(rows, "circles"), seed=0)
+    assert found["intransitive"]["share"] == 1.0
+    assert found["intransitive"]["expected"] == 0.0
+    assert found["intransitive"]["triples"] == 60
+    assert "in a circle" in found["warnings"][0]

@@ -1,0 +1,150 @@
+"""Sections of metrics that a run has only where they were asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapes
+
+from rlhfctl.report.blocks import Bar, Estimate, Note, Plots, Section, Table
+from rlhfctl.report.sections import sections
+from rlhfctl.report.sources import RunFacts, read_run
+
+MakeFacts = Callable[..., RunFacts]
+
+
+def section(facts: RunFacts, title: str) -> Section:
+    (found,) = [part for part in sections(facts) if part.title == title]
+    return found
+
+
+def rows(found: Section) -> dict[str, tuple[Any, ...]]:
+    """Every row of a section's tables by its heading."""
+    tables = [block for block in found.blocks if isinstance(block, Table)]
+    return {str(row[0]): row[1:] for table in tables for row in table.rows}
+
+
+def notes(found: Section) -> list[str]:
+    return [block.text for block in found.blocks if isinstance(block, Note)]
+
+
+def lines(found: Section) -> dict[str, Any]:
+    pictures = [block for block in found.blocks if isinstance(block, Plots)]
+    return {
+        f"{plot.title}: {line.label}": line
+        for block in pictures
+        for plot in block.plots
+        for line in plot.lines
+    }
+
+
+def test_a_run_without_them_has_none_of_these_sections(finished_run: Path) -> None:
+    found = [part.title for part in sections(read_run(finished_run))]
+    assert found == ["Stages", "Evaluation", "Reward model"]
+
+
+def test_every_section_is_there_where_its_metrics_are(judged_run: Path) -> None:
+    found = [part.title for part in sections(read_run(judged_run))]
+    assert found == [
+        *("Stages", "Evaluation", "Judges", "Over-optimisation", "Best of n", "Alignment tax"),
+        *("Drift", "Reward model", "Annotators"),
+    ]
+
+
+def test_judges_show_win_rates_counts_and_position_bias(judged_run: Path) -> None:
+    found = section(read_run(judged_run), "Judges")
+    rates, counts, own = [block for block in found.blocks if isinstance(block, Table)]
+    assert rates.rows[0][:3] == (
+        "held_out_rm (a reward model, against SFT)",
+        "0.71",
+        "0.65 to 0.77",
+    )
+    assert rates.rows[1][0] == "held_out_rm, length-controlled"
+    assert rates.rows[2][0] == "endpoint (an endpoint, judge-1, against SFT)"
+    columns = [column.label for column in counts.columns]
+    endpoint = dict(zip(columns, counts.rows[1], strict=True))
+    assert (endpoint["Refusals"], endpoint["Unparsable"]) == ("3", "5")
+    assert endpoint["First place"] == Estimate("0.58", "0.53 to 0.63")
+    assert own.rows == [("held_out_rm", "0.73", "0.68 to 0.78", Bar(68, 73, 78), "380")]
+    assert notes(found) == ["endpoint: 5 answers could not be read."]
+
+
+def test_over_optimisation_shows_changes_fits_best_and_alarms(judged_run: Path) -> None:
+    found = section(read_run(judged_run), "Over-optimisation")
+    assert rows(found)["divergence"][:3] == ("1,792", "−0.600", "0.200")  # noqa: RUF001
+    assert rows(found)["Gold: peak at √KL"] == ("1.60", "1.50 to 1.70")
+    drawn = lines(found)
+    gold = drawn["Change against √KL: gold"]
+    assert gold.values[0] == 0.0
+    assert gold.values[4] == pytest.approx(1.12)
+    assert gold.high[4] == pytest.approx(1.22)
+    assert drawn["Change against √KL: gold, fitted"].style == "dashed"
+    assert "at 1,024 episodes, gold at 1.52 (1.42 to 1.62)" in notes(found)[0]
+    assert "Certainty words: " in drawn
+
+
+def test_a_quiet_watch_says_so(make_facts: MakeFacts) -> None:
+    quiet = {
+        name: shapes.OVER_OPTIMISATION[name] for name in ("true_reward", "evaluations", "best")
+    }
+    facts = make_facts(held_out=shapes.LOOKS, over_optimisation=quiet | {"alarms": []})
+    assert notes(section(facts, "Over-optimisation"))[0] == (
+        "No alarm was raised in 9 looks at held-out prompts."
+    )
+
+
+def test_looks_of_a_run_under_way_are_drawn_without_a_summary(make_facts: MakeFacts) -> None:
+    drawn = lines(section(make_facts(held_out=shapes.LOOKS[:3]), "Over-optimisation"))
+    assert len(drawn["Change against √KL: true reward"].values) == 3
+
+
+def test_a_task_is_worse_only_where_its_interval_leaves_out_zero(judged_run: Path) -> None:
+    found = rows(section(read_run(judged_run), "Alignment tax"))
+    assert found["perplexity: nats a token"][5] == "worse"
+    assert found["closed_questions: accuracy"][5] == ""
+
+
+def test_best_of_n_stands_beside_ppo(judged_run: Path) -> None:
+    found = section(read_run(judged_run), "Best of n")
+    assert rows(found)["2"][:2] == ("0.193", Estimate("0.583", "0.483 to 0.683"))
+    assert lines(found)["Gold against √KL: PPO"].steps == (pytest.approx(6**0.5),)
+
+
+def test_drift_shows_both_policies_and_phrases(judged_run: Path) -> None:
+    found = rows(section(read_run(judged_run), "Drift"))
+    assert found["Certainty words"][1] == Estimate("0.400", "0.360 to 0.440")
+    assert found["Length, 95th percentile"] == ("31", "31")
+    assert found["I am sure"] == ("3", "61", "1.40", "6.10")
+
+
+def test_the_reward_model_on_trial(judged_run: Path) -> None:
+    found = section(read_run(judged_run), "Reward model")
+    table = rows(found)
+    assert table["Margin of preference 1 to 2"][:2] == ("0.80", "0.75 to 0.85")
+    assert table["Annotator bruno"][0] == "0.64"
+    assert table["Expected calibration error"] == ("0.040", "")
+    assert table["Reward model: pairs whose shorter response was chosen"][0] == "0.80"
+    assert table["padded with filler"][1] == "rises"
+    assert table["words shuffled"][1] == "falls"
+    assert table["another's answer"][1] == ""
+    assert table["safety"][0] == "0.60"
+    observed = lines(found)["How often it is right, by how sure it is: observed"]
+    assert len(observed.low) == 10
+
+
+def test_annotators_show_agreement_reliability_and_ceiling(judged_run: Path) -> None:
+    found = section(read_run(judged_run), "Annotators")
+    assert rows(found)["Krippendorff's alpha"] == ("0.44", "0.39 to 0.49")
+    assert rows(found)["Highest accuracy a reward model can have"][0] == "0.83"
+    assert rows(found)["ada"] == ("0.86", "0.75", Estimate("0.70", "0.65 to 0.75"), "500")
+    assert notes(found) == ["The reward model's accuracy lies above the annotators' ceiling."]
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "text", [], {}, [1, None], {"a": None, "b": 1}])
+@pytest.mark.parametrize("name", list(shapes.METRICS))
+def test_metrics_of_another_shape_leave_their_section_out(
+    make_facts: MakeFacts, name: str, wrong: Any
+) -> None:
+    for part in sections(make_facts({name: wrong})):
+        assert part.title in {"Stages", "Annotators", "Judges"}

@@ -1,0 +1,117 @@
+"""A result takes the place of an earlier one whole, whatever moment a crash picks."""
+
+import pytest
+
+from rlhfctl.run import staging
+from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.manifest import Artifact, StageRecord
+
+INPUTS = {"sft": Artifact("sft", "aa")}
+PART = {"seed": 0}
+
+
+@pytest.fixture
+def directory(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    return directory
+
+
+def fill(folder, text):
+    folder.mkdir(exist_ok=True)
+    (folder / "weights").write_text(text)
+
+
+def recorded(directory):
+    output = Artifact.of(directory.stage("sft"), directory.root)
+    return StageRecord("sft", {}, {}, {"sft": output}, {}, {}, 0, "", 0.0)
+
+
+def content(directory):
+    return (directory.stage("sft") / "weights").read_text()
+
+
+def checkpoint(directory):
+    folder = directory.partial("sft") / "checkpoints" / "step-1"
+    folder.mkdir(parents=True)
+    (folder / "state").write_text("1")
+
+
+def open_sft(directory, part=PART, inputs=INPUTS, *, fresh=False):
+    return staging.open_partial(directory, "sft", part, inputs, fresh=fresh)
+
+
+def test_a_promoted_result_replaces_the_earlier_one(directory):
+    fill(directory.stage("sft"), "old")
+    open_sft(directory)
+    fill(directory.partial("sft"), "new")
+    staging.promote(directory, "sft")
+    staging.clean_up(directory, "sft")
+    assert content(directory) == "new"
+    assert sorted(path.name for path in directory.root.iterdir()) == ["logs", "sft"]
+
+
+def test_a_crash_before_the_record_brings_the_earlier_result_back(directory):
+    fill(directory.stage("sft"), "old")
+    record = recorded(directory)
+    open_sft(directory)
+    fill(directory.partial("sft"), "new")
+    staging.promote(directory, "sft")
+    staging.recover(directory, "sft", record)
+    assert content(directory) == "old"
+    assert not directory.replaced("sft").exists()
+
+
+def test_a_crash_between_the_two_renames_brings_the_earlier_result_back(directory):
+    fill(directory.stage("sft"), "old")
+    record = recorded(directory)
+    directory.stage("sft").rename(directory.replaced("sft"))
+    staging.recover(directory, "sft", record)
+    assert content(directory) == "old"
+
+
+def test_a_crash_after_the_record_keeps_the_new_result(directory):
+    fill(directory.stage("sft"), "old")
+    open_sft(directory)
+    fill(directory.partial("sft"), "new")
+    staging.promote(directory, "sft")
+    staging.recover(directory, "sft", recorded(directory))
+    assert content(directory) == "new"
+    assert not directory.replaced("sft").exists()
+
+
+def test_an_interrupted_try_with_checkpoints_is_gone_on_with(directory):
+    assert not open_sft(directory)
+    checkpoint(directory)
+    assert open_sft(directory)
+    assert staging.has_checkpoints(directory.partial("sft"))
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"part": {"seed": 1}},
+        {"inputs": {"sft": Artifact("sft", "bb")}},
+        {"inputs": {}},
+        {"fresh": True},
+    ],
+)
+def test_one_that_was_made_from_something_else_is_not(directory, again):
+    open_sft(directory)
+    checkpoint(directory)
+    assert not open_sft(directory, **again)
+    assert list(directory.partial("sft").iterdir()) == []
+
+
+def test_one_without_checkpoints_is_not(directory):
+    open_sft(directory)
+    fill(directory.partial("sft"), "half")
+    assert not open_sft(directory)
+    assert list(directory.partial("sft").iterdir()) == []
+
+
+def test_one_whose_intent_was_lost_is_not(directory):
+    open_sft(directory)
+    checkpoint(directory)
+    directory.intent("sft").write_text("{")
+    assert not open_sft(directory)

@@ -1,0 +1,102 @@
+"""The gate before PPO: it passes what is sound, and names what is not."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from rlhfctl.errors import GateError
+from rlhfctl.run.directory import METRICS_FILE, PROBE_FILE
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.ppo import stage as ppo
+from rlhfctl.stages.ppo.start_checks import (
+    check_accuracy,
+    check_reload,
+    check_start,
+)
+from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
+
+PROMPTS = [[300, 301, 302], [310, 311]]
+
+
+@pytest.fixture
+def rm(tiny_run, tmp_path):
+    folder = tmp_path / "rm"
+    shutil.copytree(tiny_run.stage("rm"), folder)
+    return folder
+
+
+@pytest.fixture
+def roles(tiny_run):
+    folders = {"sft": tiny_run.stage("sft"), "rm": tiny_run.stage("rm")}
+    return open_roles(open_stage_context(tiny_run.recipe), folders, critic="reward_model")
+
+
+def metrics(folder, **changes):
+    path = folder / METRICS_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_accuracy_above_chance_and_length_passes(rm):
+    metrics(rm, accuracy=0.8, accuracy_low=0.75, length_accuracy=0.6)
+    assert all(check.passed for check in check_accuracy(rm))
+
+
+@pytest.mark.parametrize(
+    ("low", "length", "failed"),
+    [(0.49, 0.3, ["reward model above chance"]), (0.6, 0.7, ["reward model above the length"])],
+)
+def test_an_interval_that_holds_chance_or_the_length_baseline_fails(rm, low, length, failed):
+    metrics(rm, accuracy=low + 0.05, accuracy_low=low, length_accuracy=length)
+    names = [check.name for check in check_accuracy(rm) if not check.passed]
+    assert [name[: len(part)] for name, part in zip(names, failed, strict=True)] == failed
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not json"])
+def test_a_reward_model_that_nobody_judged_fails(rm, content):
+    (rm / METRICS_FILE).unlink()
+    if content is not None:
+        (rm / METRICS_FILE).write_text(content)
+    (check,) = check_accuracy(rm)
+    assert not check.passed
+    assert "nobody judged" in check.detail
+
+
+def test_a_reloaded_reward_model_scores_as_in_training_and_a_changed_one_does_not(rm, roles):
+    assert check_reload(rm, roles, exact=True).passed
+    probe = json.loads((rm / PROBE_FILE).read_text())
+    probe["scores"][0] += 0.01
+    (rm / PROBE_FILE).write_text(json.dumps(probe))
+    assert not check_reload(rm, roles, exact=True).passed
+
+
+def test_a_damaged_probe_fails_rather_than_pass_unseen(rm, roles):
+    (rm / PROBE_FILE).write_text('{"ids": [], "scores": []}')
+    check = check_reload(rm, roles, exact=True)
+    assert not check.passed
+    assert "damaged" in check.detail
+
+
+def test_roles_fresh_from_disk_start_at_kl_zero_and_can_learn(roles):
+    assert [check.passed for check in check_start(roles, PROMPTS, 0)] == [True] * 4
+    for role in ("policy", "critic"):
+        assert all(weight.grad is None for weight in roles.trainable(role).values())
+
+
+def test_a_policy_that_is_not_its_reference_fails(roles):
+    with torch.no_grad():
+        for weight in roles.trainable("policy").values():
+            weight.add_(0.01)
+    failed = [check.name for check in check_start(roles, PROMPTS, 0) if not check.passed]
+    assert failed == ["KL is 0 at step 0"]
+
+
+def test_ppo_refuses_to_start_and_says_how_to_go_on(tiny_run, rm, tmp_path):
+    metrics(rm, accuracy=0.5, accuracy_low=0.4)
+    section = tiny_run.recipe.ppo.model_copy(update={"gate": "refuse"})
+    recipe = tiny_run.recipe.model_copy(update={"ppo": section})
+    inputs = {"sft": tiny_run.stage("sft"), "rm": rm}
+    with pytest.raises(GateError, match="above chance") as caught:
+        ppo.run(recipe, inputs, tmp_path, NullMonitor())
+    assert "ppo.gate=warn" in str(caught.value)

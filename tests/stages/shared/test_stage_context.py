@@ -1,0 +1,43 @@
+"""What every stage sets up: stop tokens, and a pad that is none of them."""
+
+import pytest
+
+from rlhfctl.errors import RecipeError
+from rlhfctl.recipe.schema import ModelSection, Recipe
+from rlhfctl.stages.shared.stage_context import open_stage_context
+
+ENDED_BY_PAD = "{% for m in messages %}{{ m['content'] }}<|pad|>{% endfor %}"
+
+
+def recipe_of(stops=(), template=None):
+    whole = Recipe()
+    return whole.model_copy(
+        update={
+            "ppo": whole.ppo.model_copy(update={"stop_tokens": list(stops)}),
+            "model": ModelSection(chat_template=template),
+        }
+    )
+
+
+def test_stop_tokens_of_the_recipe_stand_beside_eos():
+    session = open_stage_context(recipe_of(["<|user|>"]))
+    tokenizer = session.tokenizer
+    expected = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|user|>")}
+    assert set(session.stop_token_ids) == expected
+
+
+def test_a_stop_token_that_is_the_pad_is_refused():
+    with pytest.raises(RecipeError, match="pad token and ends responses"):
+        open_stage_context(recipe_of(["<|pad|>"]))
+
+
+def test_a_chat_template_that_ends_turns_with_the_pad_is_refused(tmp_path):
+    template = tmp_path / "chat.jinja"
+    template.write_text(ENDED_BY_PAD)
+    with pytest.raises(RecipeError, match="read one token early"):
+        open_stage_context(recipe_of(template=str(template)))
+
+
+def test_a_stop_token_that_the_vocabulary_lacks_is_named():
+    with pytest.raises(RecipeError, match=r"'<\|nobody\|>'"):
+        open_stage_context(recipe_of(["<|nobody|>"]))
