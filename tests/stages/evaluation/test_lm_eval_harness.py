@@ -9,6 +9,7 @@ import torch
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.evaluation.stage import run as evaluate
 
 INSTALLED = importlib.util.find_spec("lm_eval") is not None
 TASK = """
