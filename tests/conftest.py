@@ -28,7 +28,7 @@ TINY = (
     "ppo.rollout_batch_size=16",
     "ppo.minibatch_size=8",
     "ppo.forward_batch_size=8",
-    "ppo.max_new_tokens=16",
+    "generation.max_new_tokens=16",
     "ppo.gate=warn",
     "evaluation.num_prompts=12",
 )

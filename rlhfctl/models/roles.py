@@ -252,8 +252,8 @@ def load_roles(
         pad_token_id=tokenizer.pad_token_id,
         vocabulary=len(tokenizer),
         stop_token_ids=stop_token_ids,
-        max_new_tokens=recipe.ppo.max_new_tokens,
-        temperature=recipe.ppo.temperature,
+        max_new_tokens=recipe.generation.max_new_tokens,
+        temperature=recipe.generation.temperature,
         gradient_checkpointing=recipe.ppo.gradient_checkpointing,
     )
     # After the head was checked: by then all processes may compute only together.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
 from rlhfctl.recipe.evaluation import EvaluationSection
+from rlhfctl.recipe.generation import GenerationSection
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.sweep import SweepSection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ModelSection(Section):
@@ -189,6 +193,7 @@ class Recipe(Section):
     model: ModelSection = Field(default_factory=ModelSection)
     lora: LoraSection | None = Field(default_factory=LoraSection)
     data: DataSection = Field(default_factory=DataSection)
+    generation: GenerationSection = Field(default_factory=GenerationSection)
     sft: SFTSection = Field(default_factory=SFTSection)
     reward_model: RewardModelSection = Field(default_factory=RewardModelSection)
     ppo: PPOSection = Field(default_factory=PPOSection)
@@ -198,8 +203,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        errors = list(self._contradictions())
+        if errors:
+            raise ValueError("; ".join(errors))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield a sentence per contradiction between sections."""
         if self.lora is None and self.model.quantization != "none":
-            raise ValueError(
+            yield (
                 "lora: null trains all weights, which a quantised base (model.quantization: "
                 f"{self.model.quantization}) does not allow; set quantization to none or give lora"
             )
@@ -207,16 +219,21 @@ class Recipe(Section):
             self.data.comparisons.source == "embedded"
             and self.data.comparisons.labels_per_pair == 1
         ):
-            raise ValueError(
-                f"reward_model.labels: {self.reward_model.labels} aggregates several labels a pair, "
-                "and each embedded pair has one; raise data.comparisons.labels_per_pair"
+            yield (
+                f"reward_model.labels: {self.reward_model.labels} aggregates several labels per "
+                "pair, and each embedded pair has one; raise data.comparisons.labels_per_pair"
+            )
+        shortest, longest = self.ppo.min_response_length, self.generation.max_new_tokens
+        if shortest is not None and shortest > longest:
+            yield (
+                f"ppo.min_response_length ({shortest}) is above generation.max_new_tokens "
+                f"({longest})"
             )
         if self.model.trust_remote_code and self.model.revision is None:
-            raise ValueError(
+            yield (
                 "model.trust_remote_code needs model.revision pinned to a commit, so that the "
-                "code that runs is the code that was read"
+                "code that runs is the code that was reviewed"
             )
-        return self
 
 
 STAGES = ("sft", "rm", "ppo", "eval")
@@ -224,7 +241,7 @@ STAGES = ("sft", "rm", "ppo", "eval")
 _STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "sft": ("seed", "model", "lora", "sft"),
     "rm": ("seed", "model", "lora", "reward_model"),
-    "ppo": ("seed", "model", "lora", "ppo"),
+    "ppo": ("seed", "model", "lora", "generation", "ppo"),
     "eval": ("seed", "model", "lora", "evaluation"),
 }
 _STAGE_DATA: dict[str, tuple[str, ...]] = {
@@ -262,8 +279,5 @@ def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
             for name in ("reward_sources", "reward_rule", "uncertainty_penalty")
         }
     if stage in {"rm", "eval"}:
-        part["sampling"] = {
-            name: whole["ppo"][name]
-            for name in ("max_prompt_length", "max_new_tokens", "temperature", "stop_tokens")
-        }
+        part["generation"] = whole["generation"]
     return part
