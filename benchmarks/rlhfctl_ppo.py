@@ -87,6 +87,7 @@ def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
         folder / "sft",
         [folder / "rm"],
         critic="reward_model",
+        gradient_checkpointing=recipe.ppo.gradient_checkpointing,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -234,50 +234,3 @@ class Recipe(Section):
                 "model.trust_remote_code needs model.revision pinned to a commit, so that the "
                 "code that runs is the code that was reviewed"
             )
-
-
-STAGES = ("sft", "rm", "ppo", "eval")
-
-_STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
-    "sft": ("seed", "model", "lora", "sft"),
-    "rm": ("seed", "model", "lora", "reward_model"),
-    "ppo": ("seed", "model", "lora", "generation", "ppo"),
-    "eval": ("seed", "model", "lora", "evaluation"),
-}
-_STAGE_DATA: dict[str, tuple[str, ...]] = {
-    "sft": ("demonstrations",),
-    "rm": ("comparisons", "prompts"),
-    "ppo": ("prompts",),
-    "eval": ("demonstrations", "comparisons", "prompts"),
-}
-
-
-def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """Return the part of a recipe that a stage's result depends on, as plain JSON values.
-
-    Args:
-        recipe: The whole recipe.
-        stage: One of `STAGES`.
-    """
-    whole = recipe.model_dump(mode="json")
-    part = {name: whole[name] for name in _STAGE_SECTIONS[stage]}
-    if stage == "eval":
-        del part["evaluation"]["gates"]
-    data = [*_STAGE_DATA[stage], "bad_rows"]
-    if stage == "ppo" and recipe.ppo.ptx_coefficient:
-        data.append("demonstrations")
-        part["sft"] = {"max_length": whole["sft"]["max_length"]}
-    part["data"] = {name: whole["data"][name] for name in data}
-    if stage == "ppo" and recipe.ppo.eval_rollouts is not None:
-        # Which prompts nothing trains on, and which of them the evaluation takes.
-        part["held_out"] = {
-            name: whole["data"][name]["held_out"] for name in ("demonstrations", "comparisons")
-        } | {name: whole["evaluation"][name] for name in ("num_prompts", "judge_rm")}
-    if stage == "eval":
-        part["scores"] = {
-            name: whole["ppo"][name]
-            for name in ("reward_sources", "reward_rule", "uncertainty_penalty")
-        }
-    if stage in {"rm", "eval"}:
-        part["generation"] = whole["generation"]
-    return part

@@ -165,6 +165,7 @@ def open_trainer(
         [*others, *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
         shard=shard,
+        gradient_checkpointing=section.gradient_checkpointing,
     )
     settings = settings_from(recipe)
     rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])

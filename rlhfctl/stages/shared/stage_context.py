@@ -92,6 +92,7 @@ def open_roles(
     critic: CriticInit | None = None,
     *,
     shard: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> Roles:
     """Load the roles from their checkpoints, each checked against this recipe.
 
@@ -101,6 +102,7 @@ def open_roles(
         more_rms: Reward models beside `rm`.
         critic: What the critic starts as; None: there is none.
         shard: Spread the base over the processes.
+        gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
         CheckpointError: One of them is of another base, rank or tokenizer.
@@ -121,6 +123,7 @@ def open_roles(
         policy,
         critic,
         shard=shard,
+        gradient_checkpointing=gradient_checkpointing,
     )
     current = session.provenance("ppo", roles.models.language_model("reference"))
     if recipe.lora is not None:
