@@ -40,7 +40,7 @@ TINY = (
     "ppo.rollout_batch_size=16",
     "ppo.minibatch_size=8",
     "ppo.forward_batch_size=8",
-    "ppo.max_new_tokens=16",
+    "generation.max_new_tokens=16",
     "ppo.gate=warn",
     "evaluation.num_prompts=12",
 )
@@ -111,15 +111,19 @@ class TinyRun:
         """Return the folder of a finished stage; run the stage if necessary."""
         import importlib
 
+        from rlhfctl.recipe.view import view
         from rlhfctl.run.monitor import NullMonitor
         from rlhfctl.stage_table import stage_named
 
+        stage = stage_named(name)
+
         def make(output):
-            module = importlib.import_module(f"rlhfctl.stages.{stage_named(name).module}.stage")
-            return module.run(self.recipe, inputs, output, NullMonitor()).metrics
+            module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
+            recipe = view(self.recipe, stage)
+            return module.run(recipe, inputs, output, NullMonitor()).metrics
 
         if name not in self.metrics:
-            inputs = {need: self.stage(need) for need in stage_named(name).accepts}
+            inputs = {need: self.stage(need) for need in stage.accepts}
             self.metrics[name] = once(self.root / name, make)
         return self.root / name
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import chromium
 import numpy as np
 import pytest
 import shapes
+from loaded_page import LAUNCH_OPTIONS, find_chromium
+from playwright.sync_api import Browser, sync_playwright
 
 from rlhfctl.evaluation.policies import Responses, compare_policies, sample_rows
 from rlhfctl.report import comparison, sweep
@@ -157,13 +158,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    """A headless Chromium; without one the tests that need it are skipped."""
-    program = chromium.find()
+def browser() -> Iterator[Browser]:
+    """One headless Chromium for the session; without one the tests that need it are skipped."""
+    program = find_chromium()
     if program is None:
         pytest.skip("no Chromium: `make browser` installs one, RLHFCTL_CHROMIUM names one")
-    with chromium.Browser(program, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=list(LAUNCH_OPTIONS))
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
