@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow bench browser extras setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow coverage bench browser extras setup lint clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +26,13 @@ demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what
 	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
 
 test: lint ## format, lint and type checks, then the tests
-	$(BIN)/pytest -q -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
+
+coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
 browser: ## a Chromium for the tests of the report's pages, where there is none and apt-get may install it
 	@if [ -n "$${RLHFCTL_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome google-chrome-stable chrome; then \
@@ -90,5 +93,5 @@ build/bench-trl/.set-up: benchmarks/trl_peer/requirements.txt
 	touch $@
 
 clean: ## remove the environment, caches and builds; runs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,8 @@
 """Settings and fixtures that every test shares."""
 
 import os
+import pickle
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
+from filelock import FileLock
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job's ignored SIGINT would pass on to the processes that tests interrupt.
@@ -17,6 +20,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 for helpers in ("reference", "ppo", "report"):
     sys.path.insert(0, str(Path(__file__).parent / helpers))
+
+BOTH_CORES = (
+    "models/test_zero3.py",
+    "stages/test_killed.py",
+    "stages/test_processes.py",
+    "cli/test_launch.py",
+    "cli/test_sweep.py",
+)
+"""Files whose tests start several processes at a time; one worker runs them all."""
 
 BASE_RECIPE = Path(__file__).parent.parent / "recipes" / "base.yaml"
 TINY = (
@@ -42,49 +54,97 @@ def tiny_recipe(*overrides):
     return load_recipe(BASE_RECIPE, [*TINY, *overrides]).recipe
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Assign tests to workers: one for both-core tests, one per file with module fixtures."""
+    root = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(root).as_posix()
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if path in BOTH_CORES:
+            item.add_marker(pytest.mark.xdist_group("both-cores"))
+        elif any(definitions[-1].scope == "module" for definitions in fixtures):
+            item.add_marker(pytest.mark.xdist_group(path))
+
+
+def once(folder, make):
+    """Return ``make(folder)``, which runs in the first worker to ask and is read by the others.
+
+    Args:
+        folder: Created empty for `make`. A folder left by a failed attempt is removed first.
+        make: Its result must be picklable.
+    """
+    result = folder.with_name(f"{folder.name}.pickle")
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not result.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            result.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(result.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def shared_root(tmp_path_factory):
+    """The folder that all workers of this test session share."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def made_once(shared_root):
+    """Make a named folder once per test session: ``made_once(name, make)`` returns its result."""
+    return lambda name, make: once(shared_root / name, make)
+
+
 class TinyRun:
-    """The stages of a tiny run, each made once a test session and only when asked for."""
+    """The stages of a tiny run, each made on demand, once per test session."""
 
     def __init__(self, root, *overrides):
+        root.mkdir(exist_ok=True)
         self.root = root
         self.recipe = tiny_recipe(*overrides)
         self.metrics = {}
 
     def stage(self, name):
-        """Return the folder of a stage, which runs first if it has not yet."""
+        """Return the folder of a finished stage; run the stage if necessary."""
         import importlib
 
         from rlhfctl.recipe.view import view
         from rlhfctl.run.monitor import NullMonitor
         from rlhfctl.stage_table import stage_named
 
-        stage, output = stage_named(name), self.root / name
-        if not output.is_dir():
-            inputs = {need: self.stage(need) for need in stage.accepts}
-            output.mkdir()
+        stage = stage_named(name)
+
+        def make(output):
             module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
             recipe = view(self.recipe, stage)
-            self.metrics[name] = module.run(recipe, inputs, output, NullMonitor()).metrics
-        return output
+            return module.run(recipe, inputs, output, NullMonitor()).metrics
+
+        if name not in self.metrics:
+            inputs = {need: self.stage(need) for need in stage.accepts}
+            self.metrics[name] = once(self.root / name, make)
+        return self.root / name
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
+def tiny_run(shared_root):
     """A tiny run in single precision."""
-    return TinyRun(tmp_path_factory.mktemp("tiny"))
+    return TinyRun(shared_root / "tiny")
 
 
 @pytest.fixture(scope="session")
-def tiny_4bit_run(tmp_path_factory):
+def tiny_4bit_run(shared_root):
     """A tiny run on a base in NF4."""
-    return TinyRun(tmp_path_factory.mktemp("tiny4"), "model.quantization=4bit")
+    return TinyRun(shared_root / "tiny4", "model.quantization=4bit")
 
 
 @pytest.fixture(scope="session")
-def tiny_full_run(tmp_path_factory):
+def tiny_full_run(shared_root):
     """A tiny run of full fine-tuning, without adapters."""
     return TinyRun(
-        tmp_path_factory.mktemp("tinyfull"),
+        shared_root / "tinyfull",
         "lora=null",
         "sft.learning_rate=1e-4",
         "reward_model.learning_rate=1e-4",

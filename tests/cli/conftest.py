@@ -58,20 +58,23 @@ def tiny(rlhfctl):
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory, environment):
+def whole_run(made_once, environment):
     """A whole run over tiny stages, made once: its folder, and the process that made it."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "small.yaml").write_text(RECIPE)
-    done = subprocess.run(
-        [sys.executable, TINY, "run", "small.yaml"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return folder, done
+
+    def make(folder):
+        (folder / "small.yaml").write_text(RECIPE)
+        done = subprocess.run(
+            [sys.executable, TINY, "run", "small.yaml"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return folder, done
+
+    return made_once("whole", make)
 
 
 @pytest.fixture

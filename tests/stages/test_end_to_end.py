@@ -46,12 +46,15 @@ def rlhfctl(folder, *arguments):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(made_once):
     """A folder with a finished tiny run in runs/base, and the JSON that `run` printed."""
-    folder = tmp_path_factory.mktemp("finished")
-    result = rlhfctl(folder, "run", BASE_RECIPE, *SETTINGS, "--json")
-    assert result.returncode == 0, result.stderr
-    return folder, json.loads(result.stdout)
+
+    def make(folder):
+        result = rlhfctl(folder, "run", BASE_RECIPE, *SETTINGS, "--json")
+        assert result.returncode == 0, result.stderr
+        return folder, json.loads(result.stdout)
+
+    return made_once("finished", make)
 
 
 def timeless(value):
