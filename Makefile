@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow coverage bench browser extras setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow coverage bench browser extras setup lint docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,16 @@ lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP) build/docs/.set-up ## regenerate the reference pages, then build build/site strictly
+	$(BIN)/python scripts/reference.py
+	build/docs/bin/mkdocs build --strict --quiet
+
+# mkdocs-material has an environment of its own; the package needs none of it.
+build/docs/.set-up: docs/requirements.txt
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip install -q --disable-pip-version-check -r $<
+	touch $@
 
 setup: $(STAMP) ## the virtual environment with the locked packages
 

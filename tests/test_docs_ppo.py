@@ -1,4 +1,4 @@
-"""docs/ppo.md is true: the tests it names exist, the keys are in the schema, the defaults are its own."""
+"""docs/explanation/ppo.md is true: the tests it names exist, the keys are in the schema, the defaults are its own."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from rlhfctl.recipe.keys import all_keys
 from rlhfctl.recipe.schema import Recipe
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "ppo.md"
+PAGE = ROOT / "docs" / "explanation" / "ppo.md"
 NO_TEST = "none:"
 KEY = re.compile(r"`([a-z0-9_.]+)`(?: \(([^)]*)\))?")
 TEST = re.compile(r"`(tests/[\w/.]+\.py::[\w:]+)`")

@@ -78,7 +78,7 @@ class Rollout:
         return k1(self.log_probs, self.reference_log_probs).sum(dim=1)
 
     def metrics(self) -> dict[str, float]:
-        """Return what practitioners watch of a rollout; `docs/metrics.md` defines each."""
+        """Return what practitioners watch of a rollout; `docs/reference/metrics.md` defines each."""
         lengths = self.sequences.response_lengths.float()
         per_token_k3 = k3(self.log_probs, self.reference_log_probs)
         metrics = {

@@ -56,7 +56,7 @@ class HeldOutEvaluator:
     """Looks, writes down what it saw, keeps the best policy, raises alarms, and says when to stop.
 
     Attributes:
-        history: A line a look, as in `ppo/held_out.jsonl`; docs/metrics.md defines each figure.
+        history: A line a look, as in `ppo/held_out.jsonl`; docs/reference/metrics.md defines each figure.
     """
 
     def __init__(
