@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow bench browser extras setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-odd bench browser extras setup lint clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,14 @@ test: lint ## format, lint and type checks, then the tests
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
+
+# Another order of sums than on a developer's machine: torch without vector instructions, one thread,
+# and torch's and peft's own layers in place of rlhfctl's.
+test-odd: export ATEN_CPU_CAPABILITY := default
+test-odd: export OMP_NUM_THREADS := 1
+test-odd: export RLHFCTL_FAST_CPU_LAYERS := 0
+test-odd: $(STAMP) ## the numeric tests with another order of sums (nightly)
+	$(BIN)/pytest -q -m "not slow" tests/models tests/ppo $(ARGS)
 
 browser: ## a Chromium for the tests of the report's pages, where there is none and apt-get may install it
 	@if [ -n "$${RLHFCTL_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome google-chrome-stable chrome; then \
