@@ -49,7 +49,7 @@ browser: ## a Chromium for the tests of the report's pages, where there is none 
 	fi
 
 extras: $(STAMP) ## the packages of every extra, whose tests are skipped where they are missing
-	$(PIP) install -q -c requirements.lock -e '.[deepspeed,tax]'
+	$(PIP) install -q -c requirements.lock -e '.[tax]'
 
 lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff format --check .
