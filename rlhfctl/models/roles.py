@@ -133,7 +133,7 @@ class Roles:
                 temperature=temperature or self.temperature,
                 with_entropy=entropy,
             )
-            return TokenLogProbs(*(_spread(part, mask) for part in flat))
+            return TokenLogProbs(*(_scatter(part, mask) for part in flat))
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return V(s_t), read at the token before each response token: [B, R], 0 where masked."""
@@ -142,7 +142,7 @@ class Roles:
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             states = hidden[rows, batch.response_positions[mask] - 1]
-            return _spread(self.models.value_head(states.float()).squeeze(-1), mask)
+            return _scatter(self.models.value_head(states.float()).squeeze(-1), mask)
 
     @torch.no_grad()
     def raw_scores(self, batch: Sequences, number: int = 0) -> Tensor:
@@ -198,7 +198,7 @@ class Roles:
         return self.models.parameters(role)
 
 
-def _spread(flat: Tensor, mask: Tensor) -> Tensor:
+def _scatter(flat: Tensor, mask: Tensor) -> Tensor:
     """Return [B, R] with `flat` [N] where the mask is True and 0 elsewhere."""
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
@@ -225,7 +225,7 @@ def load_roles(
         rms: The reward models.
         policy: A PPO checkpoint, where the policy shall not start as SFT.
         critic: What the critic starts as; None: there is none.
-        shard: Spread the base over the processes.
+        shard: Shard the base over the processes.
         gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:

@@ -73,13 +73,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         monitor: Hears of every logged step.
 
     Raises:
-        RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread in a way that is not done here.
+        RecipeError: The base is to be sharded over the processes and cannot be.
+        UsageError: The launcher asks for FSDP version 1.
         DataError: No usable comparisons.
         CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
         DivergedError: The loss is not finite, or all scores are equal.
     """
-    sharding.wanted(recipe)  # refuses before anything loads
+    sharding.is_requested(recipe)  # refuses before anything loads
     processes = Processes()
     session = open_stage_context(recipe)
     rows = load_comparisons(recipe)

@@ -43,7 +43,7 @@ def train(
 ) -> TrainedRewardModel:
     """Train in all processes, from the newest checkpoint where there is one.
 
-    Afterwards every process has the whole base, however it was spread: what follows is process 0's.
+    Afterwards every process has the whole base, sharded or not: what follows runs in process 0.
 
     Args:
         session: Tokenizer and recipe.
@@ -72,7 +72,7 @@ def train(
         train_dataset=_columns(rows, use_margin=section.use_margin),
         processing_class=session.tokenizer,
     )
-    make_ready(trainer, "rm", monitor, spread=sharding.wanted(session.recipe))
+    make_ready(trainer, "rm", monitor, shard=sharding.is_requested(session.recipe))
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(workplace))
     sharding.gather_base(trainer.model)
     return TrainedRewardModel(

@@ -53,13 +53,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         monitor: Hears of every logged step.
 
     Raises:
-        RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread in a way that is not done here.
+        RecipeError: The base is to be sharded over the processes and cannot be.
+        UsageError: The launcher asks for FSDP version 1.
         DataError: No usable demonstrations.
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
     """
-    spread = sharding.wanted(recipe)
+    shard = sharding.is_requested(recipe)
     processes = Processes()
     session = open_stage_context(recipe)
     rows = load_demonstrations(recipe)
@@ -84,7 +84,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         eval_dataset=held_out.dataset,
         processing_class=session.tokenizer,
     )
-    make_ready(trainer, "sft", monitor, spread=spread)
+    make_ready(trainer, "sft", monitor, shard=shard)
     before = evaluate_untrained(trainer)
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
     after = trainer.evaluate()

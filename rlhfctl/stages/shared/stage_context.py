@@ -101,7 +101,7 @@ def open_roles(
         inputs: `sft`; `rm` and `ppo` where they exist.
         more_rms: Reward models beside `rm`.
         critic: What the critic starts as; None: there is none.
-        shard: Spread the base over the processes.
+        shard: Shard the base over the processes.
         gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
