@@ -98,8 +98,8 @@ class RunDirectory:
         """Where a stage works until it is done."""
         return self.root / f".{name}.partial"
 
-    def intent(self, name: str) -> Path:
-        """What the partial folder of a stage is being made from."""
+    def partial_inputs(self, name: str) -> Path:
+        """Recipe part and inputs that a stage's partial folder is being made from."""
         return self.root / f".{name}.partial.json"
 
     def replaced(self, name: str) -> Path:

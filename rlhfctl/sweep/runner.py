@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rlhfctl.errors import CheckpointError, ExitCode, LockedError
-from rlhfctl.pipeline import is_finished, terminable
+from rlhfctl.pipeline import is_up_to_date, terminable
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.files import write_atomic
@@ -140,7 +140,7 @@ class Runner:
 
     def _stands(self, job: Job) -> bool:
         try:
-            return is_finished(job.recipe, RunDirectory(self.root / job.name), job.stages)
+            return is_up_to_date(job.recipe, RunDirectory(self.root / job.name), job.stages)
         except CheckpointError:
             return False  # its own process will say what is damaged
 
