@@ -197,6 +197,36 @@ def stage_table_complaints(name: str, tree: ast.Module) -> list[str]:
     return complaints
 
 
+def file_names(tree: ast.Module) -> set[str]:
+    """Values of the module's upper-case text constants: names of files and folders of a run."""
+    return {
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and ast.unparse(node.targets[0]).isupper()
+    }
+
+
+def file_name_complaints(name: str, tree: ast.Module, names: set[str]) -> list[str]:
+    """File names of a run spelt out, or names of its folders joined to a path."""
+    joined = {
+        id(node.right)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+    }
+    return [
+        f"{name}:{node.lineno}: {node.value!r} has a constant"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and (last := node.value.rpartition("/")[2]) in names
+        # `best`, `critic` and `judge` are words with other meanings, too.
+        and ("." in last or id(node) in joined)
+    ]
+
+
 def habit_complaints(name: str, tree: ast.Module) -> list[str]:
     """What is never written: unsafe loading, shells, swallowed errors, the wrong click."""
     complaints = [
@@ -308,6 +338,17 @@ def test_tables_of_stages_are_in_the_stage_table_only():
     assert set(complaints) >= STAGE_TABLES_TO_REMOVE, "take these files out of the set"
 
 
+def test_each_file_name_of_a_run_is_a_literal_once():
+    sources = [ROOT / PACKAGE / "run" / name for name in ("directory.py", "files.py")]
+    names = {name for path in sources for name in file_names(_parsed(path))}
+    assert {"metrics.json", "recipe.yaml", "checkpoints"} <= names
+    complaints = []
+    for path in PACKAGE_FILES:
+        if path not in sources:
+            complaints += file_name_complaints(str(path.relative_to(ROOT)), _parsed(path), names)
+    assert not complaints, "\n".join(complaints)
+
+
 def test_every_room_has_its_floor():
     rooms = {
         path.stem
@@ -417,6 +458,15 @@ def test_what_is_too_long_is_found():
 )
 def test_an_unsafe_habit_is_found(source):
     assert habit_complaints("x.py", ast.parse(source))
+
+
+def test_a_file_name_of_a_run_is_found():
+    names = file_names(ast.parse("A_FILE = 'a.json'\nB_FOLDER = 'best'\nother = 'c.json'"))
+    assert names == {"a.json", "best"}
+    assert file_name_complaints("x.py", ast.parse("open('a.json')"), names)
+    assert file_name_complaints("x.py", ast.parse("f'{run}/a.json'"), names)
+    assert file_name_complaints("x.py", ast.parse("folder / 'best'"), names)
+    assert not file_name_complaints("x.py", ast.parse("metrics['best']"), names)
 
 
 def test_a_table_of_stages_is_found():

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from rlhfctl.errors import CheckpointError, ExitCode, LockedError
 from rlhfctl.pipeline import is_up_to_date, terminable
 from rlhfctl.recipe.load import dump_recipe
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.directory import LOGS_FOLDER, RunDirectory
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -225,10 +225,10 @@ class Runner:
         self.ended()
 
     def _log(self, job: Job) -> Path:
-        return self.root / "logs" / f"{job.name}.log"
+        return self.root / LOGS_FOLDER / f"{job.name}.log"
 
     def _answer(self, job: Job) -> Path:
-        return self.root / "logs" / f"{job.name}.json"
+        return self.root / LOGS_FOLDER / f"{job.name}.json"
 
     @contextmanager
     def _ending_children(self) -> Iterator[None]:
