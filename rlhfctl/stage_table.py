@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Stage:
         reads: Recipe keys that its result depends on; a section stands for all of its keys.
         excludes: Keys below `reads` that the stage may not read, since they do not change its
             result.
+        checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
+            checkpoint from elsewhere; the first that is not null counts.
         main_process_only: Whether process 0 runs it alone while the others wait.
     """
 
@@ -34,7 +40,19 @@ class Stage:
     accepts: tuple[str, ...]
     reads: tuple[str, ...]
     excludes: tuple[str, ...] = ()
+    checkpoint_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     main_process_only: bool = False
+
+    def declared(self, keys: Iterable[str]) -> list[str]:
+        """Return those of some recipe keys that the stage may read, in their order."""
+        return [
+            key for key in keys if _is_below(key, self.reads) and not _is_below(key, self.excludes)
+        ]
+
+
+def _is_below(key: str, names: tuple[str, ...]) -> bool:
+    """Whether a key is one of the names or lies in a section of that name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 # Keys are declared without conditions, although some are read only under others (PPO-ptx,
@@ -70,6 +88,7 @@ REWARD_MODEL = Stage(
         # Score normalization samples the SFT policy in PPO's batches.
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
+    checkpoint_keys={"sft": ("reward_model.sft",)},
 )
 PPO = Stage(
     name="ppo",
@@ -89,6 +108,7 @@ PPO = Stage(
         # Held-out evaluations avoid the evaluation's prompts and share its reward model.
         *("evaluation.num_prompts", "evaluation.judge_rm"),
     ),
+    checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
 )
 EVALUATION = Stage(
     name="eval",
@@ -104,7 +124,14 @@ EVALUATION = Stage(
         *("sft.max_length", "reward_model.max_length"),
         "reward_model.per_device_eval_batch_size",
     ),
+    # Gates are bounds on the metrics, checked after every evaluation.
     excludes=("evaluation.gates",),
+    # By default the evaluation uses what PPO was given.
+    checkpoint_keys={
+        "sft": ("evaluation.sft", "ppo.sft"),
+        "rm": ("evaluation.rm", "ppo.rm"),
+        "ppo": ("evaluation.ppo",),
+    },
     main_process_only=True,
 )
 

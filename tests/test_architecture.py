@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhfctl.stage_table import EVALUATION, REWARD_MODEL, STAGES
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "rlhfctl"
 
@@ -66,6 +68,22 @@ SLOW_LIBRARIES = {
     *("accelerate", "bitsandbytes", "datasets", "matplotlib", "numpy", "pandas", "peft"),
     *("pyarrow", "scipy", "tokenizers", "torch", "transformers", "trl"),
 }
+
+STAGE_WORDS = {word for stage in STAGES for word in (stage.name, stage.command)}
+# A dict of `sft` and `ppo` may be about policies; one with these words is about stages.
+TELLING_STAGE_WORDS = {REWARD_MODEL.name, REWARD_MODEL.command, EVALUATION.name}
+STAGE_TABLES_TO_REMOVE = {
+    "rlhfctl/cli/app.py",
+    "rlhfctl/cli/summary.py",
+    "rlhfctl/console.py",
+    "rlhfctl/report/curves.py",
+    "rlhfctl/report/sections/stages.py",
+    "rlhfctl/report/sources.py",
+    "rlhfctl/stages/shared/model_card.py",
+    "rlhfctl/sweep/plan.py",
+    "rlhfctl/sweep/run.py",
+}
+"""Files that still have a table of stages; a file leaves this set with its last table."""
 
 MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 80
@@ -168,6 +186,47 @@ def size_complaints(name: str, source: str, tree: ast.Module) -> list[str]:
     return complaints
 
 
+def stage_table_complaints(name: str, tree: ast.Module) -> list[str]:
+    """Dict literals keyed by stages or their commands, which belong in `stage_table.py`."""
+    complaints = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+            if len(keys & STAGE_WORDS) >= 2 and keys & TELLING_STAGE_WORDS:
+                complaints.append(f"{name}:{node.lineno}: a table of stages")
+    return complaints
+
+
+def file_names(tree: ast.Module) -> set[str]:
+    """Values of the module's upper-case text constants: names of files and folders of a run."""
+    return {
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and ast.unparse(node.targets[0]).isupper()
+    }
+
+
+def file_name_complaints(name: str, tree: ast.Module, names: set[str]) -> list[str]:
+    """File names of a run spelt out, or names of its folders joined to a path."""
+    joined = {
+        id(node.right)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+    }
+    return [
+        f"{name}:{node.lineno}: {node.value!r} has a constant"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and (last := node.value.rpartition("/")[2]) in names
+        # `best`, `critic` and `judge` are words with other meanings, too.
+        and ("." in last or id(node) in joined)
+    ]
+
+
 def habit_complaints(name: str, tree: ast.Module) -> list[str]:
     """What is never written: unsafe loading, shells, swallowed errors, the wrong click."""
     complaints = [
@@ -260,6 +319,33 @@ def test_nothing_unsafe_is_written():
     complaints = []
     for path in ALL_FILES:
         complaints += habit_complaints(str(path.relative_to(ROOT)), _parsed(path))
+    assert not complaints, "\n".join(complaints)
+
+
+def test_tables_of_stages_are_in_the_stage_table_only():
+    complaints: dict[str, list[str]] = {}
+    for path in PACKAGE_FILES:
+        name = path.relative_to(ROOT).as_posix()
+        if path.name != "stage_table.py" and (hits := stage_table_complaints(name, _parsed(path))):
+            complaints[name] = hits
+    unexpected = [
+        hit
+        for name, hits in complaints.items()
+        for hit in hits
+        if name not in STAGE_TABLES_TO_REMOVE
+    ]
+    assert not unexpected, "\n".join(unexpected)
+    assert set(complaints) >= STAGE_TABLES_TO_REMOVE, "take these files out of the set"
+
+
+def test_each_file_name_of_a_run_is_a_literal_once():
+    sources = [ROOT / PACKAGE / "run" / name for name in ("directory.py", "files.py")]
+    names = {name for path in sources for name in file_names(_parsed(path))}
+    assert {"metrics.json", "recipe.yaml", "checkpoints"} <= names
+    complaints = []
+    for path in PACKAGE_FILES:
+        if path not in sources:
+            complaints += file_name_complaints(str(path.relative_to(ROOT)), _parsed(path), names)
     assert not complaints, "\n".join(complaints)
 
 
@@ -372,6 +458,24 @@ def test_what_is_too_long_is_found():
 )
 def test_an_unsafe_habit_is_found(source):
     assert habit_complaints("x.py", ast.parse(source))
+
+
+def test_a_file_name_of_a_run_is_found():
+    names = file_names(ast.parse("A_FILE = 'a.json'\nB_FOLDER = 'best'\nother = 'c.json'"))
+    assert names == {"a.json", "best"}
+    assert file_name_complaints("x.py", ast.parse("open('a.json')"), names)
+    assert file_name_complaints("x.py", ast.parse("f'{run}/a.json'"), names)
+    assert file_name_complaints("x.py", ast.parse("folder / 'best'"), names)
+    assert not file_name_complaints("x.py", ast.parse("metrics['best']"), names)
+
+
+def test_a_table_of_stages_is_found():
+    assert stage_table_complaints("x.py", ast.parse("T = {'sft': 1, 'rm': 2}"))
+    assert stage_table_complaints("x.py", ast.parse("T = {'train-rm': 1, 'ppo': 2}"))
+    assert stage_table_complaints("x.py", ast.parse("f(x, {**y, 'sft': (), 'eval': ()})"))
+    assert not stage_table_complaints("x.py", ast.parse("policies = {'sft': 1, 'ppo': 2}"))
+    assert not stage_table_complaints("x.py", ast.parse("{'rm': path}"))
+    assert not stage_table_complaints("x.py", ast.parse("{'train': 1, 'eval': 2}"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import LoadedRecipe, Override, load_recipe, shipped_recipe
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.directory import RECIPE_FILE, RunDirectory
 
 if TYPE_CHECKING:
     from rlhfctl.cli.options import GivenKeys, Settings
@@ -106,7 +106,7 @@ def newest_run(runs_dir: Path) -> RunDirectory | None:
         return None
     runs = [
         (recipe.stat().st_mtime_ns, recipe.parent.name)
-        for recipe in runs_dir.glob("*/recipe.yaml")
+        for recipe in runs_dir.glob(f"*/{RECIPE_FILE}")
         if _RUN_NAME.fullmatch(recipe.parent.name)
     ]
     return RunDirectory(runs_dir / max(runs)[1]) if runs else None
@@ -115,7 +115,7 @@ def newest_run(runs_dir: Path) -> RunDirectory | None:
 def _named(path: Path, reason: str, runs_dir: Path) -> Choice:
     """Return the recipe at a path; one that is not there may be a shipped one."""
     if path.exists():
-        is_run = path.name == "recipe.yaml" and path.resolve().parent.parent == runs_dir.resolve()
+        is_run = path.name == RECIPE_FILE and path.resolve().parent.parent == runs_dir.resolve()
         return Choice(path, reason, path.resolve().parent.name if is_run else None)
     shipped = shipped_recipe(path.name) if path.parent.name in {"", "recipes"} else None
     if shipped is None:

@@ -38,20 +38,13 @@ def _restricted(section: _SectionT, path: str, stage: Stage) -> _SectionT:
     readable: dict[str, Any] = {}
     for name, value in section.__dict__.items():
         key = f"{path}.{name}" if path else name
-        if _is_below(key, stage.excludes):
-            continue
-        declared = _is_below(key, stage.reads)
+        declared = bool(stage.declared([key]))
         partial = _contains(key, stage.excludes if declared else stage.reads)
         if partial and isinstance(value, Section):
             readable[name] = _restricted(value, key, stage)
         elif declared:
             readable[name] = value
     return section.restricted_to(readable, stage.name, path)
-
-
-def _is_below(key: str, declared: tuple[str, ...]) -> bool:
-    """Whether a key is one of the declared ones or lies below one."""
-    return any(key == name or key.startswith(f"{name}.") for name in declared)
 
 
 def _contains(key: str, declared: tuple[str, ...]) -> bool:

@@ -24,6 +24,7 @@ from rlhfctl.report.curves import SHOWN, Plot, curve, interval_line
 from rlhfctl.report.html import write
 from rlhfctl.report.numbers import finite, interval, number, share
 from rlhfctl.report.sources import TITLES, RunFacts
+from rlhfctl.run.directory import RECIPE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,7 +179,7 @@ def _recipe(run: RunFacts) -> Mapping[str, Any]:
 def _no_recipe(run: RunFacts) -> CheckpointError:
     return CheckpointError(
         "the run's recipe is no YAML mapping",
-        where=f"{run.name}/recipe.yaml",
+        where=f"{run.name}/{RECIPE_FILE}",
         hint="Run one of its stages again to have it written anew.",
     )
 

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+RECIPE_FILE = "recipe.yaml"
+"""In a run: the recipe as resolved, every default written out."""
+MANIFEST_FILE = "manifest.json"
+"""In a run: the record of the finished stages."""
+REPORT_FILE = "report.html"
+"""In a run: the report page."""
+LOGS_FOLDER = "logs"
+"""In a run or sweep: metrics, and the output of libraries or of the sweep's runs."""
 METRICS_FILE = "metrics.json"
 """In `rm/` and `eval/`: what the stage measured."""
 SAMPLES_FILE = "samples.jsonl"
@@ -63,17 +71,17 @@ class RunDirectory:
     @property
     def recipe(self) -> Path:
         """The recipe as resolved, every default written out."""
-        return self.root / "recipe.yaml"
+        return self.root / RECIPE_FILE
 
     @property
     def manifest(self) -> Path:
         """The record of the finished stages."""
-        return self.root / "manifest.json"
+        return self.root / MANIFEST_FILE
 
     @property
     def logs(self) -> Path:
         """The folder of metrics and of what the libraries had to say."""
-        return self.root / "logs"
+        return self.root / LOGS_FOLDER
 
     @property
     def log_file(self) -> Path:
@@ -88,7 +96,7 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         """The page that shows the run."""
-        return self.root / "report.html"
+        return self.root / REPORT_FILE
 
     def stage(self, name: str) -> Path:
         """The result folder of a stage (`sft`, `rm`, `ppo`, `eval`)."""
@@ -98,8 +106,8 @@ class RunDirectory:
         """Where a stage works until it is done."""
         return self.root / f".{name}.partial"
 
-    def intent(self, name: str) -> Path:
-        """What the partial folder of a stage is being made from."""
+    def partial_inputs(self, name: str) -> Path:
+        """Recipe part and inputs that a stage's partial folder is being made from."""
         return self.root / f".{name}.partial.json"
 
     def replaced(self, name: str) -> Path:

@@ -1,8 +1,8 @@
-"""What each process of a launched command leaves behind for the one that launched it.
+"""Exit status of each process of a launched command, in a file for the command that launched it.
 
-A launcher turns every exit code of a process into 1 and knows no reasons. So each process writes
-a small file when it begins, and its exit code and error there when it ends; a file that still says
-nothing belongs to a process that died without a word.
+A launcher turns every exit code of a process into 1 and drops the reason. So each process writes a
+small file when it starts, and adds its exit code and error when it ends. A file without an exit
+code belongs to a process that was killed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 
 from rlhfctl.run.files import write_json
 
-VARIABLE = "RLHFCTL_WORDS"
-"""Names the folder of the words; set for the processes of ``--launch``."""
+VARIABLE = "RLHFCTL_EXIT_STATUS"
+"""Environment variable with the folder of these files; set for the processes of ``--launch``."""
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended, or that it began.
+    """The start of a process or its end.
 
     Attributes:
-        rank: Its number.
-        pid: Its process id.
-        code: Its exit code; None while it has not ended.
-        message: Why it ended, as a user should read it; empty if it has been shown.
-        error: The same as JSON values, for ``--json``.
-        traceback: For ``--debug``.
-        time: When it was written, in seconds since 1970.
+        rank: Rank of the process.
+        pid: Process id.
+        code: Exit code; None while the process runs.
+        message: Error message for the user; empty if it was already shown.
+        error: The error as JSON values, for ``--json``.
+        traceback: Traceback, for ``--debug``.
+        time: Time of writing, in seconds since 1970.
     """
 
     rank: int
@@ -44,12 +44,12 @@ class ExitStatus:
 
 
 def expected() -> bool:
-    """Whether someone will read this process's words, and show them."""
+    """Whether a launching command will read and show this process's exit status."""
     return VARIABLE in os.environ
 
 
 def begin() -> None:
-    """Say that this process is there, if someone listens."""
+    """Record that this process has started, if its status is expected."""
     if expected():
         _write(ExitStatus(_rank(), os.getpid(), time=time.time()))
 
@@ -57,18 +57,18 @@ def begin() -> None:
 def leave(
     code: int, message: str = "", error: dict[str, Any] | None = None, traceback: str = ""
 ) -> None:
-    """Say how this process ends, if someone listens; its first such word stands."""
+    """Record how this process ends, if its status is expected; the first record is kept."""
     if not expected():
         return
-    said = _read(_path())
-    if said is None or said.code is None:
+    recorded = _read(_path())
+    if recorded is None or recorded.code is None:
         _write(ExitStatus(_rank(), os.getpid(), code, message, error, traceback, time.time()))
 
 
 def read(folder: Path) -> list[ExitStatus]:
-    """Return every process's last word, by rank."""
-    found = [_read(path) for path in folder.glob("rank-*.json")]
-    return sorted((word for word in found if word is not None), key=lambda word: word.rank)
+    """Return the status of every process, by rank."""
+    statuses = [_read(path) for path in folder.glob("rank-*.json")]
+    return sorted((status for status in statuses if status), key=lambda status: status.rank)
 
 
 def _rank() -> int:
@@ -79,8 +79,8 @@ def _path() -> Path:
     return Path(os.environ[VARIABLE]) / f"rank-{_rank()}.json"
 
 
-def _write(word: ExitStatus) -> None:
-    write_json(_path(), asdict(word))
+def _write(status: ExitStatus) -> None:
+    write_json(_path(), asdict(status))
 
 
 def _read(path: Path) -> ExitStatus | None:

@@ -1,8 +1,8 @@
-"""The processes of one command, where accelerate or torchrun has started several.
+"""The processes of one command that accelerate or torchrun started.
 
-Process 0 decides, writes and shows; the others work at its word. Words go through the key-value
-store that the launcher or process 0 keeps at MASTER_ADDR, so that waiting for one, however long,
-is no collective that could time out, and a signal is heard meanwhile.
+Process 0 decides, writes and shows; the others follow its instructions. Instructions go through
+the key-value store that the launcher or process 0 keeps at MASTER_ADDR. Waiting for one is no
+collective, so it cannot time out, and signals are handled meanwhile.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import LostProcessFault, UsageError
+from rlhfctl.stage_table import stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _LONGEST_COLLECTIVE = timedelta(days=7)
-"""A process may evaluate or normalize_scores alone for long; whoever dies is found by the launcher."""
+"""One process may work alone for long; the launcher detects a dead one."""
 _POLL = 0.05  # seconds
 _MEGATRON = "ACCELERATE_USE_MEGATRON_LM"
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
@@ -30,23 +31,23 @@ _FAILURE = "rlhfctl/failure"
 
 
 class ProcessGroup:
-    """This process among its peers; alone where there are none.
+    """This process and its peers.
 
     Attributes:
-        rank: This process's number.
-        count: How many processes there are.
+        rank: Number of this process.
+        count: Number of processes.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
-        """Take this process's number; `join` makes the connection."""
+        """Describe the group without connecting; `join` connects."""
         self.rank = rank
         self.count = count
         self._store: Any = None
-        self._orders = 0
+        self._instructions = 0
 
     @classmethod
     def from_environment(cls) -> ProcessGroup:
-        """Return the group that the launcher's variables RANK and WORLD_SIZE tell of."""
+        """Return the group of the launcher's variables RANK and WORLD_SIZE."""
         if "LOCAL_RANK" not in os.environ:
             return cls()
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
@@ -58,14 +59,14 @@ class ProcessGroup:
 
     @property
     def joined(self) -> bool:
-        """Whether there are others, and they can be told things."""
+        """Whether this process is connected to others."""
         return self._store is not None
 
     def join(self) -> None:
-        """Connect to the other processes, where there are any.
+        """Connect to the other processes, if any.
 
         Raises:
-            RuntimeError: They cannot be reached.
+            RuntimeError: They are unreachable.
         """
         if self.count == 1 or self._store is not None:
             return
@@ -75,63 +76,65 @@ class ProcessGroup:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self._store = TCPStore(address, port, is_master=False, wait_for_workers=False)
 
-    def order(self, word: Mapping[str, Any]) -> None:
-        """Give all other processes a word, by process 0; they read words in order."""
+    def broadcast(self, instruction: Mapping[str, Any]) -> None:
+        """Send an instruction from process 0 to all others, which read them in order."""
         if self._store is not None:
-            self._store.set(f"rlhfctl/order/{self._orders}", json.dumps(dict(word)))
-            self._orders += 1
+            key = f"rlhfctl/instruction/{self._instructions}"
+            self._store.set(key, json.dumps(dict(instruction)))
+            self._instructions += 1
 
-    def dismiss(self) -> None:
-        """Tell the other processes that there is nothing more to do."""
-        self.order({})
+    def shutdown(self) -> None:
+        """End `instructions` in the other processes."""
+        self.broadcast({})
 
-    def orders(self) -> Iterator[dict[str, Any]]:
-        """Yield the words of process 0 until it dismisses this process.
+    def instructions(self) -> Iterator[dict[str, Any]]:
+        """Yield the instructions of process 0 until it shuts the group down.
 
         Raises:
             LostProcessFault: Process 0 failed or can no longer be reached.
         """
         while True:
-            word: dict[str, Any] = json.loads(self._await(f"rlhfctl/order/{self._orders}"))
-            self._orders += 1
-            if not word:
+            key = f"rlhfctl/instruction/{self._instructions}"
+            instruction: dict[str, Any] = json.loads(self._await(key))
+            self._instructions += 1
+            if not instruction:
                 return
-            yield word
+            yield instruction
 
     def finished(self) -> None:
-        """Tell process 0 that this one has done what the last word asked for."""
+        """Report to process 0 that the last instruction is carried out."""
         if self._store is not None:
-            self._store.add(f"rlhfctl/finished/{self._orders}", 1)
+            self._store.add(f"rlhfctl/finished/{self._instructions}", 1)
 
     def await_others(self) -> None:
-        """Go on, as process 0, when every other process has finished the last word.
+        """Wait in process 0 until every other process has finished the last instruction.
 
         Raises:
             LostProcessFault: One of them failed.
         """
         if self._store is None:
             return
-        while self._store.add(f"rlhfctl/finished/{self._orders}", 0) < self.count - 1:
+        while self._store.add(f"rlhfctl/finished/{self._instructions}", 0) < self.count - 1:
             self._check_alive()
             time.sleep(_POLL)
 
-    def first_failure(self, word: Mapping[str, Any]) -> dict[str, Any]:
-        """Tell the others why this process ends; return the first such word of any process.
+    def first_failure(self, failure: Mapping[str, Any]) -> dict[str, Any]:
+        """Publish why this process fails; return the first failure that any process published.
 
-        What follows from a failure elsewhere, such as a lost connection, comes after its cause.
+        The cause is published before its consequences elsewhere, such as a lost connection.
         """
-        mine = {"rank": self.rank, **word}
+        own = {"rank": self.rank, **failure}
         if self._store is None:
-            return mine
+            return own
         try:
-            first = self._store.compare_set(_FAILURE, "", json.dumps(mine))
+            published = self._store.compare_set(_FAILURE, "", json.dumps(own))
         except RuntimeError:  # the store went down with the process that kept it
-            return mine
-        found: dict[str, Any] = json.loads(first)
-        return found
+            return own
+        first: dict[str, Any] = json.loads(published)
+        return first
 
     def _await(self, key: str) -> bytes:
-        # Not by the store's own waiting, which neither hears signals nor times out in silence.
+        # The store's own `wait` blocks signals and raises when it times out.
         try:
             while not self._store.check([key]):
                 self._check_alive()
@@ -153,12 +156,12 @@ def refuse_sharding(stages: Sequence[str]) -> None:
     every stage shards its frozen base by FSDP2 itself.
 
     Args:
-        stages: Those about to run; `eval` is process 0's alone and needs no wrapper.
+        stages: Names of the stages to run; those of process 0 only are unaffected.
 
     Raises:
-        UsageError: There is such a configuration, and a stage that trains and cannot run under it.
+        UsageError: The configuration asks for one of them, and a stage would train.
     """
-    training = [stage for stage in stages if stage != "eval"]
+    training = [stage for stage in stages if not stage_named(stage).main_process_only]
     if training and os.environ.get(_MEGATRON, "").lower() == "true":
         raise UsageError(
             f"{', '.join(training)} cannot run under Megatron-LM: rlhfctl keeps a whole model in "
@@ -182,12 +185,12 @@ def no_deepspeed(where: str = "") -> UsageError:
 
 
 def join_processes() -> Any:
-    """Return accelerate's state of this process, connected to its peers where there are any.
+    """Return accelerate's state of this process, connected to its peers, if any.
 
-    On machines without a GPU the processes talk by gloo; accelerate must be told so, or each would
-    take itself for the only one. Nor may the libraries see that FSDP is requested:
-    accelerate would shard trained weights too, and on a GPU alone; transformers would leave the
-    weights of a new head unmade in every process but the first.
+    On machines without a GPU, accelerate has to be asked for gloo, or each process would run
+    alone. The variable that requests FSDP is hidden from the libraries: accelerate would shard
+    trained weights too, and only on a GPU; transformers would leave the weights of a new head
+    uninitialised in every process but the first.
     """
     if os.environ.pop(_ACCELERATE_FSDP, "").lower() == "true":
         os.environ[_FSDP] = "true"

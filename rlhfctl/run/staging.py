@@ -61,15 +61,15 @@ def open_partial(
     Returns:
         Whether there are checkpoints to resume from.
     """
-    partial, intent = directory.partial(stage), directory.intent(stage)
-    wanted = {
+    partial, inputs_file = directory.partial(stage), directory.partial_inputs(stage)
+    made_from = {
         "recipe_part": dict(recipe_part),
         "inputs": {name: asdict(artifact) for name, artifact in inputs.items()},
     }
-    if not fresh and has_checkpoints(partial) and _read(intent) == wanted:
+    if not fresh and has_checkpoints(partial) and _read(inputs_file) == made_from:
         return True
     discard_partial(directory, stage)
-    write_json(intent, wanted)
+    write_json(inputs_file, made_from)
     partial.mkdir()
     return False
 
@@ -102,7 +102,7 @@ def discard_partial(directory: RunDirectory, stage: str) -> None:
     """Remove a stage's partial folder and what it was being made from."""
     if directory.partial(stage).exists():
         shutil.rmtree(directory.partial(stage))
-    directory.intent(stage).unlink(missing_ok=True)
+    directory.partial_inputs(stage).unlink(missing_ok=True)
 
 
 def promote(directory: RunDirectory, stage: str) -> None:
@@ -119,7 +119,7 @@ def clean_up(directory: RunDirectory, stage: str) -> None:
     """Remove what only an unfinished stage needs, once its result is recorded."""
     if directory.replaced(stage).exists():
         shutil.rmtree(directory.replaced(stage))
-    directory.intent(stage).unlink(missing_ok=True)
+    directory.partial_inputs(stage).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> object:

@@ -1,4 +1,4 @@
-"""Whether a finished stage still stands: what has changed since it was recorded."""
+"""Differences between a stage's record and what it would be made from now."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _ABSENT = object()
 _LONGEST_SHOWN = 80  # characters
 
 
-def changes(
+def staleness(
     record: StageRecord,
     recipe_part: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     directory: RunDirectory,
 ) -> list[str]:
-    """Say why a recorded stage no longer stands, a phrase a reason; empty when it does.
+    """Return the reasons why a recorded stage has to run again; empty when it is up to date.
 
     Args:
-        record: The stage as it was recorded.
-        recipe_part: What of today's recipe its result depends on.
-        inputs: What it would be made from today.
+        record: The finished stage.
+        recipe_part: Current values of the recipe keys that it reads.
+        inputs: Current inputs.
         directory: The run's.
     """
     reasons = recipe_changes(record.recipe_part, recipe_part)
@@ -39,24 +39,24 @@ def changes(
         elif now is None:
             reasons.append(f"{name} is no longer an input")
         elif before.sha256 != now.sha256:
-            reasons.append(f"its input {name} ({now.path}) has changed")
+            reasons.append(f"input {name} ({now.path}) changed")
     return reasons + output_changes(record, directory)
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name each recipe key whose value differs, with both values; a whole section by its name."""
+    """Describe each recipe key whose value differs, with both values; a null section by its name."""
     return list(_differences(before, now, ""))
 
 
 def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
-    """Name each output that is gone or is not what the stage wrote."""
+    """Describe each output that is missing or no longer has the recorded digest."""
     reasons = []
     for artifact in record.outputs.values():
         path = directory.root / artifact.path
         if not path.exists():
-            reasons.append(f"its output {artifact.path} is gone")
+            reasons.append(f"output {artifact.path} is missing")
         elif digest(path) != artifact.sha256:
-            reasons.append(f"its output {artifact.path} is not what it wrote")
+            reasons.append(f"output {artifact.path} was modified")
     return reasons
 
 
@@ -66,13 +66,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            yield f"{prefix}{key} was {_shown(old)}, now {_shown(new)}"
+            yield f"{prefix}{key} changed from {_shown(old)} to {_shown(new)}"
 
 
 def _shown(value: object) -> str:
     if value is _ABSENT:
-        return "absent"
+        return "no key"
     if isinstance(value, dict):
-        return "given" if value else "empty"
-    # Of a long text, such as a judge's question, the beginning tells which it was.
+        return "a section" if value else "empty"
+    # The beginning of a long text, such as a judge's template, identifies it.
     return "null" if value is None else shorten(str(value), _LONGEST_SHOWN, placeholder="...")

@@ -129,7 +129,7 @@ class _Results:
         for job in self.plan.shared:
             if job.command != "eval":
                 continue
-            record = Manifest.load(self.root / job.name / "manifest.json").stages.get("eval")
+            record = Manifest.load(RunDirectory(self.root / job.name).manifest).stages.get("eval")
             if record is not None and "best_of_n" in record.metrics:
                 found.append(record.metrics["best_of_n"])
                 parts.add(_without_seed(job))

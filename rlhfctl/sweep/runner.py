@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rlhfctl.errors import CheckpointError, ExitCode, LockedError
-from rlhfctl.pipeline import is_finished, terminable
+from rlhfctl.pipeline import is_up_to_date, terminable
 from rlhfctl.recipe.load import dump_recipe
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.directory import LOGS_FOLDER, RunDirectory
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Runner:
 
     def _stands(self, job: Job) -> bool:
         try:
-            return is_finished(job.recipe, RunDirectory(self.root / job.name), job.stages)
+            return is_up_to_date(job.recipe, RunDirectory(self.root / job.name), job.stages)
         except CheckpointError:
             return False  # its own process will say what is damaged
 
@@ -225,10 +225,10 @@ class Runner:
         self.ended()
 
     def _log(self, job: Job) -> Path:
-        return self.root / "logs" / f"{job.name}.log"
+        return self.root / LOGS_FOLDER / f"{job.name}.log"
 
     def _answer(self, job: Job) -> Path:
-        return self.root / "logs" / f"{job.name}.json"
+        return self.root / LOGS_FOLDER / f"{job.name}.json"
 
     @contextmanager
     def _ending_children(self) -> Iterator[None]:

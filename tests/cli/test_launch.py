@@ -128,7 +128,7 @@ def test_a_signal_to_the_launching_process_ends_all_in_order(start, folder, numb
     assert process.returncode == code, errors
     assert errors.count("error:") == 1
     assert word in errors
-    assert "a checkpoint of sft is kept" in errors
+    assert "a checkpoint of sft was kept" in errors
     assert "Traceback" not in errors
 
 

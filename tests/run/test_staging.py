@@ -113,5 +113,5 @@ def test_one_without_checkpoints_is_not(directory):
 def test_one_whose_intent_was_lost_is_not(directory):
     open_sft(directory)
     checkpoint(directory)
-    directory.intent("sft").write_text("{")
+    directory.partial_inputs("sft").write_text("{")
     assert not open_sft(directory)

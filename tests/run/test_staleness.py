@@ -6,7 +6,7 @@ import pytest
 
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Artifact, StageRecord
-from rlhfctl.run.staleness import changes
+from rlhfctl.run.staleness import staleness
 
 PART = {"seed": 0, "lora": {"r": 16}, "ppo": {"beta": 0.05, "rm": None}}
 INPUTS = {"sft": Artifact("sft", "aa")}
@@ -28,49 +28,49 @@ def record(directory):
 
 
 def test_nothing_changed(record, directory):
-    assert changes(record, PART, INPUTS, directory) == []
+    assert staleness(record, PART, INPUTS, directory) == []
 
 
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ({**PART, "ppo": {"beta": 0.1, "rm": None}}, "ppo.beta was 0.05, now 0.1"),
-        ({**PART, "ppo": {"beta": 0.05, "rm": "x"}}, "ppo.rm was null, now x"),
-        ({**PART, "ppo": {"beta": 0.05}}, "ppo.rm was null, now absent"),
-        ({**PART, "seed": 1}, "seed was 0, now 1"),
-        ({**PART, "seed": "x y\n" * 99}, f"seed was 0, now {'x y ' * 19}x..."),
+        ({**PART, "ppo": {"beta": 0.1, "rm": None}}, "ppo.beta changed from 0.05 to 0.1"),
+        ({**PART, "ppo": {"beta": 0.05, "rm": "x"}}, "ppo.rm changed from null to x"),
+        ({**PART, "ppo": {"beta": 0.05}}, "ppo.rm changed from null to no key"),
+        ({**PART, "seed": 1}, "seed changed from 0 to 1"),
+        ({**PART, "seed": "x y\n" * 99}, f"seed changed from 0 to {'x y ' * 19}x..."),
     ],
 )
 def test_a_changed_key_is_named_with_both_values(record, directory, part, said):
-    assert changes(record, part, INPUTS, directory) == [said]
+    assert staleness(record, part, INPUTS, directory) == [said]
 
 
 def test_a_section_that_became_null_is_named(record, directory):
-    said = changes(record, {**PART, "lora": None}, INPUTS, directory)
-    assert said == ["lora was given, now null"]
+    said = staleness(record, {**PART, "lora": None}, INPUTS, directory)
+    assert said == ["lora changed from a section to null"]
 
 
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"sft": Artifact("sft", "bb")}, "its input sft (sft) has changed"),
+        ({"sft": Artifact("sft", "bb")}, "input sft (sft) changed"),
         ({}, "sft is no longer an input"),
         ({**INPUTS, "rm": Artifact("rm", "cc")}, "rm is a new input"),
     ],
 )
 def test_a_changed_input_is_named(record, directory, inputs, said):
-    assert changes(record, PART, inputs, directory) == [said]
+    assert staleness(record, PART, inputs, directory) == [said]
 
 
 def test_the_same_input_elsewhere_is_the_same_input(record, directory):
-    assert changes(record, PART, {"sft": Artifact("/moved/sft", "aa")}, directory) == []
+    assert staleness(record, PART, {"sft": Artifact("/moved/sft", "aa")}, directory) == []
 
 
 def test_a_damaged_output_is_named(record, directory):
     (directory.stage("ppo") / "weights").write_text("2")
-    assert changes(record, PART, INPUTS, directory) == ["its output ppo is not what it wrote"]
+    assert staleness(record, PART, INPUTS, directory) == ["output ppo was modified"]
 
 
 def test_a_missing_output_is_named(record, directory):
     gone = replace(record, outputs={"ppo": Artifact("elsewhere", "aa")})
-    assert changes(gone, PART, INPUTS, directory) == ["its output elsewhere is gone"]
+    assert staleness(gone, PART, INPUTS, directory) == ["output elsewhere is missing"]

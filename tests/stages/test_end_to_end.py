@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlhfctl.run.files import digest
+from rlhfctl.stage_table import STAGES
 
 BASE_RECIPE = Path(__file__).parents[2] / "recipes" / "base.yaml"
 TINY = {
@@ -115,8 +116,8 @@ def test_the_four_commands_by_hand_give_the_same_metrics(finished, tmp_path):
 def test_a_finished_run_is_skipped_and_says_so(finished):
     result = rlhfctl(finished[0], "run")
     assert result.returncode == 0
-    for stage in ("sft", "rm", "ppo", "eval"):
-        assert f"{stage} is up to date" in result.stderr
+    for stage in STAGES:
+        assert f"{stage.title}: up to date" in result.stderr
 
 
 def edit_json(path, **changes):

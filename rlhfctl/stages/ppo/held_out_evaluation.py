@@ -31,7 +31,7 @@ from rlhfctl.run.directory import (
     HELD_OUT_FILE,
     OVER_OPTIMISATION_FILE,
 )
-from rlhfctl.run.files import write_atomic, write_json
+from rlhfctl.run.files import CHECKPOINTS, write_atomic, write_json
 from rlhfctl.stages.shared.responses import generate_responses
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class HeldOutEvaluator:
 
     def _oldest_checkpoint(self, rollout: int) -> int:
         """Return the earliest rollout that training could be made to go on from."""
-        found = sorted((self.output / "checkpoints").glob("rollout-*"))
+        found = sorted((self.output / CHECKPOINTS).glob("rollout-*"))
         return min(_rollout(found[0]), rollout) if found else rollout
 
     def _kept(self) -> list[Path]:

@@ -18,7 +18,7 @@ from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
-from rlhfctl.run.files import write_atomic
+from rlhfctl.run.files import CHECKPOINTS, write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.ppo.held_out_evaluation import HeldOutEvaluator
 from rlhfctl.stages.ppo.held_out_set import held_out_prompts, open_held_out_set
@@ -188,7 +188,7 @@ def open_trainer(
         settings,
         monitor,
         keep_samples,
-        output / "checkpoints",
+        output / CHECKPOINTS,
         rewards,
         _demonstrations(session) if section.ptx_coefficient else (),
         processes,

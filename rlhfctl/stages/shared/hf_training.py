@@ -85,7 +85,7 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
     on_gpu = torch.cuda.is_available()
     least = {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
     return {
-        "output_dir": str(output / "checkpoints"),
+        "output_dir": str(output / CHECKPOINTS),
         "learning_rate": section.learning_rate,
         "num_train_epochs": float(section.num_train_epochs),
         "per_device_train_batch_size": section.per_device_train_batch_size,

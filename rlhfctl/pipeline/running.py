@@ -1,0 +1,205 @@
+"""Runs stages one after another: staging, records, metrics, trackers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlhfctl.pipeline.inputs import artifacts_of, outdated_inputs
+from rlhfctl.pipeline.planning import StagePlan, plan_stage
+from rlhfctl.pipeline.processes import (
+    StageLoader,
+    load_stage,
+    run_in_all_processes,
+    terminable,
+)
+from rlhfctl.recipe.load import dump_recipe
+from rlhfctl.run import staging
+from rlhfctl.run.gates import parse_gates
+from rlhfctl.run.manifest import Manifest, StageRecord
+from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
+from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
+from rlhfctl.run.tracking import TrackerMonitor
+from rlhfctl.run.versions import installed_versions
+from rlhfctl.stage_table import STAGES, Stage, stage_named
+
+if TYPE_CHECKING:
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The outcome of one stage of a command.
+
+    Attributes:
+        stage: Its name.
+        status: `done` when it ran, `skipped` when it was up to date.
+        record: Its record in the manifest.
+        reasons: Why it ran again; empty for a first run.
+    """
+
+    stage: str
+    status: Literal["done", "skipped"]
+    record: StageRecord
+    reasons: tuple[str, ...] = ()
+
+
+def run_stages(
+    recipe: Recipe,
+    directory: RunDirectory,
+    stages: Sequence[str],
+    monitor: Monitor,
+    *,
+    force: bool = False,
+    load: StageLoader = load_stage,
+    group: ProcessGroup | None = None,
+) -> list[StageResult]:
+    """Bring stages up to date, in order, while holding the run folder's lock.
+
+    With several processes, process 0 calls this and the others call `worker_loop`.
+
+    Args:
+        recipe: The whole recipe.
+        directory: The run's; created if missing.
+        stages: Names of stages, in the order of `STAGES`.
+        monitor: Receives progress, notes and warnings.
+        force: Run stages that are up to date, too.
+        load: Returns a stage's function when the stage starts.
+        group: The processes that share the work.
+
+    Raises:
+        RlhfctlError: A stage cannot run or failed; earlier results are unchanged.
+        Terminated: SIGTERM was received.
+    """
+    parse_gates(recipe.evaluation.gates)
+    refuse_sharding(stages)
+    directory.create()
+    group = group or ProcessGroup()
+    with directory.lock(), terminable():
+        group.join()
+        manifest = Manifest.load(directory.manifest)
+        for stage in STAGES:
+            staging.recover(directory, stage.name, manifest.stages.get(stage.name))
+        results: list[StageResult] = []
+        for number, stage in enumerate(map(stage_named, stages), start=1):
+            runner = _StageRunner(
+                recipe, directory, stage, f"[{number}/{len(stages)}]", monitor, manifest, group
+            )
+            result = runner.bring_up_to_date(force, load)
+            manifest = manifest.with_stage(result.record)
+            results.append(result)
+        group.shutdown()
+        return results
+
+
+@dataclass(frozen=True)
+class _StageRunner:
+    """One stage of one call of `run_stages`; `position` is such as ``[1/4]``."""
+
+    recipe: Recipe
+    directory: RunDirectory
+    stage: Stage
+    position: str
+    monitor: Monitor
+    manifest: Manifest
+    group: ProcessGroup
+
+    def bring_up_to_date(self, force: bool, load: StageLoader) -> StageResult:
+        """Run the stage unless it is up to date."""
+        plan = plan_stage(self.recipe, self.directory, self.stage, self.manifest)
+        for warning in outdated_inputs(self.recipe, self.directory, self.stage, self.manifest):
+            self.monitor.warn(warning)
+        name, heading = self.stage.name, f"{self.position} {self.stage.title}"
+        reasons: tuple[str, ...] = ()
+        if plan.record is not None:
+            if plan.is_up_to_date and not force:
+                self.monitor.note(f"{heading}: up to date, skipped")
+                return StageResult(name, "skipped", plan.record)
+            reasons = plan.reasons or ("--force",)
+            self.monitor.note(f"Re-running {name}: {'; '.join(reasons)}")
+        with staging.recipe_written(self.directory, name, dump_recipe(self.recipe)):
+            resuming = staging.open_partial(
+                self.directory, name, plan.recipe_part, plan.inputs, fresh=force
+            )
+            resumed = ": resuming from a checkpoint" if resuming else ""
+            self.monitor.note(f"{heading}{resumed}")
+            record = self._run(plan, load, resuming)
+        return StageResult(name, "done", record, reasons)
+
+    def _run(self, plan: StagePlan, load: StageLoader, resuming: bool) -> StageRecord:
+        name, directory = self.stage.name, self.directory
+        started, clock = datetime.now(UTC), time.monotonic()
+        metrics_log = MetricsLog(directory.partial_metrics(name), resume=resuming)
+        trackers = self._trackers(plan.recipe_part)
+        monitor = MultiMonitor([metrics_log, self.monitor, trackers])
+        try:
+            outcome = run_in_all_processes(
+                self.recipe, directory, self.stage, plan.checkpoints, monitor, self.group, load
+            )
+        except BaseException as error:
+            self._keep_or_discard(interrupted=not isinstance(error, Exception))
+            raise
+        finally:
+            trackers.close()
+        staging.promote(directory, name)
+        record = StageRecord(
+            stage=name,
+            recipe_part=plan.recipe_part,
+            inputs=plan.inputs,
+            outputs=artifacts_of({name: directory.stage(name)}, directory.root),
+            metrics=self._finite(outcome.metrics),
+            versions=installed_versions(),
+            seed=self.recipe.seed,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock, 3),
+        )
+        self.manifest.with_stage(record).save(directory.manifest)
+        directory.partial_metrics(name).replace(directory.metrics(name))
+        staging.clean_up(directory, name)
+        return record
+
+    def _trackers(self, part: Mapping[str, Any]) -> TrackerMonitor:
+        settings = {
+            f"{section}.{key}": value
+            for section, values in part.items()
+            if isinstance(values, dict)
+            for key, value in values.items()
+        }
+        return TrackerMonitor(
+            self.recipe.tracking.report_to,
+            f"{self.directory.name}-{self.stage.name}",
+            self.directory.logs,
+            settings,
+            self.monitor,
+        )
+
+    def _keep_or_discard(self, *, interrupted: bool) -> None:
+        """Keep the partial folder of a failed stage if it can be resumed; remove it otherwise."""
+        name, directory = self.stage.name, self.directory
+        if staging.has_checkpoints(directory.partial(name)):
+            self.monitor.note(
+                f"a checkpoint of {name} was kept; re-running the command resumes from it"
+            )
+            return
+        if interrupted:
+            self.monitor.note(
+                f"{name} had saved no checkpoint; re-running the command starts it again"
+            )
+        staging.discard_partial(directory, name)
+        recorded = name in self.manifest.stages
+        metrics = directory.failed_metrics(name) if recorded else directory.metrics(name)
+        directory.partial_metrics(name).replace(metrics)
+
+    def _finite(self, value: Any, name: str = "") -> Any:
+        """Replace NaN and infinite metrics, which JSON cannot hold, by null, with a warning."""
+        if isinstance(value, Mapping):
+            return {key: self._finite(item, f"{name}.{key}") for key, item in value.items()}
+        if isinstance(value, float) and not math.isfinite(value):
+            self.monitor.warn(f"{self.stage.name}: metric {name.removeprefix('.')} is {value}")
+            return None
+        return value
