@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit status of every command; README and ``--help`` render `EXIT_CODE_MEANINGS`."""
+    """Exit codes; `docs/reference/exit-codes.md` and ``--help`` render `EXIT_CODE_MEANINGS`."""
 
     DONE = 0
     INTERNAL = 1

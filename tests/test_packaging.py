@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the lock files, the image's recipe, and what the README promises."""
+"""The wheel, the lock files, the Dockerfile, and the documentation that names them."""
 
 import ast
 import os
@@ -225,11 +225,12 @@ def test_the_image_is_built_from_files_that_its_context_has():
 # What is written about it
 
 
-def test_the_readme_has_the_exit_codes_of_the_code():
-    section = README.partition("## Exit codes")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (\d+) \| (.+) \|$", section, re.MULTILINE)
-    expected = [(str(int(code)), meaning) for code, meaning in EXIT_CODE_MEANINGS.items()]
-    assert rows == expected
+def test_readme_has_at_most_150_lines_and_links_the_exit_codes():
+    assert len(README.splitlines()) <= 150
+    assert "(docs/reference/exit-codes.md)" in README
+    page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert rows == [(str(int(code)), meaning) for code, meaning in EXIT_CODE_MEANINGS.items()]
 
 
 def test_every_make_target_that_is_named_exists():
@@ -256,10 +257,11 @@ def test_the_readme_names_every_recipe():
     assert named == {path.name for path in (ROOT / "recipes").glob("*.yaml")}
 
 
-def test_the_ci_job_in_the_readme_is_yaml_and_its_override_is_one_the_recipe_takes():
+def test_documented_ci_job_is_yaml_and_overrides_a_recipe_key():
     from rlhfctl.recipe.load import load_recipe
 
-    shown = re.search(r"```yaml\n(name: rlhf.+?)```", README, re.DOTALL)
+    page = (ROOT / "docs" / "how-to" / "docker-and-ci.md").read_text(encoding="utf-8")
+    shown = re.search(r"```yaml\n(name: rlhf.+?)```", page, re.DOTALL)
     assert shown
     steps = yaml.safe_load(shown[1])["jobs"]["train"]["steps"]
     override = re.search(r"--set '(.+?)'", " ".join(step.get("run", "") for step in steps))
@@ -271,10 +273,16 @@ def test_the_ci_job_in_the_readme_is_yaml_and_its_override_is_one_the_recipe_tak
 
 
 def test_local_links_lead_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (ROOT / link).exists(), f"{page}: {link}"
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[\w.-]+)?\)", text):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    named = set(re.findall(r"[\w/.-]+\.md", navigation))
+    assert named == {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
 
 
 def test_this_version_is_in_the_changelog():
@@ -285,5 +293,6 @@ def test_this_version_is_in_the_changelog():
 def test_ci_runs_what_the_readme_calls_the_tests():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert {"make docs", "make test"} <= set(script.splitlines())
     assert script.splitlines()[-1] == "make test"
     assert "make test " in README
