@@ -29,7 +29,7 @@ from rlhfctl.run.extras import require_deepspeed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rlhfctl.cli.options import GivenKeys, Settings
+    from rlhfctl.cli.options import RunOptions
 
 _OPTION = "--launch"
 _FAREWELL = 40.0
@@ -39,14 +39,12 @@ _CONSEQUENCES = {LostProcessFault.__name__, "Terminated"}
 """Errors of a process whose real reason is another's death."""
 
 
-def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
+def launch(file: Path, options: RunOptions) -> int:
     """Run a command in the processes that an accelerate configuration asks for.
 
     Args:
-        name: The command's.
-        file: The configuration.
-        settings: From the command line.
-        keys: Recipe keys set by short options.
+        file: Accelerate configuration.
+        options: Options from the command line.
 
     Returns:
         The exit code of process 0, or of whichever failed first.
@@ -61,18 +59,18 @@ def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
             hint="leave --launch out where accelerate launch or torchrun is used",
         )
     config = read_config(find(file))
-    directory = resolve(settings, keys).directory
+    directory = resolve(options).directory
     directory.create()
     arguments = without_option(sys.argv[1:])
     told = ["accelerate", "launch", "--config_file", config, "-m", "rlhfctl", *arguments]
-    Terminal(quiet=settings.quiet, as_json=settings.json).note(shlex.join(told))
+    Terminal(quiet=options.quiet, as_json=options.json).note(shlex.join(told))
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *told[1:]]
     with tempfile.TemporaryDirectory(prefix="rlhfctl-") as folder:
         ended = _run(command, Path(folder), directory.launch_log)
         word = _verdict(exit_status.read(Path(folder)), ended, directory.launch_log)
     if word.message:
-        trace = word.traceback if settings.debug else ""
-        show_error(word.message, word.error or {}, trace, as_json=settings.json)
+        trace = word.traceback if options.debug else ""
+        show_error(word.message, word.error or {}, trace, as_json=options.json)
     return word.code or 0
 
 
