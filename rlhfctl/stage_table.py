@@ -22,6 +22,7 @@ class Stage:
         excludes: Keys below `reads` that the stage may not read, since they do not change its
             result.
         main_process_only: Whether process 0 runs it alone while the others wait.
+        progress: Metrics of the progress line, in order.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     reads: tuple[str, ...]
     excludes: tuple[str, ...] = ()
     main_process_only: bool = False
+    progress: tuple[str, ...] = ()
 
 
 # Keys are declared without conditions, although some are read only under others (PPO-ptx,
@@ -52,6 +54,7 @@ SFT = Stage(
     requires=(),
     accepts=(),
     reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", "data.bad_rows"),
+    progress=("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
 )
 REWARD_MODEL = Stage(
     name="rm",
@@ -70,6 +73,7 @@ REWARD_MODEL = Stage(
         # Score normalization samples the SFT policy in PPO's batches.
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
+    progress=("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
 )
 PPO = Stage(
     name="ppo",
@@ -89,6 +93,10 @@ PPO = Stage(
         # Held-out evaluations avoid the evaluation's prompts and share its reward model.
         *("evaluation.num_prompts", "evaluation.judge_rm"),
     ),
+    progress=(
+        *("score", "kl", "held_out_true_reward", "reward", "response_length"),
+        *("episodes_per_second", "memory_bytes"),
+    ),
 )
 EVALUATION = Stage(
     name="eval",
@@ -106,6 +114,7 @@ EVALUATION = Stage(
     ),
     excludes=("evaluation.gates",),
     main_process_only=True,
+    progress=("proxy", "gold", "kl", "length"),
 )
 
 STAGES = (SFT, REWARD_MODEL, PPO, EVALUATION)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rlhfctl.cli.resolve import check_run_name, choose_recipe
 from rlhfctl.cli.validation import require_valid_files
-from rlhfctl.console import Board, Terminal, duration, format_figure, safe
+from rlhfctl.console import Board, Terminal, duration, format_metric, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import RunDirectory
@@ -191,4 +191,4 @@ def _cell(metrics: Mapping[str, Any], name: str, *, intervals: bool) -> str:
 
 
 def _written(name: str, value: float) -> str:
-    return f"{value:.3f}" if name == "repetition" else format_figure(name, value)
+    return f"{value:.3f}" if name == "repetition" else format_metric(name, value)
