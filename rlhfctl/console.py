@@ -1,7 +1,7 @@
-"""How progress, notes, errors and results look: for people, for pipes, and as JSON.
+"""Terminal output: progress, notes, errors and results, as text or JSON.
 
-Progress and notes go to stderr, results to stdout. Text from models, data or file names reaches a
-terminal only through `safe`.
+Progress and notes go to stderr, results to stdout. Text from models, data or file names is
+printed through `safe` only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from rlhfctl.run.text import visible
+from rlhfctl.stage_table import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,18 +36,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 TERMINAL = "RLHFCTL_TERMINAL"
-"""Names the descriptor of the user's stderr, where 2 leads elsewhere from the start."""
-PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+"""Environment variable: descriptor of the user's stderr if 2 was redirected before the start."""
+PLAIN_INTERVAL = 10.0
+"""Seconds between progress lines without a terminal."""
 
-_SHOWN = {
-    "sft": ("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
-    "rm": ("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
-    "ppo": (
-        *("score", "kl", "held_out_true_reward", "reward", "response_length"),
-        *("episodes_per_second", "memory_bytes"),
-    ),
-    "eval": ("proxy", "gold", "kl", "length"),
-}
 _LABELS = {
     "token_accuracy": "token accuracy",
     "kl": "KL",
@@ -61,19 +54,18 @@ _log.addHandler(logging.NullHandler())
 
 
 def safe(text: str, style: str = "") -> Text:
-    """Return text as rich may show it: control and bidi characters visible, markup not read."""
+    """Return text that is safe to print: control and bidi characters escaped, markup ignored."""
     return Text(visible(text), style=style)
 
 
 class Terminal:
-    """The user's side of a command.
+    """Standard output and standard error of a command.
 
-    It keeps a copy of stderr from before the libraries' output is turned to the log file, so one
-    must be made before that.
+    Create it before library output is redirected to the log file: it keeps a copy of stderr.
 
     Args:
-        quiet: Show errors and the final result only.
-        as_json: The result is one JSON object on stdout; everything else goes to stderr.
+        quiet: Print only the result and errors.
+        as_json: Print one JSON object to stdout and everything else to stderr.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
@@ -84,17 +76,17 @@ class Terminal:
 
     @property
     def stream(self) -> TextIO:
-        """The user's stderr, wherever descriptor 2 leads meanwhile."""
+        """The user's stderr, even while descriptor 2 is redirected."""
         return self._stream
 
     @property
     def console(self) -> Console:
-        """Where notes and progress are shown."""
+        """Console of notes and progress."""
         return self._err
 
     @property
     def live(self) -> bool:
-        """Whether someone watches: stderr is a terminal that can move its cursor."""
+        """Return whether stderr is an interactive terminal that can move its cursor."""
         return (
             not self.quiet
             and self._stream.isatty()
@@ -103,48 +95,48 @@ class Terminal:
         )
 
     def note(self, message: str) -> None:
-        """Show one plain line on stderr, unless quiet."""
+        """Print a line to stderr, unless quiet."""
         if not self.quiet:
             self._err.print(safe(message), soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        """Show one line that asks for attention, unless quiet; the log has it in any case."""
+        """Log a warning; print it to stderr unless quiet."""
         _log.warning("%s", visible(message))
         if not self.quiet:
             self._err.print(safe("warning: ", "yellow"), safe(message), sep="", soft_wrap=True)
 
     def error(self, message: str) -> None:
-        """Show why the command ends, quiet or not."""
+        """Print an error to stderr, even if quiet."""
         self._err.print(safe("error: ", "bold red"), safe(message), sep="", soft_wrap=True)
 
     def traceback(self, text: str) -> None:
-        """Show a traceback on stderr."""
+        """Print a traceback to stderr."""
         self._err.print(safe(text), soft_wrap=True)
 
     def result(self, *parts: RenderableType) -> None:
-        """Show a command's result to people: on stdout, or on stderr where stdout is for JSON."""
+        """Print the result to stdout, or to stderr if stdout is reserved for JSON."""
         console = self._err if self.as_json else _console(sys.stdout)
         for part in parts:
             console.print(safe(part) if isinstance(part, str) else part, soft_wrap=True)
 
     def write_json(self, value: Any) -> None:
-        """Write the one JSON object of a `--json` command, a line on stdout.
+        """Write the JSON object of a `--json` command as one line to stdout.
 
         Raises:
-            ValueError: A number in it is NaN or infinite.
+            ValueError: A number is NaN or infinite.
         """
         sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
         sys.stdout.flush()
 
     def view(self) -> View:
-        """Return a monitor that shows the stages' progress here."""
+        """Return a monitor that shows progress on this terminal."""
         return View(self, self._err)
 
 
 class View:
-    """A monitor for people: a live bar on a terminal, else a plain line now and then.
+    """A progress monitor: a live bar on a terminal, else a line every `PLAIN_INTERVAL`.
 
-    Use it as a context manager, so that the terminal is left in order however a stage ends.
+    Use it as a context manager, so that the terminal is restored after an error.
     """
 
     def __init__(self, terminal: Terminal, console: Console) -> None:
@@ -157,7 +149,7 @@ class View:
         self._total = 0
         self._done = 0
         self._metrics: dict[str, float] = {}
-        self._began = 0.0
+        self._started_at = 0.0
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
@@ -172,11 +164,11 @@ class View:
         self._stop()
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Begin a phase: a new bar, or a line that says so."""
+        """Start a phase with a new bar or line."""
         self._stop()
         self._stage, self._total, self._unit = stage, total, unit
         self._done, self._metrics = 0, {}
-        self._began = self._shown_at = time.monotonic()
+        self._started_at = self._shown_at = time.monotonic()
         if self._terminal.live:
             self._progress = _progress(self._console)
             self._task = self._progress.add_task(
@@ -187,7 +179,7 @@ class View:
             self._terminal.note(f"{stage} 0/{total} {unit}")
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Move the bar, or print a line if the last is some seconds old."""
+        """Update the bar, or print a line once per `PLAIN_INTERVAL`."""
         self._done = done
         self._metrics.update(metrics)
         if self._progress is not None:
@@ -198,18 +190,18 @@ class View:
             self._terminal.note(self._line())
 
     def note(self, message: str) -> None:
-        """Show one line above the bar."""
+        """Print a line above the bar."""
         self._terminal.note(message)
 
     def warn(self, message: str) -> None:
-        """Show one line above the bar that asks for attention."""
+        """Print a warning above the bar."""
         self._terminal.warn(message)
 
     def finish(self) -> None:
-        """End the phase with a line that stays."""
+        """End the phase and print its last metrics."""
         self._stop()
         self._done = self._total
-        self._terminal.note(f"{self._line()}  in {duration(time.monotonic() - self._began)}")
+        self._terminal.note(f"{self._line()}  in {duration(time.monotonic() - self._started_at)}")
 
     def _line(self) -> str:
         line = f"{self._stage} {self._done}/{self._total} {self._unit}"
@@ -223,9 +215,9 @@ class View:
 
 
 class Board:
-    """What several processes are doing, a line each below the notes; only on a terminal.
+    """Live status of several processes, one line each; shown on a terminal only.
 
-    Use it as a context manager, so that the terminal is left in order however the work ends.
+    Use it as a context manager, so that the terminal is restored after an error.
     """
 
     def __init__(self, terminal: Terminal) -> None:
@@ -252,24 +244,30 @@ class Board:
         self._live.stop()
 
     def show(self, title: str, lines: Mapping[str, str]) -> None:
-        """Show the title, and below it each process with what it said last."""
+        """Show the last line of each process, after the title."""
         if self._shown:
             rows = [safe(f"{title} {name}  {line}") for name, line in lines.items()]
             self._live.update(Text("\n").join(rows))
 
 
 def metrics_line(stage: str, metrics: Mapping[str, float]) -> str:
-    """Return the metrics worth watching in a stage, as ``loss 1.23  token accuracy 0.71``."""
-    wanted = [name for name in _SHOWN.get(stage.split(" ", maxsplit=1)[0], ()) if name in metrics]
-    names = wanted or list(metrics)[:4]
+    """Return a stage's progress metrics, for example ``loss 1.23  token accuracy 0.71``.
+
+    Args:
+        stage: Stage name, which may be followed by a phase, for example ``eval judge``.
+        metrics: Newest value per metric; the first four if the stage declares none of them.
+    """
+    stage_name = stage.split(" ", maxsplit=1)[0]
+    declared = [name for row in STAGES if row.name == stage_name for name in row.progress]
+    names = [name for name in declared if name in metrics] or list(metrics)[:4]
     return "  ".join(
-        f"{_LABELS.get(name, visible(name).replace('_', ' '))} {format_figure(name, metrics[name])}"
+        f"{_LABELS.get(name, visible(name).replace('_', ' '))} {format_metric(name, metrics[name])}"
         for name in names
     )
 
 
-def format_figure(name: str, value: float | None) -> str:
-    """Return a figure with three digits, and memory in GiB."""
+def format_metric(name: str, value: float | None) -> str:
+    """Return a metric with three significant digits, and memory in GiB."""
     if value is None or not math.isfinite(value):
         return "none" if value is None else str(float(value))
     if name.endswith("_bytes"):
@@ -281,12 +279,12 @@ def format_figure(name: str, value: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration as ``42 s``, ``3 min 05 s`` or ``2 h 07 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
 def _progress(console: Console) -> Progress:

@@ -28,6 +28,7 @@ class Stage:
         checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
             checkpoint from elsewhere; the first that is not null counts.
         main_process_only: Whether process 0 runs it alone while the others wait.
+        progress: Metrics of the progress line, in order.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     excludes: tuple[str, ...] = ()
     checkpoint_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     main_process_only: bool = False
+    progress: tuple[str, ...] = ()
 
     def declared(self, keys: Iterable[str]) -> list[str]:
         """Return those of some recipe keys that the stage may read, in their order."""
@@ -70,6 +72,7 @@ SFT = Stage(
     requires=(),
     accepts=(),
     reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", "data.bad_rows"),
+    progress=("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
 )
 REWARD_MODEL = Stage(
     name="rm",
@@ -89,6 +92,7 @@ REWARD_MODEL = Stage(
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
     checkpoint_keys={"sft": ("reward_model.sft",)},
+    progress=("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
 )
 PPO = Stage(
     name="ppo",
@@ -109,6 +113,10 @@ PPO = Stage(
         *("evaluation.num_prompts", "evaluation.judge_rm"),
     ),
     checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
+    progress=(
+        *("score", "kl", "held_out_true_reward", "reward", "response_length"),
+        *("episodes_per_second", "memory_bytes"),
+    ),
 )
 EVALUATION = Stage(
     name="eval",
@@ -133,6 +141,7 @@ EVALUATION = Stage(
         "ppo": ("evaluation.ppo",),
     },
     main_process_only=True,
+    progress=("proxy", "gold", "kl", "length"),
 )
 
 STAGES = (SFT, REWARD_MODEL, PPO, EVALUATION)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from rlhfctl.console import duration, format_figure, metrics_line, safe
+from rlhfctl.console import duration, format_metric, metrics_line, safe
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b-\u200f]")
 
@@ -52,7 +52,7 @@ def test_an_escape_sequence_is_spelt_out():
     ],
 )
 def test_metrics_are_short(name, value, text):
-    assert format_figure(name, value) == text
+    assert format_metric(name, value) == text
 
 
 def test_a_stage_shows_its_own_metrics_first_and_others_when_it_has_none():

@@ -1,10 +1,10 @@
-"""The command line itself: which commands there are, and which recipe keys their options set."""
+"""The command line: one function per command.
 
-from __future__ import annotations
+No postponed annotations here: Typer reads the types when a command is registered.
+"""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -12,76 +12,30 @@ import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.options import (
-    EvalSettings,
-    GivenKeys,
-    KeyOption,
-    Settings,
-    SweepSettings,
-    with_options,
+    DEFAULT_RUNS_DIR,
+    DebugOption,
+    EpochsOption,
+    ForceOption,
+    HumanVoteFiles,
+    JsonOption,
+    LaunchOption,
+    LearningRateOption,
+    ModelOption,
+    QuietOption,
+    RecipeArg,
+    RewardModelOption,
+    RunOption,
+    RunOptions,
+    RunsDirOption,
+    SeedOption,
+    SetOption,
+    SFTOption,
+    absolute_path,
+    key_overrides,
 )
-from rlhfctl.cli.report_format import Format
+from rlhfctl.cli.report_format import ReportFormat
 from rlhfctl.errors import EXIT_CODE_MEANINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_RATE = "Learning rate."
-_EPOCHS = "Passes over the training set."
-_SFT = KeyOption("--sft", "", "PATH", "SFT checkpoint to use instead of the run's.", is_path=True)
-_RM = KeyOption("--rm", "", "PATH", "Reward model to use instead of the run's.", is_path=True)
-
-
-def _key(option: KeyOption, key: str) -> KeyOption:
-    return KeyOption(option.flag, key, option.metavar, option.help, option.is_path)
-
-
-_STAGE_OPTIONS: dict[str, tuple[KeyOption, ...]] = {
-    "sft": (
-        KeyOption("--model", "model.name_or_path", "NAME", "Base model.", is_path=True),
-        KeyOption(
-            "--dataset", "data.demonstrations.source", "NAME", "Demonstrations.", is_path=True
-        ),
-        KeyOption("--learning-rate", "sft.learning_rate", "X", _RATE),
-        KeyOption("--epochs", "sft.num_train_epochs", "X", _EPOCHS),
-    ),
-    "train-rm": (
-        KeyOption("--dataset", "data.comparisons.source", "NAME", "Comparisons.", is_path=True),
-        _key(_SFT, "reward_model.sft"),
-        KeyOption("--learning-rate", "reward_model.learning_rate", "X", _RATE),
-        KeyOption("--epochs", "reward_model.num_train_epochs", "X", _EPOCHS),
-    ),
-    "ppo": (
-        KeyOption("--beta", "ppo.beta", "X", "Coefficient of the KL penalty."),
-        KeyOption("--episodes", "ppo.episodes", "N", "Prompts answered over the whole run."),
-        KeyOption("--learning-rate", "ppo.learning_rate", "X", "Learning rate of the policy."),
-        _key(_SFT, "ppo.sft"),
-        _key(_RM, "ppo.rm"),
-    ),
-    "eval": (
-        KeyOption("--prompts", "evaluation.num_prompts", "N", "Held-out prompts to answer."),
-        _key(_SFT, "evaluation.sft"),
-        _key(_RM, "evaluation.rm"),
-        KeyOption("--ppo", "evaluation.ppo", "PATH", "PPO checkpoint to judge.", is_path=True),
-    ),
-    "run": (KeyOption("--model", "model.name_or_path", "NAME", "Base model.", is_path=True),),
-}
-_STAGES: dict[str, tuple[str, ...] | None] = {
-    "sft": ("sft",),
-    "train-rm": ("rm",),
-    "ppo": ("ppo",),
-    "eval": ("eval",),
-    "run": None,
-}
-_HELP = {
-    "sft": "Fine-tune the base model on demonstrations.",
-    "train-rm": "Train the reward model on comparisons.",
-    "ppo": "Train the policy against the reward model, with a KL penalty.",
-    "eval": "Judge the policy against SFT on held-out prompts; write the report.",
-    "run": "All stages in order, skipping those that are up to date; write the report.",
-    "sweep": "Run a recipe at many settings: --set KEY=VALUE,VALUE,... makes a grid.",
-    "show": "Print a recipe as resolved, each value with where it came from.",
-    "validate": "Check a recipe and the files and columns it names.",
-}
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
 
 def _exit_codes() -> str:
@@ -100,8 +54,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"rlhfctl {rlhfctl.__version__}")
         raise typer.Exit
 
@@ -117,77 +71,375 @@ def _app(
     quiet_environment()
 
 
-def _run(name: str, settings: Settings, keys: GivenKeys) -> None:
+@app.command("sft")
+def sft(
+    recipe: RecipeArg = None,
+    model: ModelOption = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="Demonstrations.")
+    ] = None,
+    learning_rate: LearningRateOption = None,
+    epochs: EpochsOption = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    launch: LaunchOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fine-tune the base model on demonstrations."""
     from rlhfctl.cli.run_stages import run_command
 
-    run_command(name, _STAGES[name], settings, keys)
+    overrides = key_overrides(
+        ("--model", "model.name_or_path", absolute_path(model)),
+        ("--dataset", "data.demonstrations.source", absolute_path(dataset)),
+        ("--learning-rate", "sft.learning_rate", learning_rate),
+        ("--epochs", "sft.num_train_epochs", epochs),
+    )
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        launch=launch,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        overrides=overrides,
+    )
+    run_command(SFT, options)
 
 
-def _show(settings: Settings, keys: GivenKeys) -> None:
-    from rlhfctl.cli.inspection import show
+@app.command("train-rm")
+def train_rm(
+    recipe: RecipeArg = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="Comparisons.")
+    ] = None,
+    sft_path: SFTOption = None,
+    learning_rate: LearningRateOption = None,
+    epochs: EpochsOption = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    launch: LaunchOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the reward model on comparisons."""
+    from rlhfctl.cli.run_stages import run_command
 
-    show(settings, keys)
+    overrides = key_overrides(
+        ("--dataset", "data.comparisons.source", absolute_path(dataset)),
+        ("--sft", "reward_model.sft", absolute_path(sft_path)),
+        ("--learning-rate", "reward_model.learning_rate", learning_rate),
+        ("--epochs", "reward_model.num_train_epochs", epochs),
+    )
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        launch=launch,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        overrides=overrides,
+    )
+    run_command(REWARD_MODEL, options)
 
 
-def _validate(settings: Settings, keys: GivenKeys) -> None:
-    from rlhfctl.cli.inspection import validate
+@app.command("ppo")
+def ppo(
+    recipe: RecipeArg = None,
+    beta: Annotated[
+        str | None, typer.Option("--beta", metavar="X", help="KL penalty coefficient.")
+    ] = None,
+    episodes: Annotated[
+        str | None,
+        typer.Option("--episodes", metavar="N", help="Total episodes (sampled responses)."),
+    ] = None,
+    learning_rate: LearningRateOption = None,
+    sft_path: SFTOption = None,
+    rm_path: RewardModelOption = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    launch: LaunchOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the policy against the reward model, with a KL penalty."""
+    from rlhfctl.cli.run_stages import run_command
 
-    validate(settings, keys)
+    overrides = key_overrides(
+        ("--beta", "ppo.beta", beta),
+        ("--episodes", "ppo.episodes", episodes),
+        ("--learning-rate", "ppo.learning_rate", learning_rate),
+        ("--sft", "ppo.sft", absolute_path(sft_path)),
+        ("--rm", "ppo.rm", absolute_path(rm_path)),
+    )
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        launch=launch,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        overrides=overrides,
+    )
+    run_command(PPO, options)
 
 
-def _sweep(settings: Settings, keys: GivenKeys) -> None:
-    from rlhfctl.cli.sweep import sweep
+@app.command("eval")
+def evaluate(
+    recipe: RecipeArg = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", metavar="N", help="Number of held-out prompts.")
+    ] = None,
+    sft_path: SFTOption = None,
+    rm_path: RewardModelOption = None,
+    ppo_path: Annotated[
+        str | None,
+        typer.Option(
+            "--ppo", metavar="PATH", help="PPO checkpoint to evaluate instead of the run's."
+        ),
+    ] = None,
+    export_pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-pairs",
+            metavar="FILE",
+            help="Write blinded response pairs for human voting (.csv or .jsonl).",
+        ),
+    ] = None,
+    import_votes: Annotated[
+        Path | None,
+        typer.Option(
+            "--import-votes",
+            metavar="FILE",
+            help="Import human votes. Columns: id, annotator, vote (a, b or tie).",
+        ),
+    ] = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    launch: LaunchOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare the policy with SFT on held-out prompts and write the report."""
+    from rlhfctl.cli.run_stages import run_command
 
-    sweep(cast("SweepSettings", settings))
+    overrides = key_overrides(
+        ("--prompts", "evaluation.num_prompts", prompts),
+        ("--sft", "evaluation.sft", absolute_path(sft_path)),
+        ("--rm", "evaluation.rm", absolute_path(rm_path)),
+        ("--ppo", "evaluation.ppo", absolute_path(ppo_path)),
+    )
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        launch=launch,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        overrides=overrides,
+    )
+    run_command(EVALUATION, options, HumanVoteFiles(export_pairs, import_votes))
 
 
-_COMMANDS: dict[str, Callable[[Settings, GivenKeys], None]] = {
-    **{name: partial(_run, name) for name in _STAGES},
-    "show": _show,
-    "validate": _validate,
-}
-for _name, _command in _COMMANDS.items():
-    _options = _STAGE_OPTIONS.get(_name, ())
-    _without = () if _name in _STAGES else ("launch",)
-    _kind = EvalSettings if _name == "eval" else Settings
-    app.command(_name)(with_options(_command, _options, _HELP[_name], _without, _kind))
-app.command("sweep")(with_options(_sweep, (), _HELP["sweep"], ("launch",), SweepSettings))
-app.add_typer(data_app, name="data")
+@app.command("run")
+def run(
+    recipe: RecipeArg = None,
+    model: ModelOption = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    launch: LaunchOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run all stages that are not up to date and write the report."""
+    from rlhfctl.cli.run_stages import run_command
+
+    overrides = key_overrides(
+        ("--model", "model.name_or_path", absolute_path(model)),
+    )
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        launch=launch,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        overrides=overrides,
+    )
+    run_command(None, options)
 
 
-@app.command("report", help="Render a run, several runs or a sweep as one page, Markdown or JSON.")
-def _report(
+@app.command("sweep")
+def sweep(
+    recipe: RecipeArg = None,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Parallel runs.")] = 1,
+    zip_: Annotated[
+        bool,
+        typer.Option("--zip", help="Pair the lists element by element instead of forming a grid."),
+    ] = False,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a grid of settings: --set KEY=VALUE,VALUE,..."""
+    from rlhfctl.cli.sweep import run_grid
+
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+    )
+    run_grid(options, jobs=jobs, zipped=zip_)
+
+
+@app.command("show")
+def show(
+    recipe: RecipeArg = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print the resolved recipe and the origin of each value."""
+    from rlhfctl.cli.inspection import show_recipe
+
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+    )
+    show_recipe(options)
+
+
+@app.command("validate")
+def validate(
+    recipe: RecipeArg = None,
+    run_name: RunOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check a recipe and the data files and columns that it names."""
+    from rlhfctl.cli.inspection import validate_recipe
+
+    options = RunOptions(
+        recipe=recipe,
+        run=run_name,
+        runs_dir=runs_dir,
+        set=set_,
+        seed=seed,
+        force=force,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+    )
+    validate_recipe(options)
+
+
+@app.command("report")
+def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="RUN",
             show_default=False,
-            help="Names of runs, or paths of run folders; several are compared. Else the newest run.",
+            help="Run names or run folders; several are compared. Default: the newest run.",
         ),
     ] = None,
     runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs lie.")
-    ] = Path("runs"),
-    form: Annotated[
-        Format, typer.Option("--format", help="Page, Markdown for a comment, or JSON.")
-    ] = Format.HTML,
+        Path, typer.Option("--runs-dir", metavar="DIR", help="Directory for runs.")
+    ] = DEFAULT_RUNS_DIR,
+    report_format: Annotated[
+        ReportFormat, typer.Option("--format", help="HTML page, Markdown or JSON.")
+    ] = ReportFormat.HTML,
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             metavar="FILE",
-            help="Where to; - for stdout. Else report.html in the run's folder, or "
-            "comparison.html beside the runs.",
+            help="Output file; - for stdout. Default: report.html in the run folder, or "
+            "comparison.html in the directory for runs.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Say where the report is as one JSON object on stdout.")
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report's path as one JSON object to stdout.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print only the result and errors.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    from rlhfctl.cli.report import ReportRequest, report
+    """Render a run, several runs or a sweep as a report."""
+    from rlhfctl.cli.report import ReportRequest, write_report
     from rlhfctl.console import Terminal
 
-    terminal = Terminal(quiet=quiet, as_json=as_json)
-    report(ReportRequest(runs or [], runs_dir, form, output), terminal)
+    request = ReportRequest(runs or [], runs_dir, report_format, output)
+    write_report(request, Terminal(quiet=quiet, as_json=json))
+
+
+app.add_typer(data_app, name="data")

@@ -1,4 +1,4 @@
-"""The one place where an error becomes a message and an exit code."""
+"""Conversion of errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Boundary(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command and exit with its code."""
-        given = sys.argv[1:] if args is None else list(args)
+        arguments = sys.argv[1:] if args is None else list(args)
         extra["standalone_mode"] = False
         try:
             code = super().main(args, *rest, **extra)
         except SystemExit:
             raise
         except BaseException as error:
-            code = explain(error, as_json="--json" in given, debug="--debug" in given)
+            code = explain(error, as_json="--json" in arguments, debug="--debug" in arguments)
         exit_status.leave(code or 0)
         sys.exit(code)
 
@@ -95,21 +95,21 @@ def show_error(message: str, described: dict[str, Any], trace: str = "", *, as_j
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an error as plain JSON values."""
     code, message = classify(error)
-    known = recognise(error)
+    recognised = recognise(error)
     return {
         "exit_code": int(code),
-        "type": getattr(known, "kind", "") or type(known or error).__name__,
-        "message": known.what if known else message,
-        "where": known.where if known else "",
-        "hint": known.hint if known else "",
+        "type": getattr(recognised, "kind", "") or type(recognised or error).__name__,
+        "message": recognised.what if recognised else message,
+        "where": recognised.where if recognised else "",
+        "hint": recognised.hint if recognised else "",
     }
 
 
 def classify(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an error, and the message to show."""
-    known = recognise(error)
-    if known is not None:
-        return known.exit_code, str(known)
+    recognised = recognise(error)
+    if recognised is not None:
+        return recognised.exit_code, str(recognised)
     if isinstance(error, Interrupted):
         return ExitCode.INTERRUPTED, f"interrupted; {_KEPT}"
     if type(error).__name__ == "Terminated":
@@ -121,7 +121,7 @@ def classify(error: BaseException) -> tuple[int, str]:
     return ExitCode.INTERNAL, f"internal error: {summary}\n--debug shows the traceback"
 
 
-_KEPT = "finished stages are kept, and the same command goes on from there"
+_KEPT = "finished stages are kept, and re-running the command resumes from there"
 
 
 def recognise(error: BaseException) -> RlhfctlError | None:
@@ -133,9 +133,9 @@ def recognise(error: BaseException) -> RlhfctlError | None:
         if isinstance(link, RlhfctlError):
             return link
         for find in (_memory, _disk, _permission, _lost_process):
-            found = find(link)
-            if found is not None:
-                return found
+            fault = find(link)
+            if fault is not None:
+                return fault
         if _is(link, _HUB_ERRORS, _HUB_PACKAGES) and not isinstance(link, BrokenPipeError):
             return _hub(error if isinstance(error, OSError) else link)
     return None
@@ -164,7 +164,7 @@ def _disk(error: BaseException) -> RlhfctlError | None:
         return DiskFullError(
             "the disk is full",
             where=where,
-            hint="free some space and give the same command again; finished stages are kept",
+            hint="free some space and re-run the command; finished stages are kept",
         )
     return None
 
@@ -172,7 +172,7 @@ def _disk(error: BaseException) -> RlhfctlError | None:
 def _hub(error: BaseException) -> RlhfctlError:
     text = str(error).strip() or type(error).__name__
     return EnvironmentFault(
-        f"the Hugging Face hub did not give what was asked for: {text.splitlines()[0]}",
+        f"the Hugging Face hub request failed: {text.splitlines()[0]}",
         hint="check the name and the network; without one, give a local path or a cached copy "
         "with HF_HUB_OFFLINE=1",
     )
@@ -197,8 +197,8 @@ def _lost_process(error: BaseException) -> RlhfctlError | None:
     if gloo or _is(error, {"DistBackendError", "DistNetworkError"}, {"torch"}):
         return LostProcessFault(
             f"another process of this command is gone: {str(error).splitlines()[0]}",
-            hint="the launcher's output says which and how; the same command goes on from the "
-            "last checkpoint",
+            hint="the launcher's output says which and how; re-running the command "
+            "resumes from the last checkpoint",
         )
     return None
 

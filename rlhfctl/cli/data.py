@@ -1,4 +1,4 @@
-"""`data agreement`: what a file of labels says about the people who gave them.
+"""The `data agreement` command: inter-annotator agreement of a label file.
 
 No postponed annotations here: Typer reads the types when a command is made.
 """
@@ -13,7 +13,7 @@ from rlhfctl.console import Terminal, safe
 from rlhfctl.errors import UsageError
 
 app = typer.Typer(
-    help="Look at data before training on it.",
+    help="Check data before training.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -21,7 +21,7 @@ app = typer.Typer(
 
 @app.callback()
 def _data() -> None:
-    """Look at data before training on it."""
+    """Check data before training."""
 
 
 @app.command()
@@ -70,18 +70,18 @@ def _mapping(columns: list[str]) -> dict[str, str]:
     Raises:
         UsageError: One of them is not OURS=THEIRS.
     """
-    found: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for column in columns:
         ours, equals, theirs = column.partition("=")
         if not (ours and equals and theirs):
             raise UsageError(f"{column!r} is not OURS=THEIRS", "--columns")
-        found[ours] = theirs
-    return found
+        mapping[ours] = theirs
+    return mapping
 
 
 def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the metrics as a reader wants them: the whole, then a line an annotator."""
-    table = Table("figure", "value", "95 % interval", box=None, pad_edge=False)
+    """Yield a table of all annotators, then one row per annotator."""
+    table = Table("metric", "value", "95 % CI", box=None, pad_edge=False)
     table.add_row("items", f"{metrics['items']:,}")
     table.add_row("labels", f"{metrics['labels']:,}")
     rows = [
@@ -100,11 +100,14 @@ def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
     yield table
     if metrics["per_annotator"]:
         people = Table("annotator", "labels", "agreement", "accuracy", box=None, pad_edge=False)
-        for name, known in metrics["per_annotator"].items():
+        for name, scores in metrics["per_annotator"].items():
             people.add_row(
                 safe(name),
-                f"{known['labels']:,}",
-                *(f"{known[key]:.3f}" if key in known else "" for key in ("agreement", "accuracy")),
+                f"{scores['labels']:,}",
+                *(
+                    f"{scores[key]:.3f}" if key in scores else ""
+                    for key in ("agreement", "accuracy")
+                ),
             )
         yield ""
         yield people

@@ -1,4 +1,4 @@
-"""How several processes of one command fail: all of them, with the first one's reason."""
+"""Error handling across the processes of one command: the first failure is reported once."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def distributed_errors(group: ProcessGroup) -> Iterator[None]:
-    """Tell the other processes of a failure here; let process 0 show whichever came first.
+    """Share a failure with the other processes; process 0 reports the first one.
 
     Raises:
-        PeerError: In process 0: another process failed before it, and with that reason.
-        typer.Exit: In the others, which show nothing.
+        PeerError: In process 0, if another process failed first.
+        typer.Exit: In the other processes, which print nothing.
     """
     try:
         yield
@@ -42,12 +42,12 @@ def distributed_errors(group: ProcessGroup) -> Iterator[None]:
         raise typer.Exit(first["exit_code"]) from error
 
 
-def _peer_error(word: dict[str, Any]) -> PeerError:
+def _peer_error(status: dict[str, Any]) -> PeerError:
     return PeerError(
-        word["message"],
-        word["where"],
-        word["hint"],
-        rank=word["rank"],
-        kind=word["type"],
-        code=word["exit_code"],
+        status["message"],
+        status["where"],
+        status["hint"],
+        rank=status["rank"],
+        kind=status["type"],
+        code=status["exit_code"],
     )

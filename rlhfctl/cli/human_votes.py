@@ -1,61 +1,55 @@
-"""What `eval` does for people who judge: pairs written for them, and their votes read back."""
+"""Human votes of `eval`: export blinded pairs, import the votes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlhfctl.cli.options import EvalSettings
 from rlhfctl.human_votes import check_ballot_file, export_pairs, import_votes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlhfctl.cli.options import Settings
+    from rlhfctl.cli.options import HumanVoteFiles
     from rlhfctl.cli.resolve import Resolved
     from rlhfctl.pipeline import StageResult
     from rlhfctl.run.monitor import Monitor
 
 
-def check_ballots(settings: Settings) -> None:
-    """Refuse files of an unknown kind before anything is done.
+def check_file_types(files: HumanVoteFiles) -> None:
+    """Check the file name extensions before any stage runs.
 
     Raises:
-        UsageError: One is neither CSV nor JSON lines.
+        UsageError: A file is neither CSV nor JSON lines.
     """
-    if isinstance(settings, EvalSettings):
-        for option, file in (
-            ("--export-pairs", settings.export_pairs),
-            ("--import-votes", settings.import_votes),
-        ):
-            if file is not None:
-                check_ballot_file(file, option)
+    if files.export_pairs is not None:
+        check_ballot_file(files.export_pairs, "--export-pairs")
+    if files.import_votes is not None:
+        check_ballot_file(files.import_votes, "--import-votes")
 
 
-def with_ballots(
-    settings: Settings, resolved: Resolved, results: Sequence[StageResult], monitor: Monitor
+def exchange_votes(
+    files: HumanVoteFiles, resolved: Resolved, results: Sequence[StageResult], monitor: Monitor
 ) -> list[StageResult]:
-    """Read votes, write pairs, as the settings say; return the results as they are afterwards.
+    """Import votes and export pairs; return the results with the imported votes.
 
     Args:
-        settings: From the command line.
-        resolved: Recipe and run.
-        results: Of the stages; the evaluation is the last.
-        monitor: Told of what was done.
+        files: Destination of the pairs and source of the votes.
+        resolved: Recipe and run folder.
+        results: Stage results; the evaluation is the last.
+        monitor: Receives a note per file.
 
     Raises:
-        RlhfctlError: There are no pairs, or no votes on them.
+        RlhfctlError: The run has no pairs, or the file has no votes on them.
     """
-    done = list(results)
-    if not isinstance(settings, EvalSettings):
-        return done
-    if settings.import_votes is not None:
+    updated = list(results)
+    if files.import_votes is not None:
         seed = resolved.loaded.recipe.seed
-        record = import_votes(resolved.directory, settings.import_votes, seed)
-        done[-1] = replace(done[-1], record=record)
+        record = import_votes(resolved.directory, files.import_votes, seed)
+        updated[-1] = replace(updated[-1], record=record)
         votes = record.metrics["judges"]["humans"]["annotators"]["labels"]
-        monitor.note(f"{votes:,} votes stand in the run")
-    if settings.export_pairs is not None:
-        pairs = export_pairs(resolved.directory, settings.export_pairs)
-        monitor.note(f"{pairs:,} pairs written to {settings.export_pairs}")
-    return done
+        monitor.note(f"votes on this evaluation: {votes:,}")
+    if files.export_pairs is not None:
+        pairs = export_pairs(resolved.directory, files.export_pairs)
+        monitor.note(f"{pairs:,} pairs written to {files.export_pairs}")
+    return updated

@@ -1,4 +1,4 @@
-"""`show` and `validate`: look at a recipe without running it."""
+"""The `show` and `validate` commands."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rlhfctl.run.gates import parse_gates
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rlhfctl.cli.options import GivenKeys, Settings
+    from rlhfctl.cli.options import RunOptions
 
 
-def show(settings: Settings, keys: GivenKeys) -> None:
-    """Print the resolved recipe, each value with where it came from.
+def show_recipe(options: RunOptions) -> None:
+    """Print the resolved recipe and the origin of each value.
 
     Raises:
-        RlhfctlError: There is no such recipe, or it is wrong.
+        RlhfctlError: The recipe does not exist or is invalid.
     """
-    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
-    resolved = resolve(settings, keys)
+    terminal = Terminal(quiet=options.quiet, as_json=options.json)
+    resolved = resolve(options)
     values = resolved.loaded.recipe.model_dump(mode="json")
     origins = resolved.loaded.origins
-    if settings.json:
+    if options.json:
         path = str(resolved.choice.path)
         terminal.write_json({"ok": True, "path": path, "recipe": values, "origins": origins})
         return
@@ -37,21 +37,21 @@ def show(settings: Settings, keys: GivenKeys) -> None:
     terminal.result(*_lines(values, origins))
 
 
-def validate(settings: Settings, keys: GivenKeys) -> None:
-    """Check a recipe, and the local files and columns it names.
+def validate_recipe(options: RunOptions) -> None:
+    """Check a recipe and the local files and columns that it names.
 
     Raises:
-        RlhfctlError: Something is wrong; all of it is named.
+        RlhfctlError: Lists every error.
     """
-    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
-    resolved = resolve(settings, keys)
+    terminal = Terminal(quiet=options.quiet, as_json=options.json)
+    resolved = resolve(options)
     recipe = resolved.loaded.recipe
     parse_gates(recipe.evaluation.gates)
     findings = require_valid_files(recipe, terminal)
-    if settings.json:
+    if options.json:
         path = str(resolved.choice.path)
-        shown = [asdict(finding) for finding in findings]
-        terminal.write_json({"ok": True, "path": path, "findings": shown})
+        values = [asdict(finding) for finding in findings]
+        terminal.write_json({"ok": True, "path": path, "findings": values})
         return
     for finding in findings:
         if finding.level == "ok":
@@ -60,7 +60,7 @@ def validate(settings: Settings, keys: GivenKeys) -> None:
 
 
 def _lines(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[Text]:
-    """Yield the recipe as YAML, origins as comments in a column of their own."""
+    """Yield the recipe as YAML, with the origins as aligned comments."""
     rows = list(_rows(values, origins, ""))
     width = min(48, max(len(text) for text, _ in rows))
     for text, origin in rows:
@@ -79,5 +79,5 @@ def _rows(
             yield f"{indent}{key}:", ""
             yield from _rows(value, origins, f"{dotted}.")
         else:
-            # JSON is YAML, and its quotes keep words such as `no` what they are
+            # JSON is YAML, and its quotes keep strings such as `no` from turning into booleans.
             yield f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}", origins.get(dotted, "")

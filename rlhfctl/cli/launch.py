@@ -29,7 +29,7 @@ from rlhfctl.run.process_group import no_deepspeed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rlhfctl.cli.options import GivenKeys, Settings
+    from rlhfctl.cli.options import RunOptions
 
 _OPTION = "--launch"
 _FAREWELL = 40.0
@@ -39,14 +39,12 @@ _CONSEQUENCES = {LostProcessFault.__name__, "Terminated"}
 """Errors of a process whose real reason is another's death."""
 
 
-def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
+def launch(file: Path, options: RunOptions) -> int:
     """Run a command in the processes that an accelerate configuration asks for.
 
     Args:
-        name: The command's.
-        file: The configuration.
-        settings: From the command line.
-        keys: Recipe keys set by short options.
+        file: Accelerate configuration.
+        options: Options from the command line.
 
     Returns:
         The exit code of process 0, or of whichever failed first.
@@ -61,19 +59,27 @@ def launch(name: str, file: Path, settings: Settings, keys: GivenKeys) -> int:
             hint="leave --launch out where accelerate launch or torchrun is used",
         )
     config = read_config(find(file))
-    directory = resolve(settings, keys).directory
+    directory = resolve(options).directory
     directory.create()
     arguments = without_option(sys.argv[1:])
-    told = ["accelerate", "launch", "--config_file", config, "-m", "rlhfctl", *arguments]
-    Terminal(quiet=settings.quiet, as_json=settings.json).note(shlex.join(told))
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *told[1:]]
+    launcher_command = [
+        "accelerate",
+        "launch",
+        "--config_file",
+        config,
+        "-m",
+        "rlhfctl",
+        *arguments,
+    ]
+    Terminal(quiet=options.quiet, as_json=options.json).note(shlex.join(launcher_command))
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launcher_command[1:]]
     with tempfile.TemporaryDirectory(prefix="rlhfctl-") as folder:
         ended = _run(command, Path(folder), directory.launch_log)
-        word = _verdict(exit_status.read(Path(folder)), ended, directory.launch_log)
-    if word.message:
-        trace = word.traceback if settings.debug else ""
-        show_error(word.message, word.error or {}, trace, as_json=settings.json)
-    return word.code or 0
+        status = _exit_outcome(exit_status.read(Path(folder)), ended, directory.launch_log)
+    if status.message:
+        trace = status.traceback if options.debug else ""
+        show_error(status.message, status.error or {}, trace, as_json=options.json)
+    return status.code or 0
 
 
 def find(file: Path) -> Path:
@@ -123,7 +129,7 @@ def read_config(file: Path) -> str:
 
 def without_option(arguments: Sequence[str]) -> list[str]:
     """Return command line arguments without ``--launch FILE`` or ``--launch=FILE``."""
-    kept: list[str] = []
+    remaining: list[str] = []
     skip = False
     for argument in arguments:
         if skip:
@@ -131,8 +137,8 @@ def without_option(arguments: Sequence[str]) -> list[str]:
         elif argument == _OPTION:
             skip = True
         elif not argument.startswith(f"{_OPTION}="):
-            kept.append(argument)
-    return kept
+            remaining.append(argument)
+    return remaining
 
 
 class _Ended:
@@ -200,7 +206,9 @@ def _await_processes(folder: Path) -> None:
     """Wait for processes that outlive their launcher, as one that a signal ends may leave."""
     limit = time.monotonic() + _FAREWELL
     while time.monotonic() < limit:
-        if not any(word.code is None and _alive(word.pid) for word in exit_status.read(folder)):
+        if not any(
+            status.code is None and _alive(status.pid) for status in exit_status.read(folder)
+        ):
             return
         time.sleep(0.05)
 
@@ -213,16 +221,16 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _verdict(
+def _exit_outcome(
     left: Sequence[exit_status.ExitStatus], ended: _Ended, log: Path
 ) -> exit_status.ExitStatus:
     """Return how the command ended, from the words that its processes left."""
-    spoken = [word for word in left if word.code is not None]
-    silent = [word for word in left if word.code is None]
-    causes = [word for word in spoken if not _is_consequence(word)]
+    spoken = [status for status in left if status.code is not None]
+    silent = [status for status in left if status.code is None]
+    causes = [status for status in spoken if not _is_consequence(status)]
     if ended.signal is not None:
         return _by_signal(spoken, ended.signal)
-    if silent and (not causes or all(word.code == 0 for word in causes)):
+    if silent and (not causes or all(status.code == 0 for status in causes)):
         return _fault(
             LostProcessFault(
                 f"{_named(silent)} died without a word",
@@ -240,19 +248,19 @@ def _verdict(
             )
         )
     chosen = causes or spoken
-    main = [word for word in chosen if word.rank == 0]
-    return (main or sorted(chosen, key=lambda word: word.time))[0]
+    main = [status for status in chosen if status.rank == 0]
+    return (main or sorted(chosen, key=lambda status: status.time))[0]
 
 
-def _is_consequence(word: exit_status.ExitStatus) -> bool:
-    return (word.error or {}).get("type") in _CONSEQUENCES
+def _is_consequence(status: exit_status.ExitStatus) -> bool:
+    return (status.error or {}).get("type") in _CONSEQUENCES
 
 
 def _by_signal(spoken: Sequence[exit_status.ExitStatus], number: int) -> exit_status.ExitStatus:
-    """Return the word of process 0 on a signal, or what it would have said."""
-    for word in spoken:
-        if word.rank == 0:
-            return word
+    """Return the status of process 0 on a signal, or what it would have said."""
+    for status in spoken:
+        if status.rank == 0:
+            return status
     if number == signal.SIGINT:
         return _fault(Interrupted(), ExitCode.INTERRUPTED, "interrupted")
     return _fault(Interrupted(), ExitCode.PREEMPTED, "ended by SIGTERM")
@@ -268,7 +276,7 @@ def _fault(
 
 
 def _named(silent: Sequence[exit_status.ExitStatus]) -> str:
-    parts = [f"process {word.rank} (pid {word.pid})" for word in silent]
+    parts = [f"process {status.rank} (pid {status.pid})" for status in silent]
     return " and ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""`report`: render a run, several runs or a sweep, from their folders alone."""
+"""The `report` command: render a run, several runs or a sweep from their folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.cli.report_format import Format
+from rlhfctl.cli.report_format import ReportFormat
 from rlhfctl.cli.resolve import newest_run
 from rlhfctl.errors import EnvironmentFault, UsageError
 from rlhfctl.run.directory import SWEEP_FILE
@@ -25,85 +25,89 @@ STDOUT = "-"
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """What is to be rendered, and as what.
+    """Runs to render, format and destination.
 
     Attributes:
-        runs: Names of runs below `runs_dir`, or paths of run folders; none for the newest run.
-        runs_dir: Where runs lie.
-        form: HTML, Markdown or JSON.
-        output: Where to; None for the place that goes with what is rendered.
+        runs: Names of runs in `runs_dir`, or run folders; empty for the newest run.
+        runs_dir: Directory for runs.
+        report_format: HTML, Markdown or JSON.
+        output: File, or ``-`` for stdout; None for a file in the run folder.
     """
 
     runs: Sequence[str]
     runs_dir: Path
-    form: Format
+    report_format: ReportFormat
     output: str | None
 
 
-def report(wanted: ReportRequest, terminal: Terminal) -> None:
-    """Render one run or sweep, or several runs side by side, and say where the report is.
+def write_report(request: ReportRequest, terminal: Terminal) -> None:
+    """Render one run or sweep, or several runs side by side, and print the path of the report.
 
     Raises:
-        UsageError: There is no such run, or no run at all.
+        UsageError: A run does not exist, or there are no runs.
         CheckpointError: A file of a run is damaged.
         EnvironmentFault: The report cannot be written.
     """
-    roots = [_root(name, wanted.runs_dir) for name in wanted.runs] or [_newest(wanted.runs_dir)]
+    roots = [_root(name, request.runs_dir) for name in request.runs] or [_newest(request.runs_dir)]
     sweeps = [root for root in roots if (root / SWEEP_FILE).is_file()]
     if sweeps and len(roots) > 1:
         raise UsageError(
-            "a sweep is reported by itself",
+            "a sweep cannot be combined with other runs",
             where=str(sweeps[0]),
-            hint=f"give the command for it alone: rlhfctl report {sweeps[0]}",
+            hint=f"run `rlhfctl report {sweeps[0]}`",
         )
-    text = _rendered(roots, wanted.form, is_sweep=bool(sweeps))
-    if wanted.output == STDOUT:
+    text = _rendered(roots, request.report_format, is_sweep=bool(sweeps))
+    if request.output == STDOUT:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    place = Path(wanted.output) if wanted.output else _place(roots, wanted)
-    _write(place, text)
+    path = Path(request.output) if request.output else _default_path(roots, request)
+    _write(path, text)
     if terminal.as_json:
-        terminal.write_json({"ok": True, "report": str(place), "runs": list(map(str, roots))})
+        terminal.write_json({"ok": True, "report": str(path), "runs": list(map(str, roots))})
     else:
-        terminal.result(str(place))
+        terminal.result(str(path))
 
 
-def _rendered(roots: Sequence[Path], form: Format, *, is_sweep: bool) -> str:
+def _rendered(roots: Sequence[Path], report_format: ReportFormat, *, is_sweep: bool) -> str:
     from rlhfctl.report import comparison, markdown, page, sources, sweep, values
 
     value: dict[str, Any]
     if is_sweep:
-        found = sweep.read(roots[0])
-        if form is Format.JSON:
-            value = sweep.value(found)
+        sweep_report = sweep.read(roots[0])
+        if report_format is ReportFormat.JSON:
+            value = sweep.value(sweep_report)
         else:
-            return sweep.html(found) if form is Format.HTML else sweep.markdown_text(found)
+            return (
+                sweep.html(sweep_report)
+                if report_format is ReportFormat.HTML
+                else sweep.markdown_text(sweep_report)
+            )
     elif len(roots) > 1:
         runs = [sources.read_run(root) for root in roots]
-        if form is Format.JSON:
+        if report_format is ReportFormat.JSON:
             value = comparison.value(runs)
         else:
-            html = form is Format.HTML
+            html = report_format is ReportFormat.HTML
             return comparison.html(runs) if html else comparison.markdown_text(runs)
     else:
         run = sources.read_run(roots[0])
-        if form is Format.JSON:
+        if report_format is ReportFormat.JSON:
             value = values.report(run)
         else:
-            return page.of(run) if form is Format.HTML else markdown.report(run)
+            return page.of(run) if report_format is ReportFormat.HTML else markdown.report(run)
     return json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _root(name: str, runs_dir: Path) -> Path:
-    """Return the folder of a run by its name, else by its path."""
+    """Return the folder of a run, by name or by path."""
     for root in (runs_dir / name, Path(name)):
         if root.is_dir():
             return root
     raise UsageError(
-        "there is no such run",
+        "run not found",
         where=name,
-        hint=f"name a folder in {runs_dir}, or give a run folder's path",
+        hint=f"pass the name of a folder in {runs_dir}, or the path of a run folder",
     )
 
 
@@ -111,28 +115,30 @@ def _newest(runs_dir: Path) -> Path:
     newest = newest_run(runs_dir)
     if newest is None:
         raise UsageError(
-            "there is no run to report",
+            "no runs found",
             where=str(runs_dir),
-            hint="start one with `rlhfctl run`, or say where runs lie with --runs-dir",
+            hint="start one with `rlhfctl run`, or set --runs-dir",
         )
     return newest.root
 
 
-def _place(roots: Sequence[Path], wanted: ReportRequest) -> Path:
+def _default_path(roots: Sequence[Path], request: ReportRequest) -> Path:
     if len(roots) > 1:
-        return wanted.runs_dir / f"comparison.{wanted.form}"
-    return roots[0] / f"report.{wanted.form}"
+        return request.runs_dir / f"comparison.{request.report_format}"
+    return roots[0] / f"report.{request.report_format}"
 
 
-def _write(place: Path, text: str) -> None:
-    if place.is_dir():
-        raise UsageError("this is a folder", where=str(place), hint="name a file: --output FILE")
+def _write(path: Path, text: str) -> None:
+    if path.is_dir():
+        raise UsageError(
+            "is a folder, not a file", where=str(path), hint="pass a file name to --output"
+        )
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
     except OSError as error:
         raise EnvironmentFault(
-            f"the report cannot be written: {error.strerror or error}",
-            where=str(place),
-            hint="choose another place with --output FILE",
+            f"cannot write the report: {error.strerror or error}",
+            where=str(path),
+            hint="choose another file with --output",
         ) from error

@@ -1,10 +1,10 @@
-"""What a report can be written as."""
+"""Output formats of `report`."""
 
 from enum import StrEnum
 
 
-class Format(StrEnum):
-    """What a report is written as."""
+class ReportFormat(StrEnum):
+    """Output format of a report."""
 
     HTML = "html"
     MD = "md"

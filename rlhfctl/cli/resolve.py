@@ -1,4 +1,4 @@
-"""Which recipe and which run folder a command works on."""
+"""Recipe and run folder of a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlhfctl.recipe.load import LoadedRecipe, Override, load_recipe, shipped_rec
 from rlhfctl.run.directory import RECIPE_FILE, RunDirectory
 
 if TYPE_CHECKING:
-    from rlhfctl.cli.options import GivenKeys, Settings
+    from rlhfctl.cli.options import RunOptions
 
 DEFAULT_RECIPE = Path("recipes/base.yaml")
 VARIABLE = "RLHFCTL_RECIPE"
@@ -22,12 +22,12 @@ _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe that was taken, and why.
+    """The recipe in use, and why it was chosen.
 
     Attributes:
         path: The file.
-        reason: Why this one, in words.
-        run: The run whose own recipe it is; None for a recipe of its own.
+        reason: Origin, for the user: an argument, a variable, a run or the default.
+        run: The run that the recipe belongs to; None for a standalone recipe.
     """
 
     path: Path
@@ -37,71 +37,71 @@ class Choice:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A command's recipe, checked, and its run folder."""
+    """A validated recipe and its run folder."""
 
     choice: Choice
     loaded: LoadedRecipe
     directory: RunDirectory
 
 
-def resolve(settings: Settings, keys: GivenKeys) -> Resolved:
-    """Find and read the recipe, apply what the command line sets, and name the run folder.
+def resolve(options: RunOptions) -> Resolved:
+    """Load the recipe, apply the command line's overrides, and choose the run folder.
 
     Raises:
-        UsageError: No such recipe, or a run name that is none.
-        RecipeError: The recipe, or an option that sets one of its keys, is wrong.
+        UsageError: The recipe does not exist, or the run name is invalid.
+        RecipeError: The recipe or an override is invalid.
     """
-    if settings.run is not None:
-        check_run_name(settings.run)
-    choice = choose_recipe(settings)
-    overrides: list[str | Override] = list(settings.set or [])
-    overrides += [Override(key.key, value, key.flag) for key, value in keys]
-    if settings.seed is not None:
-        overrides.append(Override("seed", settings.seed, "--seed"))
-    if settings.run is not None:
-        overrides.append(Override("name", settings.run, "--run"))
+    if options.run is not None:
+        check_run_name(options.run)
+    choice = choose_recipe(options)
+    overrides: list[str | Override] = list(options.set or [])
+    overrides += options.overrides
+    if options.seed is not None:
+        overrides.append(Override("seed", options.seed, "--seed"))
+    if options.run is not None:
+        overrides.append(Override("name", options.run, "--run"))
     elif choice.run is not None:
-        overrides.insert(0, Override("name", choice.run, "the run's folder"))
+        overrides.insert(0, Override("name", choice.run, "the run folder"))
     loaded = load_recipe(choice.path, overrides)
-    return Resolved(choice, loaded, RunDirectory(settings.runs_dir / loaded.recipe.name))
+    return Resolved(choice, loaded, RunDirectory(options.runs_dir / loaded.recipe.name))
 
 
 def check_run_name(name: str) -> None:
-    """Refuse a name that no run folder may have.
+    """Check that a name can be a run folder.
 
     Raises:
-        UsageError: It is one.
+        UsageError: The name is invalid.
     """
     if not _RUN_NAME.fullmatch(name):
         raise UsageError(
-            f"--run {name}: not a run's name",
-            hint="up to 64 small letters, digits, dots, dashes and underscores, "
-            "beginning with a letter or digit",
+            f"--run {name}: invalid run name",
+            hint="use up to 64 lowercase letters, digits, dots, dashes and underscores, "
+            "starting with a letter or digit",
         )
 
 
-def choose_recipe(settings: Settings) -> Choice:
-    """Choose the recipe: argument, RLHFCTL_RECIPE, the run's, the newest run's, base.yaml.
+def choose_recipe(options: RunOptions) -> Choice:
+    """Return the recipe: argument, RLHFCTL_RECIPE, the run's, the newest run's or base.yaml.
 
     Raises:
-        UsageError: The recipe named by argument or variable is not there.
+        UsageError: The recipe of the argument or the variable does not exist.
     """
-    if settings.recipe is not None:
-        return _named(settings.recipe, "the argument", settings.runs_dir)
+    if options.recipe is not None:
+        return _named(options.recipe, "argument", options.runs_dir)
     if os.environ.get(VARIABLE):
-        return _named(Path(os.environ[VARIABLE]), VARIABLE, settings.runs_dir)
-    if settings.run is not None:
-        own = RunDirectory(settings.runs_dir / settings.run).recipe
-        if own.is_file():
-            return Choice(own, f"run {settings.run}", settings.run)
-    newest = newest_run(settings.runs_dir)
+        return _named(Path(os.environ[VARIABLE]), VARIABLE, options.runs_dir)
+    if options.run is not None:
+        run_recipe = RunDirectory(options.runs_dir / options.run).recipe
+        if run_recipe.is_file():
+            return Choice(run_recipe, f"run {options.run}", options.run)
+    newest = newest_run(options.runs_dir)
     if newest is not None:
-        return Choice(newest.recipe, "the newest run's", newest.name)
-    return _named(DEFAULT_RECIPE, "the default", settings.runs_dir)
+        return Choice(newest.recipe, "newest run", newest.name)
+    return _named(DEFAULT_RECIPE, "default", options.runs_dir)
 
 
 def newest_run(runs_dir: Path) -> RunDirectory | None:
-    """Return the run in which a stage was last started; None when there are no runs."""
+    """Return the run whose recipe was written last; None without runs."""
     if not runs_dir.is_dir():
         return None
     runs = [
@@ -113,15 +113,15 @@ def newest_run(runs_dir: Path) -> RunDirectory | None:
 
 
 def _named(path: Path, reason: str, runs_dir: Path) -> Choice:
-    """Return the recipe at a path; one that is not there may be a shipped one."""
+    """Return the recipe at a path, or the shipped recipe of that name."""
     if path.exists():
         is_run = path.name == RECIPE_FILE and path.resolve().parent.parent == runs_dir.resolve()
         return Choice(path, reason, path.resolve().parent.name if is_run else None)
     shipped = shipped_recipe(path.name) if path.parent.name in {"", "recipes"} else None
     if shipped is None:
         raise UsageError(
-            f"there is no such recipe ({reason})",
+            f"recipe not found ({reason})",
             where=str(path),
-            hint="`recipes/base.yaml` is one that runs anywhere",
+            hint="pass an existing file; recipes/base.yaml runs on any machine",
         )
     return Choice(shipped, f"{reason}; shipped with rlhfctl")

@@ -1,4 +1,4 @@
-"""One command that runs stages, from its settings to its result."""
+"""The commands that run stages: `sft`, `train-rm`, `ppo`, `eval` and `run`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 from rlhfctl.cli.boundary import classify, describe
 from rlhfctl.cli.distributed_errors import distributed_errors
-from rlhfctl.cli.human_votes import check_ballots, with_ballots
+from rlhfctl.cli.human_votes import check_file_types, exchange_votes
+from rlhfctl.cli.options import HumanVoteFiles
 from rlhfctl.cli.resolve import Resolved, resolve
 from rlhfctl.cli.summary import results_table
 from rlhfctl.cli.validation import require_valid_files
@@ -22,81 +23,79 @@ from rlhfctl.run.files import write_atomic
 from rlhfctl.run.gates import GateResult, check_gates, parse_gates, require_gates
 from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.process_group import ProcessGroup
+from rlhfctl.stage_table import EVALUATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlhfctl.cli.options import GivenKeys, Settings
+    from rlhfctl.cli.options import RunOptions
+    from rlhfctl.stage_table import Stage
 
 _log = logging.getLogger("rlhfctl")
 
 
 def run_command(
-    name: str, stages: Sequence[str] | None, settings: Settings, keys: GivenKeys
+    stage: Stage | None, options: RunOptions, vote_files: HumanVoteFiles | None = None
 ) -> None:
-    """Bring stages up to date, write the report, show the result, hold the gates.
+    """Bring stages up to date, write the report, print the result and check the gates.
 
     Args:
-        name: The command's, for the log.
-        stages: Names of stages; None for all that the recipe needs.
-        settings: From the command line.
-        keys: Recipe keys set by short options.
+        stage: Stage to run; None for all stages that the recipe needs.
+        options: Options from the command line.
+        vote_files: Files of the human evaluation.
 
     Raises:
-        RlhfctlError: The command cannot be carried out.
-        typer.Exit: A gate failed, after everything was shown.
+        RlhfctlError: The command failed.
+        typer.Exit: A gate failed; the result has been printed.
     """
-    if settings.launch is not None:
+    if options.launch is not None:
         from rlhfctl.cli.launch import launch
 
-        raise typer.Exit(launch(name, settings.launch, settings, keys))
+        raise typer.Exit(launch(options.launch, options))
     group = ProcessGroup.from_environment()
     exit_status.begin()
     with distributed_errors(group):
         if group.is_main:
-            _run_command(name, stages, settings, keys, group)
+            _run_command(stage, options, vote_files or HumanVoteFiles(), group)
         else:
             worker_loop(group)
 
 
 def _run_command(
-    name: str,
-    stages: Sequence[str] | None,
-    settings: Settings,
-    keys: GivenKeys,
-    group: ProcessGroup,
+    stage: Stage | None, options: RunOptions, vote_files: HumanVoteFiles, group: ProcessGroup
 ) -> None:
-    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
-    resolved = resolve(settings, keys)
+    command = "run" if stage is None else stage.command
+    terminal = Terminal(quiet=options.quiet, as_json=options.json)
+    resolved = resolve(options)
     recipe, directory = resolved.loaded.recipe, resolved.directory
     terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason}), run {directory.root}")
     parse_gates(recipe.evaluation.gates)
-    check_ballots(settings)
-    if stages is None:
+    check_file_types(vote_files)
+    if stage is None:
         require_valid_files(recipe, terminal)
     directory.create()
-    with capture_logs(directory.log_file, f"rlhfctl {name}"), terminal.view() as view:
+    with capture_logs(directory.log_file, f"rlhfctl {command}"), terminal.view() as view:
         try:
             results = run_stages(
                 recipe,
                 directory,
-                stages or needed_stages(recipe),
+                needed_stages(recipe) if stage is None else (stage.name,),
                 view,
-                force=settings.force,
+                force=options.force,
                 group=group,
             )
-            _renew_report(resolved, results)
-            results = with_ballots(settings, resolved, results, view)
+            _update_report(resolved, results)
+            results = exchange_votes(vote_files, resolved, results, view)
         except BaseException:
-            _log.exception("rlhfctl %s ended early", name)
+            _log.exception("rlhfctl %s failed", command)
             raise
     _show(terminal, resolved, results)
 
 
-def _renew_report(resolved: Resolved, results: Sequence[StageResult]) -> None:
-    """Write the report after an evaluation, unless nothing has changed since it was written."""
+def _update_report(resolved: Resolved, results: Sequence[StageResult]) -> None:
+    """Write the report after an evaluation, unless it is up to date."""
     directory = resolved.directory
-    unchanged = directory.report.exists() and all(done.status == "skipped" for done in results)
+    unchanged = directory.report.exists() and all(result.status == "skipped" for result in results)
     if _evaluated(results) and not unchanged:
         from rlhfctl.report.page import render
 
@@ -104,12 +103,12 @@ def _renew_report(resolved: Resolved, results: Sequence[StageResult]) -> None:
 
 
 def _evaluated(results: Sequence[StageResult]) -> bool:
-    """Whether the command ended in an evaluation, and with it in a report."""
-    return results[-1].stage == "eval"
+    """Return whether the last stage was the evaluation, which writes the report."""
+    return results[-1].stage == EVALUATION.name
 
 
 def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]) -> None:
-    """Show what was achieved; a failed gate is shown with it and ends the command."""
+    """Print the results; exit with the gate's code if one failed."""
     gates = _gate_results(resolved, results)
     failure: GateError | None = None
     try:
@@ -130,7 +129,7 @@ def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]
 
 
 def _gate_results(resolved: Resolved, results: Sequence[StageResult]) -> list[GateResult]:
-    evaluation = next((result for result in results if result.stage == "eval"), None)
+    evaluation = next((result for result in results if result.stage == EVALUATION.name), None)
     if evaluation is None:
         return []
     gates = parse_gates(resolved.loaded.recipe.evaluation.gates)

@@ -1,4 +1,4 @@
-"""What a command achieved, in one line a stage, rendered from the stages' metrics."""
+"""Summary table of a command: headline metrics and duration per stage."""
 
 from __future__ import annotations
 
@@ -7,33 +7,48 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from rlhfctl.console import duration, safe
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, Stage, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rlhfctl.pipeline import StageResult
 
-_TITLES = {"sft": "SFT", "rm": "reward model", "ppo": "PPO", "eval": "evaluation"}
+    Headline = Callable[[Mapping[str, Any]], list[str]]
+
+_HEADLINES: dict[Stage, Headline] = {}
+
+
+def _headline_of(stage: Stage) -> Callable[[Headline], Headline]:
+    """Register a function that returns a stage's headline metrics as lines."""
+
+    def register(lines: Headline) -> Headline:
+        _HEADLINES[stage] = lines
+        return lines
+
+    return register
 
 
 def results_table(results: Sequence[StageResult]) -> Table:
-    """Return a table of the stages: what each achieved, and how long it took."""
+    """Return a table with the headline metrics and the duration of each stage."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("stage", style="bold", no_wrap=True)
     table.add_column("result", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     for result in results:
         time = "up to date" if result.status == "skipped" else duration(result.record.seconds)
-        lines = headline(result.stage, result.record.metrics)
-        table.add_row(_TITLES[result.stage], safe("\n".join(lines)), time)
+        stage = stage_named(result.stage)
+        lines = headline(stage, result.record.metrics)
+        table.add_row(stage.title, safe("\n".join(lines)), time)
     return table
 
 
-def headline(stage: str, metrics: Mapping[str, Any]) -> list[str]:
-    """Return a stage's metrics in a line or more; metrics that are not there are left out."""
-    return [line for line in _LINES[stage](metrics) if line]
+def headline(stage: Stage, metrics: Mapping[str, Any]) -> list[str]:
+    """Return a stage's headline metrics as lines; absent metrics are omitted."""
+    return [line for line in _HEADLINES[stage](metrics) if line]
 
 
+@_headline_of(SFT)
 def _sft(metrics: Mapping[str, Any]) -> list[str]:
     return [
         _change(metrics, "eval_loss_before", "eval_loss", "held-out loss", "{:.3f}"),
@@ -41,43 +56,38 @@ def _sft(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+@_headline_of(REWARD_MODEL)
 def _rm(metrics: Mapping[str, Any]) -> list[str]:
     return [
         _interval(metrics, "accuracy", "held-out accuracy"),
-        _interval(metrics, "length_accuracy", '"the longer one wins"'),
+        _interval(metrics, "length_accuracy", 'baseline "prefer the longer response"'),
         _interval(metrics, "gold_accuracy", "accuracy on gold-ordered pairs"),
     ]
 
 
+@_headline_of(PPO)
 def _ppo(metrics: Mapping[str, Any]) -> list[str]:
     skipped = metrics.get("skipped_minibatches")
     return [
-        _figure(metrics, "score", "score {:.3g}"),
-        _figure(metrics, "kl", "KL {:.3g} nats a response"),
-        _figure(metrics, "response_length", "{:.3g} tokens a response"),
+        _metric(metrics, "score", "score {:.3g}"),
+        _metric(metrics, "kl", "KL {:.3g} nats per response"),
+        _metric(metrics, "response_length", "{:.3g} tokens per response"),
         f"{skipped:g} minibatches skipped" if skipped else "",
     ]
 
 
+@_headline_of(EVALUATION)
 def _eval(metrics: Mapping[str, Any]) -> list[str]:
     policies = metrics.get("policies", {})
     sft, ppo = policies.get("sft", {}), policies.get("ppo", {})
     pairs = {"before": sft, "after": ppo}
     return [
-        _interval(metrics, "gold_win_rate", "PPO's win rate over SFT by gold reward"),
-        _interval(metrics, "proxy_win_rate", "PPO's win rate over SFT by its own score"),
+        _interval(metrics, "gold_win_rate", "PPO win rate over SFT (gold reward)"),
+        _interval(metrics, "proxy_win_rate", "PPO win rate over SFT (reward model score)"),
         _versus(pairs, "gold", "gold reward"),
         _versus(pairs, "proxy", "score"),
-        _figure(ppo, "kl", "KL {:.3g} nats a response"),
+        _metric(ppo, "kl", "KL {:.3g} nats per response"),
     ]
-
-
-_LINES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
-    "sft": _sft,
-    "rm": _rm,
-    "ppo": _ppo,
-    "eval": _eval,
-}
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float | None:
@@ -85,17 +95,17 @@ def _number(metrics: Mapping[str, Any], name: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def _figure(metrics: Mapping[str, Any], name: str, form: str) -> str:
+def _metric(metrics: Mapping[str, Any], name: str, template: str) -> str:
     value = _number(metrics, name)
-    return "" if value is None else form.format(value)
+    return "" if value is None else template.format(value)
 
 
-def _change(metrics: Mapping[str, Any], before: str, after: str, label: str, form: str) -> str:
+def _change(metrics: Mapping[str, Any], before: str, after: str, label: str, template: str) -> str:
     first, last = _number(metrics, before), _number(metrics, after)
     if last is None:
         return ""
-    shown = form.format(last)
-    return f"{label} {shown}" if first is None else f"{label} {form.format(first)} -> {shown}"
+    shown = template.format(last)
+    return f"{label} {shown}" if first is None else f"{label} {template.format(first)} -> {shown}"
 
 
 def _versus(pairs: Mapping[str, Mapping[str, Any]], name: str, label: str) -> str:

@@ -1,4 +1,4 @@
-"""`sweep`: one recipe at many settings, from the command line to one table."""
+"""The `sweep` command: run a recipe with a grid of settings and print a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rlhfctl.cli.resolve import check_run_name, choose_recipe
 from rlhfctl.cli.validation import require_valid_files
-from rlhfctl.console import Board, Terminal, duration, format_figure, safe
+from rlhfctl.console import Board, Terminal, duration, format_metric, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import RunDirectory
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rlhfctl.cli.options import SweepSettings
+    from rlhfctl.cli.options import RunOptions
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.sweep.plan import Job, Plan
     from rlhfctl.sweep.runner import Outcome
@@ -36,23 +36,25 @@ _COLUMNS = {
 }
 
 
-def sweep(settings: SweepSettings) -> None:
-    """Run a recipe at every point of a grid, and show what each came to.
+def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
+    """Run a recipe at every point of a grid and print the results.
 
     Args:
-        settings: From the command line.
+        options: Options from the command line.
+        jobs: Number of parallel runs.
+        zipped: Pair the lists element by element instead of forming a grid.
 
     Raises:
-        RlhfctlError: The sweep cannot be carried out.
-        typer.Exit: A point failed, after everything was shown; with its code.
+        RlhfctlError: The sweep failed.
+        typer.Exit: A point failed; has its exit code. The results have been printed.
     """
     from rlhfctl.report import sweep as page
     from rlhfctl.sweep.run import exit_code, run_sweep
 
-    terminal = Terminal(quiet=settings.quiet, as_json=settings.json)
-    choice = choose_recipe(replace(settings, run=None))
-    plan, plain, name = _plan(settings, choice.path)
-    root = settings.runs_dir / name
+    terminal = Terminal(quiet=options.quiet, as_json=options.json)
+    choice = choose_recipe(replace(options, run=None))
+    plan, plain, name = _plan(options, choice.path, zipped=zipped)
+    root = options.runs_dir / name
     terminal.note(
         f"recipe {choice.path} ({choice.reason}), sweep {root}: {len(plan.points)} points, "
         f"{len(plan.shared)} runs that they share"
@@ -60,9 +62,7 @@ def sweep(settings: SweepSettings) -> None:
     require_valid_files(plain, terminal)
     with Board(terminal) as board:
         observer = _Observer(terminal, board, len(plan.points) + len(plan.shared))
-        value = run_sweep(
-            plan, root, str(choice.path), settings.jobs, observer, force=settings.force
-        )
+        value = run_sweep(plan, root, str(choice.path), jobs, observer, force=options.force)
     directory = RunDirectory(root)
     write_atomic(directory.report, page.html(page.read(root)))
     _show(terminal, directory, value)
@@ -71,21 +71,21 @@ def sweep(settings: SweepSettings) -> None:
         raise typer.Exit(code)
 
 
-def _plan(settings: SweepSettings, path: Path) -> tuple[Plan, Recipe, str]:
+def _plan(options: RunOptions, path: Path, *, zipped: bool) -> tuple[Plan, Recipe, str]:
     """Return all runs, the recipe with what holds for all points, and the sweep's name."""
     from rlhfctl.sweep.grid import combine, merge, read_lists
     from rlhfctl.sweep.plan import make_plan
 
-    seed = [] if settings.seed is None else [f"seed={settings.seed}"]
-    fixed, lists = read_lists([*(settings.set or []), *seed])
+    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    fixed, lists = read_lists([*(options.set or []), *seed])
     overrides = [f"{key}={text}" for key, text in fixed.items()]
     recipe = load_recipe(path, overrides).recipe
-    name = settings.run or f"{recipe.name}-sweep"
+    name = options.run or f"{recipe.name}-sweep"
     check_run_name(name)
-    points = combine(merge(recipe.sweep, fixed, lists), zipped=settings.zip or recipe.sweep.zip)
+    points = combine(merge(recipe.sweep, fixed, lists), zipped=zipped or recipe.sweep.zip)
     if any("name" in point for point in points):
         raise UsageError("a sweep names its runs itself; `name` cannot be swept", "--set")
-    return make_plan(path, overrides, points, settings.runs_dir / name), recipe, name
+    return make_plan(path, overrides, points, options.runs_dir / name), recipe, name
 
 
 class _Observer:
@@ -191,4 +191,4 @@ def _cell(metrics: Mapping[str, Any], name: str, *, intervals: bool) -> str:
 
 
 def _written(name: str, value: float) -> str:
-    return f"{value:.3f}" if name == "repetition" else format_figure(name, value)
+    return f"{value:.3f}" if name == "repetition" else format_metric(name, value)

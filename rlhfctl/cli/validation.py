@@ -1,4 +1,4 @@
-"""The checks of a recipe and its files that need no torch and no network."""
+"""Checks of a recipe and its data files, without torch or network access."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def require_valid_files(recipe: Recipe, terminal: Terminal) -> list[Finding]:
-    """Check the files and columns that a recipe names; warn of what is doubtful.
+    """Check the files and columns that a recipe names and print warnings.
 
     Raises:
-        DataError: Something is missing or of the wrong form; names all of it.
+        DataError: Lists every missing or malformed file or column.
     """
     from rlhfctl.preflight import check_files
 

@@ -15,7 +15,7 @@ def test_pairs_go_out_and_votes_come_back(tiny, folder):
     votes = [json.dumps({"id": id_, "annotator": "ann", "vote": "tie"}) for id_ in ids]
     (folder / "votes.jsonl").write_text("\n".join(votes))
     done = tiny("eval", "small.yaml", "--import-votes", "votes.jsonl", "--json")
-    assert "3 votes stand in the run" in done.stderr
+    assert "votes on this evaluation: 3" in done.stderr
     shown = json.loads(done.stdout)["stages"][-1]["metrics"]
     assert shown == json.loads((run / "eval" / "metrics.json").read_text())
     assert shown["judges"]["humans"]["ties"] == 3

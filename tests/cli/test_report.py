@@ -33,13 +33,13 @@ def test_several_runs_are_compared_and_a_sweep_stands_alone(rlhfctl, finished, f
     assert "RLHF sweep" in rlhfctl("report", "other", "--output", "-").stdout
     refused = rlhfctl("report", "small", "other")
     assert refused.returncode == 2
-    assert "a sweep is reported by itself" in refused.stderr
+    assert "a sweep cannot be combined with other runs" in refused.stderr
 
 
 def test_what_is_not_there_is_named(rlhfctl, folder):
     for arguments, said in (
-        ((), "there is no run to report"),
-        (("nothing",), "there is no such run"),
+        ((), "no runs found"),
+        (("nothing",), "run not found"),
         (("--format", "pdf"), "pdf"),
     ):
         done = rlhfctl("report", *arguments)
@@ -53,4 +53,4 @@ def test_a_place_that_cannot_be_written_is_named(rlhfctl, finished, folder):
     assert "is a folder" in rlhfctl("report", "--output", "runs").stderr
     done = rlhfctl("report", "--output", "file/report.html")
     assert done.returncode not in {0, 1}
-    assert "cannot be written" in done.stderr
+    assert "cannot write the report" in done.stderr

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rlhfctl.cli.options import KeyOption, Settings
+from rlhfctl.cli.options import RunOptions, absolute_path, key_overrides
 from rlhfctl.cli.resolve import VARIABLE, newest_run, resolve
 from rlhfctl.errors import RecipeError, UsageError
 
@@ -27,8 +27,8 @@ def a_run(place, name, age):
     os.utime(path, (1e9 - age, 1e9 - age))
 
 
-def chosen(**settings):
-    resolved = resolve(Settings(**settings), [])
+def chosen(**options):
+    resolved = resolve(RunOptions(**options))
     return str(resolved.choice.path), resolved.choice.reason, str(resolved.directory.root)
 
 
@@ -39,18 +39,18 @@ def test_the_order_is_argument_variable_newest_run_base(place, monkeypatch):
     assert root == "runs/base"
 
     recipe(place / "recipes" / "base.yaml", "mine")
-    assert chosen() == ("recipes/base.yaml", "the default", "runs/mine")
+    assert chosen() == ("recipes/base.yaml", "default", "runs/mine")
 
     a_run(place, "old", age=100)
     a_run(place, "new", age=1)
     a_run(place, "older", age=200)
-    assert chosen() == ("runs/new/recipe.yaml", "the newest run's", "runs/new")
+    assert chosen() == ("runs/new/recipe.yaml", "newest run", "runs/new")
 
     monkeypatch.setenv(VARIABLE, str(recipe(place / "env.yaml", "env")))
     assert chosen() == (str(place / "env.yaml"), VARIABLE, "runs/env")
 
     argument = recipe(place / "arg.yaml", "arg")
-    assert chosen(recipe=argument) == (str(argument), "the argument", "runs/arg")
+    assert chosen(recipe=argument) == (str(argument), "argument", "runs/arg")
 
 
 def test_a_named_run_that_is_there_brings_its_own_recipe(place):
@@ -63,7 +63,7 @@ def test_a_named_run_that_is_new_takes_the_next_in_order_and_gives_it_its_name(p
     a_run(place, "new", age=1)
     path, _, root = chosen(run="fresh")
     assert (path, root) == ("runs/new/recipe.yaml", "runs/fresh")
-    assert resolve(Settings(run="fresh"), []).loaded.recipe.name == "fresh"
+    assert resolve(RunOptions(run="fresh")).loaded.recipe.name == "fresh"
 
 
 def test_the_recipe_of_a_run_given_as_argument_works_in_that_run(place):
@@ -85,20 +85,20 @@ def test_folders_that_are_no_runs_are_passed_over(place):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "-a", "A", "x" * 65, "a\n"])
 def test_a_run_name_cannot_lead_elsewhere(name):
-    with pytest.raises(UsageError, match="not a run's name"):
-        resolve(Settings(run=name), [])
+    with pytest.raises(UsageError, match="invalid run name"):
+        resolve(RunOptions(run=name))
 
 
 def test_a_recipe_that_is_not_there_is_named(place):
     with pytest.raises(UsageError, match=r"missing\.yaml"):
-        resolve(Settings(recipe=place / "missing.yaml"), [])
+        resolve(RunOptions(recipe=place / "missing.yaml"))
 
 
 def test_options_go_over_set_and_set_over_the_file(place):
     path = recipe(place / "a.yaml", more="seed: 1\nppo:\n  beta: 0.2\n")
-    beta = KeyOption("--beta", "ppo.beta", "X", "")
-    settings = Settings(recipe=path, set=["ppo.beta=0.3", "seed=2"], seed="5")
-    resolved = resolve(settings, [(beta, "0.4")])
+    overrides = key_overrides(("--beta", "ppo.beta", "0.4"), ("--sft", "ppo.sft", None))
+    options = RunOptions(recipe=path, set=["ppo.beta=0.3", "seed=2"], seed="5", overrides=overrides)
+    resolved = resolve(options)
     assert resolved.loaded.recipe.ppo.beta == 0.4
     assert resolved.loaded.recipe.seed == 5
     assert resolved.loaded.origins["ppo.beta"] == "--beta"
@@ -107,11 +107,11 @@ def test_options_go_over_set_and_set_over_the_file(place):
 
 def test_an_option_of_the_wrong_type_is_a_recipe_error(place):
     with pytest.raises(RecipeError, match="--seed"):
-        resolve(Settings(recipe=recipe(place / "a.yaml"), seed="soon"), [])
+        resolve(RunOptions(recipe=recipe(place / "a.yaml"), seed="soon"))
 
 
 def test_a_path_that_exists_is_written_down_in_full_and_a_hub_id_as_it_is(place):
     (place / "adapter").mkdir()
-    option = KeyOption("--sft", "ppo.sft", "PATH", "", is_path=True)
-    assert option.value("adapter") == str(place / "adapter")
-    assert option.value("org/name") == "org/name"
+    assert absolute_path("adapter") == str(place / "adapter")
+    assert absolute_path("org/name") == "org/name"
+    assert absolute_path(None) is None

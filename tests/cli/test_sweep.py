@@ -166,7 +166,7 @@ def test_a_recipe_can_carry_its_sweep_and_one_value_takes_a_lists_place(sweep, f
         (["--set", "ppo.beta=0,0.0"], "two points of the sweep are the same"),
         (["--set", "ppo.beta=0,1", "--set", "seed=1,2,3", "--zip"], "must be of one length"),
         (["--set", "name=a,b"], "`name` cannot be swept"),
-        (["--set", "ppo.beta=0,1", "--run", "No"], "not a run's name"),
+        (["--set", "ppo.beta=0,1", "--run", "No"], "invalid run name"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_before_anything_runs(

@@ -1,0 +1,85 @@
+"""Arguments and options of every command: names, value placeholders and defaults."""
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from rlhfctl.cli.app import app
+
+RUN = {"RECIPE", "--run NAME", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "--seed N"}
+OUTPUT = {"--json", "--quiet", "--debug"}
+RECIPE_COMMAND = {*RUN, "--force", *OUTPUT}
+STAGE_COMMAND = {*RECIPE_COMMAND, "--launch FILE"}
+TRAINING = {"--dataset NAME", "--learning-rate X", "--epochs X"}
+
+OPTIONS = {
+    "sft": {*STAGE_COMMAND, *TRAINING, "--model NAME"},
+    "train-rm": {*STAGE_COMMAND, *TRAINING, "--sft PATH"},
+    "ppo": {
+        *STAGE_COMMAND,
+        *("--beta X", "--episodes N", "--learning-rate X", "--sft PATH", "--rm PATH"),
+    },
+    "eval": {
+        *STAGE_COMMAND,
+        *("--prompts N", "--sft PATH", "--rm PATH", "--ppo PATH"),
+        *("--export-pairs FILE", "--import-votes FILE"),
+    },
+    "run": {*STAGE_COMMAND, "--model NAME"},
+    "sweep": {*RECIPE_COMMAND, "--jobs N = 1", "--zip"},
+    "show": RECIPE_COMMAND,
+    "validate": RECIPE_COMMAND,
+    "report": {
+        *("RUN ...", "--runs-dir DIR = runs", "--format = html", "--output FILE"),
+        *OUTPUT,
+    },
+    "data agreement": {"FILE required", "--columns OURS=THEIRS ...", *OUTPUT},
+}
+
+
+def commands(group, prefix=""):
+    """Yield each leaf command with its name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def described(parameter):
+    is_option = parameter.opts[0].startswith("--")
+    parts = [*parameter.opts] if is_option else []
+    parts += [parameter.metavar] if parameter.metavar else []
+    repeatable = parameter.multiple if is_option else parameter.nargs == -1
+    parts += ["..."] if repeatable else []
+    parts += ["required"] if parameter.required else []
+    default = parameter.default
+    if isinstance(default, Path | str | int) and not isinstance(default, bool):
+        parts += ["=", str(default)]
+    return " ".join(parts)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_the_commands():
+    assert set(COMMANDS) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_arguments_and_options_of_a_command(name):
+    assert {described(parameter) for parameter in COMMANDS[name].params} == OPTIONS[name]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OPTIONS if name not in {"report", "data agreement"}]
+)
+def test_shared_options_are_in_panels_of_their_own(name):
+    panels = {
+        parameter.opts[0]: parameter.rich_help_panel
+        for parameter in COMMANDS[name].params
+        if parameter.rich_help_panel
+    }
+    run = {"--run", "--runs-dir", "--set", "--seed", "--force"}
+    run |= {"--launch"} if "--launch FILE" in OPTIONS[name] else set()
+    assert panels == {**dict.fromkeys(run, "Run"), **dict.fromkeys(OUTPUT, "Output")}
