@@ -59,7 +59,7 @@ VARIANTS: dict[str, list[str]] = {
     "ptx": ["ppo.ptx_coefficient=1.0"],
     "dual_clip": ["ppo.dual_clip=3.0"],
     "ema": ["ppo.ema_decay=0.8"],
-    "temperature_0.7": ["ppo.temperature=0.7"],
+    "temperature_0.7": ["generation.temperature=0.7"],
     "adam_epsilon_1e-5": ["ppo.adam_epsilon=1e-5"],
 }
 

@@ -43,6 +43,11 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
             "quantization": work.quantization,
         },
         "lora": {"r": RANK, "alpha": ALPHA} if work.lora else None,
+        "generation": {
+            "max_new_tokens": work.response_length,
+            "max_prompt_length": work.prompt_length,
+            "temperature": 1.0,
+        },
         "ppo": {
             "episodes": (work.warmup + work.rollouts) * work.batch,
             "rollout_batch_size": work.batch,
@@ -60,9 +65,6 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
             "max_ratio": None,
             "kl_stop": None,
             "missing_eos_score": None,
-            "max_new_tokens": work.response_length,
-            "max_prompt_length": work.prompt_length,
-            "temperature": 1.0,
             "samples_per_run": 0,
             "gradient_checkpointing": work.gradient_checkpointing,
         },
@@ -85,6 +87,7 @@ def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
         folder / "sft",
         [folder / "rm"],
         critic="reward_model",
+        gradient_checkpointing=recipe.ppo.gradient_checkpointing,
     )
 
 

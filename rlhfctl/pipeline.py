@@ -19,7 +19,8 @@ import rlhfctl
 from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.recipe.ppo import source_file
-from rlhfctl.recipe.schema import STAGES, Recipe, stage_part
+from rlhfctl.recipe.schema import Recipe
+from rlhfctl.recipe.view import stage_part, view
 from rlhfctl.run import staging
 from rlhfctl.run.gates import parse_gates
 from rlhfctl.run.log_capture import capture_logs
@@ -29,6 +30,7 @@ from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
 from rlhfctl.run.staleness import changes, output_changes, recipe_changes
 from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
+from rlhfctl.stage_table import STAGE_NAMES as STAGES
 from rlhfctl.stage_table import stage_named
 
 if TYPE_CHECKING:
@@ -186,11 +188,12 @@ def worker_loop(group: ProcessGroup, load: StageLoader = load_stage) -> None:
         group.join()
         for order in group.orders():
             recipe = Recipe.model_validate_json(order["recipe"])
+            readable = view(recipe, stage_named(order["stage"]))
             inputs = {name: Path(path) for name, path in order["inputs"].items()}
             log = Path(order["logs"]) / f"rank-{group.rank}.log"
             with capture_logs(log, f"process {group.rank}: {order['stage']}"):
                 try:
-                    load(order["stage"])(recipe, inputs, Path(order["output"]), NullMonitor())
+                    load(order["stage"])(readable, inputs, Path(order["output"]), NullMonitor())
                 except BaseException:
                     _log.exception("%s ended early", order["stage"])
                     raise
@@ -212,7 +215,7 @@ class _Step:
         """Run the stage unless its record still stands."""
         inputs = self._checkpoints()
         artifacts = self._artifacts({**inputs, **self._sources()})
-        part = stage_part(self.recipe, self.stage)
+        part = stage_part(self.recipe, stage_named(self.stage))
         record = self.manifest.stages.get(self.stage)
         reasons: list[str] = []
         if record is not None:
@@ -236,7 +239,7 @@ class _Step:
         if not all(Path(path).expanduser().is_dir() for path in named):
             return False
         artifacts = self._artifacts({**self._checkpoints(), **self._sources()})
-        part = stage_part(self.recipe, self.stage)
+        part = stage_part(self.recipe, stage_named(self.stage))
         return not changes(self.manifest.stages[self.stage], part, artifacts, self.directory)
 
     def _run(
@@ -282,7 +285,7 @@ class _Step:
         """Do the stage with all processes."""
         partial = self.directory.partial(self.stage)
         if self.stage in _OF_PROCESS_0:
-            return load(self.stage)(self.recipe, inputs, partial, monitor)
+            return load(self.stage)(self._view(), inputs, partial, monitor)
         self.group.order(
             {
                 "stage": self.stage,
@@ -292,9 +295,12 @@ class _Step:
                 "logs": str(self.directory.logs.absolute()),
             }
         )
-        outcome = load(self.stage)(self.recipe, inputs, partial, monitor)
+        outcome = load(self.stage)(self._view(), inputs, partial, monitor)
         self.group.await_others()
         return outcome
+
+    def _view(self) -> Recipe:
+        return view(self.recipe, stage_named(self.stage))
 
     def _trackers(self, part: Mapping[str, Any]) -> TrackerMonitor:
         settings = {
@@ -362,7 +368,7 @@ class _Step:
                 where=str(self.directory.stage(name)),
                 hint=f"make it again with {command}, or name another with --{name} PATH",
             )
-        stale = recipe_changes(record.recipe_part, stage_part(self.recipe, name))
+        stale = recipe_changes(record.recipe_part, stage_part(self.recipe, stage_named(name)))
         stale += [f"made from an earlier {earlier}" for earlier in self._outdated(record)]
         if stale:
             self.monitor.warn(f"{name} is out of date ({'; '.join(stale)}); {command} renews it")
@@ -379,26 +385,25 @@ class _Step:
 
     def _sources(self) -> dict[str, Path]:
         """Return the local files that the recipe names and the stage's result depends on."""
-        recipe, part = self.recipe, stage_part(self.recipe, self.stage)
+        recipe, part = self.recipe, stage_part(self.recipe, stage_named(self.stage))
         named: dict[str, str | None] = {
             "model.name_or_path": recipe.model.name_or_path,
             "model.chat_template": recipe.model.chat_template,
         }
-        if self.stage == "sft":
+        if "init_from" in part.get("sft", {}):
             named["sft.init_from"] = recipe.sft.init_from
-        watched = self.stage == "ppo" and recipe.ppo.eval_rollouts is not None
-        if self.stage == "eval" or watched:
+        if "judge_rm" in part.get("evaluation", {}):
             named["evaluation.judge_rm"] = recipe.evaluation.judge_rm
-        if self.stage == "eval":
+        if "judge_function" in part.get("evaluation", {}):
             judged, judge = recipe.evaluation, recipe.evaluation.judge_function
             named["evaluation.judge_function"] = source_file(judge) if judge else None
             named["evaluation.reward_bench"] = judged.reward_bench
             named |= {f"evaluation.tax.tasks: {task}": task for task in judged.tax.tasks}
-        if self.stage in {"ppo", "eval"}:
+        if "reward_sources" in part.get("ppo", {}):
             for source in recipe.ppo.reward_sources:
                 named[f"ppo.reward_sources: {source.source}"] = source_file(source.source)
         for kind, section in part["data"].items():
-            if isinstance(section, dict):
+            if isinstance(section, dict) and "source" in section:
                 named[f"data.{kind}.source"] = section["source"]
         found = {
             key: path

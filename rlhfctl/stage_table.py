@@ -37,6 +37,8 @@ class Stage:
     main_process_only: bool = False
 
 
+# Keys are declared without conditions, although some are read only under others (PPO-ptx,
+# held-out evaluations): a needless re-run in rare cases is better than a stale result.
 _BASE = ("seed", "model", "lora")
 _REWARD_SOURCES = ("ppo.reward_sources", "ppo.reward_rule", "ppo.uncertainty_penalty")
 
@@ -61,8 +63,11 @@ REWARD_MODEL = Stage(
     requires=("sft",),
     accepts=("sft",),
     reads=(
-        *(*_BASE, "reward_model", "generation", "data"),
-        # Calibration samples the SFT policy in PPO's batches.
+        *(*_BASE, "reward_model", "generation"),
+        *("data.comparisons", "data.prompts", "data.bad_rows"),
+        # Gold comparisons are taken from prompts that no stage trains on.
+        "data.demonstrations.held_out",
+        # Score normalization samples the SFT policy in PPO's batches.
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
 )
@@ -76,8 +81,12 @@ PPO = Stage(
     requires=("sft", "rm"),
     accepts=("sft", "rm"),
     reads=(
-        *(*_BASE, "ppo", "generation", "data", "sft.max_length"),
-        # Held-out evaluations leave the evaluation's prompts to it and share its judge.
+        *(*_BASE, "ppo", "generation"),
+        # Held-out prompts are those that no stage trains on, hence all three data sets.
+        "data",
+        # Demonstrations of PPO-ptx are cut as SFT's are.
+        "sft.max_length",
+        # Held-out evaluations avoid the evaluation's prompts and share its reward model.
         *("evaluation.num_prompts", "evaluation.judge_rm"),
     ),
 )

@@ -28,7 +28,7 @@ TINY = (
     "ppo.rollout_batch_size=16",
     "ppo.minibatch_size=8",
     "ppo.forward_batch_size=8",
-    "ppo.max_new_tokens=16",
+    "generation.max_new_tokens=16",
     "ppo.gate=warn",
     "evaluation.num_prompts=12",
 )
@@ -54,15 +54,17 @@ class TinyRun:
         """Return the folder of a stage, which runs first if it has not yet."""
         import importlib
 
+        from rlhfctl.recipe.view import view
         from rlhfctl.run.monitor import NullMonitor
         from rlhfctl.stage_table import stage_named
 
-        output = self.root / name
+        stage, output = stage_named(name), self.root / name
         if not output.is_dir():
-            inputs = {need: self.stage(need) for need in stage_named(name).accepts}
+            inputs = {need: self.stage(need) for need in stage.accepts}
             output.mkdir()
-            module = importlib.import_module(f"rlhfctl.stages.{stage_named(name).module}.stage")
-            self.metrics[name] = module.run(self.recipe, inputs, output, NullMonitor()).metrics
+            module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
+            recipe = view(self.recipe, stage)
+            self.metrics[name] = module.run(recipe, inputs, output, NullMonitor()).metrics
         return output
 
 

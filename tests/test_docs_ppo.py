@@ -118,7 +118,9 @@ def test_every_key_it_names_is_in_the_schema_with_the_default_it_gives(page):
 
 def test_every_key_of_the_ppo_section_is_explained(page):
     explained = {key for row in rows(page) for key, _ in KEY.findall(row.get("key", ""))}
-    every = {".".join(path) for path in all_keys() if path[0] == "ppo" and len(path) == 2}
+    every = {
+        ".".join(path) for path in all_keys() if path[0] in {"ppo", "generation"} and len(path) == 2
+    }
     housekeeping = {"ppo.episodes", "ppo.samples_per_run"}
     assert every - explained == housekeeping
 

@@ -15,13 +15,15 @@ from rlhfctl.errors import (
     RecipeError,
 )
 from rlhfctl.pipeline import Terminated, needed_stages, run_stages
+from rlhfctl.recipe.base import UndeclaredReadError
 from rlhfctl.recipe.load import load_recipe
-from rlhfctl.recipe.schema import STAGES, Recipe
+from rlhfctl.recipe.schema import Recipe
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Manifest, StageOutcome
 from rlhfctl.run.monitor import NullMonitor, read_metrics
+from rlhfctl.stage_table import STAGE_NAMES
 
-ALL = list(STAGES)
+ALL = list(STAGE_NAMES)
 
 
 class Listener(NullMonitor):
@@ -155,6 +157,31 @@ def test_a_changed_key_redoes_its_stage_and_those_that_read_its_result(go, stage
     assert "ppo is done again: its input rm (rm) has changed" in listener.notes
 
 
+def test_changed_stop_tokens_redo_the_sft_checkpoint_that_records_them(go, stages):
+    go(["sft", "rm"])
+    go(ALL, {"generation.stop_tokens": ["."]})
+    assert stages.ran == ALL
+
+
+@pytest.mark.parametrize("key", ["sft.max_length", "reward_model.max_length"])
+def test_a_changed_length_limit_redoes_the_evaluation_that_leaves_rows_out_by_it(go, stages, key):
+    go(ALL)
+    go(["eval"], {key: 100})
+    assert stages.ran == ["eval"]
+
+
+def test_a_changed_rollout_batch_redoes_the_reward_model_that_is_normalised_in_it(go, stages):
+    go(["sft", "rm"])
+    go(["sft", "rm"], {"ppo.rollout_batch_size": 64})
+    assert stages.ran == ["rm"]
+
+
+def test_a_stage_that_reads_a_key_it_does_not_declare_fails(go, stages):
+    stages.during["sft"] = lambda recipe, _output: {"beta": recipe.ppo.beta}
+    with pytest.raises(UndeclaredReadError, match="stage sft read the recipe key ppo"):
+        go(["sft"])
+
+
 def test_a_changed_seed_redoes_everything(go, stages):
     go(ALL)
     go(ALL, {"seed": 1})
@@ -201,7 +228,8 @@ def test_a_changed_local_file_redoes_the_stages_that_read_it(go, stages, tmp_pat
     assert stages.ran == []
     source.write_text('{"more": 1}')
     go(ALL, changes)
-    assert stages.ran == ["rm", "eval"]
+    # PPO's held-out prompts are those that no comparison trains on.
+    assert stages.ran == ["rm", "ppo", "eval"]
 
 
 @pytest.mark.parametrize(

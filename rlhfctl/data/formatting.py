@@ -29,7 +29,7 @@ _PROBE = "rlhfctl"
 _TOO_LONG_HINTS = {
     "demonstrations": "raise sft.max_length, or shorten the rows",
     "comparisons": "raise reward_model.max_length, or shorten the rows",
-    "prompts": "raise ppo.max_prompt_length, or shorten the prompts",
+    "prompts": "raise generation.max_prompt_length, or shorten the prompts",
 }
 
 

@@ -213,6 +213,7 @@ def load_roles(
     critic: CriticInit | None = None,
     *,
     shard: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> Roles:
     """Load what PPO and the evaluation need, with one base where the checkpoints are adapters.
 
@@ -225,6 +226,7 @@ def load_roles(
         policy: A PPO checkpoint, where the policy shall not start as SFT.
         critic: What the critic starts as; None: there is none.
         shard: Spread the base over the processes.
+        gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
         CheckpointError: Checkpoints of different kinds, or damaged ones.
@@ -252,9 +254,9 @@ def load_roles(
         pad_token_id=tokenizer.pad_token_id,
         vocabulary=len(tokenizer),
         stop_token_ids=stop_token_ids,
-        max_new_tokens=recipe.ppo.max_new_tokens,
-        temperature=recipe.ppo.temperature,
-        gradient_checkpointing=recipe.ppo.gradient_checkpointing,
+        max_new_tokens=recipe.generation.max_new_tokens,
+        temperature=recipe.generation.temperature,
+        gradient_checkpointing=gradient_checkpointing,
     )
     # After the head was checked: by then all processes may compute only together.
     if shard and isinstance(role_models, AdapterRoleModels):

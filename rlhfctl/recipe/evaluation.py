@@ -50,7 +50,9 @@ class EvaluationSection(Section):
     )
     num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
     batch_size: Count = 64
-    max_new_tokens: Count | None = Field(None, description="null: as in ppo.")
+    max_new_tokens: Count | None = Field(
+        None, description="Longest response, in tokens; null: generation.max_new_tokens."
+    )
     temperature: Positive = 1.0
     ngram: int = Field(3, ge=1, description="Length of the n-grams whose repetition is counted.")
     tax_demonstrations: Natural = Field(

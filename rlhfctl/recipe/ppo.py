@@ -188,13 +188,6 @@ class PPOSection(Section):
     kl_alarm: Positive = Field(25.0, description="Nats a response from which on it warns.")
     kl_stop: Positive | None = Field(50.0, description="Nats a response at which it stops.")
 
-    max_prompt_length: Count = Field(512, description="Longer prompts are left out, in tokens.")
-    max_new_tokens: Count = Field(128, description="Length limit of a response.")
-    temperature: Positive = 1.0
-    stop_tokens: list[str] = Field(
-        default_factory=list, description="Tokens that end a response besides EOS."
-    )
-
     gradient_checkpointing: bool = False
     gate: Literal["refuse", "warn"] = Field(
         "refuse", description="What to do when a check before PPO fails."
@@ -308,16 +301,8 @@ class PPOSection(Section):
                 yield f"reward_rule {self.reward_rule} takes no weights; leave them out"
 
     def _length_complaints(self) -> Iterator[str]:
-        shortest = self.min_response_length
-        if shortest is None:
-            return
-        if self.missing_eos_score is None:
+        if self.min_response_length is not None and self.missing_eos_score is None:
             yield "min_response_length gives shorter responses missing_eos_score, which is null"
-        if shortest > self.max_new_tokens:
-            yield (
-                f"min_response_length ({shortest}) lies above max_new_tokens "
-                f"({self.max_new_tokens})"
-            )
 
     def _watch_complaints(self) -> Iterator[str]:
         if self.eval_rollouts is None and self.early_stop == "stop":

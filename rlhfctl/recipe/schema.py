@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
 from rlhfctl.recipe.evaluation import EvaluationSection
+from rlhfctl.recipe.generation import GenerationSection
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.sweep import SweepSection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ModelSection(Section):
@@ -189,6 +193,7 @@ class Recipe(Section):
     model: ModelSection = Field(default_factory=ModelSection)
     lora: LoraSection | None = Field(default_factory=LoraSection)
     data: DataSection = Field(default_factory=DataSection)
+    generation: GenerationSection = Field(default_factory=GenerationSection)
     sft: SFTSection = Field(default_factory=SFTSection)
     reward_model: RewardModelSection = Field(default_factory=RewardModelSection)
     ppo: PPOSection = Field(default_factory=PPOSection)
@@ -198,8 +203,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        errors = list(self._contradictions())
+        if errors:
+            raise ValueError("; ".join(errors))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield a sentence per contradiction between sections."""
         if self.lora is None and self.model.quantization != "none":
-            raise ValueError(
+            yield (
                 "lora: null trains all weights, which a quantised base (model.quantization: "
                 f"{self.model.quantization}) does not allow; set quantization to none or give lora"
             )
@@ -207,63 +219,18 @@ class Recipe(Section):
             self.data.comparisons.source == "embedded"
             and self.data.comparisons.labels_per_pair == 1
         ):
-            raise ValueError(
-                f"reward_model.labels: {self.reward_model.labels} aggregates several labels a pair, "
-                "and each embedded pair has one; raise data.comparisons.labels_per_pair"
+            yield (
+                f"reward_model.labels: {self.reward_model.labels} aggregates several labels per "
+                "pair, and each embedded pair has one; raise data.comparisons.labels_per_pair"
+            )
+        shortest, longest = self.ppo.min_response_length, self.generation.max_new_tokens
+        if shortest is not None and shortest > longest:
+            yield (
+                f"ppo.min_response_length ({shortest}) is above generation.max_new_tokens "
+                f"({longest})"
             )
         if self.model.trust_remote_code and self.model.revision is None:
-            raise ValueError(
+            yield (
                 "model.trust_remote_code needs model.revision pinned to a commit, so that the "
-                "code that runs is the code that was read"
+                "code that runs is the code that was reviewed"
             )
-        return self
-
-
-STAGES = ("sft", "rm", "ppo", "eval")
-
-_STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
-    "sft": ("seed", "model", "lora", "sft"),
-    "rm": ("seed", "model", "lora", "reward_model"),
-    "ppo": ("seed", "model", "lora", "ppo"),
-    "eval": ("seed", "model", "lora", "evaluation"),
-}
-_STAGE_DATA: dict[str, tuple[str, ...]] = {
-    "sft": ("demonstrations",),
-    "rm": ("comparisons", "prompts"),
-    "ppo": ("prompts",),
-    "eval": ("demonstrations", "comparisons", "prompts"),
-}
-
-
-def stage_part(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """Return the part of a recipe that a stage's result depends on, as plain JSON values.
-
-    Args:
-        recipe: The whole recipe.
-        stage: One of `STAGES`.
-    """
-    whole = recipe.model_dump(mode="json")
-    part = {name: whole[name] for name in _STAGE_SECTIONS[stage]}
-    if stage == "eval":
-        del part["evaluation"]["gates"]
-    data = [*_STAGE_DATA[stage], "bad_rows"]
-    if stage == "ppo" and recipe.ppo.ptx_coefficient:
-        data.append("demonstrations")
-        part["sft"] = {"max_length": whole["sft"]["max_length"]}
-    part["data"] = {name: whole["data"][name] for name in data}
-    if stage == "ppo" and recipe.ppo.eval_rollouts is not None:
-        # Which prompts nothing trains on, and which of them the evaluation takes.
-        part["held_out"] = {
-            name: whole["data"][name]["held_out"] for name in ("demonstrations", "comparisons")
-        } | {name: whole["evaluation"][name] for name in ("num_prompts", "judge_rm")}
-    if stage == "eval":
-        part["scores"] = {
-            name: whole["ppo"][name]
-            for name in ("reward_sources", "reward_rule", "uncertainty_penalty")
-        }
-    if stage in {"rm", "eval"}:
-        part["sampling"] = {
-            name: whole["ppo"][name]
-            for name in ("max_prompt_length", "max_new_tokens", "temperature", "stop_tokens")
-        }
-    return part

@@ -16,7 +16,8 @@ from rlhfctl.errors import UsageError
 from rlhfctl.pipeline import COMMANDS, needed_stages
 from rlhfctl.recipe.keys import split_key
 from rlhfctl.recipe.load import Override, load_recipe
-from rlhfctl.recipe.schema import stage_part
+from rlhfctl.recipe.view import stage_part
+from rlhfctl.stage_table import EVALUATION, stage_named
 from rlhfctl.sweep.grid import names
 
 if TYPE_CHECKING:
@@ -125,13 +126,13 @@ class _Reader:
         for stage in ("sft", "rm"):
             if stage not in needed_stages(plain):
                 continue
-            part = stage_part(plain, stage)
+            part = stage_part(plain, stage_named(stage))
             made = self._share(stage, COMMANDS[stage], stage, part, given, needs)
             folder = str((self.root / made / stage).absolute())
             given += [Override(key, folder, _LABEL) for key in _CHECKPOINT_KEYS[stage]]
             needs.append(made)
         if plain.evaluation.best_of_n:
-            part = stage_part(plain, "eval")
+            part = stage_part(plain, EVALUATION)
             needs.append(self._share("best-of-n", "eval", "eval", part, given, needs))
             given.append(Override("evaluation.best_of_n", "0", _LABEL))
         recipe = self.read(name, given)

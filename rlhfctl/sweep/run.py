@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.recipe.schema import stage_part
+from rlhfctl.recipe.view import stage_part
 from rlhfctl.run.directory import SWEEP_FILE, RunDirectory
 from rlhfctl.run.files import write_json
 from rlhfctl.run.manifest import Manifest
+from rlhfctl.stage_table import EVALUATION
 from rlhfctl.sweep.metrics import (
     SEED,
     TRUE_REWARDS,
@@ -179,7 +180,7 @@ def _entry_of(
 
 
 def _without_seed(job: Job) -> str:
-    part = stage_part(job.recipe, "eval")
+    part = stage_part(job.recipe, EVALUATION)
     del part["seed"]
     part["evaluation"] = {**part["evaluation"], "sft": None, "rm": None}
     return json.dumps(part, sort_keys=True)

@@ -17,7 +17,7 @@ PROMPT = [300, 301, 302, 303]
 DRAWS = 2000
 
 
-def opened(run, section="ppo", **changes):
+def opened(run, section="generation", **changes):
     part = getattr(run.recipe, section).model_copy(update=changes)
     recipe = run.recipe.model_copy(update={section: part})
     return open_roles(open_stage_context(recipe), {name: run.stage(name) for name in ("sft", "rm")})
@@ -77,8 +77,8 @@ def test_a_stop_token_of_the_recipe_ends_a_response_and_is_its_last_token(tiny_r
     token = int(everyday[~torch.isin(everyday, torch.tensor(plain.stop_token_ids))].mode().values)
     session = open_stage_context(tiny_run.recipe)
     text = session.tokenizer.convert_ids_to_tokens(token)
-    section = tiny_run.recipe.ppo.model_copy(update={"stop_tokens": [text]})
-    named = open_stage_context(tiny_run.recipe.model_copy(update={"ppo": section}))
+    section = tiny_run.recipe.generation.model_copy(update={"stop_tokens": [text]})
+    named = open_stage_context(tiny_run.recipe.model_copy(update={"generation": section}))
     assert set(named.stop_token_ids) == {*plain.stop_token_ids, token}
     roles = opened(tiny_run)
     roles.stop_token_ids = named.stop_token_ids

@@ -83,9 +83,9 @@ class TestOrigins:
 
 class TestExtends:
     def test_sections_merge_and_lists_are_replaced(self, write):
-        write("ppo: {beta: 0.1, stop_tokens: [a, b]}", "parent.yaml")
-        recipe = load_recipe(write("extends: parent.yaml\nppo: {stop_tokens: [c]}")).recipe
-        assert (recipe.ppo.beta, recipe.ppo.stop_tokens) == (0.1, ["c"])
+        write("ppo: {beta: 0.1}\ngeneration: {stop_tokens: [a, b]}", "parent.yaml")
+        recipe = load_recipe(write("extends: parent.yaml\ngeneration: {stop_tokens: [c]}")).recipe
+        assert (recipe.ppo.beta, recipe.generation.stop_tokens) == (0.1, ["c"])
 
     def test_the_name_is_relative_to_the_recipe(self, write, tmp_path):
         (tmp_path / "deep").mkdir()
@@ -247,12 +247,25 @@ class TestErrors:
         with pytest.raises(RecipeError, match="is a folder"):
             load_recipe(tmp_path)
 
+    def test_contradictions_between_sections_come_at_once(self, write):
+        path = write(
+            "generation: {max_new_tokens: 8}\n"
+            "ppo: {min_response_length: 9}\n"
+            "model: {trust_remote_code: true}\n"
+        )
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(path)
+        assert "ppo.min_response_length (9)" in str(caught.value)
+        assert "generation.max_new_tokens (8)" in str(caught.value)
+        assert "model.revision" in str(caught.value)
+
 
 class TestDump:
     def test_every_key_is_written_and_read_back_equal(self, write):
         path = write(
             "name: x\nmodel: {revision: '1e-5', chat_template: 'no'}\n"
-            "ppo: {learning_rate: 1e-7, stop_tokens: ['010', '', 'null', \"a\\nb: é\"]}\n"
+            "ppo: {learning_rate: 1e-7}\n"
+            "generation: {stop_tokens: ['010', '', 'null', \"a\\nb: é\"]}\n"
             "evaluation: {gates: {win_rate: '>=0.55'}}\n"
         )
         loaded = load_recipe(path)

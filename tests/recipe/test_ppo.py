@@ -59,8 +59,8 @@ def test_what_makes_no_sense_is_refused_by_name(load, section, words):
 
 def test_all_that_makes_no_sense_is_said_at_once(load):
     with pytest.raises(RecipeError) as caught:
-        load("kl_estimator: k3, reward_rule: worst, min_response_length: 500")
-    for word in ("kl_estimator k3", "reward_rule worst", "min_response_length (500)"):
+        load("kl_estimator: k3, reward_rule: worst, episodes: 64")
+    for word in ("kl_estimator k3", "reward_rule worst", "episodes (64)"):
         assert word in str(caught.value)
 
 

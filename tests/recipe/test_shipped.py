@@ -52,7 +52,7 @@ def test_real_ones_name_hub_models_and_data_of_their_own(path):
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
 def test_a_response_to_the_longest_prompt_fits_where_the_reward_model_reads(path):
     recipe = load_recipe(path).recipe
-    longest = recipe.ppo.max_prompt_length + recipe.ppo.max_new_tokens
+    longest = recipe.generation.max_prompt_length + recipe.generation.max_new_tokens
     assert longest <= recipe.reward_model.max_length
 
 

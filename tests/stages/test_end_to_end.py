@@ -21,7 +21,7 @@ TINY = {
     "ppo.rollout_batch_size": 16,
     "ppo.minibatch_size": 8,
     "ppo.forward_batch_size": 8,
-    "ppo.max_new_tokens": 16,
+    "generation.max_new_tokens": 16,
     "ppo.gate": "warn",
     "evaluation.num_prompts": 12,
     "evaluation.best_of_n": 2,
@@ -200,9 +200,9 @@ WRONG = {
     "an unknown option": (nothing, ["sft", "--learning-rat", "1"], 2, "--learning-rate"),
     "an unknown stop token": (
         nothing,
-        ["sft", BASE_RECIPE, "--set", "ppo.stop_tokens=[nonesuch]"],
+        ["sft", BASE_RECIPE, "--set", "generation.stop_tokens=[nonesuch]"],
         2,
-        "ppo.stop_tokens",
+        "generation.stop_tokens",
     ),
     "a bad gate": (
         nothing,

@@ -21,7 +21,7 @@ SMALL = [
     "ppo.gate=warn",
     "ppo.rollout_batch_size=16",
     "ppo.minibatch_size=8",
-    "ppo.max_new_tokens=16",
+    "generation.max_new_tokens=16",
     "ppo.kl_controller={target: 2, horizon: 500}",
     "ppo.score_normalization=running",
 ]

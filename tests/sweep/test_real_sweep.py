@@ -16,12 +16,12 @@ data:
   comparisons: {{max_rows: 96}}
   prompts: {{max_rows: 160}}
 reward_model: {{calibration_samples: 32}}
+generation: {{max_new_tokens: 16}}
 ppo:
   episodes: 32
   rollout_batch_size: 16
   minibatch_size: 8
   forward_batch_size: 8
-  max_new_tokens: 16
   gate: warn
   eval_prompts: 8
 evaluation: {{num_prompts: 12, best_of_n: 4, best_of_n_prompts: 8}}

@@ -63,7 +63,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     require_harness(recipe.evaluation.tax.tasks)
     session = open_stage_context(recipe)
     encoded = encode_prompts(
-        evaluation_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length
+        evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
     ).dataset
     encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
     # Before anything is loaded for good, for a file that cannot be used ends the stage.
@@ -76,7 +76,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"]) if known else None
     )
     roles.temperature = recipe.evaluation.temperature
-    roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.ppo.max_new_tokens
+    roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens
 
     names: dict[str, Role] = {"sft": "reference"}
     if "ppo" in inputs:

@@ -54,7 +54,7 @@ def held_out_prompts(session: StageContext, monitor: Monitor) -> Dataset | None:
     recipe = session.recipe
     try:
         found = encode_prompts(
-            evaluation_prompts(recipe), session.formatter, recipe.ppo.max_prompt_length
+            evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
         ).dataset
     except DataError as error:
         _go_without(session, monitor, str(error))

@@ -150,7 +150,7 @@ def open_trainer(
     session = open_stage_context(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
-        rows.train, session.formatter, recipe.ppo.max_prompt_length, recipe.data.bad_rows
+        rows.train, session.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
     )
     report_dropped_rows(monitor, "prompts", (rows.report, encoded.report))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
@@ -165,6 +165,7 @@ def open_trainer(
         [*others, *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
         shard=shard,
+        gradient_checkpointing=section.gradient_checkpointing,
     )
     settings = settings_from(recipe)
     rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])

@@ -43,7 +43,7 @@ def normalize_scores(
         ScoreNormalization(0.0, 1.0, 0).save(rm)
     roles = load_roles(recipe, session.tokenizer, session.stop_token_ids, sft, rms)
     prompts = encode_prompts(
-        load_prompts(recipe).train, session.formatter, recipe.ppo.max_prompt_length
+        load_prompts(recipe).train, session.formatter, recipe.generation.max_prompt_length
     ).dataset["input_ids"]
     wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
     scores: list[list[float]] = [[] for _ in rms]

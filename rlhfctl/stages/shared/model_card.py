@@ -51,7 +51,7 @@ def write_model_card(
         "library_name: peft" if adapter else "library_name: transformers",
         f"tags: [rlhfctl, {stage}{', lora' if adapter else ''}]",
         "---",
-        f"# {_TITLES[stage]}: {recipe.name}",
+        f"# {_TITLES[stage]} of {recipe.model.name_or_path}",
         "",
         made,
         "",

@@ -53,27 +53,27 @@ def open_stage_context(recipe: Recipe) -> StageContext:
     """Load the tokenizer and find what ends a response.
 
     Raises:
-        RecipeError: `ppo.stop_tokens` names a token that the vocabulary lacks, or the pad ends
+        RecipeError: `generation.stop_tokens` names a token that the vocabulary lacks, or the pad ends
             responses too.
     """
     tokenizer = load_tokenizer(recipe.model)
     formatter = Formatter(tokenizer)
     vocabulary = tokenizer.get_vocab()
-    unknown = [token for token in recipe.ppo.stop_tokens if token not in vocabulary]
+    unknown = [token for token in recipe.generation.stop_tokens if token not in vocabulary]
     if unknown:
         raise RecipeError(
             f"{', '.join(map(repr, unknown))} are not tokens of {recipe.model.name_or_path}",
-            "ppo.stop_tokens",
+            "generation.stop_tokens",
             "Each must be a single token of the vocabulary.",
         )
-    stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.ppo.stop_tokens}
+    stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.generation.stop_tokens}
     if tokenizer.pad_token_id in stops:
         raise RecipeError(
             f"{tokenizer.pad_token!r} is the pad token and ends responses too: a reward model, whose "
             "score stands at the last token that is no pad, would be read one token early",
             f"the tokenizer of {recipe.model.name_or_path}",
             "Set another pad_token in a local copy's tokenizer_config.json, or take it out of "
-            "ppo.stop_tokens.",
+            "generation.stop_tokens.",
         )
     return StageContext(recipe, tokenizer, formatter, tuple(sorted(stops)))
 
@@ -92,6 +92,7 @@ def open_roles(
     critic: CriticInit | None = None,
     *,
     shard: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> Roles:
     """Load the roles from their checkpoints, each checked against this recipe.
 
@@ -101,6 +102,7 @@ def open_roles(
         more_rms: Reward models beside `rm`.
         critic: What the critic starts as; None: there is none.
         shard: Spread the base over the processes.
+        gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
         CheckpointError: One of them is of another base, rank or tokenizer.
@@ -121,6 +123,7 @@ def open_roles(
         policy,
         critic,
         shard=shard,
+        gradient_checkpointing=gradient_checkpointing,
     )
     current = session.provenance("ppo", roles.models.language_model("reference"))
     if recipe.lora is not None:

@@ -13,7 +13,7 @@ def recipe_of(stops=(), template=None):
     whole = Recipe()
     return whole.model_copy(
         update={
-            "ppo": whole.ppo.model_copy(update={"stop_tokens": list(stops)}),
+            "generation": whole.generation.model_copy(update={"stop_tokens": list(stops)}),
             "model": ModelSection(chat_template=template),
         }
     )

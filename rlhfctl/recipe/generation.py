@@ -1,0 +1,27 @@
+"""The `generation` section: the lengths, temperature and end of sampled responses."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rlhfctl.recipe.base import Count, Positive, Section
+
+
+class GenerationSection(Section):
+    """Sampling of responses, shared by every stage that generates or scores them."""
+
+    max_prompt_length: Count = Field(
+        512, description="Longest prompt, in tokens; longer ones are left out and counted."
+    )
+    max_new_tokens: Count = Field(
+        128, description="Longest response, in tokens; one that reaches it has not ended."
+    )
+    temperature: Positive = Field(
+        1.0,
+        description="Divisor of the logits before sampling; log-probabilities are of the "
+        "distribution sampled from.",
+    )
+    stop_tokens: list[str] = Field(
+        default_factory=list,
+        description="Tokens of the vocabulary that end a response, besides EOS.",
+    )
