@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; `low` and `high` are None where there is no interval."""
+    """A value with its 95 % interval; `low` and `high` are None where there is no interval.
+
+    In JSON a field NAME of this type is flat: `NAME`, `NAME_low`, `NAME_high`.
+    """
 
     value: float
     low: float | None = None
@@ -18,5 +21,5 @@ class Estimate:
 class GroupAccuracy:
     """Accuracy on one group of comparisons, with the number of pairs."""
 
-    accuracy: Estimate
+    accuracy: Estimate = field(metadata={"bounds": ("low", "high")})
     pairs: int

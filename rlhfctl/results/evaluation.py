@@ -60,7 +60,7 @@ class Intransitivity:
 
     share: Estimate
     triples: int
-    expected: float | None = None
+    expected: float | None = field(default=None, metadata={"null": True})
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class AnnotatorsResult:
 
     items: int
     labels: int
-    per_annotator: dict[str, AnnotatorMetrics] = field(default_factory=dict)
+    per_annotator: dict[str, AnnotatorMetrics]
+    notes: list[str]
+    warnings: list[str]
     agreement: Estimate | None = None
     alpha: Estimate | None = None
     intransitive: Intransitivity | None = None
     ceiling: Ceiling | None = None
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,23 +96,23 @@ class JudgeResult:
     ties: int
     losses: int
     prompts: int
-    refusals: int = 0
-    unparsable: int = 0
+    refusals: int
+    unparsable: int
+    warnings: list[str]
     win_rate: Estimate | None = None
     length_controlled_win_rate: Estimate | None = None
     model: str | None = None
     position_bias: PositionBias | None = None
     accuracy: GroupAccuracy | None = None
     annotators: AnnotatorsResult | None = None
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class CalibrationBin:
     """One bin of the reliability diagram, over confidences from `start` to `end`."""
 
-    start: float
-    end: float
+    start: float = field(metadata={"key": "from"})
+    end: float = field(metadata={"key": "to"})
     predicted: float
     observed: Estimate
     pairs: int
@@ -157,14 +157,14 @@ class RewardModelEvaluation:
     """The reward model on held-out comparisons and on benchmark subsets."""
 
     overall: GroupAccuracy | None = None
-    per_annotator: dict[str, GroupAccuracy] = field(default_factory=dict)
-    per_source: dict[str, GroupAccuracy] = field(default_factory=dict)
-    per_margin: dict[str, GroupAccuracy] = field(default_factory=dict)
+    per_annotator: dict[str, GroupAccuracy] | None = None
+    per_source: dict[str, GroupAccuracy] | None = None
+    per_margin: dict[str, GroupAccuracy] | None = None
     calibration: Calibration | None = None
     length: LengthBias | None = None
-    probes: dict[str, ProbeResult] = field(default_factory=dict)
-    subsets: dict[str, GroupAccuracy] = field(default_factory=dict)
-    sections: dict[str, float] = field(default_factory=dict)
+    probes: dict[str, ProbeResult] | None = None
+    subsets: dict[str, GroupAccuracy] | None = None
+    sections: dict[str, float] | None = None
     subsets_mean: float | None = None
     subsets_file: str | None = None
 
@@ -273,7 +273,7 @@ class EvaluationResult:
     prompts: int
     policies: dict[str, PolicyMetrics]
     comparison: Comparison | None = field(default=None, metadata={"inline": True})
-    judges: dict[str, JudgeResult] = field(default_factory=dict)
+    judges: dict[str, JudgeResult] | None = None
     reward_model: RewardModelEvaluation | None = None
     best_of_n: BestOfN | None = None
     tax: Tax | None = None

@@ -1,4 +1,14 @@
-"""Strict JSON form of the results: dataclass to JSON object and back."""
+"""Strict JSON form of the results: dataclass to JSON object and back.
+
+A field is written under its own name, None is left out, and an `Estimate` is written flat. Metadata
+of a field changes that:
+
+- `key`: Name in JSON, where it cannot be a Python name.
+- `bounds`: Names of an estimate's interval; `NAME_low` and `NAME_high` by default.
+- `null`: None is written as null.
+- `inline`: The fields of a nested dataclass, or the entries of a dictionary, are written beside
+  the other fields.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +18,26 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.results.estimate import Estimate
 
 T = TypeVar("T")
 _HINT = "Re-run the stage that wrote it, or read it with the version that wrote it."
 
 
 def to_json(result: Any) -> dict[str, Any]:
-    """Return a result dataclass as a JSON object; fields at their default are left out.
-
-    A field with metadata `inline` contributes its own fields instead of a nested object.
-    `version` is always written.
-    """
+    """Return a result dataclass as a JSON object."""
     json: dict[str, Any] = {}
     for field in dataclasses.fields(result):
-        value = getattr(result, field.name)
-        if field.metadata.get("inline"):
-            json |= {} if value is None else to_json(value)
-        elif field.name == "version" or value != _default(field):
-            json[field.name] = _encode(value)
+        value, key = getattr(result, field.name), _key(field)
+        if value is None:
+            json |= {key: None} if field.metadata.get("null") else {}
+        elif isinstance(value, Estimate):
+            ends = zip((key, *_bounds(field)), dataclasses.astuple(value), strict=True)
+            json |= {name: number for name, number in ends if number is not None}
+        elif field.metadata.get("inline"):
+            json |= _encode(value)
+        else:
+            json[key] = _encode(value)
     return json
 
 
@@ -43,20 +55,6 @@ def from_json(kind: type[T], json: Any, source: str) -> T:
     return _object(kind, json, source, "")  # type: ignore[no-any-return]
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_json(value)
-    if isinstance(value, dict):
-        return {name: _encode(item) for name, item in value.items()}
-    return [_encode(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 @cache
 def field_types(kind: type) -> dict[str, Any]:
     """Return the resolved type of each field of a result dataclass."""
@@ -71,28 +69,66 @@ def without_none(kind: Any) -> Any:
     return inner
 
 
+def _key(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("key", field.name))
+
+
+def _bounds(field: dataclasses.Field[Any]) -> tuple[str, str]:
+    low, high = field.metadata.get("bounds", (f"{_key(field)}_low", f"{_key(field)}_high"))
+    return low, high
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, dict):
+        return {name: _encode(item) for name, item in value.items()}
+    return [_encode(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _object(kind: Any, json: Any, source: str, path: str) -> Any:
     if not isinstance(json, dict):
         raise _error(source, path, f"expected an object, not {json!r:.60}")
-    hints, values, remaining = field_types(kind), {}, dict(json)
-    prefix = f"{path}." if path else ""
-    for field in dataclasses.fields(kind):
-        if field.metadata.get("inline"):
-            inner = without_none(hints[field.name])
-            names = field_types(inner)
-            part = {name: remaining.pop(name) for name in list(remaining) if name in names}
-            if part:
-                values[field.name] = _object(inner, part, source, path)
-        elif field.name in remaining:
-            item = remaining.pop(field.name)
-            values[field.name] = _decode(hints[field.name], item, source, prefix + field.name)
-        elif _default(field) is dataclasses.MISSING:
-            raise _error(source, prefix + field.name, "missing field")
+    values, remaining = _fields(kind, dict(json), source, path)
     if remaining:
-        raise _error(source, prefix + min(remaining), "unknown field")
-    if "version" in values and values["version"] != kind.version:
-        raise _error(source, "version", f"expected {kind.version}, not {values['version']}")
+        raise _error(source, _join(path, min(remaining)), "unknown field")
+    version = values.get("version")
+    if version is not None and version != kind.version:
+        raise _error(source, "version", f"expected {kind.version}, not {version}")
     return kind(**values)
+
+
+def _fields(
+    kind: Any, remaining: dict[str, Any], source: str, path: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of a dataclass's fields, and the entries that belong to none of them."""
+    hints, values = field_types(kind), {}
+    # A dictionary that is inline takes what no other field has taken.
+    for field in sorted(dataclasses.fields(kind), key=lambda item: "inline" in item.metadata):
+        key, hint = _key(field), hints[field.name]
+        inner = without_none(hint)
+        if field.metadata.get("inline") and get_origin(inner) is dict:
+            values[field.name] = _decode(inner, remaining, source, path)
+            remaining = {}
+        elif field.metadata.get("inline"):
+            before = len(remaining)
+            part, remaining = _fields(inner, remaining, source, path)
+            if len(remaining) < before:
+                values[field.name] = inner(**part)
+        elif key not in remaining:
+            if field.default is field.default_factory is dataclasses.MISSING:
+                raise _error(source, _join(path, key), "missing field")
+        elif inner is Estimate:
+            names = [name for name in (key, *_bounds(field)) if name in remaining]
+            if len(names) == 2:
+                raise _error(source, _join(path, names[1]), "interval with one bound only")
+            numbers = [
+                _decode(float, remaining.pop(name), source, _join(path, name)) for name in names
+            ]
+            values[field.name] = Estimate(*numbers)
+        else:
+            values[field.name] = _decode(hint, remaining.pop(key), source, _join(path, key))
+    return values, remaining
 
 
 def _decode(kind: Any, json: Any, source: str, path: str) -> Any:
@@ -105,7 +141,7 @@ def _decode(kind: Any, json: Any, source: str, path: str) -> Any:
     if origin is dict and isinstance(json, dict):
         item_kind = get_args(inner)[1]
         return {
-            name: _decode(item_kind, item, source, f"{path}.{name}") for name, item in json.items()
+            name: _decode(item_kind, item, source, _join(path, name)) for name, item in json.items()
         }
     if origin is list and isinstance(json, list):
         (item_kind,) = get_args(inner)
@@ -118,6 +154,10 @@ def _decode(kind: Any, json: Any, source: str, path: str) -> Any:
         return json
     expected = getattr(inner, "__name__", inner) if origin is None else inner
     raise _error(source, path, f"expected {expected}, not {json!r:.60}")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _error(source: str, path: str, problem: str) -> CheckpointError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlhfctl.results.estimate import Estimate  # noqa: TC001 - for get_type_hints
+from rlhfctl.results.estimate import Estimate, GroupAccuracy  # noqa: TC001 - for get_type_hints
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,47 @@ class SFTResult:
     steps: int
     trainable_parameters: int
     tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class RewardModelResult:
+    """Metrics of a reward model: `rm/metrics.json`, and those of the stage.
+
+    Attributes:
+        accuracy: Share of held-out comparisons in which the chosen response scores higher.
+        length_accuracy: The same of always preferring the longer response.
+        pairs: Held-out comparisons.
+        mean_margin: Mean raw score of chosen minus rejected.
+        score_min: Lowest raw score on held-out comparisons.
+        score_max: Highest raw score on held-out comparisons.
+        train_loss: Mean loss over training.
+        train_rows: Comparisons trained on.
+        steps: Optimiser steps.
+        score_mean: Mean raw score of SFT's responses; None until they are scored.
+        score_std: Standard deviation of the same.
+        per_annotator: Accuracy on each annotator's held-out comparisons.
+        gold_accuracy: Accuracy on held-out pairs in gold order; embedded world only.
+        gold_length_accuracy: The same of always preferring the longer response.
+        gold_pairs: Pairs in gold order.
+        judge: Metrics of the held-out reward model.
+    """
+
+    accuracy: Estimate
+    length_accuracy: Estimate
+    pairs: int
+    mean_margin: float
+    score_min: float
+    score_max: float
+    train_loss: float
+    train_rows: int
+    steps: int
+    score_mean: float | None = None
+    score_std: float | None = None
+    per_annotator: dict[str, GroupAccuracy] | None = None
+    gold_accuracy: Estimate | None = None
+    gold_length_accuracy: Estimate | None = None
+    gold_pairs: int | None = None
+    judge: RewardModelResult | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +84,8 @@ class OverOptimisationFit:
     curve: list[list[float]]
     baseline: float
     points: int
-    peak: Peak | None = None
-    r_squared: float | None = None
+    peak: Peak | None = field(default=None, metadata={"null": True})
+    r_squared: float | None = field(default=None, metadata={"null": True})
 
 
 @dataclass(frozen=True)
@@ -69,22 +110,34 @@ class BestEvaluation:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Mean paired change of the true reward."""
+
+    change: Estimate
+
+
+@dataclass(frozen=True)
 class OverOptimisation:
     """Summary of the held-out evaluations; the last four fields need a true reward."""
 
     evaluations: int
     stopped_early: bool
-    alarms: list[AlarmRecord] = field(default_factory=list)
-    fits: dict[str, OverOptimisationFit] = field(default_factory=dict)
+    alarms: list[AlarmRecord]
+    fits: dict[str, OverOptimisationFit]
     true_reward: str | None = None
     best: BestEvaluation | None = None
     fallen: bool | None = None
-    last_below_best: Estimate | None = None
+    last_below_best: Change | None = None
 
 
 @dataclass(frozen=True)
 class HeldOutLine:
-    """One held-out evaluation; `per_prompt` holds every prompt's value of each metric."""
+    """One held-out evaluation: a line of `ppo/held_out.jsonl`.
+
+    Attributes:
+        per_prompt: [prompts] values of each metric.
+        proxy: Mean score by the recipe's reward sources.
+    """
 
     step: int
     rollout: int
@@ -97,8 +150,30 @@ class HeldOutLine:
     certainty: Estimate
     hedging: Estimate
     entropy: Estimate
-    per_prompt: dict[str, list[float]]
+    per_prompt: dict[str, list[float]] = field(metadata={"key": "each"})
     true_reward: Estimate | None = None
-    score_disagreement: Estimate | None = None
+    score_disagreement: float | None = None
     out_of_range_share: float | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PPOResult:
+    """Metrics of PPO.
+
+    Attributes:
+        rollouts: Rollouts that the policy was trained on.
+        episodes: Episodes that the policy was trained on.
+        skipped_minibatches: Minibatches rejected in the whole run.
+        kl_early_stops: Rollouts whose epochs ended early.
+        gate: Detail of each preflight check.
+        last_rollout: Metrics of the last rollout.
+        over_optimisation: Summary of the held-out evaluations; None without any.
+    """
+
+    rollouts: int
+    episodes: int
+    skipped_minibatches: int
+    kl_early_stops: int
+    gate: dict[str, str]
+    last_rollout: dict[str, float] = field(metadata={"inline": True})
+    over_optimisation: OverOptimisation | None = None
