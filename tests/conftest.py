@@ -49,6 +49,7 @@ class TinyRun:
         self.root = root
         self.recipe = tiny_recipe(*overrides)
         self.metrics = {}
+        self.logged = {}
 
     def stage(self, name):
         """Return the folder of a stage, which runs first if it has not yet."""
@@ -64,7 +65,13 @@ class TinyRun:
             output.mkdir()
             module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
             recipe = view(self.recipe, stage)
-            self.metrics[name] = module.run(recipe, inputs, output, NullMonitor()).metrics
+            names = self.logged[name] = set()
+
+            class Recorder(NullMonitor):
+                def step(self, done, metrics):
+                    names.update(metrics)
+
+            self.metrics[name] = module.run(recipe, inputs, output, Recorder()).metrics
         return output
 
 

@@ -14,21 +14,8 @@ from rlhfctl.results.training import (
     SFTResult,
 )
 from rlhfctl.run.directory import HELD_OUT_FILE, METRICS_FILE, OVER_OPTIMISATION_FILE
-from tests.conftest import TinyRun
 
 KINDS = {"sft": SFTResult, "rm": RewardModelResult, "ppo": PPOResult}
-
-
-@pytest.fixture(scope="module")
-def rich_run(tmp_path_factory):
-    """A tiny run with a held-out reward model, best-of-n and held-out evaluations."""
-    return TinyRun(
-        tmp_path_factory.mktemp("rich"),
-        "reward_model.judge_share=0.3",
-        "ppo.eval_rollouts=1",
-        "evaluation.best_of_n=2",
-        "evaluation.best_of_n_prompts=4",
-    )
 
 
 @pytest.fixture(params=["tiny_run", "rich_run"])
