@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhfctl.evaluation.changes import chance_of_fall, chance_of_rise, per_prompt
 from rlhfctl.evaluation.overoptimisation import fallen, since_best
+from rlhfctl.results.training import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,21 +62,6 @@ class AlarmLimits:
     score_range: float | None = 0.2
     disagreement: float | None = 2.0
     false_alarms: float = 0.01
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """What was raised, when (in episodes), by which value beyond which threshold."""
-
-    name: str
-    step: int
-    value: float
-    threshold: float
-    message: str
-
-    def metrics(self) -> dict[str, Any]:
-        """Return the alarm as metrics are kept."""
-        return asdict(self)
 
 
 class _Finding(NamedTuple):

@@ -87,20 +87,27 @@ class AnnotatorsResult:
 
 
 @dataclass(frozen=True)
+class Preferences:
+    """Summary of a judge's preferences over prompts."""
+
+    wins: int
+    ties: int
+    losses: int
+    prompts: int
+    warnings: list[str]
+    win_rate: Estimate | None = None
+    length_controlled_win_rate: Estimate | None = None
+
+
+@dataclass(frozen=True)
 class JudgeResult:
     """One judge's preferences between PPO and its opponent."""
 
     kind: Literal["reward_model", "endpoint", "function", "humans"]
     opponent: str
-    wins: int
-    ties: int
-    losses: int
-    prompts: int
-    refusals: int
-    unparsable: int
-    warnings: list[str]
-    win_rate: Estimate | None = None
-    length_controlled_win_rate: Estimate | None = None
+    preferences: Preferences = field(metadata={"inline": True})
+    refusals: int = 0
+    unparsable: int = 0
     model: str | None = None
     position_bias: PositionBias | None = None
     accuracy: GroupAccuracy | None = None
@@ -153,20 +160,34 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
-class RewardModelEvaluation:
-    """The reward model on held-out comparisons and on benchmark subsets."""
+class SubsetAccuracies:
+    """Accuracy on each benchmark subset; `sections` are those of RewardBench v1, if all are."""
 
-    overall: GroupAccuracy | None = None
+    subsets: dict[str, GroupAccuracy]
+    subsets_mean: float
+    sections: dict[str, float] | None = None
+    subsets_file: str | None = None
+
+
+@dataclass(frozen=True)
+class HeldOutAccuracies:
+    """The reward model on held-out comparisons."""
+
+    overall: GroupAccuracy
+    calibration: Calibration
+    length: LengthBias
     per_annotator: dict[str, GroupAccuracy] | None = None
     per_source: dict[str, GroupAccuracy] | None = None
     per_margin: dict[str, GroupAccuracy] | None = None
-    calibration: Calibration | None = None
-    length: LengthBias | None = None
     probes: dict[str, ProbeResult] | None = None
-    subsets: dict[str, GroupAccuracy] | None = None
-    sections: dict[str, float] | None = None
-    subsets_mean: float | None = None
-    subsets_file: str | None = None
+
+
+@dataclass(frozen=True)
+class RewardModelEvaluation:
+    """The reward model on held-out comparisons and on benchmark subsets."""
+
+    held_out: HeldOutAccuracies | None = field(default=None, metadata={"inline": True})
+    benchmark: SubsetAccuracies | None = field(default=None, metadata={"inline": True})
 
 
 @dataclass(frozen=True)
@@ -240,7 +261,7 @@ class StyleMetrics:
 
 
 @dataclass(frozen=True)
-class PhraseGrowth:
+class Phrase:
     """A phrase more frequent in PPO's responses than in SFT's; counts are responses."""
 
     phrase: str
@@ -256,7 +277,7 @@ class Drift:
 
     sft: StyleMetrics | None = None
     ppo: StyleMetrics | None = None
-    phrases: list[PhraseGrowth] | None = None
+    phrases: list[Phrase] | None = None
 
 
 @dataclass(frozen=True)

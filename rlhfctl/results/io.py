@@ -73,6 +73,11 @@ def _key(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("key", field.name))
 
 
+def _keys(kind: Any) -> set[str]:
+    """Return the names in JSON that the fields of a dataclass may have."""
+    return {name for field in dataclasses.fields(kind) for name in (_key(field), *_bounds(field))}
+
+
 def _bounds(field: dataclasses.Field[Any]) -> tuple[str, str]:
     low, high = field.metadata.get("bounds", (f"{_key(field)}_low", f"{_key(field)}_high"))
     return low, high
@@ -111,9 +116,8 @@ def _fields(
             values[field.name] = _decode(inner, remaining, source, path)
             remaining = {}
         elif field.metadata.get("inline"):
-            before = len(remaining)
-            part, remaining = _fields(inner, remaining, source, path)
-            if len(remaining) < before:
+            if inner is hint or remaining.keys() & _keys(inner):
+                part, remaining = _fields(inner, remaining, source, path)
                 values[field.name] = inner(**part)
         elif key not in remaining:
             if field.default is field.default_factory is dataclasses.MISSING:

@@ -89,7 +89,7 @@ class OverOptimisationFit:
 
 
 @dataclass(frozen=True)
-class AlarmRecord:
+class Alarm:
     """An alarm of the held-out evaluations, raised after `step` episodes."""
 
     name: str
@@ -122,7 +122,7 @@ class OverOptimisation:
 
     evaluations: int
     stopped_early: bool
-    alarms: list[AlarmRecord]
+    alarms: list[Alarm]
     fits: dict[str, OverOptimisationFit]
     true_reward: str | None = None
     best: BestEvaluation | None = None
