@@ -115,7 +115,7 @@ def _length(metrics: Metrics, threshold: float) -> _Finding:
     gained = (
         true_reward is not None and chance_of_rise(true_reward[-1] - true_reward[0]) < _GAIN_LEVEL
     )
-    told = "no true reward is there to tell of a gain" if true_reward is None else "without a gain"
+    told = "with no true reward to show a gain" if true_reward is None else "without a gain"
     return _Finding(
         growth,
         growth > threshold and not gained,
@@ -165,7 +165,7 @@ def _kl(metrics: Metrics, threshold: float) -> _Finding:
         mean,
         mean > threshold,
         0.0,
-        "KL has reached {value:.1f} nats a response, above its budget of {threshold:g}.",
+        "KL has reached {value:.1f} nats per response, above its budget of {threshold:g}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Best-of-n: what choosing the best-scored of n responses gains, without any training."""
+"""Best-of-n sampling: value of the response with the highest score of n."""
 
 from __future__ import annotations
 

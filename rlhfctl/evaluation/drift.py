@@ -1,4 +1,4 @@
-"""How far a policy's way of writing has moved: diversity, repetition, length, entropy, markers."""
+"""Style of a policy's responses: diversity, repetition, length, entropy and markers."""
 
 from __future__ import annotations
 

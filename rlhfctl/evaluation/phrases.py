@@ -1,4 +1,4 @@
-"""The phrases that one set of responses has more often than another, told from chance."""
+"""Phrases significantly more frequent in one set of responses than in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policy on trial: SFT's and PPO's responses to the same held-out prompts, side by side."""
+"""Metrics of SFT's and PPO's responses to the same held-out prompts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Responses:
-    """One policy's responses, one to each prompt, with what was measured of them.
+    """One policy's responses, one per prompt, with their measurements.
 
     Attributes:
         texts: [prompts] the responses, without special tokens.
-        kl: [prompts] KL to the reference in nats a response: the sum over its tokens of
+        kl: [prompts] KL to the reference in nats per response: the sum over its tokens of
             log pi(y_t) - log pi_ref(y_t) (k1).
-        lengths: [prompts] tokens a response, the stop token among them.
+        lengths: [prompts] tokens per response, including the stop token.
         ended: [prompts] whether the response ended with a stop token.
         proxy: [prompts] the reward model's normalised scores; None without a reward model.
         gold: [prompts] gold rewards; None where the true reward is unknown.
         entropy: [prompts] mean over a response's tokens of the policy's entropy, in nats.
         disagreement: [prompts] standard deviation of several sources' scores.
-        held_out_rm: [prompts] normalised scores of the reward model that PPO never saw.
+        held_out_rm: [prompts] normalised scores of the held-out reward model.
     """
 
     texts: Sequence[str]
@@ -72,7 +72,7 @@ def compare_policies(
     (prompts,) = counts
     if not prompts:
         raise DataError(
-            "no held-out prompt is left to judge by",
+            "no held-out prompt is left to evaluate on",
             hint="Raise data.prompts.held_out or the number of rows.",
         )
     metrics = {
@@ -131,14 +131,14 @@ def _checked(policy: str, responses: Responses) -> _Measured:
         array = np.asarray(values, dtype=np.float64)
         if array.shape != (len(responses.texts),):
             raise ValueError(
-                f"{policy}: {name} must have one value a response, "
+                f"{policy}: {name} must have one value per response, "
                 f"{len(responses.texts)} in all, not shape {array.shape}"
             )
         if not np.isfinite(array).all():
             raise DivergedError(
                 f"{policy}: {name} of {int((~np.isfinite(array)).sum())} responses is not a "
                 "finite number",
-                hint="The model that gave it has diverged: look at its curves in the report.",
+                hint="The model has diverged; see its curves in the report.",
             )
         measured[name] = array
     return measured

@@ -1,4 +1,4 @@
-"""Who is preferred: a reward model's accuracy, and the win rate of one policy over another."""
+"""Accuracy of a reward model, and win rate of one policy over another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alignment tax: what tuning cost a model at things it could do before (Ouyang et al. 2022)."""
+"""Alignment tax: loss of earlier abilities through tuning (Ouyang et al. 2022)."""
 
 from __future__ import annotations
 

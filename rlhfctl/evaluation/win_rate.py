@@ -1,4 +1,4 @@
-"""What a judge's preferences amount to: win rates, plain and at equal length, and position bias."""
+"""Win rates of a judge, plain and length-controlled, and its position bias."""
 
 from __future__ import annotations
 

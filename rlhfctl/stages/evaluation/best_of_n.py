@@ -48,7 +48,7 @@ def _samples(context: EvalContext, count: int) -> Responses:
     recipe, roles, session = context.recipe, context.roles, context.session
     rows = range(min(recipe.evaluation.best_of_n_prompts, len(context.prompts)))
     prompts = [context.prompts[row] for row in rows for _ in range(count)]
-    questions = PromptSet(
+    prompt_set = PromptSet(
         session,
         roles,
         open_rewards(recipe.ppo, roles, session.formatter, prompts),
@@ -59,8 +59,8 @@ def _samples(context: EvalContext, count: int) -> Responses:
     )
     context.monitor.start("eval best-of-n", len(prompts), "responses")
     # The k-th response to a prompt is asked as a question of its own, and so has its own seed.
-    found = generate_responses(
-        questions, "reference", hear=lambda done, _: context.monitor.step(done, {})
+    responses = generate_responses(
+        prompt_set, "reference", hear=lambda done, _: context.monitor.step(done, {})
     )
     context.monitor.finish()
-    return found
+    return responses

@@ -235,21 +235,21 @@ def _function(context: EvalContext, pairs: Pairs, name: str) -> JudgeResult:
     key = "evaluation.judge_function"
     function = import_function(name, key)
     try:
-        given = function(
+        values = function(
             prompts=list(pairs.prompts), completions=list(pairs.texts), opponents=list(pairs.others)
         )
-        outcomes = [float(value) for value in given]
+        outcomes = [float(value) for value in values]
     except RlhfctlError:
         raise
     except Exception as error:
         raise DataError(
-            f"the context function failed: {type(error).__name__}: {error}",
+            f"the judge function failed: {type(error).__name__}: {error}",
             f"{key}: {name}",
-            "Mend it; --debug shows where it failed.",
+            "Fix it; --debug shows the traceback.",
         ) from error
     if len(outcomes) != len(pairs.rows) or not all(0.0 <= won <= 1.0 for won in outcomes):
         raise DataError(
-            f"the context function gave {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
+            f"the judge function returned {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
             "some that do not lie between 0 and 1",
             f"{key}: {name}",
             "It must return, for each completion, how far it is preferred to its opponent.",

@@ -1,4 +1,4 @@
-"""Every held-out prompt's metrics on file, so that two evaluations can be compared prompt by prompt."""
+"""Per-prompt measurements on file, for paired comparisons of two evaluations."""
 
 from __future__ import annotations
 

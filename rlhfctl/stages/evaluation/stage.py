@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
-    """Judge whatever exists: SFT alone, or PPO against it, by proxy and where known by gold.
+    """Evaluate SFT alone or PPO against SFT, by the proxy and, where known, by gold.
 
     Args:
         recipe: `evaluation`, `data`, and the sampling and reward sources of `ppo` are read.
         inputs: `sft`; `rm` and `ppo` where they exist.
         output: An empty folder.
-        monitor: Hears of every batch.
+        monitor: Receives progress after every batch.
 
     Raises:
         DataError: No held-out prompt is left.
@@ -61,9 +61,11 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
     roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])])
     # Before there is a reward model, SFT alone is judged without scores.
-    known = "rm" in inputs or not recipe.ppo.uses_rm
+    has_scores = "rm" in inputs or not recipe.ppo.uses_rm
     rewards = (
-        open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"]) if known else None
+        open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"])
+        if has_scores
+        else None
     )
     roles.temperature = recipe.evaluation.temperature
     roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens
@@ -72,7 +74,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     if "ppo" in inputs:
         names["ppo"] = "policy"
     monitor.start("eval", len(names) * len(encoded), "responses")
-    questions = PromptSet(
+    prompt_set = PromptSet(
         session,
         roles,
         rewards,
@@ -82,8 +84,10 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judge=held_out_rm_index(recipe, inputs),
     )
     policies = {
-        name: generate_responses(questions, role, hear=partial(_tell, monitor, at * len(encoded)))
-        for at, (name, role) in enumerate(names.items())
+        name: generate_responses(
+            prompt_set, role, hear=partial(_report_progress, monitor, index * len(encoded))
+        )
+        for index, (name, role) in enumerate(names.items())
     }
     monitor.finish()
 
@@ -91,8 +95,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         session,
         inputs,
         roles,
-        questions.prompts,
-        questions.prompt_ids,
+        prompt_set.prompts,
+        prompt_set.prompt_ids,
         policies,
         output,
         monitor,
@@ -133,5 +137,5 @@ def _evaluate(context: EvalContext) -> EvaluationResult:
     )
 
 
-def _tell(monitor: Monitor, before: int, done: int, kl: float) -> None:
+def _report_progress(monitor: Monitor, before: int, done: int, kl: float) -> None:
     monitor.step(before + done, {"kl": kl})
