@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError, DataError, UsageError
+from rlhfctl.results.io import to_json
 from rlhfctl.run import staging
 from rlhfctl.run.directory import ANSWERS_FILE, HUMAN_KEY_FILE, HUMAN_VOTES_FILE, METRICS_FILE
 from rlhfctl.run.files import write_atomic, write_json
@@ -106,7 +107,7 @@ def import_votes(directory: RunDirectory, file: Path, seed: int) -> StageRecord:
         record = manifest.stages["eval"]
         votes = _merged(directory, read_votes(file, sides))
         opponent = record.recipe_part["evaluation"].get("opponent", "sft")
-        metrics = human_metrics(answers, sides, votes, opponent, seed)
+        metrics = to_json(human_metrics(answers, sides, votes, opponent, seed))
         lines = [json.dumps(asdict(vote), ensure_ascii=False) for vote in votes]
         write_atomic(directory.root / HUMAN_VOTES_FILE, "".join(f"{line}\n" for line in lines))
         renewed = _renewed(directory, manifest, record, metrics)

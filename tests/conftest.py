@@ -106,6 +106,7 @@ class TinyRun:
         self.root = root
         self.recipe = tiny_recipe(*overrides)
         self.metrics = {}
+        self.logged = {}
 
     def stage(self, name):
         """Return the folder of a finished stage; run the stage if necessary."""
@@ -120,11 +121,17 @@ class TinyRun:
         def make(output):
             module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
             recipe = view(self.recipe, stage)
-            return module.run(recipe, inputs, output, NullMonitor()).metrics
+            names = set()
+
+            class Recorder(NullMonitor):
+                def step(self, done, metrics):
+                    names.update(metrics)
+
+            return module.run(recipe, inputs, output, Recorder()).metrics, names
 
         if name not in self.metrics:
             inputs = {need: self.stage(need) for need in stage.accepts}
-            self.metrics[name] = once(self.root / name, make)
+            self.metrics[name], self.logged[name] = once(self.root / name, make)
         return self.root / name
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from rlhfctl.console import Terminal, safe
 from rlhfctl.errors import UsageError
+from rlhfctl.results.io import to_json
 
 app = typer.Typer(
     help="Check data before training.",
@@ -50,7 +51,8 @@ def agreement(
     from rlhfctl.evaluation.annotator_quality import examine_file
 
     terminal = Terminal(quiet=quiet, as_json=json)
-    metrics, report = examine_file(file, _mapping(columns or []), seed=0)
+    result, report = examine_file(file, _mapping(columns or []), seed=0)
+    metrics = to_json(result)
     if report.dropped:
         terminal.warn(report.summary())
     if json:

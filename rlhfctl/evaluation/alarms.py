@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhfctl.evaluation.changes import chance_of_fall, chance_of_rise, per_prompt
 from rlhfctl.evaluation.overoptimisation import fallen, since_best
+from rlhfctl.results.training import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,21 +62,6 @@ class AlarmLimits:
     score_range: float | None = 0.2
     disagreement: float | None = 2.0
     false_alarms: float = 0.01
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """What was raised, when (in episodes), by which value beyond which threshold."""
-
-    name: str
-    step: int
-    value: float
-    threshold: float
-    message: str
-
-    def metrics(self) -> dict[str, Any]:
-        """Return the alarm as metrics are kept."""
-        return asdict(self)
 
 
 class _Finding(NamedTuple):
@@ -129,7 +115,7 @@ def _length(metrics: Metrics, threshold: float) -> _Finding:
     gained = (
         true_reward is not None and chance_of_rise(true_reward[-1] - true_reward[0]) < _GAIN_LEVEL
     )
-    told = "no true reward is there to tell of a gain" if true_reward is None else "without a gain"
+    told = "with no true reward to show a gain" if true_reward is None else "without a gain"
     return _Finding(
         growth,
         growth > threshold and not gained,
@@ -179,7 +165,7 @@ def _kl(metrics: Metrics, threshold: float) -> _Finding:
         mean,
         mean > threshold,
         0.0,
-        "KL has reached {value:.1f} nats a response, above its budget of {threshold:g}.",
+        "KL has reached {value:.1f} nats per response, above its budget of {threshold:g}.",
     )
 
 

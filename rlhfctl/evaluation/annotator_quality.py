@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from rlhfctl.evaluation.agreement import krippendorff_alpha, label_counts, pairw
 from rlhfctl.evaluation.ceiling import above_ceiling, accuracy_ceiling
 from rlhfctl.evaluation.dawid_skene import Reliability, dawid_skene, one_coin
 from rlhfctl.evaluation.transitivity import expected_by_noise, intransitive_triples
+from rlhfctl.results.evaluation import AnnotatorMetrics, AnnotatorsResult, Ceiling, Intransitivity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,77 +20,68 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rlhfctl.data.row_counts import RowCounts
+    from rlhfctl.evaluation.intervals import Interval
+    from rlhfctl.results.estimate import Estimate
 
 _FEWEST_ANNOTATORS = 3
 
 
-def examine(votes: Votes, seed: int, accuracy: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Return the metrics of a set of labels, ready for JSON; what cannot be known is left out.
-
-    1. `items`, `labels`; `agreement` and `alpha` with `_low`, `_high` (bootstrap over prompts).
-    2. `per_annotator`: `labels`, `agreement` with the others, and `accuracy` by Dawid-Skene where
-       three annotators or more share items.
-    3. `intransitive`: `share` with `_low`, `_high`, what noise alone gives (`expected`), `triples`.
-    4. `ceiling` on a reward model's accuracy, with `_low`, `_high`, where there are two classes.
-    5. `notes`: what cannot be known, and why; `warnings`: what looks wrong.
+def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> AnnotatorsResult:
+    """Return agreement and reliability of a set of labels; fields are None without enough labels.
 
     Args:
         votes: The labels.
-        seed: Of the bootstraps.
-        accuracy: A reward model's `accuracy` and `accuracy_low` on single labels, if there is one.
+        seed: Seed of the bootstraps.
+        accuracy: Accuracy of a reward model on single labels, if there is one.
     """
     counts = label_counts(votes.item, votes.label, len(votes.classes))
-    metrics: dict[str, Any] = {
-        "items": len(counts),
-        "labels": len(votes.label),
-        "per_annotator": _per_annotator(votes, counts),
-        "notes": [],
-        "warnings": [],
-    }
-    notes: list[str] = metrics["notes"]
-    warnings: list[str] = metrics["warnings"]
-    if votes.repeated:
-        notes.append(
-            f"{votes.repeated:,} further labels of an item by the same annotator are left out"
-        )
     agreement = pairwise_agreement(counts, votes.cluster, seed)
+    alpha = None if agreement is None else krippendorff_alpha(counts, votes.cluster, seed)
+    per_annotator = _per_annotator(votes, counts)
+    notes: list[str] = []
+    warnings: list[str] = []
+    if votes.repeated:
+        notes.append(f"{votes.repeated:,} repeated labels of an item by one annotator left out")
     if agreement is None:
-        notes.append(
-            "every item has one label, so that agreement, reliability and the ceiling on accuracy "
-            "cannot be known"
-        )
+        notes.append("Annotator agreement needs several labels per item; skipped")
     else:
-        metrics |= agreement.metrics("agreement")
-        alpha = krippendorff_alpha(counts, votes.cluster, seed)
         if alpha is None:
-            notes.append("all labels are the same, so that alpha has no value")
-        else:
-            metrics |= alpha.metrics("alpha")
-        _add_reliability(votes, metrics)
-    circles = _circles(votes, counts, seed)
-    if circles is not None:
-        expected = None if agreement is None else expected_by_noise(agreement.estimate)
-        metrics["intransitive"] = circles.share.metrics("share") | {
-            "expected": expected,
-            "triples": circles.triples,
-        }
-        if expected is not None and circles.share.low > expected:
-            warnings.append(
-                f"{circles.share.estimate:.1%} of triples run in a circle, where noise alone would "
-                f"give {expected:.1%}: annotators may judge by several things at once"
-            )
+            notes.append("Krippendorff's alpha is undefined: all labels are equal")
+        per_annotator = _with_reliability(votes, per_annotator, notes)
+    intransitive = _intransitivity(votes, counts, agreement, seed)
+    if (
+        intransitive is not None
+        and intransitive.expected is not None
+        and intransitive.share.low is not None
+        and intransitive.share.low > intransitive.expected
+    ):
+        warnings.append(
+            f"{intransitive.share.value:.1%} of triples are intransitive; label noise alone would"
+            f" give {intransitive.expected:.1%}. Annotators may judge by several criteria"
+        )
+    ceiling = None
     if agreement is not None and len(votes.classes) == 2:
-        ceiling = accuracy_ceiling(agreement)
-        metrics["ceiling"] = ceiling.metrics("accuracy") | {"agreement": agreement.estimate}
-        told = above_ceiling(accuracy, ceiling) if accuracy else None
-        if told:
-            warnings.append(told)
-    return metrics
+        bound = accuracy_ceiling(agreement)
+        ceiling = Ceiling(bound, agreement.value)
+        message = above_ceiling(accuracy, bound) if accuracy else None
+        if message:
+            warnings.append(message)
+    return AnnotatorsResult(
+        items=len(counts),
+        labels=len(votes.label),
+        per_annotator=per_annotator,
+        notes=notes,
+        warnings=warnings,
+        agreement=agreement,
+        alpha=alpha,
+        intransitive=intransitive,
+        ceiling=ceiling,
+    )
 
 
 def examine_file(
     source: str, columns: Mapping[str, str], seed: int
-) -> tuple[dict[str, Any], RowCounts]:
+) -> tuple[AnnotatorsResult, RowCounts]:
     """Return the metrics of a file's labels, and what became of its rows.
 
     Raises:
@@ -107,40 +100,51 @@ def reliability(votes: Votes) -> Reliability:
     return dawid_skene(votes.item, votes.annotator, votes.label, len(votes.classes))
 
 
-def _per_annotator(votes: Votes, counts: NDArray[np.float64]) -> dict[str, dict[str, Any]]:
+def _per_annotator(votes: Votes, counts: NDArray[np.float64]) -> dict[str, AnnotatorMetrics]:
     item, label = np.asarray(votes.item), np.asarray(votes.label)
     others = counts.sum(axis=1)[item] - 1
     alike = counts[item, label] - 1
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, AnnotatorMetrics] = {}
     for number, name in sorted(enumerate(votes.annotators), key=lambda pair: pair[1]):
         theirs = np.asarray(votes.annotator) == number
-        metrics[name] = {"labels": int(theirs.sum())}
+        agreement = None
         if others[theirs].sum():
-            metrics[name]["agreement"] = float(alike[theirs].sum() / others[theirs].sum())
+            agreement = float(alike[theirs].sum() / others[theirs].sum())
+        metrics[name] = AnnotatorMetrics(int(theirs.sum()), agreement)
     return metrics
 
 
-def _add_reliability(votes: Votes, metrics: dict[str, Any]) -> None:
-    per_annotator = metrics["per_annotator"]
-    overlapping = [name for name, known in per_annotator.items() if "agreement" in known]
+def _with_reliability(
+    votes: Votes, per_annotator: dict[str, AnnotatorMetrics], notes: list[str]
+) -> dict[str, AnnotatorMetrics]:
+    """Return the metrics with estimated accuracies; adds a note where there are too few labels."""
+    overlapping = [name for name, own in per_annotator.items() if own.agreement is not None]
     if len(overlapping) < _FEWEST_ANNOTATORS:
-        metrics["notes"].append(
-            "reliability needs three annotators with items in common"
+        notes.append(
+            "Annotator reliability needs three annotators with items in common; skipped"
             if votes.annotators
-            else "labels carry no annotator, so that nobody's reliability can be known"
+            else "Annotator reliability needs labels with annotators; skipped"
         )
-        return
+        return per_annotator
     accuracy = reliability(votes).accuracy
-    for number, name in enumerate(votes.annotators):
-        if name in overlapping:
-            per_annotator[name]["accuracy"] = float(accuracy[number])
+    return per_annotator | {
+        name: replace(per_annotator[name], accuracy=float(accuracy[votes.annotators.index(name)]))
+        for name in overlapping
+    }
 
 
-def _circles(votes: Votes, counts: NDArray[np.float64], seed: int) -> Any:
+def _intransitivity(
+    votes: Votes, counts: NDArray[np.float64], agreement: Interval | None, seed: int
+) -> Intransitivity | None:
     if not votes.pairs:
         return None
     ids = [
         (cluster, str(first), str(second))
         for cluster, (_, first, second) in zip(votes.cluster, votes.pairs, strict=True)
     ]
-    return intransitive_triples(ids, (counts[:, 0] / counts.sum(axis=1)).tolist(), seed)
+    first_shares = (counts[:, 0] / counts.sum(axis=1)).tolist()
+    circles = intransitive_triples(ids, first_shares, seed)
+    if circles is None:
+        return None
+    expected = None if agreement is None else expected_by_noise(agreement.value)
+    return Intransitivity(circles.share, circles.triples, expected)

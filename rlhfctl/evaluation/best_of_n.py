@@ -1,14 +1,15 @@
-"""Best-of-n: what choosing the best-scored of n responses gains, without any training."""
+"""Best-of-n sampling: value of the response with the highest score of n."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import gammaln
 
-from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.evaluation.intervals import mean_estimate
+from rlhfctl.results.evaluation import BestOfNRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,28 +63,18 @@ def best_of_n_mean(proxy: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.fl
     )
 
 
-def best_of_n_curve(proxy: ArrayLike, values: ArrayLike, seed: int) -> list[dict[str, float]]:
-    """Return best-of-n for n = 1, 2, 4, ... and N, ready for JSON.
+def best_of_n_curve(proxy: ArrayLike, values: ArrayLike, seed: int) -> list[BestOfNRow]:
+    """Return best-of-n for n = 1, 2, 4, ... and N.
 
     Args:
         proxy: [prompts, N] scores that choose.
         values: [prompts, N] what the chosen response is worth.
         seed: Of the bootstrap over prompts that gives the 95 % intervals.
-
-    Returns:
-        A row each: `n`, `kl` and `value`, with `value_low` and `value_high` where there are at
-        least two prompts.
     """
-    rows: list[dict[str, float]] = []
-    for n in sizes(np.asarray(proxy).shape[1]):
-        means = best_of_n_mean(proxy, values, n)
-        row: dict[str, Any] = {"n": n, "kl": best_of_n_kl(n)}
-        if len(means) > 1:
-            row |= paired_bootstrap_mean(means, seed).metrics("value")
-        else:
-            row["value"] = float(means.mean())
-        rows.append(row)
-    return rows
+    return [
+        BestOfNRow(n, best_of_n_kl(n), mean_estimate(best_of_n_mean(proxy, values, n), seed))
+        for n in sizes(np.asarray(proxy).shape[1])
+    ]
 
 
 def sizes(count: int) -> Sequence[int]:

@@ -7,14 +7,14 @@ other logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import optimize
 from scipy.special import expit
 
 from rlhfctl.evaluation.intervals import Interval, wilson
+from rlhfctl.results.evaluation import Calibration, CalibrationBin
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -22,37 +22,7 @@ if TYPE_CHECKING:
 _DRAWS = 400
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Pairs on which the model was about equally sure.
-
-    Attributes:
-        start: Least confidence, within the bin.
-        end: Largest confidence, within the last bin only.
-        predicted: Mean confidence.
-        observed: Share of pairs in which the favoured response was the chosen one, Wilson's
-            interval.
-        pairs: How many there are.
-    """
-
-    start: float
-    end: float
-    predicted: float
-    observed: Interval
-    pairs: int
-
-    def metrics(self) -> dict[str, float | int]:
-        """Return ``{from, to, predicted, observed, observed_low, observed_high, pairs}``."""
-        return {
-            "from": self.start,
-            "to": self.end,
-            "predicted": self.predicted,
-            **self.observed.metrics("observed"),
-            "pairs": self.pairs,
-        }
-
-
-def reliability(margins: ArrayLike, bins: int) -> list[Bin]:
+def reliability(margins: ArrayLike, bins: int) -> list[CalibrationBin]:
     """Return the bins of a reliability diagram of the favoured response; empty bins left out.
 
     Folded: confidence is max(p, 1 - p) with p = sigmoid(margin), so that the order of a pair's
@@ -75,7 +45,7 @@ def reliability(margins: ArrayLike, bins: int) -> list[Bin]:
         pairs = int(mask.sum())
         if pairs:
             found.append(
-                Bin(
+                CalibrationBin(
                     0.5 + number / (2 * bins),
                     0.5 + (number + 1) / (2 * bins),
                     float(confidence[mask].mean()),
@@ -98,7 +68,7 @@ def expected_calibration_error(margins: ArrayLike, bins: int) -> float:
     """
     found = reliability(margins, bins)
     total = sum(part.pairs for part in found)
-    return sum(part.pairs * abs(part.observed.estimate - part.predicted) for part in found) / total
+    return sum(part.pairs * abs(part.observed.value - part.predicted) for part in found) / total
 
 
 def error_if_calibrated(margins: ArrayLike, bins: int, seed: int) -> Interval:
@@ -179,34 +149,31 @@ def fit_temperature(margins: ArrayLike) -> float | None:
     return scale / float(optimize.brentq(slope, 0.0, high, xtol=1e-12, rtol=1e-12))
 
 
-def calibration_metrics(margins: ArrayLike, bins: int, seed: int) -> dict[str, Any]:
-    """Return everything about calibration, ready for JSON.
-
-    `ece`, `ece_if_calibrated` (with `_low`, `_high`), `brier`, `nll`, `bins`; and `temperature`
-    and `ece_scaled`, the error after division by it, where there is one. It is fitted on the same
-    pairs: one number of hundreds.
+def calibration_metrics(margins: ArrayLike, bins: int, seed: int) -> Calibration:
+    """Return the calibration of a reward model; its temperature is fitted on the same pairs.
 
     Args:
-        margins: [pairs], raw.
-        bins: Of the reliability diagram.
-        seed: Of `error_if_calibrated`.
+        margins: [pairs] raw margins.
+        bins: Bins of the reliability diagram.
+        seed: Seed of `error_if_calibrated`.
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
     """
-    metrics: dict[str, Any] = {
-        "ece": expected_calibration_error(margins, bins),
-        **error_if_calibrated(margins, bins, seed).metrics("ece_if_calibrated"),
-        "brier": brier(margins),
-        "nll": negative_log_likelihood(margins),
-    }
     temperature = fit_temperature(margins)
+    ece_scaled = None
     if temperature is not None:
         scaled = np.asarray(margins, dtype=np.float64) / temperature
-        metrics["temperature"] = temperature
-        metrics["ece_scaled"] = expected_calibration_error(scaled, bins)
-    metrics["bins"] = [part.metrics() for part in reliability(margins, bins)]
-    return metrics
+        ece_scaled = expected_calibration_error(scaled, bins)
+    return Calibration(
+        ece=expected_calibration_error(margins, bins),
+        ece_if_calibrated=error_if_calibrated(margins, bins, seed),
+        brier=brier(margins),
+        nll=negative_log_likelihood(margins),
+        bins=reliability(margins, bins),
+        temperature=temperature,
+        ece_scaled=ece_scaled,
+    )
 
 
 def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rlhfctl.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from rlhfctl.results.estimate import Estimate
 
 
 def annotator_accuracy(agreement: float) -> float:
@@ -28,22 +28,21 @@ def annotator_accuracy(agreement: float) -> float:
 
 def accuracy_ceiling(agreement: Interval) -> Interval:
     """Return the highest accuracy that a model of the truth can have on single labels."""
-    ends = (agreement.estimate, agreement.low, agreement.high)
+    ends = (agreement.value, agreement.low, agreement.high)
     return Interval(*(annotator_accuracy(end) for end in ends))
 
 
-def above_ceiling(accuracy: Mapping[str, float], ceiling: Interval) -> str | None:
-    """Say what is wrong with a reward model whose accuracy lies above the ceiling; else None.
+def above_ceiling(accuracy: Estimate, ceiling: Interval) -> str | None:
+    """Return a warning if a reward model's accuracy lies above the ceiling; else None.
 
     Args:
-        accuracy: `accuracy` and `accuracy_low`, as the rm stage keeps them.
-        ceiling: Of `accuracy_ceiling`; the model's interval must lie above all of it.
+        accuracy: Accuracy of the reward model.
+        ceiling: Result of `accuracy_ceiling`; the model's interval must lie above all of it.
     """
-    if accuracy["accuracy_low"] <= ceiling.high:
+    if accuracy.low is None or accuracy.low <= ceiling.high:
         return None
     return (
-        f"the reward model's accuracy, {accuracy['accuracy']:.1%} (from "
-        f"{accuracy['accuracy_low']:.1%}), lies above the ceiling of {ceiling.estimate:.1%} that the "
-        "annotators' disagreement sets: look for pairs that are in both parts of the data, or for a "
-        "short-cut such as length that annotators share"
+        f"reward model accuracy {accuracy.value:.1%} (95 % CI from {accuracy.low:.1%}) lies above "
+        f"the ceiling of {ceiling.value:.1%} implied by annotator disagreement. Check for pairs in "
+        "both splits, or for a shortcut such as length that annotators share"
     )

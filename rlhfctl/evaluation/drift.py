@@ -1,4 +1,4 @@
-"""How far a policy's way of writing has moved: diversity, repetition, length, entropy, markers."""
+"""Style of a policy's responses: diversity, repetition, length, entropy and markers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlhfctl.evaluation.intervals import paired_bootstrap_mean, wilson
+from rlhfctl.evaluation.intervals import Interval, mean_estimate, wilson
 from rlhfctl.evaluation.markers import certainty, hedging
 from rlhfctl.evaluation.phrases import grown_phrases
 from rlhfctl.evaluation.text import distinct_ngram_share, ngrams, repeated_ngram_share, words
+from rlhfctl.results.evaluation import Drift, LengthDistribution, StyleMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
-
-    from numpy.typing import ArrayLike
 
     from rlhfctl.evaluation.policies import Responses
 
@@ -84,63 +83,40 @@ def _brevity(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, An
     return np.array(penalties)
 
 
-def drift(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str, Any]:
-    """Return how each policy writes and, where both stand trial, which phrases PPO grew.
-
-    Of each policy: `kl_per_token` and `entropy` (nats a token: a response's mean, then the mean
-    over responses, with bootstrap intervals), `length` (tokens: `mean` and percentiles),
-    `distinct_1` to `distinct_3`, `self_bleu`, `repeated_ngrams` (mean share within a response),
-    `truncated` (share that ended at the length limit), `hedging` and `certainty` (shares of
-    responses, Wilson's intervals). `phrases`: see `grown_phrases`.
+def drift(policies: Mapping[str, Responses], ngram: int, seed: int) -> Drift:
+    """Return the style of each policy and, where both were evaluated, the phrases that PPO grew.
 
     Args:
         policies: `sft`, `ppo` or both, on the same prompts.
         ngram: Length of the n-grams whose repetition is counted.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
-    metrics: dict[str, Any] = {
-        name: _style(responses, ngram, seed) for name, responses in policies.items()
-    }
+    styles = {name: _style(responses, ngram, seed) for name, responses in policies.items()}
+    phrases = None
     if "sft" in policies and "ppo" in policies:
-        grown = grown_phrases(policies["sft"].texts, policies["ppo"].texts)
-        metrics["phrases"] = [phrase.metrics() for phrase in grown]
-    return metrics
+        phrases = grown_phrases(policies["sft"].texts, policies["ppo"].texts)
+    return Drift(**styles, phrases=phrases)
 
 
-def _style(responses: Responses, ngram: int, seed: int) -> dict[str, Any]:
+def _style(responses: Responses, ngram: int, seed: int) -> StyleMetrics:
     lengths = np.asarray(responses.lengths, dtype=np.float64)
     split = [words(text) for text in responses.texts]
-    metrics: dict[str, Any] = _mean("kl_per_token", np.asarray(responses.kl) / lengths, seed)
-    if responses.entropy is not None:
-        metrics |= _mean("entropy", responses.entropy, seed)
-    p5, p25, median, p75, p95 = np.percentile(lengths, (5, 25, 50, 75, 95)).tolist()
-    metrics["length"] = {
-        "mean": float(lengths.mean()),
-        "p5": p5,
-        "p25": p25,
-        "median": median,
-        "p75": p75,
-        "p95": p95,
-    }
-    for n in (1, 2, 3):
-        metrics[f"distinct_{n}"] = distinct_ngram_share(split, n)
-    if len(split) > 1:
-        metrics["self_bleu"] = self_bleu(split)
-    metrics["repeated_ngrams"] = float(
-        np.mean([repeated_ngram_share(text, ngram) for text in split])
+    percentiles = np.percentile(lengths, (5, 25, 50, 75, 95)).tolist()
+    entropy = responses.entropy
+    return StyleMetrics(
+        kl_per_token=mean_estimate(np.asarray(responses.kl) / lengths, seed),
+        entropy=None if entropy is None else mean_estimate(entropy, seed),
+        length=LengthDistribution(float(lengths.mean()), *percentiles),
+        distinct_1=distinct_ngram_share(split, 1),
+        distinct_2=distinct_ngram_share(split, 2),
+        distinct_3=distinct_ngram_share(split, 3),
+        self_bleu=self_bleu(split) if len(split) > 1 else None,
+        repeated_ngrams=float(np.mean([repeated_ngram_share(text, ngram) for text in split])),
+        truncated=1 - float(np.mean(np.asarray(responses.ended, dtype=np.float64))),
+        hedging=_share(hedging, responses.texts),
+        certainty=_share(certainty, responses.texts),
     )
-    metrics["truncated"] = 1 - float(np.mean(np.asarray(responses.ended, dtype=np.float64)))
-    metrics |= _share("hedging", hedging, responses.texts)
-    metrics |= _share("certainty", certainty, responses.texts)
-    return metrics
 
 
-def _mean(name: str, values: ArrayLike, seed: int) -> dict[str, float]:
-    array = np.asarray(values, dtype=np.float64)
-    if len(array) < 2:
-        return {name: float(array.mean())}
-    return paired_bootstrap_mean(array, seed).metrics(name)
-
-
-def _share(name: str, marker: Callable[[str], bool], texts: Sequence[str]) -> dict[str, float]:
-    return wilson(sum(map(marker, texts)), len(texts)).metrics(name)
+def _share(marker: Callable[[str], bool], texts: Sequence[str]) -> Interval:
+    return wilson(sum(map(marker, texts)), len(texts))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from rlhfctl.data.annotations import Votes
 from rlhfctl.evaluation.annotator_quality import examine
 from rlhfctl.evaluation.win_rate import win_rate_metrics
+from rlhfctl.results.evaluation import JudgeResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ def human_metrics(
     votes: Sequence[Vote],
     opponent: str,
     seed: int,
-) -> dict[str, Any]:
+) -> JudgeResult:
     """Return the metrics of a judge whose votes are people's, ready for JSON.
 
     Several voters of one pair count as their mean; `annotators` is what `examine` says of their
@@ -115,17 +116,15 @@ def human_metrics(
         float(np.mean([_WON[name] for name in chosen[answer.id]])) if answer.id in chosen else None
         for answer in answers
     ]
-    metrics = win_rate_metrics(
+    preferences = win_rate_metrics(
         outcomes, [answer.ppo for answer in answers], [answer.opponent for answer in answers], seed
     )
-    return {
-        "kind": "humans",
-        "opponent": opponent,
-        "refusals": 0,
-        "unparsable": 0,
-        **metrics,
-        "annotators": examine(_labels(votes, sides), seed),
-    }
+    return JudgeResult(
+        kind="humans",
+        opponent=opponent,
+        preferences=preferences,
+        annotators=examine(_labels(votes, sides), seed),
+    )
 
 
 def _unblinded(vote: Vote, sides: Mapping[str, Side]) -> str:

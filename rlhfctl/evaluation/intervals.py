@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from rlhfctl.results.estimate import Estimate
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -17,16 +19,15 @@ _RESAMPLED_VALUES_AT_ONCE = 4_000_000  # 32 MB of doubles
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate between the two ends of its confidence interval."""
+class Interval(Estimate):
+    """An estimate whose confidence interval is known."""
 
-    estimate: float
     low: float
     high: float
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return ``{name: estimate, name_low: low, name_high: high}``, as metrics are kept."""
-        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
@@ -96,3 +97,16 @@ def paired_bootstrap_mean(
     # An end that is 0 but for the rounding of that sum must not lie on either side of it.
     low, high = (0.0 if abs(end) < _ROUNDING * scale else end for end in ends)
     return Interval(mean, low, high)
+
+
+def mean_estimate(values: ArrayLike, seed: int) -> Estimate:
+    """Return a mean with its bootstrap interval; without an interval for fewer than two values.
+
+    Args:
+        values: [prompts] values, one per prompt.
+        seed: Seed of the bootstrap.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return Estimate(float(array.mean()))
+    return paired_bootstrap_mean(array, seed)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from rlhfctl.evaluation.intervals import Interval
-from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy, longer_wins
+from rlhfctl.evaluation.preferences import accuracy, longer_wins
+from rlhfctl.results.estimate import GroupAccuracy
+from rlhfctl.results.evaluation import LengthBias
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -29,8 +31,8 @@ def length_metrics(
     rejected_lengths: ArrayLike,
     prompts: Sequence[Hashable],
     seed: int,
-) -> dict[str, Any]:
-    """Return the length test, ready for JSON; what has no pairs is left out.
+) -> LengthBias:
+    """Return the length test; fields are None where there are no pairs.
 
     - `longer_wins`, `shorter_wins`: accuracy of the judge who always takes the longer, the
       shorter response;
@@ -56,28 +58,25 @@ def length_metrics(
     long, short = np.asarray(chosen_lengths, float), np.asarray(rejected_lengths, float)
     pairs = len(long)
     equal = np.abs(long - short) <= EQUAL_LENGTHS * np.maximum(long, short)
-    metrics: dict[str, Any] = {
-        "longer_wins": GroupAccuracy(longer_wins(long, short), pairs).metrics(),
-        "shorter_wins": GroupAccuracy(longer_wins(short, long), pairs).metrics(),
-    }
-    for name, mask in (
-        ("equal_length", equal),
-        ("longer_chosen", ~equal & (long > short)),
-        ("shorter_chosen", ~equal & (long < short)),
-    ):
-        if mask.any():
-            metrics[name] = GroupAccuracy(
-                accuracy(chosen[mask], rejected[mask]), int(mask.sum())
-            ).metrics()
-    correlation = within_prompt_correlation(
-        np.concatenate((chosen, rejected)),
-        np.concatenate((long, short)),
-        [*prompts, *prompts],
-        seed,
+
+    def among(mask: NDArray[np.bool_]) -> GroupAccuracy | None:
+        if not mask.any():
+            return None
+        return GroupAccuracy(accuracy(chosen[mask], rejected[mask]), int(mask.sum()))
+
+    return LengthBias(
+        longer_wins=GroupAccuracy(longer_wins(long, short), pairs),
+        shorter_wins=GroupAccuracy(longer_wins(short, long), pairs),
+        equal_length=among(equal),
+        longer_chosen=among(~equal & (long > short)),
+        shorter_chosen=among(~equal & (long < short)),
+        score_length_correlation=within_prompt_correlation(
+            np.concatenate((chosen, rejected)),
+            np.concatenate((long, short)),
+            [*prompts, *prompts],
+            seed,
+        ),
     )
-    if correlation is not None:
-        metrics |= correlation.metrics("score_length_correlation")
-    return metrics
 
 
 def within_prompt_correlation(

@@ -1,16 +1,16 @@
-"""The phrases that one set of responses has more often than another, told from chance."""
+"""Phrases significantly more frequent in one set of responses than in another."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from rlhfctl.evaluation.text import ngrams
+from rlhfctl.results.evaluation import Phrase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,30 +21,6 @@ PRIOR_RESPONSES = 50.0
 """Weight of the prior: as if so many responses had been seen with the pooled shares."""
 LONGEST = 3
 _CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """A phrase that grew.
-
-    Attributes:
-        phrase: One to three words in lower case.
-        log_odds: Log odds ratio of a response's having it, after before.
-        z: The ratio over its standard deviation.
-        before: Responses that had it.
-        after: Responses that have it.
-    """
-
-    phrase: str
-    log_odds: float
-    z: float
-    before: int
-    after: int
-
-    def metrics(self) -> dict[str, float | int | str]:
-        """Return ``{phrase, log_odds, z, sft_count, ppo_count}``, as metrics are kept."""
-        found = asdict(self)
-        return found | {"sft_count": found.pop("before"), "ppo_count": found.pop("after")}
 
 
 def log_odds(

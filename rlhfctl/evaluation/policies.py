@@ -1,16 +1,17 @@
-"""The policy on trial: SFT's and PPO's responses to the same held-out prompts, side by side."""
+"""Metrics of SFT's and PPO's responses to the same held-out prompts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rlhfctl.errors import DataError, DivergedError
-from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.evaluation.intervals import mean_estimate
 from rlhfctl.evaluation.preferences import win_rate
 from rlhfctl.evaluation.text import distinct_ngram_share, repeated_ngram_share, words
+from rlhfctl.results.evaluation import Comparison, PolicyMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Responses:
-    """One policy's responses, one to each prompt, with what was measured of them.
+    """One policy's responses, one per prompt, with their measurements.
 
     Attributes:
         texts: [prompts] the responses, without special tokens.
-        kl: [prompts] KL to the reference in nats a response: the sum over its tokens of
+        kl: [prompts] KL to the reference in nats per response: the sum over its tokens of
             log pi(y_t) - log pi_ref(y_t) (k1).
-        lengths: [prompts] tokens a response, the stop token among them.
+        lengths: [prompts] tokens per response, including the stop token.
         ended: [prompts] whether the response ended with a stop token.
         proxy: [prompts] the reward model's normalised scores; None without a reward model.
         gold: [prompts] gold rewards; None where the true reward is unknown.
         entropy: [prompts] mean over a response's tokens of the policy's entropy, in nats.
         disagreement: [prompts] standard deviation of several sources' scores.
-        held_out_rm: [prompts] normalised scores of the reward model that PPO never saw.
+        held_out_rm: [prompts] normalised scores of the held-out reward model.
     """
 
     texts: Sequence[str]
@@ -46,25 +47,18 @@ class Responses:
     held_out_rm: ArrayLike | None = None
 
 
-def compare_policies(policies: Mapping[str, Responses], ngram: int, seed: int) -> dict[str, Any]:
-    """Return the metrics of an evaluation, ready for JSON.
-
-    1. `policies`: of each policy the means of `kl`, `length` (tokens), `eos_share`, `repetition`
-       (share of repeated n-grams of words), `distinct` (share of distinct ones over all
-       responses) and, where known, `proxy` and `gold`; kl, proxy and gold with `_low`, `_high`.
-    2. Where both `sft` and `ppo` stand trial: `proxy_win_rate`, `gold_win_rate` of PPO over SFT
-       and the mean differences `proxy_gain`, `gold_gain`, each with `_low`, `_high`; and
-       `win_rate`, which is gold's where gold is known and else the proxy's, with the name of its
-       `judge`.
-    3. `prompts`: how many there were.
+def compare_policies(
+    policies: Mapping[str, Responses], ngram: int, seed: int
+) -> tuple[dict[str, PolicyMetrics], Comparison | None]:
+    """Return the metrics of each policy and, where both were evaluated, PPO's against SFT's.
 
     Intervals cover 95 %: Wilson's for win rates, a bootstrap over prompts for means and gains,
-    which are left out when there is only one prompt.
+    which have no interval when there is only one prompt.
 
     Args:
         policies: `sft`, `ppo` or both; all on the same prompts in the same order.
         ngram: Length of the n-grams whose repetition is counted.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
         DataError: If there are no prompts.
@@ -78,19 +72,16 @@ def compare_policies(policies: Mapping[str, Responses], ngram: int, seed: int) -
     (prompts,) = counts
     if not prompts:
         raise DataError(
-            "no held-out prompt is left to judge by",
+            "no held-out prompt is left to evaluate on",
             hint="Raise data.prompts.held_out or the number of rows.",
         )
-    metrics: dict[str, Any] = {
-        "prompts": prompts,
-        "policies": {
-            name: _policy_metrics(policies[name].texts, measured[name], ngram, seed)
-            for name in policies
-        },
+    metrics = {
+        name: _policy_metrics(policies[name].texts, measured[name], ngram, seed)
+        for name in policies
     }
     if "sft" in measured and "ppo" in measured:
-        metrics |= _comparison(measured["sft"], measured["ppo"], seed)
-    return metrics
+        return metrics, _comparison(measured["sft"], measured["ppo"], seed)
+    return metrics, None
 
 
 def sample_rows(
@@ -140,14 +131,14 @@ def _checked(policy: str, responses: Responses) -> _Measured:
         array = np.asarray(values, dtype=np.float64)
         if array.shape != (len(responses.texts),):
             raise ValueError(
-                f"{policy}: {name} must have one value a response, "
+                f"{policy}: {name} must have one value per response, "
                 f"{len(responses.texts)} in all, not shape {array.shape}"
             )
         if not np.isfinite(array).all():
             raise DivergedError(
                 f"{policy}: {name} of {int((~np.isfinite(array)).sum())} responses is not a "
                 "finite number",
-                hint="The model that gave it has diverged: look at its curves in the report.",
+                hint="The model has diverged; see its curves in the report.",
             )
         measured[name] = array
     return measured
@@ -155,35 +146,32 @@ def _checked(policy: str, responses: Responses) -> _Measured:
 
 def _policy_metrics(
     texts: Sequence[str], measured: _Measured, ngram: int, seed: int
-) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for name, values in measured.items():
-        if name in {"kl", "proxy", "gold"}:
-            metrics |= _mean_metrics(name, values, seed)
-        else:
-            metrics[name] = float(values.mean())
+) -> PolicyMetrics:
     split = [words(text) for text in texts]
-    metrics["repetition"] = float(np.mean([repeated_ngram_share(text, ngram) for text in split]))
-    metrics["distinct"] = distinct_ngram_share(split, ngram)
-    return metrics
+    return PolicyMetrics(
+        length=float(measured["length"].mean()),
+        eos_share=float(measured["eos_share"].mean()),
+        repetition=float(np.mean([repeated_ngram_share(text, ngram) for text in split])),
+        distinct=distinct_ngram_share(split, ngram),
+        kl=mean_estimate(measured["kl"], seed),
+        proxy=mean_estimate(measured["proxy"], seed) if "proxy" in measured else None,
+        gold=mean_estimate(measured["gold"], seed) if "gold" in measured else None,
+    )
 
 
-def _comparison(sft: _Measured, ppo: _Measured, seed: int) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    for judge_name in ("proxy", "gold"):
-        if judge_name not in sft or judge_name not in ppo:
-            continue
-        won = win_rate(ppo[judge_name], sft[judge_name])
-        metrics |= won.metrics(f"{judge_name}_win_rate")
-        metrics |= _mean_metrics(f"{judge_name}_gain", ppo[judge_name] - sft[judge_name], seed)
-        metrics |= won.metrics("win_rate")
-        metrics["judge"] = judge_name
-    return metrics
-
-
-def _mean_metrics(
-    name: str, values: np.ndarray[Any, np.dtype[np.float64]], seed: int
-) -> dict[str, float]:
-    if len(values) < 2:
-        return {name: float(values.mean())}
-    return paired_bootstrap_mean(values, seed).metrics(name)
+def _comparison(sft: _Measured, ppo: _Measured, seed: int) -> Comparison:
+    """Return win rates and gains by each score that both policies have."""
+    scores = [name for name in ("proxy", "gold") if name in sft and name in ppo]
+    rates = {name: win_rate(ppo[name], sft[name]) for name in scores}
+    gains = {name: mean_estimate(ppo[name] - sft[name], seed) for name in scores}
+    judge: Literal["proxy", "gold"] | None = None
+    if scores:
+        judge = "gold" if "gold" in scores else "proxy"
+    return Comparison(
+        win_rate=rates[judge] if judge else None,
+        judge=judge,
+        proxy_win_rate=rates.get("proxy"),
+        proxy_gain=gains.get("proxy"),
+        gold_win_rate=rates.get("gold"),
+        gold_gain=gains.get("gold"),
+    )

@@ -1,37 +1,20 @@
-"""Who is preferred: a reward model's accuracy, and the win rate of one policy over another."""
+"""Accuracy of a reward model, and win rate of one policy over another."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlhfctl.errors import DataError, DivergedError
 from rlhfctl.evaluation.intervals import Interval, wilson
+from rlhfctl.results.estimate import GroupAccuracy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-
-@dataclass(frozen=True)
-class GroupAccuracy:
-    """The accuracy on one group of comparisons, such as one annotator's."""
-
-    accuracy: Interval
-    pairs: int
-
-    def metrics(self) -> dict[str, float | int]:
-        """Return ``{accuracy, low, high, pairs}``, as metrics are kept."""
-        return {
-            "accuracy": self.accuracy.estimate,
-            "low": self.accuracy.low,
-            "high": self.accuracy.high,
-            "pairs": self.pairs,
-        }
 
 
 def accuracy(chosen_scores: ArrayLike, rejected_scores: ArrayLike) -> Interval:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy, accuracy_by_group
+from rlhfctl.evaluation.preferences import accuracy, accuracy_by_group
+from rlhfctl.results.estimate import GroupAccuracy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ _MOST_GROUPS = 24
 
 def accuracy_by_name(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, GroupAccuracy]:
     """Return the accuracy on each name's pairs; of many names, the rarest together as others.
 
     Args:
@@ -36,17 +37,16 @@ def accuracy_by_name(
     if not named.any():
         return {}
     counts = Counter(name for name in names if name).most_common()
-    kept = {name for name, _ in counts[:_MOST_GROUPS]}
-    groups = [name if name in kept else OTHERS for name in names if name]
-    found = accuracy_by_group(
+    common = {name for name, _ in counts[:_MOST_GROUPS]}
+    groups = [name if name in common else OTHERS for name in names if name]
+    return accuracy_by_group(
         np.asarray(chosen_scores)[named], np.asarray(rejected_scores)[named], groups
     )
-    return {name: group.metrics() for name, group in found.items()}
 
 
 def accuracy_by_margin(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, margins: ArrayLike, groups: int = 4
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, GroupAccuracy]:
     """Return the accuracy by how much better the chosen response was said to be.
 
     Args:
@@ -66,11 +66,9 @@ def accuracy_by_margin(
     values = np.asarray(margins, dtype=np.float64)
     borders = np.unique(np.quantile(values, np.arange(1, groups) / groups))
     which = np.searchsorted(borders, values, side="right")
-    found = {}
+    accuracies = {}
     for number in np.unique(which):
         mask = which == number
         name = f"{values[mask].min():.4g} to {values[mask].max():.4g}"
-        found[name] = GroupAccuracy(
-            accuracy(chosen[mask], rejected[mask]), int(mask.sum())
-        ).metrics()
-    return found
+        accuracies[name] = GroupAccuracy(accuracy(chosen[mask], rejected[mask]), int(mask.sum()))
+    return accuracies

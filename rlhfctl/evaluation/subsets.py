@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlhfctl.evaluation.preferences import accuracy_by_group
+from rlhfctl.results.evaluation import SubsetAccuracies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ SECTIONS: dict[str, dict[str, int]] = {
 
 def subset_metrics(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, subsets: Sequence[str]
-) -> dict[str, Any]:
+) -> SubsetAccuracies:
     """Return `subsets`, `sections` where they are RewardBench's, and `subsets_mean`.
 
     `subsets_mean` is the mean over the sections where every subset is one of RewardBench v1's,
@@ -70,13 +71,10 @@ def subset_metrics(
         ValueError: If the three differ in length.
     """
     groups = accuracy_by_group(chosen_scores, rejected_scores, subsets)
-    accuracies = {name: group.accuracy.estimate for name, group in groups.items()}
-    metrics: dict[str, Any] = {"subsets": {name: group.metrics() for name, group in groups.items()}}
+    accuracies = {name: group.accuracy.value for name, group in groups.items()}
     sections = section_accuracies(accuracies)
-    if sections:
-        metrics["sections"] = sections
-    metrics["subsets_mean"] = float(np.mean(list((sections or accuracies).values())))
-    return metrics
+    mean = float(np.mean(list((sections or accuracies).values())))
+    return SubsetAccuracies(groups, mean, sections or None)
 
 
 def section_accuracies(accuracies: Mapping[str, float]) -> dict[str, float]:

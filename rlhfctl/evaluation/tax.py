@@ -1,19 +1,19 @@
-"""The alignment tax: what tuning cost a model at things it could do before (Ouyang et al. 2022)."""
+"""Alignment tax: loss of earlier abilities through tuning (Ouyang et al. 2022)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import TaxTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike
-
-_DIFFERENCES = (("ppo", "sft"), ("sft", "base"))
 
 
 def compare(
@@ -23,7 +23,7 @@ def compare(
     metric: str,
     higher_is_better: bool,
     weights: ArrayLike | None = None,
-) -> dict[str, Any]:
+) -> TaxTask:
     """Return one task's metrics of base, SFT and PPO, and their paired differences.
 
     Args:
@@ -35,10 +35,6 @@ def compare(
             None: all alike. The intervals are then of a ratio of two means, whose influence values
             (value - ratio) * weight / mean weight are redrawn.
 
-    Returns:
-        `metric`, `higher_is_better`, `examples`, of each policy its mean, and `ppo_minus_sft` and
-        `sft_minus_base`, each with `_low` and `_high`, where both stand trial.
-
     Raises:
         ValueError: If policies differ in examples, or there are none.
     """
@@ -48,20 +44,21 @@ def compare(
         raise ValueError("there are no examples to compare by")
     shares = np.ones(examples) if weights is None else np.asarray(weights, dtype=np.float64)
     shares = shares / shares.mean()
-    metrics: dict[str, Any] = {
-        "metric": metric,
-        "higher_is_better": higher_is_better,
-        "examples": examples,
-    }
-    metrics |= {name: float((array * shares).mean()) for name, array in arrays.items()}
-    for one, two in _DIFFERENCES:
+
+    def difference(one: str, two: str) -> Estimate | None:
         if one not in arrays or two not in arrays:
-            continue
-        name, difference = f"{one}_minus_{two}", arrays[one] - arrays[two]
-        ratio = float((difference * shares).mean())
-        if examples > 1:
-            redrawn = ratio + (difference - ratio) * shares
-            metrics |= paired_bootstrap_mean(redrawn, seed).metrics(name)
-        else:
-            metrics[name] = ratio
-    return metrics
+            return None
+        values = arrays[one] - arrays[two]
+        ratio = float((values * shares).mean())
+        if examples < 2:
+            return Estimate(ratio)
+        return paired_bootstrap_mean(ratio + (values - ratio) * shares, seed)
+
+    return TaxTask(
+        metric=metric,
+        higher_is_better=higher_is_better,
+        examples=examples,
+        **{name: float((array * shares).mean()) for name, array in arrays.items()},
+        ppo_minus_sft=difference("ppo", "sft"),
+        sft_minus_base=difference("sft", "base"),
+    )

@@ -1,14 +1,16 @@
-"""What a judge's preferences amount to: win rates, plain and at equal length, and position bias."""
+"""Win rates of a judge, plain and length-controlled, and its position bias."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
 from rlhfctl.evaluation.length_controlled import FAR, length_controlled_win_rate
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import PositionBias, Preferences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,51 +30,49 @@ def win_rate_metrics(
     texts: Sequence[str],
     other_texts: Sequence[str],
     seed: int,
-) -> dict[str, Any]:
-    """Return what a judge's preferences amount to, ready for JSON.
+) -> Preferences:
+    """Return the summary of a judge's preferences.
 
-    `win_rate` is the mean outcome, with a bootstrap interval over prompts;
-    `length_controlled_win_rate` has one of the whole fit; `wins`, `ties`, `losses` count outcomes
-    above, at and below a half, `prompts` those with an outcome; `warnings` says what to mind.
+    The mean outcome has a bootstrap interval over prompts; the length-controlled win rate has one
+    of the whole fit.
 
     Args:
-        outcomes: [prompts] how far the policy was preferred, 0 to 1; None: the judge did not say.
+        outcomes: [prompts] preference for the policy, 0 to 1; None without a preference.
         texts: [prompts] the policy's responses.
-        other_texts: [prompts] those it was compared with.
-        seed: Of the bootstraps.
+        other_texts: [prompts] the opponent's responses.
+        seed: Seed of the bootstraps.
 
     Raises:
         ValueError: The three differ in length.
     """
-    kept = [
+    preferred = [
         (outcome, len(text), len(other))
         for outcome, text, other in zip(outcomes, texts, other_texts, strict=True)
         if outcome is not None
     ]
-    metrics: dict[str, Any] = {
-        "wins": sum(outcome > 0.5 for outcome, _, _ in kept),
-        "ties": sum(outcome == 0.5 for outcome, _, _ in kept),
-        "losses": sum(outcome < 0.5 for outcome, _, _ in kept),
-        "prompts": len(kept),
-        "warnings": [],
-    }
-    if not kept:
-        metrics["warnings"].append("it gave no preference on any prompt")
-        return metrics
+    counts = Preferences(
+        wins=sum(outcome > 0.5 for outcome, _, _ in preferred),
+        ties=sum(outcome == 0.5 for outcome, _, _ in preferred),
+        losses=sum(outcome < 0.5 for outcome, _, _ in preferred),
+        prompts=len(preferred),
+        warnings=[],
+    )
+    if not preferred:
+        return replace(counts, warnings=["no preference on any prompt"])
     won, lengths, others = (
-        np.array(column, dtype=np.float64) for column in zip(*kept, strict=True)
+        np.array(column, dtype=np.float64) for column in zip(*preferred, strict=True)
     )
     if len(won) < 2:
-        return metrics | {"win_rate": float(won[0])}
+        return replace(counts, win_rate=Estimate(float(won[0])))
     plain = paired_bootstrap_mean(won, seed)
     controlled = length_controlled_win_rate(won, lengths, others, seed)
-    if abs(controlled.estimate - plain.estimate) > FAR:
-        metrics["warnings"].append(
-            f"at equal length the win rate would be {controlled.estimate:.0%}, not "
-            f"{plain.estimate:.0%}: length sways it"
+    warnings = []
+    if abs(controlled.value - plain.value) > FAR:
+        warnings.append(
+            f"win rate at equal length is {controlled.value:.0%}, not {plain.value:.0%}:"
+            " the judge is sensitive to length"
         )
-    metrics |= plain.metrics("win_rate")
-    return metrics | controlled.metrics("length_controlled_win_rate")
+    return replace(counts, warnings=warnings, win_rate=plain, length_controlled_win_rate=controlled)
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,17 @@ class BothOrders:
         ]
         return paired_bootstrap_mean(shares, seed) if len(shares) > 1 else None
 
-    def bias_metrics(self, seed: int) -> dict[str, Any]:
-        """Return `position_bias` and, where it is more than chance, a warning; ready for JSON."""
+    def position_bias(self, seed: int) -> tuple[PositionBias | None, list[str]]:
+        """Return the position bias, and warnings where its 95 % CI excludes 0.5."""
         share = self.first_share(seed)
         if share is None:
-            return {"warnings": []}
+            return None, []
         warnings = []
         if not share.low <= 0.5 <= share.high:
-            place = "first" if share.estimate > 0.5 else "second"
-            favoured = max(share.estimate, 1.0 - share.estimate)
+            place = "first" if share.value > 0.5 else "second"
+            favoured = max(share.value, 1.0 - share.value)
             warnings.append(
-                f"it prefers the response shown {place} in {favoured:.0%} of comparisons; both "
-                "orders are asked, so the win rate leans to neither side, but to 50 %"
+                f"prefers the response shown {place} in {favoured:.0%} of comparisons; each pair"
+                " is judged in both orders, which draws the win rate towards 50 %"
             )
-        return {"position_bias": share.metrics("first_share"), "warnings": warnings}
+        return PositionBias(share), warnings

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
 from rlhfctl.recipe.judges import JudgeEndpointSection  # noqa: TC001 (pydantic reads it)
+from rlhfctl.results.names import check_gate_names
 
 
 class TaxSection(Section):
@@ -83,3 +84,9 @@ class EvaluationSection(Section):
         default_factory=dict,
         description='Metric -> bound, such as {win_rate: ">=0.55"}; a failed one ends in 6.',
     )
+
+    @field_validator("gates")
+    @classmethod
+    def _known_metrics(cls, gates: dict[str, str]) -> dict[str, str]:
+        check_gate_names(gates)
+        return gates

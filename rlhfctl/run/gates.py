@@ -1,4 +1,4 @@
-"""Gates: bounds that an evaluation's metrics must keep, such as ``win_rate: ">=0.55"``."""
+"""Gates: bounds on the evaluation's metrics, such as ``win_rate: ">=0.55"``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Gate:
-    """One bound on one figure.
+    """One bound on one metric.
 
     Attributes:
-        metric: Its name; dots lead into nested metrics (`policies.ppo.gold`).
+        metric: Dotted name (`policies.ppo.gold`).
         relation: One of `>=`, `<=`, `>`, `<`.
-        bound: The number on its other side.
+        bound: Number that the metric is compared with.
     """
 
     metric: str
@@ -37,20 +37,20 @@ class Gate:
     bound: float
 
     def __str__(self) -> str:
-        """Return the gate as a recipe has it."""
+        """Return the gate as written in a recipe."""
         return f"{self.metric} {self.relation} {self.bound:g}"
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate and the figure it met; None where the evaluation has no such figure."""
+    """A gate with the metric's value; None where the evaluation lacks the metric."""
 
     gate: Gate
     value: float | None
 
     @property
     def passed(self) -> bool:
-        """Whether the figure is there and keeps the bound."""
+        """Whether the metric is present and within the bound."""
         return self.value is not None and _HOLDS[self.gate.relation](self.value, self.gate.bound)
 
 
@@ -58,58 +58,67 @@ def parse_gates(gates: Mapping[str, str]) -> list[Gate]:
     """Read the recipe's `evaluation.gates`.
 
     Raises:
-        RecipeError: Some are no bounds; names each.
+        RecipeError: Some bounds cannot be parsed; names each.
     """
     parsed: list[Gate] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for metric, text in gates.items():
         match = _BOUND.fullmatch(text)
         if match:
             parsed.append(Gate(metric, match[1], float(match[2])))
         else:
-            faults.append(
-                f"evaluation.gates.{metric}: {text!r} is no bound; "
+            errors.append(
+                f"evaluation.gates.{metric}: {text!r} is not a bound; "
                 'write >=, <=, > or < and a number, such as ">=0.55"'
             )
-    if faults:
-        raise RecipeError("\n".join(faults))
+    if errors:
+        raise RecipeError("\n".join(errors))
     return parsed
 
 
 def check_gates(gates: Sequence[Gate], metrics: Mapping[str, Any]) -> list[GateResult]:
-    """Hold each gate against an evaluation's metrics; context the results is the caller's."""
-    return [GateResult(gate, find_figure(metrics, gate.metric)) for gate in gates]
+    """Compare each gate with an evaluation's metrics."""
+    return [GateResult(gate, find_metric(metrics, gate.metric)) for gate in gates]
 
 
 def require_gates(results: Sequence[GateResult]) -> None:
-    """Refuse metrics that miss a gate.
+    """Raise if a gate failed.
 
     Raises:
-        GateError: At least one gate failed; names each with its figure.
+        GateError: At least one gate failed; names each with the metric's value.
     """
     failed = [result for result in results if not result.passed]
     if failed:
         raise GateError(
-            "\n".join(f"gate failed: {result.gate}, but {_found(result)}" for result in failed),
+            "\n".join(f"gate failed: {result.gate}, but {_describe(result)}" for result in failed),
             hint="the run's results and its report are kept",
         )
 
 
-def find_figure(metrics: Mapping[str, Any], name: str) -> float | None:
-    """Return a figure by dotted name; a name without dots may be one of the PPO policy's.
+def find_metric(metrics: Mapping[str, Any], name: str) -> float | None:
+    """Return a metric by dotted name; `policies.ppo.` may be left out.
 
-    None when there is none, or when it is not a finite number.
+    None when it is missing or not a finite number.
     """
-    for path in (name.split("."), ["policies", "ppo", *name.split(".")]):
-        value: Any = metrics
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
+    for full_name in (name, f"policies.ppo.{name}"):
+        value = _lookup(metrics, full_name)
         if isinstance(value, int | float) and math.isfinite(value):
             return float(value)
     return None
 
 
-def _found(result: GateResult) -> str:
+def _lookup(metrics: Any, name: str) -> Any:
+    """Return the value under a dotted name; keys, such as a task's, may contain dots themselves."""
+    if not isinstance(metrics, dict):
+        return None
+    if name in metrics:
+        return metrics[name]
+    dots = [index for index, character in enumerate(name) if character == "."]
+    nested = (_lookup(metrics.get(name[:index]), name[index + 1 :]) for index in dots)
+    return next((value for value in nested if value is not None), None)
+
+
+def _describe(result: GateResult) -> str:
     if result.value is None:
-        return "the evaluation has no such figure"
+        return "the evaluation has no such metric"
     return f"it is {result.value:.4g}"

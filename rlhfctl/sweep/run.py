@@ -170,7 +170,7 @@ def _candidate(
     label = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     kl = sum(points[at]["metrics"]["kl"] for at in members) / len(members)
     asked = tuple(f"{points[at]['settings'].get(SEED)} {runs[at]['prompts']}" for at in members)
-    return Candidate(label or "any seed", kl, mean.estimate, mean.low, mean.high, each, asked)
+    return Candidate(label or "any seed", kl, mean.value, mean.low, mean.high, each, asked)
 
 
 def _entry_of(

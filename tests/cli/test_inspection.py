@@ -52,6 +52,14 @@ def test_a_bad_gate_is_a_recipe_error(rlhfctl):
     assert "evaluation.gates.win_rate" in done.stderr
 
 
+def test_a_gate_on_an_unknown_metric_is_refused_with_the_closest_name(rlhfctl):
+    for command in ("validate", "run", "eval"):
+        done = rlhfctl(command, "small.yaml", "--set", 'evaluation.gates={win_rte: ">=0.55"}')
+        assert done.returncode == 2
+        assert "win_rte" in done.stderr
+        assert "did you mean win_rate?" in done.stderr
+
+
 def test_a_missing_data_file_is_a_data_error(rlhfctl):
     source = "data.comparisons.source=nowhere.jsonl"
     for command in ("validate", "run"):

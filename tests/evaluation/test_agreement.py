@@ -31,14 +31,14 @@ def drawn(agreement_of_each, items, labels_each, seed):
 def test_krippendorffs_worked_examples(rows, published):
     counts = counts_of(rows)
     found = krippendorff_alpha(counts, np.arange(len(counts)), seed=0)
-    assert round(found.estimate, 3) == published
-    assert found.low < found.estimate < found.high
+    assert round(found.value, 3) == published
+    assert found.low < found.value < found.high
 
 
 def test_raw_agreement_counts_pairs_of_labels():
     # Units with 3, 2 and 1 labels: of 3 + 1 + 0 pairs, 1 + 1 agree.
     counts = label_counts([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 0], 2)
-    assert pairwise_agreement(counts, [0, 1, 2], seed=0).estimate == 0.5
+    assert pairwise_agreement(counts, [0, 1, 2], seed=0).value == 0.5
 
 
 def test_intervals_cover_what_was_planted():
@@ -58,7 +58,7 @@ def test_coins_agree_half_the_time_and_have_no_alpha():
     counts = drawn([0.5], 4_000, 2, seed=1)
     alpha = krippendorff_alpha(counts, np.arange(4_000), seed=0)
     assert alpha.low < 0 < alpha.high
-    assert alpha.estimate == pytest.approx(0, abs=0.05)
+    assert alpha.value == pytest.approx(0, abs=0.05)
 
 
 def test_clusters_that_rise_and_fall_together_widen_the_interval():

@@ -8,6 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rlhfctl.evaluation.alarms import AlarmLimits, alarms, new_alarms
+from rlhfctl.results.io import from_json, to_json
+from rlhfctl.results.training import Alarm
 from tests.evaluation.histories import history, quiet
 
 LIMITS = AlarmLimits(kl=20.0)
@@ -93,7 +95,7 @@ def test_an_alarm_comes_once_at_the_evaluation_that_raises_it(name: str) -> None
     assert (alarm.value < alarm.threshold) == (name == "entropy")
     assert alarm.message.endswith(".")
     assert "{" not in alarm.message
-    assert json.loads(json.dumps(alarm.metrics())) == alarm.metrics()
+    assert from_json(Alarm, json.loads(json.dumps(to_json(alarm))), "alarm") == alarm
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])

@@ -58,14 +58,14 @@ def test_the_curve_has_powers_of_two_and_the_whole():
     rng = np.random.default_rng(0)
     proxy = rng.normal(size=(200, 8))
     curve = best_of_n_curve(proxy, proxy, seed=0)
-    assert [row["n"] for row in curve] == [1, 2, 4, 8]
-    assert curve[2]["kl"] == math.log(4) - 0.75
+    assert [row.n for row in curve] == [1, 2, 4, 8]
+    assert curve[2].kl == math.log(4) - 0.75
     for row, expected in zip(curve, [0.0, 0.5642, 1.0294, 1.4236], strict=True):  # normal maxima
-        assert row["value_low"] < expected < row["value_high"]
+        assert row.value.low < expected < row.value.high
 
 
 def test_one_prompt_has_no_interval():
-    assert set(best_of_n_curve([PROXY], [GOLD], 0)[0]) == {"n", "kl", "value"}
+    assert best_of_n_curve([PROXY], [GOLD], 0)[0].value.low is None
 
 
 @pytest.mark.parametrize("n", [0, 6])

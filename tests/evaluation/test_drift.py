@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rlhfctl.evaluation.drift import drift, self_bleu
 from rlhfctl.evaluation.policies import Responses
 from rlhfctl.evaluation.text import ngrams
+from rlhfctl.results.io import to_json
 
 SENTENCES = (
     "the cat sat on the mat",
@@ -21,6 +22,11 @@ SENTENCES = (
 )
 NLTK = 0.39236037438436416
 """nltk 3.10.4: the mean of sentence_bleu(others, own, smoothing_function=method1)."""
+
+
+def drift_json(*arguments, **options):
+    """Return the result as JSON, in which an estimate is flat."""
+    return to_json(drift(*arguments, **options))
 
 
 def slow_bleu(references, own):
@@ -80,7 +86,7 @@ def test_the_metrics_of_two_policies() -> None:
     before = ["Perhaps it is 12.", "It is red.", "I think so.", "Yes, Rome."] * 10
     after = [f"Certainly, {text}" for text in ("it is 12.", "it is red.", "so.", "Rome.")] * 10
     ended = [True, True, True, False] * 10
-    found = drift({"sft": trial(before), "ppo": trial(after, ended=ended)}, ngram=2, seed=0)
+    found = drift_json({"sft": trial(before), "ppo": trial(after, ended=ended)}, ngram=2, seed=0)
     sft, ppo = found["sft"], found["ppo"]
     assert (sft["hedging"], sft["certainty"]) == (0.5, 0)
     assert (ppo["hedging"], ppo["certainty"]) == (0, 1)
@@ -99,7 +105,7 @@ def test_the_metrics_of_two_policies() -> None:
 
 
 def test_one_prompt_and_one_policy_have_what_can_be_told() -> None:
-    found = drift({"sft": trial(["It is 12."], entropy=None)}, ngram=3, seed=0)
+    found = drift_json({"sft": trial(["It is 12."], entropy=None)}, ngram=3, seed=0)
     assert set(found) == {"sft"}
     assert "self_bleu" not in found["sft"]
     assert "entropy" not in found["sft"]

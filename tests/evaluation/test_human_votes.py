@@ -3,8 +3,14 @@
 import pytest
 
 from rlhfctl.evaluation.human_votes import Answered, Vote, blind_pairs, human_metrics
+from rlhfctl.results.io import to_json
 
 ANSWERS = [Answered(f"Question {n}?", f"ours {n}", f"theirs {n}") for n in range(60)]
+
+
+def human_metrics_json(*arguments, **options):
+    """Return the result as JSON, in which an estimate is flat."""
+    return to_json(human_metrics(*arguments, **options))
 
 
 def sides(answers=ANSWERS, salt="salt"):
@@ -41,7 +47,7 @@ def test_an_id_tells_nothing_of_sides_and_a_pair_keeps_its_side():
 
 
 def test_votes_are_for_who_stood_on_that_side():
-    metrics = human_metrics(ANSWERS, sides(), votes_for("ppo", "ann"), "sft", 0)
+    metrics = human_metrics_json(ANSWERS, sides(), votes_for("ppo", "ann"), "sft", 0)
     assert (metrics["kind"], metrics["opponent"]) == ("humans", "sft")
     assert (metrics["wins"], metrics["losses"], metrics["prompts"]) == (60, 0, 60)
     assert metrics["win_rate"] == 1.0
@@ -55,7 +61,7 @@ def test_several_voters_count_as_their_mean_and_their_agreement_is_told():
         *votes_for("opponent", "eve")[:20],
         *[Vote(vote.id, "eve", "tie") for vote in votes_for("ppo", "eve")[20:]],
     ]
-    metrics = human_metrics(ANSWERS, sides(), votes, "sft", 0)
+    metrics = human_metrics_json(ANSWERS, sides(), votes, "sft", 0)
     assert metrics["win_rate"] == pytest.approx((20 * 2 / 3 + 40 * 2.5 / 3) / 60)
     found = metrics["annotators"]
     assert (found["items"], found["labels"]) == (60, 180)
@@ -65,5 +71,5 @@ def test_several_voters_count_as_their_mean_and_their_agreement_is_told():
 
 
 def test_pairs_without_a_vote_are_left_out():
-    metrics = human_metrics(ANSWERS, sides(), votes_for("ppo", "ann")[:7], "references", 0)
+    metrics = human_metrics_json(ANSWERS, sides(), votes_for("ppo", "ann")[:7], "references", 0)
     assert metrics["prompts"] == 7

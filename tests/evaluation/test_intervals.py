@@ -20,7 +20,7 @@ def test_wilson_gives_the_known_values(
     successes: int, trials: int, low: float, high: float
 ) -> None:
     interval = wilson(successes, trials)
-    assert interval.estimate == successes / trials
+    assert interval.value == successes / trials
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -41,7 +41,7 @@ def test_wilson_agrees_with_scipy_on_whole_counts(
 def test_wilson_takes_half_counts_and_stays_between_zero_and_one(counted: tuple[int, int]) -> None:
     halves, trials = counted
     interval = wilson(halves / 2, trials)
-    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
     mirrored = wilson(trials - halves / 2, trials)
     assert (mirrored.low, mirrored.high) == pytest.approx((1 - interval.high, 1 - interval.low))
 
@@ -56,7 +56,7 @@ def test_the_bootstrap_agrees_with_students_interval_on_normal_values() -> None:
     values = np.random.default_rng(3).normal(0.4, 2.0, size=400)
     interval = paired_bootstrap_mean(values, seed=0)
     student = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.value == pytest.approx(values.mean())
     assert (interval.low, interval.high) == pytest.approx(student, abs=0.02)
 
 

@@ -4,11 +4,14 @@ from scipy import stats
 
 from rlhfctl.evaluation.length_bias import length_metrics, within_prompt_correlation
 from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy
+from rlhfctl.results.io import to_json
 
 
 def test_each_group_holds_the_pairs_that_it_names():
-    metrics = length_metrics(
-        [1, 1, 0, 0, 2], [0, 0, 1, 1, 2], [9, 3, 100, 7, 5], [4, 8, 97, 2, 6], range(5), seed=0
+    metrics = to_json(
+        length_metrics(
+            [1, 1, 0, 0, 2], [0, 0, 1, 1, 2], [9, 3, 100, 7, 5], [4, 8, 97, 2, 6], range(5), seed=0
+        )
     )
     groups = {
         "longer_wins": ([1, 0, 1, 1, 0], [0, 1, 0, 0, 1]),
@@ -18,11 +21,11 @@ def test_each_group_holds_the_pairs_that_it_names():
         "shorter_chosen": ([1, 2], [0, 2]),
     }
     for name, (won, lost) in groups.items():
-        assert metrics[name] == GroupAccuracy(accuracy(won, lost), len(won)).metrics()
+        assert metrics[name] == to_json(GroupAccuracy(accuracy(won, lost), len(won)))
 
 
 def test_groups_without_pairs_are_left_out():
-    metrics = length_metrics([1.0, 0.0], [0.0, 1.0], [5, 6], [5, 6], ["a", "b"], seed=0)
+    metrics = to_json(length_metrics([1.0, 0.0], [0.0, 1.0], [5, 6], [5, 6], ["a", "b"], seed=0))
     assert set(metrics) == {"longer_wins", "shorter_wins", "equal_length"}
     assert metrics["longer_wins"]["accuracy"] == 0.5
 
@@ -42,7 +45,7 @@ def test_long_answers_to_prompts_that_want_them_are_no_liking_for_length():
     assert stats.pearsonr(scores, lengths).statistic > 0.95
     found = within_prompt_correlation(scores, lengths, prompts, seed=0)
     assert found.low < 0 < found.high
-    assert abs(found.estimate) < 0.06
+    assert abs(found.value) < 0.06
 
 
 @pytest.mark.parametrize("liking", [-1.0, 0.5, 2.0])
@@ -58,14 +61,14 @@ def test_with_one_pair_a_prompt_it_is_the_correlation_of_differences_through_the
     scores, lengths = generator.normal(size=(2, 2, 80))
     ds, dl = scores[0] - scores[1], lengths[0] - lengths[1]
     found = within_prompt_correlation(scores.ravel(), lengths.ravel(), [*range(80)] * 2, seed=0)
-    assert found.estimate == pytest.approx((ds @ dl) / np.sqrt((ds @ ds) * (dl @ dl)))
+    assert found.value == pytest.approx((ds @ dl) / np.sqrt((ds @ ds) * (dl @ dl)))
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_score_that_is_the_length_correlates_fully():
     lengths = np.random.default_rng(0).integers(5, 50, 60).astype(float)
     found = within_prompt_correlation(3 * lengths, lengths, [*range(30)] * 2, seed=0)
-    assert (found.low, found.estimate, found.high) == pytest.approx((1, 1, 1))
+    assert (found.low, found.value, found.high) == pytest.approx((1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -78,4 +81,4 @@ def test_without_differences_within_prompts_there_is_no_correlation(scores, leng
 @pytest.mark.filterwarnings("error")
 def test_two_prompts_are_enough_for_a_finite_interval():
     found = within_prompt_correlation([1, 1, 2, 3], [4, 6, 7, 8], ["a", "b", "a", "b"], seed=0)
-    assert -1 <= found.low <= found.estimate <= found.high <= 1 + 1e-12
+    assert -1 <= found.low <= found.value <= found.high <= 1 + 1e-12

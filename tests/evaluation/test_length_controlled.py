@@ -29,7 +29,7 @@ def planted(n, theta, phi, shift, seed):
 def test_it_is_that_of_the_published_code_but_for_the_penalty(data, published):
     won, longer = planted(*data)
     rate = length_controlled_win_rate(won, longer, np.zeros(len(won)), 0, resamples=10)
-    assert rate.estimate == pytest.approx(published, abs=0.0015)
+    assert rate.value == pytest.approx(published, abs=0.0015)
 
 
 def test_a_planted_liking_for_length_is_taken_out():
@@ -43,7 +43,7 @@ def test_a_planted_liking_for_length_is_taken_out():
 def test_where_none_is_planted_it_is_the_win_rate():
     won, longer = planted(4000, 0.8, 0.0, 80, 6)
     rate = length_controlled_win_rate(won, longer, np.zeros(len(won)), 0)
-    assert rate.estimate == pytest.approx(won.mean(), abs=0.03)
+    assert rate.value == pytest.approx(won.mean(), abs=0.03)
     assert rate.low < won.mean() < rate.high
 
 
@@ -52,21 +52,21 @@ def test_swapping_the_sides_gives_one_less_the_rate():
     zeros = np.zeros(len(won))
     rate = length_controlled_win_rate(won, longer, zeros, 0)
     swapped = length_controlled_win_rate(1 - won, zeros, longer, 0)
-    assert swapped.estimate == pytest.approx(1 - rate.estimate, abs=1e-9)
+    assert swapped.value == pytest.approx(1 - rate.value, abs=1e-9)
     assert (swapped.low, swapped.high) == pytest.approx((1 - rate.high, 1 - rate.low), abs=1e-9)
 
 
 def test_equal_texts_and_symmetric_data_give_one_half():
     ties = length_controlled_win_rate([0.5] * 40, [20] * 40, [20] * 40, 0)
-    assert (ties.estimate, ties.low, ties.high) == (0.5, 0.5, 0.5)
+    assert (ties.value, ties.low, ties.high) == (0.5, 0.5, 0.5)
     won = np.array([1.0, 0.0] * 50)
     longer = np.tile([30.0, -30.0], 50)
-    assert length_controlled_win_rate(won, longer, 0 * longer, 0).estimate == pytest.approx(0.5)
+    assert length_controlled_win_rate(won, longer, 0 * longer, 0).value == pytest.approx(0.5)
 
 
 def test_winning_always_is_a_rate_near_one_and_not_a_failed_fit():
     rate = length_controlled_win_rate(np.ones(50), np.arange(50.0), np.zeros(50), 0)
-    assert 0.98 < rate.low <= rate.estimate <= rate.high < 1.0
+    assert 0.98 < rate.low <= rate.value <= rate.high < 1.0
 
 
 def test_the_interval_covers_the_planted_rate():

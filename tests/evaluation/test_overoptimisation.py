@@ -164,7 +164,7 @@ def test_a_peak_beyond_the_run_is_not_called_observed_and_none_is_told_of_a_line
     beyond = fit_history(run_along(rng, 1.0, 0.35, "rl", farthest=5.0), "true_reward")
     assert beyond is not None
     assert beyond.peak is not None
-    assert beyond.peak.distance.estimate > 5.0
+    assert beyond.peak.distance.value > 5.0
     assert not beyond.peak.observed
     rising = fit_history(run_along(rng, 1.0, 0.0, "rl"), "true_reward")
     assert rising is not None
@@ -191,7 +191,7 @@ def test_the_best_evaluation_and_the_fall_since() -> None:
     assert best_evaluation(lines) == 2
     fall = fallen_significantly(lines, 2)
     assert fall.high < 0
-    assert fall.estimate == pytest.approx(
+    assert fall.value == pytest.approx(
         np.mean(metrics["true_reward"][5] - metrics["true_reward"][2])
     )
     with pytest.raises(ValueError, match="without a true reward"):

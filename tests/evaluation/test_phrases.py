@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rlhfctl.evaluation.phrases import grown_phrases, log_odds
 from rlhfctl.evaluation.text import ngrams
+from rlhfctl.results.io import to_json
 
 COUNTS = st.integers(0, 40)
 
@@ -78,7 +79,7 @@ def test_a_planted_phrase_comes_first(opening: str) -> None:
     grown = grown_phrases(responses(128, 1), responses(128, 2, opening))
     planted = opening.lower().strip(" ,")
     assert grown[0].phrase == planted or planted in grown[0].phrase
-    assert grown[0].metrics() | {"log_odds": 0, "z": 0} == {
+    assert to_json(grown[0]) | {"log_odds": 0, "z": 0} == {
         "phrase": grown[0].phrase,
         "sft_count": 0,
         "ppo_count": 128,

@@ -7,6 +7,8 @@ import pytest
 from rlhfctl.errors import DataError, DivergedError
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean, wilson
 from rlhfctl.evaluation.policies import Responses, compare_policies, sample_rows
+from rlhfctl.results.evaluation import EvaluationResult
+from rlhfctl.results.io import to_json
 
 SFT = Responses(
     texts=["a b c a b c", "d", "e f g", "h"],
@@ -26,8 +28,15 @@ PPO = Responses(
 )
 
 
+def compared_json(policies, **options):
+    """Return the part of `eval/metrics.json` that the comparison fills."""
+    prompts = len(policies["sft"].texts)
+    metrics = to_json(EvaluationResult(prompts, *compare_policies(policies, **options)))
+    return {name: value for name, value in metrics.items() if name != "version"}
+
+
 def test_each_policy_is_described_by_the_means_over_its_responses() -> None:
-    metrics = compare_policies({"sft": SFT, "ppo": PPO}, ngram=3, seed=0)
+    metrics = compared_json({"sft": SFT, "ppo": PPO}, ngram=3, seed=0)
     assert metrics["prompts"] == 4
     sft, ppo = metrics["policies"]["sft"], metrics["policies"]["ppo"]
     assert sft["length"] == 3.75
@@ -41,7 +50,7 @@ def test_each_policy_is_described_by_the_means_over_its_responses() -> None:
 
 
 def test_the_win_rate_is_golds_where_gold_is_known() -> None:
-    metrics = compare_policies({"sft": SFT, "ppo": PPO}, ngram=3, seed=0)
+    metrics = compared_json({"sft": SFT, "ppo": PPO}, ngram=3, seed=0)
     assert metrics["proxy_win_rate"] == 3.5 / 4
     assert metrics["gold_win_rate"] == metrics["win_rate"] == 2.5 / 4
     assert metrics["win_rate_low"] == metrics["gold_win_rate_low"] == wilson(2.5, 4).low
@@ -50,14 +59,14 @@ def test_the_win_rate_is_golds_where_gold_is_known() -> None:
 
 
 def test_the_gain_is_paired_by_prompt() -> None:
-    metrics = compare_policies({"sft": SFT, "ppo": PPO}, ngram=3, seed=7)
+    metrics = compared_json({"sft": SFT, "ppo": PPO}, ngram=3, seed=7)
     expected = paired_bootstrap_mean([1.0, 1.0, 1.0, 0.0], seed=7)
-    assert metrics["proxy_gain"] == pytest.approx(expected.estimate)
+    assert metrics["proxy_gain"] == pytest.approx(expected.value)
     assert metrics["proxy_gain_low"] == pytest.approx(expected.low)
 
 
 def test_without_gold_the_proxy_judges() -> None:
-    metrics = compare_policies({"sft": replace(SFT, gold=None), "ppo": PPO}, ngram=3, seed=0)
+    metrics = compared_json({"sft": replace(SFT, gold=None), "ppo": PPO}, ngram=3, seed=0)
     assert metrics["win_rate"] == metrics["proxy_win_rate"]
     assert metrics["judge"] == "proxy"
     assert not [name for name in metrics if name.startswith("gold")]
@@ -65,7 +74,7 @@ def test_without_gold_the_proxy_judges() -> None:
 
 
 def test_without_a_reward_model_or_ppo_what_is_there_is_described() -> None:
-    alone = compare_policies({"sft": replace(SFT, proxy=None, gold=None)}, ngram=3, seed=0)
+    alone = compared_json({"sft": replace(SFT, proxy=None, gold=None)}, ngram=3, seed=0)
     assert set(alone) == {"prompts", "policies"}
     assert set(alone["policies"]["sft"]) == {
         *("kl", "kl_low", "kl_high", "length", "eos_share", "repetition", "distinct")
@@ -74,14 +83,14 @@ def test_without_a_reward_model_or_ppo_what_is_there_is_described() -> None:
 
 def test_one_prompt_gives_metrics_without_bootstrap_intervals() -> None:
     one = Responses(["a"], kl=[1.0], lengths=[2], ended=[True], proxy=[0.5])
-    metrics = compare_policies({"sft": one, "ppo": one}, ngram=3, seed=0)
+    metrics = compared_json({"sft": one, "ppo": one}, ngram=3, seed=0)
     assert metrics["win_rate"] == 0.5
     assert metrics["proxy_gain"] == 0
     assert "proxy_gain_low" not in metrics
 
 
 def test_metrics_are_plain_json_numbers() -> None:
-    metrics = compare_policies({"sft": SFT, "ppo": PPO}, ngram=3, seed=0)
+    metrics = compared_json({"sft": SFT, "ppo": PPO}, ngram=3, seed=0)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 

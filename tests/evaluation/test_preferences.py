@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from rlhfctl.errors import DataError, DivergedError
 from rlhfctl.evaluation.intervals import wilson
 from rlhfctl.evaluation.preferences import accuracy, accuracy_by_group, longer_wins, win_rate
+from rlhfctl.results.io import to_json
 
 SCORES = st.floats(-100, 100)
 PAIRS = st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=40)
@@ -17,7 +18,7 @@ def test_a_tie_counts_one_half() -> None:
 
 def test_a_model_that_scores_everything_alike_is_at_chance() -> None:
     interval = accuracy(np.zeros(100), np.zeros(100))
-    assert interval.estimate == 0.5
+    assert interval.value == 0.5
     assert interval.low < 0.5 < interval.high
 
 
@@ -25,7 +26,7 @@ def test_a_model_that_scores_everything_alike_is_at_chance() -> None:
 def test_turning_every_pair_round_mirrors_the_accuracy(pairs: list[tuple[float, float]]) -> None:
     chosen, rejected = zip(*pairs, strict=True)
     forwards, backwards = accuracy(chosen, rejected), accuracy(rejected, chosen)
-    assert forwards.estimate == pytest.approx(1 - backwards.estimate)
+    assert forwards.value == pytest.approx(1 - backwards.value)
     assert forwards.low == pytest.approx(1 - backwards.high)
 
 
@@ -38,7 +39,7 @@ def test_only_the_order_of_scores_counts(pairs: list[tuple[float, float]]) -> No
 def test_groups_are_judged_each_on_its_own_pairs() -> None:
     found = accuracy_by_group([1, 1, 0, 1], [0, 2, 0, 0], ["eve", "ada", "ada", "eve"])
     assert list(found) == ["ada", "eve"]
-    assert found["ada"].metrics() == {
+    assert to_json(found["ada"]) == {
         "accuracy": 0.25,
         "low": wilson(0.5, 2).low,
         "high": wilson(0.5, 2).high,

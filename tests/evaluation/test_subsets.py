@@ -1,6 +1,11 @@
 import pytest
 
 from rlhfctl.evaluation.subsets import SECTIONS, section_accuracies, subset_metrics
+from rlhfctl.results.io import to_json
+
+
+def _subset_metrics(*arguments):
+    return to_json(subset_metrics(*arguments))
 
 
 def test_the_sections_are_rewardbenchs():
@@ -18,7 +23,7 @@ def test_a_section_is_the_mean_over_its_prompts_with_mathematics_as_much_as_code
 
 
 def test_the_score_of_rewardbenchs_subsets_is_the_mean_over_sections():
-    metrics = subset_metrics(
+    metrics = _subset_metrics(
         [1, 1, 0, 1], [0, 0, 1, 1], ["donotanswer", "math-prm", "math-prm", "hep-go"]
     )
     assert metrics["subsets"]["math-prm"]["accuracy"] == 0.5
@@ -27,6 +32,6 @@ def test_the_score_of_rewardbenchs_subsets_is_the_mean_over_sections():
 
 
 def test_other_subsets_have_a_plain_mean_and_no_sections():
-    metrics = subset_metrics([1, 1, 1, 0], [0, 0, 0, 1], ["a", "a", "a", "donotanswer"])
+    metrics = _subset_metrics([1, 1, 1, 0], [0, 0, 0, 1], ["a", "a", "a", "donotanswer"])
     assert "sections" not in metrics
     assert metrics["subsets_mean"] == 0.5

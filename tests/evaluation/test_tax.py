@@ -3,6 +3,12 @@ import pytest
 
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean
 from rlhfctl.evaluation.tax import compare
+from rlhfctl.results.io import to_json
+
+
+def compare_json(*arguments, **options):
+    """Return the result as JSON, in which an estimate is flat."""
+    return to_json(compare(*arguments, **options))
 
 
 def rng_values(n: int, seed: int) -> np.ndarray:
@@ -12,7 +18,7 @@ def rng_values(n: int, seed: int) -> np.ndarray:
 def test_differences_are_paired_by_example() -> None:
     base = rng_values(200, 1)
     noise = rng_values(200, 2) / 100
-    metrics = compare(
+    metrics = compare_json(
         {"base": base, "sft": base + noise, "ppo": base + 2 * noise},
         0,
         metric="loss",
@@ -26,7 +32,7 @@ def test_differences_are_paired_by_example() -> None:
 
 
 def test_a_mean_a_token_weighs_examples_by_their_tokens() -> None:
-    metrics = compare(
+    metrics = compare_json(
         {"sft": [1.0, 3.0], "ppo": [2.0, 3.0]},
         0,
         metric="loss",
@@ -43,7 +49,7 @@ def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
         rng = np.random.default_rng(seed)
         tokens = rng.integers(3, 30, 80)
         change = 0.3 + rng.normal(0, 1, 80) / np.sqrt(tokens) + 0.01 * (tokens - 16)
-        metrics = compare(
+        metrics = compare_json(
             {"sft": np.zeros(80), "ppo": change},
             seed,
             metric="loss",
@@ -57,7 +63,7 @@ def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
 
 
 def test_only_those_who_stand_trial_are_compared() -> None:
-    metrics = compare({"sft": [1.0, 2.0]}, 0, metric="accuracy", higher_is_better=True)
+    metrics = compare_json({"sft": [1.0, 2.0]}, 0, metric="accuracy", higher_is_better=True)
     assert metrics == {"metric": "accuracy", "higher_is_better": True, "examples": 2, "sft": 1.5}
     with pytest.raises(ValueError, match="no examples"):
-        compare({"sft": []}, 0, metric="accuracy", higher_is_better=True)
+        compare_json({"sft": []}, 0, metric="accuracy", higher_is_better=True)

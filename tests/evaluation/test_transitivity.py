@@ -15,10 +15,10 @@ def all_pairs(groups, items):
 def test_a_circle_is_one_and_an_order_is_none():
     circle = [("p", "a", "b"), ("p", "b", "c"), ("p", "c", "a")]
     found = intransitive_triples([*circle, *(("q", *pair[1:]) for pair in circle)], [1] * 6, 0)
-    assert found.share.estimate == 1.0
+    assert found.share.value == 1.0
     assert found.triples == 2
     order = [("p", "a", "b"), ("p", "b", "c"), ("p", "a", "c")]
-    assert intransitive_triples(order, [1, 1, 1], 0).share.estimate == 0.0
+    assert intransitive_triples(order, [1, 1, 1], 0).share.value == 0.0
 
 
 def test_nothing_is_said_without_three_that_were_compared_with_one_another():
@@ -45,4 +45,4 @@ def test_planted_circles_lie_far_above_noise():
 
 def test_ties_and_vote_shares_count_in_part():
     order = [("p", "a", "b"), ("p", "b", "c"), ("p", "a", "c")]
-    assert intransitive_triples(order, [0.5, 0.5, 0.5], 0).share.estimate == 0.25
+    assert intransitive_triples(order, [0.5, 0.5, 0.5], 0).share.value == 0.25

@@ -14,6 +14,8 @@ from rlhfctl.evaluation.policies import Responses, compare_policies, sample_rows
 from rlhfctl.report import comparison, sweep
 from rlhfctl.report.page import render
 from rlhfctl.report.sources import RunFacts, read_run
+from rlhfctl.results.evaluation import EvaluationResult
+from rlhfctl.results.io import to_json
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 
 METRICS: dict[str, dict[str, Any]] = {
@@ -74,7 +76,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def write_run(root: Path, stages: tuple[str, ...]) -> Path:
     """A run folder in which these stages are finished."""
     policies = {"sft": responses(60, 0, 0, 0.0), "ppo": responses(60, 2, 2, 6.0)}
-    metrics = compare_policies(policies, ngram=3, seed=0)
+    metrics = to_json(EvaluationResult(60, *compare_policies(policies, ngram=3, seed=0)))
     manifest = Manifest()
     for stage in stages:
         manifest = manifest.with_stage(record(stage, METRICS.get(stage, metrics)))

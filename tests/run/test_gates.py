@@ -1,9 +1,9 @@
-"""Gates are bounds on metrics; one that cannot be read or met is named."""
+"""Gates are bounds on metrics; errors name the gate."""
 
 import pytest
 
 from rlhfctl.errors import GateError, RecipeError
-from rlhfctl.run.gates import check_gates, find_figure, parse_gates, require_gates
+from rlhfctl.run.gates import check_gates, find_metric, parse_gates, require_gates
 
 METRICS = {
     "win_rate": 0.6,
@@ -26,7 +26,7 @@ METRICS = {
         ("kl", "<6", False),
         ("gold", ">=.5", True),
         ("prompts", ">63", True),
-        ("no_such_figure", ">0", False),
+        ("no_such_metric", ">0", False),
         ("judge", ">0", False),
         ("broken", "<1", False),
         ("policies", ">0", False),
@@ -40,7 +40,7 @@ def test_a_gate_holds_or_fails(name, bound, passed):
 @pytest.mark.parametrize(
     "bound", ["", "0.5", "=0.5", "==0.5", ">=", ">=high", ">=0.5 or so", ">=nan"]
 )
-def test_a_bound_that_is_none_is_a_recipe_error(bound):
+def test_an_unparsable_bound_is_a_recipe_error(bound):
     with pytest.raises(RecipeError, match=r"evaluation\.gates\.win_rate"):
         parse_gates({"win_rate": bound})
 
@@ -59,13 +59,18 @@ def test_failed_gates_are_named_with_their_metrics():
         require_gates(results)
     text = str(caught.value)
     assert "win_rate >= 0.9, but it is 0.6" in text
-    assert "nothing > 0, but the evaluation has no such figure" in text
+    assert "nothing > 0, but the evaluation has no such metric" in text
     assert "kl" not in text
 
 
-def test_gates_that_hold_pass_without_a_word():
+def test_met_gates_raise_nothing():
     require_gates(check_gates(parse_gates({"win_rate": ">=0.5"}), METRICS))
 
 
-def test_a_name_of_its_own_goes_before_the_policys():
-    assert find_figure({"kl": 1.0, "policies": {"ppo": {"kl": 2.0}}}, "kl") == 1.0
+def test_a_top_level_metric_takes_precedence_over_the_policys():
+    assert find_metric({"kl": 1.0, "policies": {"ppo": {"kl": 2.0}}}, "kl") == 1.0
+
+
+def test_a_task_name_may_contain_dots():
+    metrics = {"tax": {"tasks": {"arc.acc": {"ppo_minus_sft": -0.1}}}}
+    assert find_metric(metrics, "tax.tasks.arc.acc.ppo_minus_sft") == -0.1

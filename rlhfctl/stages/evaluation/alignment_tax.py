@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.tax import compare
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.role_models import BASE
+from rlhfctl.results.evaluation import Tax, TaxTask
 from rlhfctl.stages.evaluation.lm_eval_harness import harness_tasks
 from rlhfctl.world.closed import closed_questions
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Pair = tuple[list[int], list[int]]
 
 
-def judge_tax(context: EvalContext) -> dict[str, Any]:
-    """Return `tax`: `tasks`, each with the metrics of `evaluation.tax.compare`.
+def evaluate_tax(context: EvalContext) -> Tax | None:
+    """Return the alignment tax on each task; None without tasks.
 
     `demonstrations`: mean negative log-likelihood of held-out demonstrations, nats a response
     token. `closed_questions`, where prompts are the embedded world's: the share of questions whose
@@ -40,17 +41,17 @@ def judge_tax(context: EvalContext) -> dict[str, Any]:
         RecipeError: A task is not known.
     """
     built_in = {"demonstrations": _demonstrations, "closed_questions": _closed_questions}
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, TaxTask] = {}
     for name, task in built_in.items():
         try:
-            found = task(context)
+            result = task(context)
         except (DataError, RecipeError) as error:
             # A checkpoint from elsewhere can be judged where its demonstrations are not at hand.
             context.monitor.warn(f"{name} left out of the alignment tax: {error}")
         else:
-            tasks |= {name: found} if found else {}
+            tasks |= {name: result} if result else {}
     tasks |= harness_tasks(context, tax_roles(context))
-    return {"tax": {"tasks": tasks}} if tasks else {}
+    return Tax(tasks) if tasks else None
 
 
 def tax_roles(context: EvalContext) -> dict[str, Role]:
@@ -60,11 +61,11 @@ def tax_roles(context: EvalContext) -> dict[str, Role]:
     return base | sft | ({"ppo": "policy"} if "ppo" in context.policies else {})
 
 
-def _demonstrations(context: EvalContext) -> dict[str, Any]:
+def _demonstrations(context: EvalContext) -> TaxTask | None:
     recipe, session = context.recipe, context.session
     limit = recipe.evaluation.tax_demonstrations
     if not limit:
-        return {}
+        return None
     rows = context.demonstrations.held_out
     rows = rows.select(range(min(limit, len(rows))))
     encoded = encode_demonstrations(
@@ -93,11 +94,11 @@ def _split(ids: list[int], mask: list[int]) -> Pair:
     return ids[:at], ids[at:]
 
 
-def _closed_questions(context: EvalContext) -> dict[str, Any]:
+def _closed_questions(context: EvalContext) -> TaxTask | None:
     recipe = context.recipe
     number = recipe.evaluation.tax_questions
     if not number or recipe.data.prompts.source != EMBEDDED:
-        return {}
+        return None
 
     def rows(text: str, role: str) -> list[dict[str, str]]:
         return [{"role": role, "content": text}]
@@ -106,7 +107,7 @@ def _closed_questions(context: EvalContext) -> dict[str, Any]:
         number, recipe.seed, lambda prompt: never_trained_on(recipe, rows(prompt, "user"))
     )
     if not questions:
-        return {}
+        return None
     pairs = list(
         context.session.formatter.pairs(
             [

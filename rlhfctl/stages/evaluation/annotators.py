@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.data.annotations import comparison_votes
 from rlhfctl.evaluation.annotator_quality import examine
+from rlhfctl.results.io import from_json
+from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import METRICS_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rlhfctl.results.evaluation import AnnotatorsResult
     from rlhfctl.stages.evaluation.context import EvalContext
 
 
-def annotators(context: EvalContext) -> dict[str, Any]:
-    """Return `annotators`, over all comparisons; nothing where none says who labelled it.
+def annotators(context: EvalContext) -> AnnotatorsResult | None:
+    """Return agreement and reliability over all comparisons; None without annotators or repeats.
 
     Raises:
         DataError: No usable comparisons.
+        CheckpointError: The reward model's metrics are malformed.
     """
     recipe = context.recipe
     split = context.comparisons
     votes = comparison_votes(chain(split.train, split.held_out), recipe.data.comparisons.source)
     if not votes.annotators and votes.most_labels < 2:
-        return {}
-    trained = _trained(context.inputs.get("rm"))
-    metrics = examine(votes, recipe.seed, trained)
-    for name, known in (trained or {}).get("per_annotator", {}).items():
-        if name in metrics["per_annotator"]:
-            metrics["per_annotator"][name]["reward_model"] = known
-    for told in (*metrics["notes"], *metrics["warnings"]):
-        context.monitor.note(f"annotators: {told}")
-    return {"annotators": metrics}
+        return None
+    reward_model = _reward_model(context.inputs.get("rm"))
+    result = examine(votes, recipe.seed, reward_model.accuracy if reward_model else None)
+    groups = (reward_model.per_annotator if reward_model else None) or {}
+    per_annotator = {
+        name: replace(metrics, reward_model=groups.get(name))
+        for name, metrics in result.per_annotator.items()
+    }
+    for message in (*result.notes, *result.warnings):
+        context.monitor.note(f"annotators: {message}")
+    return replace(result, per_annotator=per_annotator)
 
 
-def _trained(rm: Path | None) -> dict[str, Any] | None:
-    """Return what the rm stage kept of the reward model's accuracy; None where nobody judged it."""
+def _reward_model(rm: Path | None) -> RewardModelResult | None:
+    """Return the reward model's metrics; None where its checkpoint has none."""
     if rm is None or not (rm / METRICS_FILE).is_file():
         return None
-    metrics = json.loads((rm / METRICS_FILE).read_text(encoding="utf-8"))
-    return metrics if {"accuracy", "accuracy_low"} <= metrics.keys() else None
+    json_object = json.loads((rm / METRICS_FILE).read_text(encoding="utf-8"))
+    return from_json(RewardModelResult, json_object, str(rm / METRICS_FILE))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlhfctl.evaluation.best_of_n import best_of_n_curve
+from rlhfctl.results.evaluation import BestOfN
 from rlhfctl.stages.shared.held_out_rm import held_out_rm_index
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
 from rlhfctl.stages.shared.reward_sources import open_rewards
@@ -16,31 +17,30 @@ if TYPE_CHECKING:
     from rlhfctl.stages.evaluation.context import EvalContext
 
 
-def best_of_n(context: EvalContext) -> dict[str, Any]:
-    """Return `best_of_n`: what SFT's best of n responses by the proxy is worth.
+def best_of_n(context: EvalContext) -> BestOfN | None:
+    """Return best-of-n curves of SFT's responses; None without `evaluation.best_of_n` or scores.
 
-    `proxy` always; `gold` where it is known, `true_reward` where a reward model that PPO never saw
-    judges. Nothing where `evaluation.best_of_n` is 0, or nobody scores.
+    The proxy chooses the response. `true_reward` needs a held-out reward model.
     """
     recipe = context.recipe
     count = recipe.evaluation.best_of_n
     if not count or ("rm" not in context.inputs and recipe.ppo.uses_rm):
-        return {}
+        return None
     sampled = _samples(context, count)
-    known = {
+    scores = {
         "proxy": sampled.proxy,
         "gold": sampled.gold,
         "true_reward": sampled.held_out_rm,
     }
     tables = {
         name: np.asarray(values, dtype=np.float64).reshape(-1, count)
-        for name, values in known.items()
+        for name, values in scores.items()
         if values is not None
     }
     curves = {
         name: best_of_n_curve(tables["proxy"], table, recipe.seed) for name, table in tables.items()
     }
-    return {"best_of_n": {**curves, "samples": count, "prompts": len(tables["proxy"])}}
+    return BestOfN(samples=count, prompts=len(tables["proxy"]), **curves)
 
 
 def _samples(context: EvalContext, count: int) -> Responses:
@@ -48,7 +48,7 @@ def _samples(context: EvalContext, count: int) -> Responses:
     recipe, roles, session = context.recipe, context.roles, context.session
     rows = range(min(recipe.evaluation.best_of_n_prompts, len(context.prompts)))
     prompts = [context.prompts[row] for row in rows for _ in range(count)]
-    questions = PromptSet(
+    prompt_set = PromptSet(
         session,
         roles,
         open_rewards(recipe.ppo, roles, session.formatter, prompts),
@@ -59,8 +59,8 @@ def _samples(context: EvalContext, count: int) -> Responses:
     )
     context.monitor.start("eval best-of-n", len(prompts), "responses")
     # The k-th response to a prompt is asked as a question of its own, and so has its own seed.
-    found = generate_responses(
-        questions, "reference", hear=lambda done, _: context.monitor.step(done, {})
+    responses = generate_responses(
+        prompt_set, "reference", hear=lambda done, _: context.monitor.step(done, {})
     )
     context.monitor.finish()
-    return found
+    return responses

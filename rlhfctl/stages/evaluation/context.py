@@ -1,4 +1,4 @@
-"""What every part of an evaluation is given: the loaded roles, the prompts, and the answers."""
+"""Loaded roles, prompts and responses that the parts of an evaluation share."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class EvalContext:
         roles: Over the base: reference (SFT), policy (PPO, where it exists), reward models.
         prompts: [prompts] held-out prompts as they stand in the data, text or messages.
         prompt_ids: [prompts] their token ids.
-        policies: `sft`, and `ppo` where it exists: what each answered, on the same prompts.
+        policies: `sft`, and `ppo` where it exists: responses to the same prompts.
         output: The stage's folder, for files of a part's own.
-        monitor: Hears of progress.
+        monitor: Receives progress.
         subsets: The rows of `evaluation.reward_bench`, where the recipe names a file.
     """
 

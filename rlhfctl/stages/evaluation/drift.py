@@ -1,16 +1,17 @@
-"""The evaluation's part on drift: how far PPO's way of writing has moved from SFT's."""
+"""The evaluation's part on drift: style of the policies' responses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.evaluation.drift import drift
 
 if TYPE_CHECKING:
+    from rlhfctl.results.evaluation import Drift
     from rlhfctl.stages.evaluation.context import EvalContext
 
 
-def judge_drift(context: EvalContext) -> dict[str, Any]:
-    """Return `drift`: of each policy how it writes, and the phrases that PPO grew."""
+def evaluate_drift(context: EvalContext) -> Drift:
+    """Return the style of each policy, and the phrases that grew under PPO."""
     recipe = context.recipe
-    return {"drift": drift(context.policies, recipe.evaluation.ngram, recipe.seed)}
+    return drift(context.policies, recipe.evaluation.ngram, recipe.seed)

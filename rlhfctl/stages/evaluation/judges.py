@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from rlhfctl.errors import DataError, RlhfctlError
 from rlhfctl.evaluation.length_controlled import length_controlled_win_rate
 from rlhfctl.evaluation.win_rate import BothOrders, pairwise_outcomes, win_rate_metrics
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.results.estimate import Estimate, GroupAccuracy
+from rlhfctl.results.evaluation import Comparison, JudgeResult
+from rlhfctl.results.io import from_json
+from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import ANSWERS_FILE, JUDGE_CACHE_FILE, METRICS_FILE
 from rlhfctl.run.files import write_atomic
 from rlhfctl.stages.evaluation.judge_endpoint import Endpoint
@@ -24,7 +28,8 @@ from rlhfctl.stages.shared.reward_sources import import_function
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlhfctl.evaluation.policies import Responses
+    from numpy.typing import ArrayLike
+
     from rlhfctl.recipe.judges import JudgeEndpointSection
     from rlhfctl.stages.evaluation.context import EvalContext
     from rlhfctl.stages.evaluation.judge_prompts import Verdict
@@ -51,56 +56,59 @@ class Pairs:
     opponent: str
 
 
-def judges(context: EvalContext) -> dict[str, Any]:
-    """Return `judges`, and the gold and proxy win rates at equal length; nothing without PPO.
+def judges(context: EvalContext) -> dict[str, JudgeResult] | None:
+    """Return each judge's preferences between PPO and its opponent; None without PPO or judges.
 
     Raises:
-        DataError: A context function fails or gives no preference a pair.
+        DataError: A judge function fails or returns anything but one preference per pair.
         RecipeError: It cannot be imported, or the endpoint's key is not set.
-        EnvironmentFault: The endpoint cannot be asked.
+        EnvironmentFault: The endpoint cannot be reached.
     """
     if "ppo" not in context.policies:
-        return {}
+        return None
     evaluation, inputs = context.recipe.evaluation, context.inputs
-    metrics = _at_equal_length(context.policies["sft"], context.policies["ppo"], context)
     pairs = _pairs(context)
     if not pairs.rows:
         context.monitor.warn(
             "no held-out prompt has a demonstration, so no judge can compare with references"
         )
-        return metrics
-    found: dict[str, Any] = {}
+        return None
+    results: dict[str, JudgeResult] = {}
     if held_out_rm_folder(context.recipe, inputs) is not None:
-        found["held_out_rm"] = _held_out_rm(context, pairs)
+        results["held_out_rm"] = _held_out_rm(context, pairs)
     if evaluation.judge_endpoint is not None:
-        found["endpoint"] = _endpoint(context, pairs, evaluation.judge_endpoint)
+        results["endpoint"] = _endpoint(context, pairs, evaluation.judge_endpoint)
     if evaluation.judge_function is not None:
         name = evaluation.judge_function.partition(":")[2]
-        found[name if name not in found else f"function_{name}"] = _function(
+        results[name if name not in results else f"function_{name}"] = _function(
             context, pairs, evaluation.judge_function
         )
-    for name, judge in found.items():
-        for warning in judge["warnings"]:
+    for name, result in results.items():
+        for warning in result.preferences.warnings:
             context.monitor.warn(f"judge {name}: {warning}")
     _write_answers(context, pairs)
-    return metrics | ({"judges": found} if found else {})
+    return results or None
 
 
-def _at_equal_length(sft: Responses, ppo: Responses, context: EvalContext) -> dict[str, Any]:
-    """Return `gold_` and `proxy_length_controlled_win_rate`, where known, with intervals."""
-    metrics: dict[str, Any] = {}
-    for name in ("gold", "proxy"):
-        scores, others = getattr(ppo, name), getattr(sft, name)
+def at_equal_length(comparison: Comparison, context: EvalContext) -> Comparison:
+    """Return the comparison with length-controlled win rates by each score of both policies."""
+    sft, ppo = context.policies["sft"], context.policies["ppo"]
+
+    def rate(scores: ArrayLike | None, others: ArrayLike | None) -> Estimate | None:
         if scores is None or others is None or len(ppo.texts) < 2:
-            continue
-        rate = length_controlled_win_rate(
+            return None
+        return length_controlled_win_rate(
             pairwise_outcomes(scores, others),
             list(map(len, ppo.texts)),
             list(map(len, sft.texts)),
             context.recipe.seed,
         )
-        metrics |= rate.metrics(f"{name}_length_controlled_win_rate")
-    return metrics
+
+    return replace(
+        comparison,
+        gold_length_controlled_win_rate=rate(ppo.gold, sft.gold),
+        proxy_length_controlled_win_rate=rate(ppo.proxy, sft.proxy),
+    )
 
 
 def _pairs(context: EvalContext) -> Pairs:
@@ -140,29 +148,26 @@ def _shown(prompt: Any) -> str:
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
 
 
-def _held_out_rm(context: EvalContext, pairs: Pairs) -> dict[str, Any]:
+def _held_out_rm(context: EvalContext, pairs: Pairs) -> JudgeResult:
     folder = held_out_rm_folder(context.recipe, context.inputs)
     scores = np.asarray(context.policies["ppo"].held_out_rm)[list(pairs.rows)]
     if pairs.opponent == "sft":
         others = context.policies["sft"].held_out_rm
     else:
         others = _scores_of_texts(context, pairs)
-    metrics = win_rate_metrics(
+    preferences = win_rate_metrics(
         pairwise_outcomes(scores, np.asarray(others)),
         pairs.texts,
         pairs.others,
         context.recipe.seed,
     )
     file = folder / METRICS_FILE if folder is not None else None
-    own = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
-    if "accuracy" in own:
-        metrics["accuracy"] = {
-            "accuracy": own["accuracy"],
-            "low": own["accuracy_low"],
-            "high": own["accuracy_high"],
-            "pairs": own["pairs"],
-        }
-    return _described("reward_model", pairs, metrics)
+    accuracy = None
+    if file is not None and file.is_file():
+        json_object = json.loads(file.read_text(encoding="utf-8"))
+        own = from_json(RewardModelResult, json_object, str(file))
+        accuracy = GroupAccuracy(own.accuracy, own.pairs)
+    return JudgeResult("reward_model", pairs.opponent, preferences, accuracy=accuracy)
 
 
 def _scores_of_texts(context: EvalContext, pairs: Pairs) -> list[float]:
@@ -187,7 +192,7 @@ def _scores_of_texts(context: EvalContext, pairs: Pairs) -> list[float]:
     return scores
 
 
-def _endpoint(context: EvalContext, pairs: Pairs, section: JudgeEndpointSection) -> dict[str, Any]:
+def _endpoint(context: EvalContext, pairs: Pairs, section: JudgeEndpointSection) -> JudgeResult:
     """Ask about each pair in both orders."""
     endpoint = Endpoint(section, context.output.parent / JUDGE_CACHE_FILE)
     chosen = range(min(section.max_prompts, len(pairs.rows)))
@@ -203,53 +208,51 @@ def _endpoint(context: EvalContext, pairs: Pairs, section: JudgeEndpointSection)
     first = [_WON_BY_FIRST.get(verdict) for verdict in verdicts[::2]]
     won_by_other = [_WON_BY_FIRST.get(verdict) for verdict in verdicts[1::2]]
     orders = BothOrders(first, [None if won is None else 1.0 - won for won in won_by_other])
-    metrics = win_rate_metrics(
+    preferences = win_rate_metrics(
         orders.outcomes(),
         pairs.texts[: len(chosen)],
         pairs.others[: len(chosen)],
         context.recipe.seed,
     )
-    bias = orders.bias_metrics(context.recipe.seed)
-    metrics["warnings"] += bias.pop("warnings")
-    lost = len(chosen) - metrics["prompts"]
+    bias, warnings = orders.position_bias(context.recipe.seed)
+    lost = len(chosen) - preferences.prompts
     if lost:
-        metrics["warnings"].append(
+        warnings.append(
             f"{lost} of {len(chosen)} prompts have no verdict in both orders and are left out"
         )
-    metrics |= bias | {
-        "refusals": verdicts.count("refused"),
-        "unparsable": verdicts.count("unparsable"),
-        "model": section.model,
-    }
-    return _described("endpoint", pairs, metrics)
+    return JudgeResult(
+        kind="endpoint",
+        opponent=pairs.opponent,
+        preferences=replace(preferences, warnings=[*preferences.warnings, *warnings]),
+        refusals=verdicts.count("refused"),
+        unparsable=verdicts.count("unparsable"),
+        model=section.model,
+        position_bias=bias,
+    )
 
 
-def _function(context: EvalContext, pairs: Pairs, name: str) -> dict[str, Any]:
+def _function(context: EvalContext, pairs: Pairs, name: str) -> JudgeResult:
     key = "evaluation.judge_function"
     function = import_function(name, key)
     try:
-        given = function(
+        values = function(
             prompts=list(pairs.prompts), completions=list(pairs.texts), opponents=list(pairs.others)
         )
-        outcomes = [float(value) for value in given]
+        outcomes = [float(value) for value in values]
     except RlhfctlError:
         raise
     except Exception as error:
         raise DataError(
-            f"the context function failed: {type(error).__name__}: {error}",
+            f"the judge function failed: {type(error).__name__}: {error}",
             f"{key}: {name}",
-            "Mend it; --debug shows where it failed.",
+            "Fix it; --debug shows the traceback.",
         ) from error
     if len(outcomes) != len(pairs.rows) or not all(0.0 <= won <= 1.0 for won in outcomes):
         raise DataError(
-            f"the context function gave {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
+            f"the judge function returned {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
             "some that do not lie between 0 and 1",
             f"{key}: {name}",
             "It must return, for each completion, how far it is preferred to its opponent.",
         )
-    metrics = win_rate_metrics(outcomes, pairs.texts, pairs.others, context.recipe.seed)
-    return _described("function", pairs, metrics)
-
-
-def _described(kind: str, pairs: Pairs, metrics: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": kind, "opponent": pairs.opponent, "refusals": 0, "unparsable": 0} | metrics
+    preferences = win_rate_metrics(outcomes, pairs.texts, pairs.others, context.recipe.seed)
+    return JudgeResult("function", pairs.opponent, preferences)

@@ -9,6 +9,8 @@ import numpy as np
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.evaluation.tax import compare
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import TaxTask
 from rlhfctl.run.extras import require_harness
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _KEY = "evaluation.tax.tasks"
 
 
-def harness_tasks(context: EvalContext, compared: Mapping[str, Role]) -> dict[str, dict[str, Any]]:
+def harness_tasks(context: EvalContext, compared: Mapping[str, Role]) -> dict[str, TaxTask]:
     """Return the metrics of every metric of the recipe's tasks, by ``TASK.METRIC``.
 
     Metrics that are a mean over examples have paired intervals; of others, such as a corpus's BLEU,
@@ -44,7 +46,7 @@ def harness_tasks(context: EvalContext, compared: Mapping[str, Role]) -> dict[st
     manager, tasks = _load(section.tasks)
     results = {name: _evaluate(context, role, manager, tasks) for name, role in compared.items()}
     first = next(iter(results.values()))
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, TaxTask] = {}
     for task, better in first["higher_is_better"].items():
         for key in first["results"][task]:
             metric, _, chosen = key.partition(",")
@@ -119,7 +121,7 @@ def _metrics(
     chosen: str,
     higher_is_better: bool,
     seed: int,
-) -> dict[str, Any]:
+) -> TaxTask:
     wholes = {
         name: float(found["results"][task][f"{metric},{chosen}"]) for name, found in results.items()
     }
@@ -132,16 +134,19 @@ def _metrics(
     ):
         known = {name: part for name, part in values.items() if part is not None}
         return compare(known, seed, metric=metric, higher_is_better=higher_is_better)
-    metrics: dict[str, Any] = {
-        "metric": metric,
-        "higher_is_better": higher_is_better,
-        "examples": len(next(iter(results.values()))["samples"][task]),
+
+    def difference(one: str, two: str) -> Estimate | None:
+        both = one in wholes and two in wholes
+        return Estimate(wholes[one] - wholes[two]) if both else None
+
+    return TaxTask(
+        metric=metric,
+        higher_is_better=higher_is_better,
+        examples=len(next(iter(results.values()))["samples"][task]),
         **wholes,
-    }
-    for one, two in (("ppo", "sft"), ("sft", "base")):
-        if one in wholes and two in wholes:
-            metrics[f"{one}_minus_{two}"] = wholes[one] - wholes[two]
-    return metrics
+        ppo_minus_sft=difference("ppo", "sft"),
+        sft_minus_base=difference("sft", "base"),
+    )
 
 
 def _each(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,18 @@ from rlhfctl.errors import DataError
 from rlhfctl.evaluation.calibration import calibration_metrics
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean
 from rlhfctl.evaluation.length_bias import length_metrics
-from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy
+from rlhfctl.evaluation.preferences import accuracy
 from rlhfctl.evaluation.probes import PROBES
 from rlhfctl.evaluation.slices import accuracy_by_margin, accuracy_by_name
 from rlhfctl.evaluation.subsets import subset_metrics
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.results.estimate import GroupAccuracy
+from rlhfctl.results.evaluation import (
+    HeldOutAccuracies,
+    ProbeResult,
+    RewardModelEvaluation,
+    SubsetAccuracies,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,25 +41,25 @@ if TYPE_CHECKING:
 _ROWS_ENCODED_AT_ONCE = 256
 
 
-def evaluate_reward_model(context: EvalContext) -> dict[str, Any]:
-    """Return ``{"reward_model": ...}``; nothing where the run has no reward model.
+def evaluate_reward_model(context: EvalContext) -> RewardModelEvaluation | None:
+    """Return the evaluation of the reward model; None without one.
 
-    The trial on held-out comparisons is left out where they are the embedded world's and the
-    prompts are not: those are nobody's data, but the recipe's default.
+    Held-out comparisons are left out where they are the embedded world's and the prompts are not:
+    then they are only the recipe's default.
 
     Raises:
         DataError: No usable comparisons.
         DivergedError: A score is not finite.
     """
     if "rm" not in context.inputs:
-        return {}
+        return None
     data = context.recipe.data
-    metrics: dict[str, Any] = {}
+    held_out = benchmark = None
     if data.comparisons.source != EMBEDDED or data.prompts.source == EMBEDDED:
-        metrics |= _on_comparisons(context)
+        held_out = _on_comparisons(context)
     if context.subsets is not None:
-        metrics |= _on_subsets(context, context.subsets)
-    return {"reward_model": metrics} if metrics else {}
+        benchmark = _on_subsets(context, context.subsets)
+    return RewardModelEvaluation(held_out, benchmark) if held_out or benchmark else None
 
 
 @dataclass(frozen=True)
@@ -134,39 +141,41 @@ def score_responses(
     return scores, lengths
 
 
-def _on_comparisons(context: EvalContext) -> dict[str, Any]:
+def _on_comparisons(context: EvalContext) -> HeldOutAccuracies:
     section, seed = context.recipe.evaluation, context.recipe.seed
     held_out = context.comparisons.held_out
     held_out = held_out.select(range(min(len(held_out), section.num_comparisons)))
     pairs = score_pairs(context, held_out.to_list(), "comparisons")
     chosen, rejected = pairs.chosen, pairs.rejected
-    metrics: dict[str, Any] = {
-        "overall": GroupAccuracy(accuracy(chosen, rejected), len(chosen)).metrics()
-    }
     columns = held_out.column_names
-    for column, name in (("annotator", "per_annotator"), ("source", "per_source")):
-        if column in columns:
-            groups = [row[column] for row in pairs.rows]
-            if any(groups):
-                metrics[name] = accuracy_by_name(chosen, rejected, groups)
+
+    def by_name(column: str) -> dict[str, GroupAccuracy] | None:
+        names = [row[column] for row in pairs.rows] if column in columns else []
+        return accuracy_by_name(chosen, rejected, names) if any(names) else None
+
+    per_margin = None
     if "margin" in columns:
         margins = [row["margin"] for row in pairs.rows]
-        metrics["per_margin"] = accuracy_by_margin(chosen, rejected, margins)
-    metrics["calibration"] = calibration_metrics(chosen - rejected, section.calibration_bins, seed)
-    metrics["length"] = length_metrics(
-        chosen,
-        rejected,
-        pairs.chosen_lengths,
-        pairs.rejected_lengths,
-        [prompt_key(row["prompt"]) for row in pairs.rows],
-        seed,
+        per_margin = accuracy_by_margin(chosen, rejected, margins)
+    return HeldOutAccuracies(
+        overall=GroupAccuracy(accuracy(chosen, rejected), len(chosen)),
+        per_annotator=by_name("annotator"),
+        per_source=by_name("source"),
+        per_margin=per_margin,
+        calibration=calibration_metrics(chosen - rejected, section.calibration_bins, seed),
+        length=length_metrics(
+            chosen,
+            rejected,
+            pairs.chosen_lengths,
+            pairs.rejected_lengths,
+            [prompt_key(row["prompt"]) for row in pairs.rows],
+            seed,
+        ),
+        probes=_probe(context, pairs) if section.probes else None,
     )
-    if section.probes:
-        metrics["probes"] = _probe(context, pairs)
-    return metrics
 
 
-def _probe(context: EvalContext, pairs: Pairs) -> dict[str, Any]:
+def _probe(context: EvalContext, pairs: Pairs) -> dict[str, ProbeResult]:
     """Return by how much each probe changes the normalised score of chosen responses."""
     seed, wanted = context.recipe.seed, context.recipe.evaluation.probes
     taken = range(min(wanted, len(pairs.rows)))
@@ -185,7 +194,7 @@ def _probe(context: EvalContext, pairs: Pairs) -> dict[str, Any]:
                 origin.append((name, at))
     raw, _ = score_responses(context, asked)
     scale = context.roles.normalizations[0].deviation
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, ProbeResult] = {}
     for name, probe in PROBES.items():
         changes = [
             (score - pairs.chosen[places[at]]) / scale
@@ -193,11 +202,9 @@ def _probe(context: EvalContext, pairs: Pairs) -> dict[str, Any]:
             if of == name and np.isfinite(score)
         ]
         if len(changes) > 1:
-            metrics[name] = {
-                **paired_bootstrap_mean(changes, seed).metrics("change"),
-                "responses": len(changes),
-                "description": probe.description,
-            }
+            metrics[name] = ProbeResult(
+                paired_bootstrap_mean(changes, seed), len(changes), probe.description
+            )
     return metrics
 
 
@@ -227,11 +234,10 @@ def benchmark_subsets(recipe: Recipe, prompt: Value) -> Subsets | None:
         raise DataError(error.what, where, error.hint) from error
 
 
-def _on_subsets(context: EvalContext, found: Subsets) -> dict[str, Any]:
-    if found.report.dropped:
-        context.monitor.warn(f"evaluation.reward_bench: {found.report.summary()}")
-    pairs = score_pairs(context, found.rows, "evaluation.reward_bench")
+def _on_subsets(context: EvalContext, subsets: Subsets) -> SubsetAccuracies:
+    if subsets.report.dropped:
+        context.monitor.warn(f"evaluation.reward_bench: {subsets.report.summary()}")
+    pairs = score_pairs(context, subsets.rows, "evaluation.reward_bench")
     names = [row["subset"] for row in pairs.rows]
-    return subset_metrics(pairs.chosen, pairs.rejected, names) | {
-        "subsets_file": context.recipe.evaluation.reward_bench
-    }
+    accuracies = subset_metrics(pairs.chosen, pairs.rejected, names)
+    return replace(accuracies, subsets_file=context.recipe.evaluation.reward_bench)

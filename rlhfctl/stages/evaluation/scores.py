@@ -1,10 +1,10 @@
-"""Every held-out prompt's metrics on file, so that two evaluations can be compared prompt by prompt."""
+"""Per-prompt measurements on file, for paired comparisons of two evaluations."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,20 +17,19 @@ if TYPE_CHECKING:
 _NAMES = ("kl", "proxy", "gold", "held_out_rm", "lengths")
 
 
-def scores(context: EvalContext) -> dict[str, Any]:
-    """Write `scores.json`; it adds no figure.
+def write_scores(context: EvalContext) -> None:
+    """Write `scores.json`.
 
-    It is ``{"prompts": digest of the prompts, "policies": {NAME: {"kl": [prompts], ...}}}``.
+    Its form is ``{"prompts": digest of the prompts, "policies": {NAME: {"kl": [prompts], ...}}}``.
     """
-    asked = json.dumps([list(ids) for ids in context.prompt_ids])
+    prompts = json.dumps([list(ids) for ids in context.prompt_ids])
     policies = {
         name: {
-            figure: np.asarray(values, dtype=np.float64).tolist()
-            for figure in _NAMES
-            if (values := getattr(responses, figure)) is not None
+            metric: np.asarray(values, dtype=np.float64).tolist()
+            for metric in _NAMES
+            if (values := getattr(responses, metric)) is not None
         }
         for name, responses in context.policies.items()
     }
-    digest = hashlib.sha256(asked.encode()).hexdigest()
+    digest = hashlib.sha256(prompts.encode()).hexdigest()
     write_json(context.output / SCORES_FILE, {"prompts": digest, "policies": policies})
-    return {}

@@ -1,32 +1,34 @@
-"""SFT and PPO on trial: both answer the same held-out prompts with the same seeds."""
+"""Evaluation of SFT and PPO: responses to the same held-out prompts with the same seeds."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import evaluation_prompts
 from rlhfctl.evaluation.policies import compare_policies, sample_rows
+from rlhfctl.results.evaluation import EvaluationResult
+from rlhfctl.results.io import to_json
 from rlhfctl.run.directory import METRICS_FILE, SAMPLES_FILE
 from rlhfctl.run.extras import require_harness
 from rlhfctl.run.manifest import StageOutcome
-from rlhfctl.stages.evaluation.alignment_tax import judge_tax
+from rlhfctl.stages.evaluation.alignment_tax import evaluate_tax
 from rlhfctl.stages.evaluation.annotators import annotators
 from rlhfctl.stages.evaluation.best_of_n import best_of_n
 from rlhfctl.stages.evaluation.context import EvalContext
-from rlhfctl.stages.evaluation.drift import judge_drift
-from rlhfctl.stages.evaluation.judges import judges
+from rlhfctl.stages.evaluation.drift import evaluate_drift
+from rlhfctl.stages.evaluation.judges import at_equal_length, judges
 from rlhfctl.stages.evaluation.reward_model import benchmark_subsets, evaluate_reward_model
-from rlhfctl.stages.evaluation.scores import scores
+from rlhfctl.stages.evaluation.scores import write_scores
 from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
 from rlhfctl.stages.shared.reward_sources import extra_reward_models, open_rewards
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rlhfctl.models.role_models import Role
@@ -34,26 +36,14 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-# Each adds metrics under names of its own to those of `compare_policies`.
-_PARTS: tuple[Callable[[EvalContext], dict[str, Any]], ...] = (
-    annotators,
-    evaluate_reward_model,
-    judges,
-    best_of_n,
-    scores,
-    judge_drift,
-    judge_tax,
-)
-
-
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
-    """Judge whatever exists: SFT alone, or PPO against it, by proxy and where known by gold.
+    """Evaluate SFT alone or PPO against SFT, by the proxy and, where known, by gold.
 
     Args:
         recipe: `evaluation`, `data`, and the sampling and reward sources of `ppo` are read.
         inputs: `sft`; `rm` and `ppo` where they exist.
         output: An empty folder.
-        monitor: Hears of every batch.
+        monitor: Receives progress after every batch.
 
     Raises:
         DataError: No held-out prompt is left.
@@ -71,9 +61,11 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
     roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])])
     # Before there is a reward model, SFT alone is judged without scores.
-    known = "rm" in inputs or not recipe.ppo.uses_rm
+    has_scores = "rm" in inputs or not recipe.ppo.uses_rm
     rewards = (
-        open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"]) if known else None
+        open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"])
+        if has_scores
+        else None
     )
     roles.temperature = recipe.evaluation.temperature
     roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens
@@ -82,7 +74,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     if "ppo" in inputs:
         names["ppo"] = "policy"
     monitor.start("eval", len(names) * len(encoded), "responses")
-    questions = PromptSet(
+    prompt_set = PromptSet(
         session,
         roles,
         rewards,
@@ -92,25 +84,25 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judge=held_out_rm_index(recipe, inputs),
     )
     policies = {
-        name: generate_responses(questions, role, hear=partial(_tell, monitor, at * len(encoded)))
-        for at, (name, role) in enumerate(names.items())
+        name: generate_responses(
+            prompt_set, role, hear=partial(_report_progress, monitor, index * len(encoded))
+        )
+        for index, (name, role) in enumerate(names.items())
     }
     monitor.finish()
 
-    metrics = compare_policies(policies, recipe.evaluation.ngram, recipe.seed)
     context = EvalContext(
         session,
         inputs,
         roles,
-        questions.prompts,
-        questions.prompt_ids,
+        prompt_set.prompts,
+        prompt_set.prompt_ids,
         policies,
         output,
         monitor,
         subsets,
     )
-    for part in _PARTS:
-        metrics |= part(context)
+    metrics = to_json(_evaluate(context))
     prompts = [session.formatter.decode(ids) for ids in encoded["input_ids"]]
     samples = sample_rows(prompts, policies, recipe.evaluation.num_samples)
     (output / METRICS_FILE).write_text(
@@ -121,5 +113,29 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     return StageOutcome(metrics)
 
 
-def _tell(monitor: Monitor, before: int, done: int, kl: float) -> None:
+def _evaluate(context: EvalContext) -> EvaluationResult:
+    """Return the result of all parts of the evaluation; writes `scores.json` on the way."""
+    recipe = context.recipe
+    policies, comparison = compare_policies(context.policies, recipe.evaluation.ngram, recipe.seed)
+    annotators_result = annotators(context)
+    reward_model = evaluate_reward_model(context)
+    if comparison is not None:
+        comparison = at_equal_length(comparison, context)
+    judge_results = judges(context)
+    best = best_of_n(context)
+    write_scores(context)
+    return EvaluationResult(
+        prompts=len(context.prompts),
+        policies=policies,
+        comparison=comparison,
+        judges=judge_results,
+        reward_model=reward_model,
+        best_of_n=best,
+        drift=evaluate_drift(context),
+        tax=evaluate_tax(context),
+        annotators=annotators_result,
+    )
+
+
+def _report_progress(monitor: Monitor, before: int, done: int, kl: float) -> None:
     monitor.step(before + done, {"kl": kl})

@@ -25,6 +25,7 @@ from rlhfctl.evaluation.overoptimisation import (
 )
 from rlhfctl.evaluation.text import repeated_ngram_share, words
 from rlhfctl.ppo.held_out import HeldOutEvaluation
+from rlhfctl.results.io import to_json
 from rlhfctl.run.directory import (
     BEST_FOLDER,
     BEST_MARKER_FILE,
@@ -117,7 +118,7 @@ class HeldOutEvaluator:
         found: dict[str, Any] = {
             "evaluations": len(self.history),
             "stopped_early": self.stopped,
-            "alarms": [alarm.metrics() for alarm in alarms(self.history, self.limits)],
+            "alarms": [to_json(alarm) for alarm in alarms(self.history, self.limits)],
             "fits": {
                 name: fit.metrics()
                 for name in ("proxy", "true_reward")
@@ -205,7 +206,7 @@ class HeldOutEvaluator:
         change = self._since_best()
         best = self.history[best_evaluation(self.history)]
         told = (
-            f"the true reward has fallen by {-change.estimate:.3g} (95 %: {-change.high:.3g} to "
+            f"the true reward has fallen by {-change.value:.3g} (95 %: {-change.high:.3g} to "
             f"{-change.low:.3g}) since its best, at {best['step']} episodes"
         )
         stop = self.section.early_stop == "stop"

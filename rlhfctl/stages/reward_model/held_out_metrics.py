@@ -8,6 +8,7 @@ import numpy as np
 
 from rlhfctl.data.formatting import encode_comparisons
 from rlhfctl.evaluation.preferences import accuracy, accuracy_by_group, longer_wins
+from rlhfctl.results.io import to_json
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.shared.gold import held_out_gold_comparisons
 
@@ -28,7 +29,7 @@ def held_out_metrics(session: StageContext, model: Any, held_out: Encoded) -> di
     metrics |= {"score_min": float(both.min()), "score_max": float(both.max())}
     if "annotator" in rows.column_names:
         groups = accuracy_by_group(chosen, rejected, rows["annotator"])
-        metrics["per_annotator"] = {name: group.metrics() for name, group in groups.items()}
+        metrics["per_annotator"] = {name: to_json(group) for name, group in groups.items()}
     gold = held_out_gold_comparisons(session.recipe)
     if gold is not None:
         length = session.recipe.reward_model.max_length

@@ -40,9 +40,9 @@ def test_the_evaluation_judges_the_annotators(several):
     assert one["reward_model"] == trained["per_annotator"]["ada"]
 
 
-def test_with_one_label_a_pair_only_the_reward_models_accuracy_is_known(tiny_run):
+def test_with_one_label_per_pair_only_the_reward_models_accuracy_is_reported(tiny_run):
     metrics = json.loads((tiny_run.stage("eval") / "metrics.json").read_text())["annotators"]
     assert "agreement" not in metrics
     assert "ceiling" not in metrics
     assert any("reward_model" in known for known in metrics["per_annotator"].values())
-    assert "every item has one label" in metrics["notes"][0]
+    assert "needs several labels per item" in metrics["notes"][0]

@@ -11,10 +11,14 @@ from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.policies import Responses
 from rlhfctl.recipe.judges import JudgeEndpointSection
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import Comparison
+from rlhfctl.results.io import to_json
+from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.evaluation import stage as evaluation
 from rlhfctl.stages.evaluation.context import EvalContext
-from rlhfctl.stages.evaluation.judges import judges
+from rlhfctl.stages.evaluation.judges import at_equal_length, judges
 from rlhfctl.stages.shared.stage_context import open_stage_context
 from tests.conftest import tiny_recipe
 
@@ -71,6 +75,11 @@ def endpoint(server, **keys):
     return JudgeEndpointSection(url=url, model="judge", backoff=0.01, **keys)
 
 
+def judges_json(context):
+    """Return each judge's result as JSON."""
+    return {name: to_json(result) for name, result in judges(context).items()}
+
+
 def likes_good(body):
     """A judge that prefers good answers wherever they stand."""
     asked = body["messages"][1]["content"]
@@ -81,20 +90,20 @@ def likes_good(body):
 def test_a_judge_that_sees_the_better_answer_finds_it_in_both_orders(chat_server, tmp_path):
     chat_server.judge = likes_good
     asked = context(tmp_path, responses(GOOD), responses(BAD), judge_endpoint=endpoint(chat_server))
-    judge = judges(asked)["judges"]["endpoint"]
+    judge = judges_json(asked)["endpoint"]
     assert (judge["kind"], judge["opponent"], judge["model"]) == ("endpoint", "sft", "judge")
     assert (judge["wins"], judge["ties"], judge["losses"], judge["prompts"]) == (8, 0, 0, 8)
     assert judge["win_rate"] == 1.0
     assert judge["position_bias"]["first_share"] == 0.5
     assert len(chat_server.asked) == 16
-    again = judges(asked)["judges"]["endpoint"]
+    again = judges_json(asked)["endpoint"]
     assert again == judge
     assert len(chat_server.asked) == 16, "a second evaluation asks nothing again"
 
 
 def test_a_judge_that_always_says_a_is_found_out(chat_server, tmp_path):
     asked = context(tmp_path, responses(GOOD), responses(BAD), judge_endpoint=endpoint(chat_server))
-    judge = judges(asked)["judges"]["endpoint"]
+    judge = judges_json(asked)["endpoint"]
     assert judge["position_bias"]["first_share"] == 1.0
     assert judge["ties"] == 8
     assert judge["win_rate"] == 0.5
@@ -106,7 +115,7 @@ def test_refusals_and_garbage_are_counted_and_their_prompts_left_out(chat_server
     chat_server.answers = ["I'm sorry, I can't.", "[[B]]", "hm", "hm", "[[C]]", "[[C]]"]
     section = endpoint(chat_server, concurrency=1, max_prompts=5)
     asked = context(tmp_path, responses(GOOD), responses(BAD), judge_endpoint=section)
-    judge = judges(asked)["judges"]["endpoint"]
+    judge = judges_json(asked)["endpoint"]
     assert (judge["refusals"], judge["unparsable"]) == (1, 2)
     assert (judge["wins"], judge["ties"], judge["losses"], judge["prompts"]) == (2, 1, 0, 3)
     assert any("2 of 5 prompts" in warning for warning in judge["warnings"])
@@ -123,7 +132,7 @@ def here(tmp_path, monkeypatch):
 def test_a_function_judges_under_its_own_name(here):
     name = "my_judges:prefers_short"
     asked = context(here, responses(GOOD), responses(BAD), judge_function=name)
-    judge = judges(asked)["judges"]["prefers_short"]
+    judge = judges_json(asked)["prefers_short"]
     assert (judge["kind"], judge["losses"]) == ("function", 8)
 
 
@@ -143,12 +152,24 @@ def test_a_function_that_is_not_there_is_named_by_its_key(here):
 
 
 def test_the_held_out_model_judges_by_its_scores_and_shows_its_own_accuracy(tmp_path):
-    own = {"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.8, "pairs": 90}
+    own = to_json(
+        RewardModelResult(
+            accuracy=Estimate(0.7, 0.6, 0.8),
+            length_accuracy=Estimate(0.5, 0.4, 0.6),
+            pairs=90,
+            mean_margin=0.5,
+            score_min=-2.0,
+            score_max=2.0,
+            train_loss=0.6,
+            train_rows=400,
+            steps=20,
+        )
+    )
     (tmp_path / "rm" / "judge").mkdir(parents=True)
     (tmp_path / "rm" / "judge" / "metrics.json").write_text(json.dumps(own))
     ppo = responses(GOOD, held_out_rm=[1, 1, 1, 1, 1, 0, 0, -1])
     sft = responses(BAD, held_out_rm=[0.0] * 8)
-    judge = judges(context(tmp_path, ppo, sft, inputs={"rm": tmp_path / "rm"}))["judges"]
+    judge = judges_json(context(tmp_path, ppo, sft, inputs={"rm": tmp_path / "rm"}))
     (judge,) = judge.values()
     assert (judge["wins"], judge["ties"], judge["losses"]) == (5, 2, 1)
     assert judge["accuracy"] == {"accuracy": 0.7, "low": 0.6, "high": 0.8, "pairs": 90}
@@ -157,7 +178,7 @@ def test_the_held_out_model_judges_by_its_scores_and_shows_its_own_accuracy(tmp_
 def test_gold_and_proxy_have_a_rate_at_equal_length_without_any_judge(tmp_path):
     ppo = responses(GOOD, gold=[1.0] * 8, proxy=[0.0] * 8)
     sft = responses(BAD, gold=[0.0] * 8, proxy=[0.0] * 8)
-    metrics = judges(context(tmp_path, ppo, sft))
+    metrics = to_json(at_equal_length(Comparison(), context(tmp_path, ppo, sft)))
     assert "judges" not in metrics
     assert metrics["gold_length_controlled_win_rate"] > 0.9
     assert metrics["proxy_length_controlled_win_rate"] == 0.5
@@ -166,7 +187,7 @@ def test_gold_and_proxy_have_a_rate_at_equal_length_without_any_judge(tmp_path):
 def test_without_a_policy_nothing_is_compared(tmp_path):
     asked = context(tmp_path, responses(GOOD), responses(BAD))
     alone = replace(asked, policies={"sft": responses(BAD)})
-    assert judges(alone) == {}
+    assert judges(alone) is None
 
 
 def test_references_are_held_out_demonstrations_of_the_same_prompts(here):
@@ -180,12 +201,12 @@ def test_references_are_held_out_demonstrations_of_the_same_prompts(here):
         judge_function="my_judges:prefers_short",
         opponent="references",
     )
-    judge = judges(asked)["judges"]["prefers_short"]
+    judge = judges_json(asked)["prefers_short"]
     assert (judge["opponent"], judge["prompts"], judge["wins"]) == ("references", 1, 1)
     (line,) = (asked.output / "answers.jsonl").read_text().splitlines()
     assert json.loads(line)["opponent"] == content(rows["completion"][0])
     none = context(here, responses(GOOD), responses(BAD), opponent="references")
-    assert "judges" not in judges(none)
+    assert judges(none) is None
     assert "no held-out prompt has a demonstration" in none.monitor.warnings[0]
 
 

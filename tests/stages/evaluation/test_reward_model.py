@@ -10,6 +10,7 @@ import torch
 from rlhfctl.data.sources import load_comparisons
 from rlhfctl.errors import DataError
 from rlhfctl.recipe.load import load_recipe
+from rlhfctl.results.io import to_json
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.evaluation.context import EvalContext
 from rlhfctl.stages.evaluation.reward_model import benchmark_subsets, evaluate_reward_model
@@ -73,7 +74,7 @@ def trial(recipe, reward, monitor=None):
     monitor = monitor or NullMonitor()
     subsets = benchmark_subsets(recipe, asked[0])
     context = EvalContext(session, {"rm": None}, roles, asked, [], {}, None, monitor, subsets)
-    return evaluate_reward_model(context)["reward_model"]
+    return to_json(evaluate_reward_model(context))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Typed results of the stages, their JSON form and the names of their metrics."""

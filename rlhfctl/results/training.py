@@ -1,0 +1,179 @@
+"""Results of the training stages, and a line of `ppo/held_out.jsonl`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlhfctl.results.estimate import Estimate, GroupAccuracy  # noqa: TC001 - for get_type_hints
+
+
+@dataclass(frozen=True)
+class SFTResult:
+    """Metrics of SFT: losses in nats per response token, before and after training."""
+
+    eval_loss_before: float
+    eval_loss: float
+    token_accuracy_before: float
+    token_accuracy: float
+    train_loss: float
+    train_rows: int
+    held_out_rows: int
+    steps: int
+    trainable_parameters: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class RewardModelResult:
+    """Metrics of a reward model: `rm/metrics.json`, and those of the stage.
+
+    Attributes:
+        accuracy: Share of held-out comparisons in which the chosen response scores higher.
+        length_accuracy: The same of always preferring the longer response.
+        pairs: Held-out comparisons.
+        mean_margin: Mean raw score of chosen minus rejected.
+        score_min: Lowest raw score on held-out comparisons.
+        score_max: Highest raw score on held-out comparisons.
+        train_loss: Mean loss over training.
+        train_rows: Comparisons trained on.
+        steps: Optimiser steps.
+        score_mean: Mean raw score of SFT's responses; None until they are scored.
+        score_std: Standard deviation of the same.
+        per_annotator: Accuracy on each annotator's held-out comparisons.
+        gold_accuracy: Accuracy on held-out pairs in gold order; embedded world only.
+        gold_length_accuracy: The same of always preferring the longer response.
+        gold_pairs: Pairs in gold order.
+        judge: Metrics of the held-out reward model.
+    """
+
+    accuracy: Estimate
+    length_accuracy: Estimate
+    pairs: int
+    mean_margin: float
+    score_min: float
+    score_max: float
+    train_loss: float
+    train_rows: int
+    steps: int
+    score_mean: float | None = None
+    score_std: float | None = None
+    per_annotator: dict[str, GroupAccuracy] | None = None
+    gold_accuracy: Estimate | None = None
+    gold_length_accuracy: Estimate | None = None
+    gold_pairs: int | None = None
+    judge: RewardModelResult | None = None
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Peak of a fitted curve; `observed` if it lies within the measured distances."""
+
+    distance: Estimate
+    value: Estimate
+    observed: bool
+
+
+@dataclass(frozen=True)
+class OverOptimisationFit:
+    """Fit of reward against sqrt(KL); `curve` holds [distance, value] points."""
+
+    form: Literal["rl", "best_of_n"]
+    alpha: Estimate
+    beta: Estimate
+    curve: list[list[float]]
+    baseline: float
+    points: int
+    peak: Peak | None = field(default=None, metadata={"null": True})
+    r_squared: float | None = field(default=None, metadata={"null": True})
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An alarm of the held-out evaluations, raised after `step` episodes."""
+
+    name: str
+    step: int
+    value: float
+    threshold: float
+    message: str
+
+
+@dataclass(frozen=True)
+class BestEvaluation:
+    """Held-out evaluation with the highest true reward."""
+
+    step: int
+    rollout: int
+    kl: float
+    true_reward: Estimate
+
+
+@dataclass(frozen=True)
+class Change:
+    """Mean paired change of the true reward."""
+
+    change: Estimate
+
+
+@dataclass(frozen=True)
+class OverOptimisation:
+    """Summary of the held-out evaluations; the last four fields need a true reward."""
+
+    evaluations: int
+    stopped_early: bool
+    alarms: list[Alarm]
+    fits: dict[str, OverOptimisationFit]
+    true_reward: str | None = None
+    best: BestEvaluation | None = None
+    fallen: bool | None = None
+    last_below_best: Change | None = None
+
+
+@dataclass(frozen=True)
+class HeldOutLine:
+    """One held-out evaluation: a line of `ppo/held_out.jsonl`.
+
+    Attributes:
+        per_prompt: [prompts] values of each metric.
+        proxy: Mean score by the recipe's reward sources.
+    """
+
+    step: int
+    rollout: int
+    kl: Estimate
+    sqrt_kl: float
+    proxy: Estimate
+    length: Estimate
+    eos_share: float
+    repetition: Estimate
+    certainty: Estimate
+    hedging: Estimate
+    entropy: Estimate
+    per_prompt: dict[str, list[float]] = field(metadata={"key": "each"})
+    true_reward: Estimate | None = None
+    score_disagreement: float | None = None
+    out_of_range_share: float | None = None
+
+
+@dataclass(frozen=True)
+class PPOResult:
+    """Metrics of PPO.
+
+    Attributes:
+        rollouts: Rollouts that the policy was trained on.
+        episodes: Episodes that the policy was trained on.
+        skipped_minibatches: Minibatches rejected in the whole run.
+        kl_early_stops: Rollouts whose epochs ended early.
+        gate: Detail of each preflight check.
+        last_rollout: Metrics of the last rollout.
+        over_optimisation: Summary of the held-out evaluations; None without any.
+    """
+
+    rollouts: int
+    episodes: int
+    skipped_minibatches: int
+    kl_early_stops: int
+    gate: dict[str, str]
+    last_rollout: dict[str, float] = field(metadata={"inline": True})
+    over_optimisation: OverOptimisation | None = None

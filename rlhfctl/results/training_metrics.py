@@ -1,0 +1,218 @@
+"""Definitions of the metrics of SFT, the reward model and PPO."""
+
+from __future__ import annotations
+
+from rlhfctl.results.metric import HIGHER, LOWER, Metric, Source, estimate, group_accuracy
+
+
+def _training_log(prefix: str = "") -> tuple[Metric, ...]:
+    return (
+        Metric(f"{prefix}learning_rate", "learning rate of the step"),
+        Metric(f"{prefix}grad_norm", "norm of the gradient before clipping"),
+        Metric(f"{prefix}epoch", "passes over the training rows so far", "epochs"),
+        Metric(f"{prefix}tokens", "tokens trained on so far", "tokens"),
+        Metric(f"{prefix}tokens_per_second", "tokens trained on per second", "tokens/s", HIGHER),
+        Metric(f"{prefix}memory_bytes", "peak memory so far: GPU, else resident", "bytes", LOWER),
+    )
+
+
+def _reward_model_log(prefix: str = "") -> tuple[Metric, ...]:
+    return (
+        Metric(f"{prefix}loss", "mean of -log sigmoid(chosen - rejected - margin)", "nats", LOWER),
+        Metric(f"{prefix}accuracy", "share of the batch with chosen above rejected", "", HIGHER),
+        Metric(f"{prefix}margin", "mean of chosen minus rejected", "raw score", HIGHER),
+        Metric(f"{prefix}mean_score", "mean score of chosen and rejected", "raw score"),
+        *_training_log(prefix),
+    )
+
+
+def _reward_model(prefix: str = "") -> tuple[Metric, ...]:
+    name = prefix + "{}"
+    return (
+        estimate(
+            name.format("accuracy"),
+            "share of held-out comparisons with chosen above rejected; ties count one half",
+            better=HIGHER,
+        ),
+        estimate(
+            name.format("length_accuracy"),
+            "accuracy of always preferring the longer response on the same comparisons",
+        ),
+        Metric(name.format("pairs"), "held-out comparisons", "pairs"),
+        Metric(name.format("mean_margin"), "mean of chosen minus rejected", "raw score", HIGHER),
+        Metric(name.format("score_min"), "lowest score on held-out comparisons", "raw score"),
+        Metric(name.format("score_max"), "highest score on held-out comparisons", "raw score"),
+        *group_accuracy(name.format("per_annotator.ANNOTATOR"), "accuracy on their comparisons"),
+        estimate(
+            name.format("gold_accuracy"),
+            "accuracy on held-out pairs in gold order; embedded world only",
+            better=HIGHER,
+        ),
+        estimate(
+            name.format("gold_length_accuracy"),
+            "accuracy of always preferring the longer response on the same pairs",
+        ),
+        Metric(name.format("gold_pairs"), "held-out pairs in gold order", "pairs"),
+        Metric(name.format("train_loss"), "mean training loss", "nats", LOWER),
+        Metric(name.format("train_rows"), "comparisons trained on", "pairs"),
+        Metric(name.format("steps"), "optimiser steps", "steps"),
+        Metric(
+            name.format("score_mean"),
+            "mean score of SFT's finished responses; PPO's scores are (raw - mean) / std",
+            "raw score",
+        ),
+        Metric(name.format("score_std"), "standard deviation of the same", "raw score"),
+    )
+
+
+_ROLLOUT = (
+    Metric(
+        "score",
+        "mean score per episode by `reward_rule`, before clipping and `missing_eos_score`",
+        "normalised score",
+        HIGHER,
+    ),
+    Metric("score_SOURCE", "with several `reward_sources`: mean score of each", "", HIGHER),
+    Metric(
+        "score_disagreement",
+        "with several sources: mean over episodes of the sources' standard deviation (n - 1)",
+    ),
+    Metric(
+        "reward",
+        "mean per episode of the sum of token rewards: final score - beta * sum r;"
+        " the final score under `kl_penalty: loss`",
+        "",
+        HIGHER,
+    ),
+    Metric("kl", "mean over episodes of sum_t r (k1); 0 in the first rollout", "nats/response"),
+    Metric("kl_k3", "mean over episodes of sum_t (exp(-r) - 1 + r)", "nats/response"),
+    Metric("entropy", "mean over tokens of the policy's entropy", "nats/token"),
+    Metric("response_length", "mean response length", "tokens"),
+    Metric("eos_share", "share of episodes that end with a stop token", "", HIGHER),
+    Metric(
+        "explained_variance", "1 - var(returns - values) / var(returns) over tokens", "", HIGHER
+    ),
+    Metric("ratio_mean", "mean over tokens and applied minibatches of pi / pi_old"),
+    Metric(
+        "approx_kl", "mean over tokens of exp(d) - 1 - d, d = log pi - log pi_old", "nats/token"
+    ),
+    Metric("policy_clip_fraction", "share of tokens where the clipped policy loss is the larger"),
+    Metric("value_clip_fraction", "share of tokens where the clipped value loss is the larger"),
+    Metric("policy_loss", "mean clipped surrogate per token", "", LOWER),
+    Metric("value_loss", "mean clipped value loss per token", "", LOWER),
+    Metric(
+        "kl_loss", "under `kl_penalty: loss`: beta times mean k2 or k3 to the reference", "", LOWER
+    ),
+    Metric(
+        "ptx_loss",
+        "with `ptx_coefficient`: mean negative log-likelihood of demonstrations, unweighted",
+        "nats/token",
+        LOWER,
+    ),
+    Metric("policy_grad_norm", "mean norm over applied minibatches, before clipping"),
+    Metric("value_grad_norm", "mean norm over applied minibatches, before clipping"),
+    Metric("updates", "optimiser steps in the rollout", "steps"),
+    Metric("skipped_minibatches", "minibatches rejected: not finite, or mean ratio > `max_ratio`"),
+    Metric("beta", "KL coefficient of the rollout"),
+    Metric("learning_rate", "learning rate of the policy in the rollout"),
+    Metric("value_learning_rate", "learning rate of the critic in the rollout"),
+    Metric("rollout_seconds", "time of sampling and scoring", "s", LOWER),
+    Metric("update_seconds", "time of the epochs", "s", LOWER),
+    Metric("episodes_per_second", "episodes per second of the whole rollout", "1/s", HIGHER),
+    Metric(
+        "tokens_per_second", "response tokens per second of the whole rollout", "tokens/s", HIGHER
+    ),
+    Metric("memory_bytes", "peak memory so far: GPU, else resident", "bytes", LOWER),
+)
+
+_HELD_OUT = (
+    Metric("step", "episodes trained on so far", "episodes"),
+    Metric("rollout", "rollouts trained on so far", "rollouts"),
+    estimate("kl", "mean k1 to the reference", "nats/response"),
+    Metric("sqrt_kl", "square root of max(kl, 0)", "sqrt(nats)"),
+    estimate("proxy", "mean score by the reward sources, before clipping", better=HIGHER),
+    estimate(
+        "true_reward",
+        "mean gold reward, else mean score of the held-out reward model",
+        better=HIGHER,
+    ),
+    estimate("length", "mean response length", "tokens"),
+    Metric("eos_share", "share of responses that end with a stop token", "", HIGHER),
+    estimate("repetition", "mean share of a response's word 3-grams that are repeats", "", LOWER),
+    estimate("certainty", "share of responses with a marker of certainty"),
+    estimate("hedging", "share of responses with a marker of doubt"),
+    estimate("entropy", "mean over responses of the mean entropy per token", "nats/token"),
+    Metric(
+        "score_disagreement",
+        "with several sources: mean over responses of their standard deviation (n - 1)",
+    ),
+    Metric(
+        "out_of_range_share",
+        "share of scores outside the reward model's range on held-out comparisons",
+        "",
+        LOWER,
+    ),
+)
+
+_OVER_OPTIMISATION = (
+    Metric("evaluations", "held-out evaluations"),
+    Metric("alarms[].step", "episodes before the alarm", "episodes"),
+    Metric("alarms[].value", "value that raised the alarm"),
+    Metric("alarms[].threshold", "threshold of the alarm"),
+    estimate("fits.SCORE.alpha", "coefficient alpha of the fitted curve"),
+    estimate("fits.SCORE.beta", "coefficient beta of the fitted curve"),
+    estimate("fits.SCORE.peak.distance", "distance of the fitted curve's peak", "sqrt(nats)"),
+    estimate("fits.SCORE.peak.value", "gain at the fitted curve's peak", "", HIGHER),
+    Metric("fits.SCORE.r_squared", "coefficient of determination of the fit", "", HIGHER),
+    Metric("fits.SCORE.baseline", "mean score of the first evaluation; gains are relative to it"),
+    Metric("fits.SCORE.points", "evaluations that the curve is fitted to"),
+    Metric("best.step", "episodes before the evaluation with the highest true reward", "episodes"),
+    Metric("best.rollout", "rollouts before the same evaluation", "rollouts"),
+    Metric("best.kl", "its mean k1 to the reference", "nats/response"),
+    estimate("best.true_reward", "its mean true reward", better=HIGHER),
+    estimate(
+        "last_below_best.change",
+        "mean change of the true reward from the best evaluation to the last; below 0 by"
+        " selection even in a run without over-optimisation",
+        better=HIGHER,
+    ),
+)
+
+METRICS: dict[Source, tuple[Metric, ...]] = {
+    Source.SFT_LOG: (
+        Metric("loss", "mean negative log-likelihood of response tokens", "nats/token", LOWER),
+        Metric("token_accuracy", "share of response tokens that have top probability", "", HIGHER),
+        Metric("entropy", "mean entropy of the next-token distribution", "nats/token"),
+        *_training_log(),
+    ),
+    Source.SFT: (
+        Metric("eval_loss_before", "loss on held-out rows before training", "nats/token", LOWER),
+        Metric("eval_loss", "loss on held-out rows after training", "nats/token", LOWER),
+        Metric("token_accuracy_before", "token accuracy on held-out rows before", "", HIGHER),
+        Metric("token_accuracy", "token accuracy on held-out rows after training", "", HIGHER),
+        Metric("train_loss", "mean training loss", "nats/token", LOWER),
+        Metric("train_rows", "demonstrations trained on", "rows"),
+        Metric("held_out_rows", "held-out demonstrations", "rows"),
+        Metric("steps", "optimiser steps", "steps"),
+        Metric("trainable_parameters", "trainable parameters", "parameters"),
+        Metric("tokens_per_second", "tokens trained on per second of training", "tokens/s", HIGHER),
+    ),
+    Source.RM_LOG: (*_reward_model_log(), *_reward_model_log("judge_")),
+    Source.RM: (*_reward_model(), *_reward_model("judge.")),
+    Source.PPO_LOG: (
+        *_ROLLOUT,
+        Metric("held_out_kl", "`kl` of a held-out evaluation", "nats/response"),
+        Metric("held_out_proxy", "`proxy` of a held-out evaluation", "", HIGHER),
+        Metric("held_out_true_reward", "`true_reward` of a held-out evaluation", "", HIGHER),
+        Metric("held_out_length", "`length` of a held-out evaluation", "tokens"),
+        Metric("held_out_seconds", "time of a held-out evaluation", "s", LOWER),
+    ),
+    Source.PPO: (
+        Metric("rollouts", "rollouts trained on", "rollouts"),
+        Metric("episodes", "episodes trained on", "episodes"),
+        Metric("skipped_minibatches", "minibatches rejected in the whole run"),
+        Metric("kl_early_stops", "rollouts whose epochs ended at `kl_early_stop`", "rollouts"),
+    ),
+    Source.HELD_OUT: _HELD_OUT,
+    Source.OVER_OPTIMISATION: _OVER_OPTIMISATION,
+}
