@@ -5,7 +5,7 @@ import torch
 from toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 from rlhfctl.errors import DivergedError
-from rlhfctl.ppo.streams import RowStream
+from rlhfctl.ppo.rollout import RowStream
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
 
@@ -52,7 +52,7 @@ def test_the_first_metrics_are_those_of_the_reference_policy():
 def test_every_minibatch_is_one_optimiser_step(minibatch, epochs):
     _, monitor, trainer = trained(episodes=512, minibatch_size=minibatch, epochs=epochs)
     steps = 2 * epochs * 256 // minibatch
-    assert int(trainer.update.optimizers["policy"].state[trainer.roles.logits]["step"]) == steps
+    assert int(trainer.ppo_step.optimizers["policy"].state[trainer.roles.logits]["step"]) == steps
     assert sum(metrics["updates"] for _, metrics in monitor.steps) == steps
 
 
