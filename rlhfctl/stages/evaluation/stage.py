@@ -93,7 +93,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judge=held_out_rm_index(recipe, inputs),
     )
     policies = {
-        name: generate_responses(questions, role, hear=partial(_tell, monitor, at * len(encoded)))
+        name: generate_responses(
+            questions, role, on_batch=partial(_tell, monitor, at * len(encoded))
+        )
         for at, (name, role) in enumerate(names.items())
     }
     monitor.finish()
