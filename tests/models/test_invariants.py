@@ -4,6 +4,7 @@ reference, ratios that start at 1, padding and company that change nothing, drop
 import json
 import math
 import shutil
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -157,7 +158,7 @@ def test_left_padding_of_generation_samples_what_the_training_pass_scores(roles)
     most likely (at this temperature, a token one nat behind would have log-probability -1,000)."""
     prompt = [300, 301, 302, 303]
     longer = [[310 + at for at in range(len(prompt) + pads)] for pads in (3, 17)]
-    roles.temperature = 1e-3
+    roles = roles.with_sampling(temperature=1e-3, max_new_tokens=roles.max_new_tokens)
     responses = []
     for company in ([], longer[:1], longer):
         prompts = [prompt, *company]
@@ -240,7 +241,7 @@ def test_dropout_is_off_even_if_the_adapters_were_trained_with_it(tiny_run, tmp_
         values = json.loads(config.read_text()) | {"lora_dropout": 0.5}
         config.write_text(json.dumps(values))
     roles, plain = opened(tiny_run, **folders), opened(tiny_run)
-    roles.gradient_checkpointing = True
+    roles = replace(roles, gradient_checkpointing=True)
     batch = Sequences.from_lists([[300, 301]], [[310, 311, 312]], 0)
 
     def asked(of):

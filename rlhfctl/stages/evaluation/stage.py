@@ -59,7 +59,10 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     # Before anything is loaded for good, for a file that cannot be used ends the stage.
     subsets = benchmark_subsets(recipe, encoded["prompt"][0])
     others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
-    roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])])
+    roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])]).with_sampling(
+        temperature=recipe.evaluation.temperature,
+        max_new_tokens=recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens,
+    )
     # Before there is a reward model, SFT alone is judged without scores.
     has_scores = "rm" in inputs or not recipe.ppo.uses_rm
     rewards = (
@@ -67,8 +70,6 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         if has_scores
         else None
     )
-    roles.temperature = recipe.evaluation.temperature
-    roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens
 
     names: dict[str, Role] = {"sft": "reference"}
     if "ppo" in inputs:
@@ -85,7 +86,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     policies = {
         name: generate_responses(
-            prompt_set, role, hear=partial(_report_progress, monitor, index * len(encoded))
+            prompt_set, role, on_batch=partial(_report_progress, monitor, index * len(encoded))
         )
         for index, (name, role) in enumerate(names.items())
     }

@@ -152,7 +152,7 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
     Args:
         trainer: Of TRL.
         stage: sft or rm.
-        monitor: Hears of every logged step.
+        monitor: Receives every logged step.
         shard: Shard the base over the processes; the model must have adapters.
     """
     trainer.remove_callback(PrinterCallback)
