@@ -21,6 +21,8 @@ class Stage:
         reads: Recipe keys that its result depends on; a section stands for all of its keys.
         excludes: Keys below `reads` that the stage may not read, since they do not change its
             result.
+        checkpoint_keys: Per input stage, the recipe keys that may name another checkpoint in place
+            of the run's own; the first one that is not null counts.
         main_process_only: Whether process 0 runs it alone while the others wait.
     """
 
@@ -34,6 +36,7 @@ class Stage:
     accepts: tuple[str, ...]
     reads: tuple[str, ...]
     excludes: tuple[str, ...] = ()
+    checkpoint_keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
     main_process_only: bool = False
 
 
@@ -70,6 +73,7 @@ REWARD_MODEL = Stage(
         # Score normalization samples the SFT policy in PPO's batches.
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
+    checkpoint_keys=(("sft", ("reward_model.sft",)),),
 )
 PPO = Stage(
     name="ppo",
@@ -89,6 +93,7 @@ PPO = Stage(
         # Held-out evaluations avoid the evaluation's prompts and share its reward model.
         *("evaluation.num_prompts", "evaluation.judge_rm"),
     ),
+    checkpoint_keys=(("sft", ("ppo.sft",)), ("rm", ("ppo.rm",))),
 )
 EVALUATION = Stage(
     name="eval",
@@ -105,6 +110,12 @@ EVALUATION = Stage(
         "reward_model.per_device_eval_batch_size",
     ),
     excludes=("evaluation.gates",),
+    # By default, what PPO was given is what it is evaluated with.
+    checkpoint_keys=(
+        ("sft", ("evaluation.sft", "ppo.sft")),
+        ("rm", ("evaluation.rm", "ppo.rm")),
+        ("ppo", ("evaluation.ppo",)),
+    ),
     main_process_only=True,
 )
 

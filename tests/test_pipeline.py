@@ -21,7 +21,7 @@ from rlhfctl.recipe.schema import Recipe
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Manifest, StageOutcome
 from rlhfctl.run.monitor import NullMonitor, read_metrics
-from rlhfctl.stage_table import STAGE_NAMES
+from rlhfctl.stage_table import STAGE_NAMES, STAGES
 
 ALL = list(STAGE_NAMES)
 
@@ -145,7 +145,10 @@ def test_nothing_changed_means_nothing_is_run(go, stages, listener, directory):
     results = go(ALL)
     assert stages.ran == []
     assert [result.status for result in results] == ["skipped"] * 4
-    assert listener.notes == [f"{stage} is up to date, skipped" for stage in ALL]
+    assert listener.notes == [
+        f"[{number}/4] {stage.title}: {stage.name} is up to date, skipped"
+        for number, stage in enumerate(STAGES, start=1)
+    ]
     assert directory.manifest.read_bytes() == before
 
 
@@ -153,8 +156,8 @@ def test_a_changed_key_redoes_its_stage_and_those_that_read_its_result(go, stage
     go(ALL)
     go(ALL, {"reward_model.learning_rate": 0.5})
     assert stages.ran == ["rm", "ppo", "eval"]
-    assert "rm is done again: reward_model.learning_rate was 0.0001, now 0.5" in listener.notes
-    assert "ppo is done again: its input rm (rm) has changed" in listener.notes
+    assert "Re-running rm: reward_model.learning_rate changed from 0.0001 to 0.5" in listener.notes
+    assert "Re-running ppo: its input rm (rm) has changed" in listener.notes
 
 
 def test_changed_stop_tokens_redo_the_sft_checkpoint_that_records_them(go, stages):
@@ -206,7 +209,7 @@ def test_force_redoes_only_what_was_asked_for(go, stages, listener):
     go(ALL)
     go(["rm"], force=True)
     assert stages.ran == ["rm"]
-    assert listener.notes == ["rm is done again: --force", "rm begins"]
+    assert listener.notes == ["Re-running rm: --force", "[1/1] Reward model"]
 
 
 def test_a_result_that_was_tampered_with_is_redone(go, stages, listener, directory):
@@ -215,7 +218,7 @@ def test_a_result_that_was_tampered_with_is_redone(go, stages, listener, directo
     (directory.stage("sft") / "weights").write_text("other")
     go(ALL)
     assert stages.ran == ["sft"]
-    assert "sft is done again: its output sft is not what it wrote" in listener.notes
+    assert "Re-running sft: its output sft is not what it wrote" in listener.notes
     assert weights(directory, "sft") == good
 
 
@@ -265,7 +268,9 @@ def test_eval_judges_sft_alone_where_there_is_no_more(go, stages):
 def test_an_input_made_from_another_recipe_or_input_is_warned_of(go, listener):
     go(["sft", "rm"])
     go(["rm"], {"sft.learning_rate": 0.5})
-    assert "sft is out of date (sft.learning_rate was 0.0002, now 0.5)" in listener.warnings[0]
+    assert (
+        "sft is out of date (sft.learning_rate changed from 0.0002 to 0.5)" in listener.warnings[0]
+    )
     go(["sft"], {"sft.learning_rate": 0.5})
     go(["ppo"], {"sft.learning_rate": 0.5})
     assert "rm is out of date (made from an earlier sft)" in listener.warnings[0]
@@ -402,7 +407,7 @@ def test_an_interrupted_stage_goes_on_from_its_checkpoint(go, stages, listener, 
     stages.during["sft"] = interrupted(PreemptedError("asked to end"))
     with pytest.raises(PreemptedError):
         go(["sft"])
-    assert "a checkpoint of sft is kept; the same command goes on from it" in listener.notes
+    assert "a checkpoint of sft was kept; re-running the command resumes from it" in listener.notes
     seen = []
     stages.during["sft"] = lambda _recipe, output: seen.extend((output / "checkpoints").iterdir())
     go(["sft"])

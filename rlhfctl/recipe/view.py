@@ -34,6 +34,11 @@ def stage_part(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     return view(recipe, stage).model_dump(mode="json")
 
 
+def is_declared(key: str, stage: Stage) -> bool:
+    """Whether a stage declares that it reads a key."""
+    return _is_below(key, stage.reads) and not _is_below(key, stage.excludes)
+
+
 def _restricted(section: _SectionT, path: str, stage: Stage) -> _SectionT:
     readable: dict[str, Any] = {}
     for name, value in section.__dict__.items():

@@ -42,7 +42,7 @@ class ProcessGroup:
         self.rank = rank
         self.count = count
         self._store: Any = None
-        self._orders = 0
+        self._instructions = 0
 
     @classmethod
     def from_environment(cls) -> ProcessGroup:
@@ -75,25 +75,27 @@ class ProcessGroup:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self._store = TCPStore(address, port, is_master=False, wait_for_workers=False)
 
-    def order(self, word: Mapping[str, Any]) -> None:
+    def broadcast(self, word: Mapping[str, Any]) -> None:
         """Give all other processes a word, by process 0; they read words in order."""
         if self._store is not None:
-            self._store.set(f"rlhfctl/order/{self._orders}", json.dumps(dict(word)))
-            self._orders += 1
+            self._store.set(f"rlhfctl/instruction/{self._instructions}", json.dumps(dict(word)))
+            self._instructions += 1
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """Tell the other processes that there is nothing more to do."""
-        self.order({})
+        self.broadcast({})
 
-    def orders(self) -> Iterator[dict[str, Any]]:
+    def instructions(self) -> Iterator[dict[str, Any]]:
         """Yield the words of process 0 until it dismisses this process.
 
         Raises:
             LostProcessFault: Process 0 failed or can no longer be reached.
         """
         while True:
-            word: dict[str, Any] = json.loads(self._await(f"rlhfctl/order/{self._orders}"))
-            self._orders += 1
+            word: dict[str, Any] = json.loads(
+                self._await(f"rlhfctl/instruction/{self._instructions}")
+            )
+            self._instructions += 1
             if not word:
                 return
             yield word
@@ -101,7 +103,7 @@ class ProcessGroup:
     def finished(self) -> None:
         """Tell process 0 that this one has done what the last word asked for."""
         if self._store is not None:
-            self._store.add(f"rlhfctl/finished/{self._orders}", 1)
+            self._store.add(f"rlhfctl/finished/{self._instructions}", 1)
 
     def await_others(self) -> None:
         """Go on, as process 0, when every other process has finished the last word.
@@ -111,7 +113,7 @@ class ProcessGroup:
         """
         if self._store is None:
             return
-        while self._store.add(f"rlhfctl/finished/{self._orders}", 0) < self.count - 1:
+        while self._store.add(f"rlhfctl/finished/{self._instructions}", 0) < self.count - 1:
             self._check_alive()
             time.sleep(_POLL)
 

@@ -66,7 +66,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            yield f"{prefix}{key} was {_shown(old)}, now {_shown(new)}"
+            yield f"{prefix}{key} changed from {_shown(old)} to {_shown(new)}"
 
 
 def _shown(value: object) -> str:

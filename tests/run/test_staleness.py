@@ -34,11 +34,11 @@ def test_nothing_changed(record, directory):
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ({**PART, "ppo": {"beta": 0.1, "rm": None}}, "ppo.beta was 0.05, now 0.1"),
-        ({**PART, "ppo": {"beta": 0.05, "rm": "x"}}, "ppo.rm was null, now x"),
-        ({**PART, "ppo": {"beta": 0.05}}, "ppo.rm was null, now absent"),
-        ({**PART, "seed": 1}, "seed was 0, now 1"),
-        ({**PART, "seed": "x y\n" * 99}, f"seed was 0, now {'x y ' * 19}x..."),
+        ({**PART, "ppo": {"beta": 0.1, "rm": None}}, "ppo.beta changed from 0.05 to 0.1"),
+        ({**PART, "ppo": {"beta": 0.05, "rm": "x"}}, "ppo.rm changed from null to x"),
+        ({**PART, "ppo": {"beta": 0.05}}, "ppo.rm changed from null to absent"),
+        ({**PART, "seed": 1}, "seed changed from 0 to 1"),
+        ({**PART, "seed": "x y\n" * 99}, f"seed changed from 0 to {'x y ' * 19}x..."),
     ],
 )
 def test_a_changed_key_is_named_with_both_values(record, directory, part, said):
@@ -47,7 +47,7 @@ def test_a_changed_key_is_named_with_both_values(record, directory, part, said):
 
 def test_a_section_that_became_null_is_named(record, directory):
     said = changes(record, {**PART, "lora": None}, INPUTS, directory)
-    assert said == ["lora was given, now null"]
+    assert said == ["lora changed from given to null"]
 
 
 @pytest.mark.parametrize(
