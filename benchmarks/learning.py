@@ -99,7 +99,7 @@ def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[fl
             curves["kl"].append(float(rollout.kl.mean()))
             curves["length"].append(float(batch.response_lengths.float().mean()))
 
-        opened.trainer.keep_samples = watch
+        opened.trainer.hooks.keep_samples = watch
         opened.trainer.train()
     return curves
 

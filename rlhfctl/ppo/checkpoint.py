@@ -1,16 +1,16 @@
-"""The state of PPO between two rollouts, so that a run goes on as if it had not stopped.
+"""Checkpoints of PPO between two rollouts; a resumed run is bit-identical to an uninterrupted one.
 
-Weights and their running mean, optimiser moments, KL coefficient, running moments and the places
-among prompts and demonstrations are kept. Random states are not: sampling and shuffling start from
-seed and rollout number alone, and rates follow from the rollout's number.
-Tensors lie in safetensors, numbers in JSON; nothing is pickled.
+They hold weights and their running mean, both optimisers, the KL coefficient, the running moments
+and the positions among prompts and demonstrations (known bugs 8 and 22 in docs/ppo.md: no resume,
+critic or optimiser lost). Random states are not saved: sampling and shuffling depend on seed and
+rollout number only, and so do the learning rates. Tensors are safetensors, numbers JSON, no pickle.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.maths.statistics import RunningMoments
-from rlhfctl.ppo.progress import Progress
 from rlhfctl.run.files import digest, sync_folder, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -31,22 +31,46 @@ if TYPE_CHECKING:
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
-KEPT = 2
+CHECKPOINTS_TO_KEEP = 2
 
 
-def save(folder: Path, update: PPOStep, progress: Progress) -> Path:
-    """Write ``folder/rollout-N`` whole or not at all, and keep the newest two.
+@dataclass
+class Progress:
+    """Training state besides weights and optimisers.
+
+    Attributes:
+        rollout: Completed rollouts.
+        beta: KL coefficient of the next rollout.
+        moments: Running moments of all scores so far.
+        place: Prompts consumed.
+        ptx_place: Demonstrations consumed.
+        skipped: Minibatches skipped.
+        early_stops: Rollouts whose epochs were cut short by `kl_early_stop`.
+    """
+
+    rollout: int
+    beta: float
+    moments: RunningMoments
+    place: int = 0
+    ptx_place: int = 0
+    skipped: int = 0
+    early_stops: int = 0
+
+
+def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progress) -> Path:
+    """Write `folder/rollout-N` atomically and keep the newest two.
 
     Args:
-        folder: Of all checkpoints of the stage.
-        update: Weights and optimisers.
-        progress: Where training stands.
+        folder: Parent of all checkpoints of the stage.
+        step: Weights and optimisers.
+        average: Running mean of the policy's weights; empty without one.
+        progress: Training state to save.
     """
     final = folder / f"rollout-{progress.rollout:08d}"
     staging = folder / f".{final.name}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    save_file(_tensors(update), staging / TENSORS)
+    save_file(_tensors(step, average), staging / TENSORS)
     write_json(
         staging / NUMBERS, {"tensors": digest(staging / TENSORS), "progress": asdict(progress)}
     )
@@ -54,31 +78,32 @@ def save(folder: Path, update: PPOStep, progress: Progress) -> Path:
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
-    for old in _all(folder)[:-KEPT]:
+    for old in _all(folder)[:-CHECKPOINTS_TO_KEEP]:
         shutil.rmtree(old)
     return final
 
 
-def load_latest(folder: Path, update: PPOStep) -> Progress | None:
-    """Put the newest sound checkpoint's state into `update`; None when there is none to go on from.
+def load_latest(folder: Path, step: PPOStep, average: Sequence[Tensor]) -> Progress | None:
+    """Restore the newest valid checkpoint; return None if there are no checkpoints.
 
     Args:
-        folder: Of all checkpoints of the stage.
-        update: Of the same roles and settings as the one that was saved.
+        folder: Parent of all checkpoints of the stage.
+        step: Built from the same roles and settings as the saved one.
+        average: As in `save`.
 
     Raises:
-        CheckpointError: There are checkpoints, and none of them is sound.
+        CheckpointError: No checkpoint is valid.
     """
-    found = _all(folder)
-    for checkpoint in reversed(found):
-        progress = _load(checkpoint, update)
+    checkpoints = _all(folder)
+    for checkpoint in reversed(checkpoints):
+        progress = _load(checkpoint, step, average)
         if progress is not None:
             return progress
-    if found:
+    if checkpoints:
         raise CheckpointError(
-            f"none of {len(found)} checkpoints is complete and undamaged",
+            f"none of {len(checkpoints)} checkpoints is complete and undamaged",
             str(folder),
-            "Start the stage anew with --force.",
+            "Restart the stage with --force.",
         )
     return None
 
@@ -87,42 +112,42 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("rollout-*")) if folder.is_dir() else []
 
 
-def _tensors(update: PPOStep) -> dict[str, Tensor]:
-    """Name every tensor of the state; numbers among an optimiser's own become tensors."""
+def _tensors(step: PPOStep, average: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return every tensor of the state by name; optimiser scalars become tensors."""
     tensors: dict[str, Tensor] = {}
-    for role, weights in update.weights.items():
-        state = update.optimizers[role].state
-        for at, weight in enumerate(weights):
-            tensors[f"{role}.{at}.weight"] = weight.detach()
+    for role, weights in step.weights.items():
+        state = step.optimizers[role].state
+        for index, weight in enumerate(weights):
+            tensors[f"{role}.{index}.weight"] = weight.detach()
             for name, value in state.get(weight, {}).items():
-                tensors[f"{role}.{at}.state.{name}"] = torch.as_tensor(value)
-    for at, mean in enumerate(update.average or ()):
-        tensors[f"average.{at}"] = mean
+                tensors[f"{role}.{index}.state.{name}"] = torch.as_tensor(value)
+    for index, mean in enumerate(average):
+        tensors[f"average.{index}"] = mean
     return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _put(update: PPOStep, tensors: dict[str, Tensor]) -> None:
-    """Put what `_tensors` named in place; each optimiser sees to device and type of its own."""
-    for role, weights in update.weights.items():
+def _restore(step: PPOStep, average: Sequence[Tensor], tensors: dict[str, Tensor]) -> None:
+    """Restore the tensors of `_tensors`; optimisers convert device and dtype themselves."""
+    for role, weights in step.weights.items():
         states = {}
-        for at, weight in enumerate(weights):
+        for index, weight in enumerate(weights):
             with torch.no_grad():
-                weight.copy_(tensors[f"{role}.{at}.weight"])
-            prefix = f"{role}.{at}.state."
-            states[at] = {
+                weight.copy_(tensors[f"{role}.{index}.weight"])
+            prefix = f"{role}.{index}.state."
+            states[index] = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-        kept = {at: state for at, state in states.items() if state}
-        optimizer = update.optimizers[role]
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": kept})
-    for at, mean in enumerate(update.average or ()):
-        mean.copy_(tensors[f"average.{at}"])
+        nonempty = {index: state for index, state in states.items() if state}
+        optimizer = step.optimizers[role]
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": nonempty})
+    for index, mean in enumerate(average):
+        mean.copy_(tensors[f"average.{index}"])
 
 
-def _load(checkpoint: Path, update: PPOStep) -> Progress | None:
-    """Return the progress of a checkpoint after putting its tensors in place; None if unsound."""
+def _load(checkpoint: Path, step: PPOStep, average: Sequence[Tensor]) -> Progress | None:
+    """Restore a checkpoint and return its progress; None if it is damaged."""
     try:
         numbers = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
         if digest(checkpoint / TENSORS) != numbers["tensors"]:
@@ -132,5 +157,5 @@ def _load(checkpoint: Path, update: PPOStep) -> Progress | None:
         progress = Progress(**(values | {"moments": RunningMoments(**values["moments"])}))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-    _put(update, tensors)
+    _restore(step, average, tensors)
     return progress

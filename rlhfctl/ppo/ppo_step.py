@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
+from rlhfctl.errors import EnvironmentFault
 from rlhfctl.maths.kl import k2, k3
 from rlhfctl.maths.losses import clipped_surrogate, clipped_value_loss, importance_ratio
 from rlhfctl.maths.masking import masked_sum
-from rlhfctl.ppo.optimizers import new_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -27,13 +26,52 @@ if TYPE_CHECKING:
 _ESTIMATORS = {"k2": k2, "k3": k3}
 
 
+def new_optimizer(
+    weights: Sequence[torch.nn.Parameter], rate: float, settings: PPOSettings
+) -> torch.optim.Optimizer:
+    """Return AdamW, by torch or (8-bit moments) by bitsandbytes.
+
+    Args:
+        weights: Parameters of one role, all on one device.
+        rate: Peak learning rate.
+        settings: Optimiser and its hyperparameters.
+
+    Raises:
+        EnvironmentFault: An 8-bit optimiser was requested for parameters on a CPU.
+    """
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    epsilon, decay = settings.adam_epsilon, settings.weight_decay
+    if settings.optim in {"adamw_torch", "adamw_torch_fused"}:
+        return torch.optim.AdamW(
+            weights,
+            lr=rate,
+            betas=betas,
+            eps=epsilon,
+            weight_decay=decay,
+            # None lets torch take its loop over all weights at once on a GPU; False forbids it.
+            fused=settings.optim == "adamw_torch_fused" or None,
+        )
+    if not weights[0].is_cuda:
+        raise EnvironmentFault(
+            f"{settings.optim} needs a GPU, and the model is on the CPU",
+            "ppo.optim",
+            "Use --set ppo.optim=adamw_torch here.",
+        )
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    optimizer_class = AdamW8bit if settings.optim == "adamw_8bit" else PagedAdamW8bit
+    optimizer: torch.optim.Optimizer = optimizer_class(
+        weights, lr=rate, betas=betas, eps=epsilon, weight_decay=decay
+    )
+    return optimizer
+
+
 class PPOStep:
-    """Holds the optimisers and applies minibatches.
+    """Optimisers of policy and critic, and one step of each per minibatch.
 
     Attributes:
-        weights: Of each trained role.
-        optimizers: Of policy and of critic, each with its own rate and gradient clip.
-        average: The running mean of the policy's weights, where one is kept.
+        weights: Trainable parameters per role.
+        optimizers: One per role, each with its own learning rate and gradient clip.
     """
 
     def __init__(self, roles: Roles, settings: PPOSettings, processes: Processes) -> None:
@@ -46,9 +84,6 @@ class PPOStep:
             role: new_optimizer(weights, self.rates[role], settings)
             for role, weights in self.weights.items()
         }
-        self.average: list[Tensor] | None = None
-        if settings.ema_decay is not None:
-            self.average = [weight.detach().clone() for weight in self.weights["policy"]]
 
     def set_rates(self, factor: float) -> None:
         """Scale both learning rates for the coming rollout."""
@@ -63,32 +98,32 @@ class PPOStep:
         roles: Sequence[TrainedRole],
         demonstrations: Sequences | None = None,
     ) -> dict[str, float]:
-        """Add the gradients of a minibatch, whatever the size of a forward pass.
+        """Accumulate the gradients of a minibatch over forward passes.
 
         Every loss is a sum over tokens divided by the minibatch's tokens, so that responses weigh
         by their tokens and splitting, over passes or processes, changes nothing.
 
         Args:
-            rollout: Under the policy that collected it.
-            rows: [n], the episodes of the minibatch, of all processes together.
-            roles: Those that learn from it.
-            demonstrations: Of the minibatch's SFT loss, of all processes together.
+            rollout: Episodes with the log-probabilities and values at collection time.
+            rows: [n], indices of the minibatch's episodes, over all processes.
+            roles: Roles to train on it.
+            demonstrations: Batch of the PPO-ptx loss, over all processes.
 
         Returns:
             Means over the minibatch's response tokens; `ptx_loss` over the demonstrations'.
         """
         tokens = int(rollout.sequences.response_lengths[rows].sum())
-        mine = rows[self.processes.rank :: self.processes.count]
+        local_rows = rows[self.processes.rank :: self.processes.count]
         sums: defaultdict[str, Tensor | float] = defaultdict(float)
-        for part_rows, part in rollout.sequences.select(mine).in_chunks(
+        for part_rows, part in rollout.sequences.select(local_rows).in_chunks(
             self.settings.forward_batch_size
         ):
-            at = mine[part_rows]
+            chunk_rows = local_rows[part_rows]
             metrics: dict[str, Tensor] = {}
             if "policy" in roles:
-                metrics |= self._policy_part(rollout, at, part, tokens)
+                metrics |= self._policy_part(rollout, chunk_rows, part, tokens)
             if "critic" in roles:
-                metrics |= self._critic_part(rollout, at, part, tokens)
+                metrics |= self._critic_part(rollout, chunk_rows, part, tokens)
             for name, total in metrics.items():
                 sums[name] += total
         if demonstrations is not None and "policy" in roles:
@@ -102,6 +137,8 @@ class PPOStep:
         settings, mask, width = self.settings, part.mask, part.response_width
         old = rollout.log_probs[rows, :width]
         new = self.roles.log_probs("policy", part, training=True).log_probs
+        # Old and new log-probabilities come from the same forward pass, so ratios start at 1
+        # (known bug 11 in docs/ppo.md); fp32 and a bounded exponent prevent overflow (20).
         ratio = importance_ratio(new, old)
         surrogate = clipped_surrogate(
             ratio, rollout.advantages[rows, :width], settings.clip_range, settings.dual_clip
@@ -110,6 +147,7 @@ class PPOStep:
         metrics = {}
         if settings.kl_penalty == "loss":
             estimator = _ESTIMATORS[settings.kl_estimator]
+            # The KL is in the loss or in the reward, never in both (known bug 18 in docs/ppo.md).
             kl = masked_sum(estimator(new, rollout.reference_log_probs[rows, :width]), mask)
             objective = loss + rollout.beta * kl
             metrics["kl_loss"] = rollout.beta * kl.detach()
@@ -126,7 +164,7 @@ class PPOStep:
         self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
     ) -> dict[str, Tensor]:
         if rollout.values is None:
-            raise ValueError("a rollout without values cannot teach a critic")
+            raise ValueError("training the critic needs a rollout with values")
         mask, width = part.mask, part.response_width
         values = self.roles.values(part, training=True)
         clipped = clipped_value_loss(
@@ -146,40 +184,41 @@ class PPOStep:
     def _demonstrations_part(self, demonstrations: Sequences) -> Tensor:
         """Add the gradient of the SFT loss (Ouyang et al. 2022, equation 2); return its share."""
         tokens = int(demonstrations.response_lengths.sum())
-        every = torch.arange(len(demonstrations), device=demonstrations.ids.device)
-        mine = demonstrations.select(every[self.processes.rank :: self.processes.count])
+        indices = torch.arange(len(demonstrations), device=demonstrations.ids.device)
+        local = demonstrations.select(indices[self.processes.rank :: self.processes.count])
         total = torch.zeros((), device=demonstrations.ids.device)
-        for _, part in mine.in_chunks(self.settings.forward_batch_size):
+        for _, part in local.in_chunks(self.settings.forward_batch_size):
             log_probs = self.roles.log_probs("policy", part, training=True, temperature=1.0)
             loss = -masked_sum(log_probs.log_probs, part.mask) / tokens
             (self.settings.ptx_coefficient * loss).backward()
             total += loss.detach()
         return total
 
-    def refused(self, metrics: dict[str, float]) -> bool:
-        """Say whether a minibatch must not be applied: not finite, or far off the old policy."""
+    def must_skip(self, metrics: dict[str, float]) -> bool:
+        """Return True if a minibatch is not finite or its mean ratio exceeds `max_ratio`."""
         if not all(math.isfinite(value) for value in metrics.values()):
             return True
         bound = self.settings.max_ratio
         return bound is not None and metrics.get("ratio_mean", 1.0) > bound
 
     def drop(self) -> None:
-        """Forget the accumulated gradients."""
+        """Discard the accumulated gradients."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
     def step(self, roles: Sequence[TrainedRole]) -> dict[str, float] | None:
-        """Clip each network's gradient, move its weights, forget the gradients.
+        """Clip the gradient of each role, step its optimiser, and discard the gradients.
 
         Args:
-            roles: Those that learn.
+            roles: Roles to step.
 
         Returns:
-            The gradient norms before clipping; None, and nothing moves, when one is not finite.
+            Gradient norms before clipping; None, and no step, if one is not finite.
         """
         norms = {}
         for role in roles:
             self.processes.sum_gradients(self.weights[role])
+            # Each network on its own (known bug 2 in docs/ppo.md: gradients never clipped).
             norms[f"{role.replace('critic', 'value')}_grad_norm"] = float(
                 torch.nn.utils.clip_grad_norm_(self.weights[role], self.settings.max_grad_norm)
             )
@@ -189,32 +228,3 @@ class PPOStep:
                 self.optimizers[role].step()
         self.drop()
         return norms if finite else None
-
-    def average_policy(self) -> None:
-        """Take the policy's present weights into their running mean, if there is one."""
-        if self.average is not None and self.settings.ema_decay is not None:
-            for mean, weight in zip(self.average, self.weights["policy"], strict=True):
-                mean.lerp_(weight.detach(), 1.0 - self.settings.ema_decay)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Let the policy be its running mean for a while, if there is one; then as it was."""
-        if self.average is None:
-            yield
-            return
-        weights = self.weights["policy"]
-        kept = [weight.detach().clone() for weight in weights]
-        self.adopt_average()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for weight, earlier in zip(weights, kept, strict=True):
-                    weight.copy_(earlier)
-
-    def adopt_average(self) -> None:
-        """Put the running mean, if there is one, in the policy's place."""
-        if self.average is not None:
-            with torch.no_grad():
-                for mean, weight in zip(self.average, self.weights["policy"], strict=True):
-                    weight.copy_(mean)

@@ -1,4 +1,4 @@
-"""Episodes as they come: responses, what every role says of them, rewards, advantages."""
+"""Rollouts: responses, role outputs, scores, rewards and advantages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rlhfctl.maths.advantages import (
     Advantages,
     batch_mean_advantages,
     generalized_advantages,
-    shape_rewards,
 )
 from rlhfctl.maths.kl import k1, k3
 from rlhfctl.maths.masking import masked_mean, whiten
@@ -32,24 +31,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """B episodes under the policy that collected them; [B, R] tensors are 0 where masked.
+class Episodes:
+    """Sampled and scored episodes; [batch, time] tensors are 0 where masked.
 
     Attributes:
         sequences: Prompts and responses.
-        rows: Which prompt of the data each episode answers.
-        ended: [B], whether a response ended by a stop token.
-        log_probs: [B, R] of the policy, by the training forward pass.
-        reference_log_probs: [B, R].
-        entropy: [B, R] of the policy, in nats.
-        values: [B, R] of the critic; None without one.
-        model_scores: [B], of the reward model, or of several sources by their rule.
-        scores: [B], after clipping and with those of unended responses replaced.
-        rewards: [B, R], before any whitening.
-        advantages: [B, R], whitened if so set.
-        returns: [B, R], from advantages before whitening.
-        beta: The KL coefficient.
-        source_metrics: Of the single sources of scores, where there are several.
+        rows: Prompt index per episode.
+        ended: [batch], True if the response ends with a stop token.
+        log_probs: [batch, time], policy, by the training forward pass.
+        reference_log_probs: [batch, time].
+        entropy: [batch, time], policy, in nats.
+        values: [batch, time], critic; None without one.
+        model_scores: [batch], reward model, or several sources combined by their rule.
+        source_metrics: Metrics per reward source, if there are several.
     """
 
     sequences: Sequences
@@ -60,25 +54,57 @@ class Rollout:
     entropy: Tensor
     values: Tensor | None
     model_scores: Tensor
+    source_metrics: dict[str, float]
+
+    @property
+    def mask(self) -> Tensor:
+        """[batch, time], True on response tokens."""
+        return self.sequences.mask
+
+    @property
+    def token_kl(self) -> Tensor:
+        """[batch, time], k1 per token, in nats."""
+        return k1(self.log_probs, self.reference_log_probs)
+
+    @property
+    def kl(self) -> Tensor:
+        """[batch], k1 summed over each response, in nats."""
+        return self.token_kl.sum(dim=1)
+
+    def with_advantages(
+        self, scores: Tensor, rewards: Tensor, estimate: Advantages, beta: float
+    ) -> Rollout:
+        """Return the rollout that these episodes, rewards and advantages make."""
+        return Rollout(
+            **vars(self),
+            scores=scores,
+            rewards=rewards,
+            advantages=estimate.advantages,
+            returns=estimate.returns,
+            beta=beta,
+        )
+
+
+@dataclass(frozen=True)
+class Rollout(Episodes):
+    """Episodes with rewards and advantages: the training data of one PPO update.
+
+    Attributes:
+        scores: [batch], after clipping and replacement of unended responses' scores.
+        rewards: [batch, time], before any whitening.
+        advantages: [batch, time], whitened if `whiten_advantages`.
+        returns: [batch, time], from advantages before whitening.
+        beta: KL coefficient.
+    """
+
     scores: Tensor
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
     beta: float
-    source_metrics: dict[str, float]
-
-    @property
-    def mask(self) -> Tensor:
-        """[B, R], True on response tokens."""
-        return self.sequences.mask
-
-    @property
-    def kl(self) -> Tensor:
-        """[B], k1 summed over each response, in nats."""
-        return k1(self.log_probs, self.reference_log_probs).sum(dim=1)
 
     def metrics(self) -> dict[str, float]:
-        """Return what practitioners watch of a rollout; `docs/metrics.md` defines each."""
+        """Return the metrics of the rollout; `docs/metrics.md` defines each."""
         lengths = self.sequences.response_lengths.float()
         per_token_k3 = k3(self.log_probs, self.reference_log_probs)
         metrics = {
@@ -96,7 +122,7 @@ class Rollout:
 
 
 class _Scored(NamedTuple):
-    """Of the episodes that a process collected; [b, R], but `source_scores`: [b, S]."""
+    """Role outputs per episode: [batch, time], and `source_scores` [batch, sources]."""
 
     log_probs: Tensor
     reference_log_probs: Tensor
@@ -108,14 +134,14 @@ class _Scored(NamedTuple):
 def score_rollout(
     roles: Roles, rewards: Rewards, batch: Sequences, rows: Sequence[int], settings: PPOSettings
 ) -> _Scored:
-    """Ask every role about a batch, `forward_batch_size` episodes a pass.
+    """Run every role and reward source on a batch, `forward_batch_size` episodes per pass.
 
     Args:
-        roles: The roles.
-        rewards: The givers of scores.
-        batch: B episodes.
-        rows: Which prompt of the data each of them answers.
-        settings: Whether there is a critic, and the size of a pass.
+        roles: Policy, reference and critic.
+        rewards: Reward sources.
+        batch: Episodes.
+        rows: Prompt index per episode.
+        settings: Read for the critic and the size of a pass.
     """
     shape, device = batch.mask.shape, batch.ids.device
     parts = _Scored(
@@ -125,15 +151,15 @@ def score_rollout(
         values=torch.zeros(shape, device=device),
         source_scores=torch.zeros(shape[0], len(rewards.sources), device=device),
     )
-    for at, part in batch.in_chunks(settings.forward_batch_size):
+    for chunk, part in batch.in_chunks(settings.forward_batch_size):
         width = part.response_width
         policy = roles.log_probs("policy", part)
-        parts.log_probs[at, :width] = policy.log_probs
-        parts.entropy[at, :width] = policy.entropy
-        parts.reference_log_probs[at, :width] = roles.log_probs("reference", part).log_probs
+        parts.log_probs[chunk, :width] = policy.log_probs
+        parts.entropy[chunk, :width] = policy.entropy
+        parts.reference_log_probs[chunk, :width] = roles.log_probs("reference", part).log_probs
         if settings.has_critic:
-            parts.values[at, :width] = roles.values(part)
-        parts.source_scores[at] = rewards.each(part, [rows[i] for i in at.tolist()]).T
+            parts.values[chunk, :width] = roles.values(part)
+        parts.source_scores[chunk] = rewards.each(part, [rows[i] for i in chunk.tolist()]).T
     return parts
 
 
@@ -144,54 +170,57 @@ def final_scores(
     settings: PPOSettings,
     moments: RunningMoments,
 ) -> tuple[Tensor, RunningMoments]:
-    """Return the scores [B] that rewards are made of, and the running moments with them added.
+    """Return the final scores [batch] and the updated running moments.
 
-    Normalised by running statistics if so set, clipped, and replaced where the response did not
-    end (Ziegler et al. 2019) or is too short: a replaced score enters no statistics.
+    Scores are normalised by running statistics if set, clipped, and replaced if the response did
+    not end (Ziegler et al. 2019) or is too short.
 
     Args:
-        model_scores: [B].
-        ended: [B].
-        lengths: [B], of the responses in tokens.
-        settings: Normalisation, clip and the score of such responses.
-        moments: Of all scores so far.
+        model_scores: [batch].
+        ended: [batch].
+        lengths: [batch], response lengths in tokens.
+        settings: Normalisation, clip and replacement score.
+        moments: Running moments of all scores so far.
     """
     scores = model_scores
-    proper = ended & (lengths >= (settings.min_response_length or 0))
-    counted = proper if settings.missing_eos_score is not None else torch.ones_like(ended)
+    complete = ended & (lengths >= (settings.min_response_length or 0))
+    counted = complete if settings.missing_eos_score is not None else torch.ones_like(ended)
     if settings.score_normalization == "running":
+        # Replaced scores stay out of the statistics (known bug 27 in docs/ppo.md).
         moments = moments.update(scores[counted])
         scores = (scores - moments.mean) / moments.deviation
     if settings.score_clip is not None:
         scores = scores.clamp(-settings.score_clip, settings.score_clip)
     if settings.missing_eos_score is not None:
-        scores = torch.where(proper, scores, settings.missing_eos_score)
+        # Replaced, not reduced: a high score must not survive truncation (known bug 4).
+        scores = torch.where(complete, scores, settings.missing_eos_score)
     return scores, moments
 
 
-def advantages_of(
-    rewards: Tensor, values: Tensor, mask: Tensor, settings: PPOSettings
+def estimate_advantages(
+    rewards: Tensor, values: Tensor | None, mask: Tensor, settings: PPOSettings
 ) -> Advantages:
-    """Return advantages, whitened if so set, and returns from before that; all [B, R].
+    """Return advantages, whitened if set, and returns computed before whitening.
 
     Args:
-        rewards: [B, R].
-        values: [B, R] of the critic; not read without one.
-        mask: [B, R].
-        settings: The estimator and what is whitened.
+        rewards: [batch, time].
+        values: [batch, time]; None without a critic.
+        mask: [batch, time].
+        settings: Estimator and whitening.
     """
     used = whiten(rewards, mask, shift_mean=False) if settings.whiten_rewards else rewards
-    if settings.has_critic:
-        found = generalized_advantages(used, values, mask, settings.gamma, settings.gae_lambda)
+    if values is not None:
+        estimate = generalized_advantages(used, values, mask, settings.gamma, settings.gae_lambda)
     else:
-        found = batch_mean_advantages(used, mask, settings.gamma)
+        estimate = batch_mean_advantages(used, mask, settings.gamma)
     if settings.whiten_advantages:
-        found = found._replace(advantages=whiten(found.advantages, mask))
-    return found
+        # Over response tokens only, mean removed (known bugs 17 and 25 in docs/ppo.md).
+        estimate = estimate._replace(advantages=whiten(estimate.advantages, mask))
+    return estimate
 
 
-class Collector:
-    """Collects rollouts: every process its share, then all of them the whole."""
+class RolloutSampler:
+    """Samples and scores episodes: each process its share, then gathered on all of them."""
 
     def __init__(
         self,
@@ -201,7 +230,7 @@ class Collector:
         settings: PPOSettings,
         processes: Processes,
     ) -> None:
-        """Take the roles, the givers of scores and the prompts' token ids."""
+        """Store the roles, the reward sources and the prompts' token ids."""
         self.roles = roles
         self.rewards = rewards
         self.prompts = prompts
@@ -209,88 +238,106 @@ class Collector:
         self.processes = processes
 
     @torch.no_grad()
-    def collect(
-        self, rows: Sequence[int], number: int, beta: float, moments: RunningMoments
-    ) -> tuple[Rollout, RunningMoments]:
-        """Answer prompts and work out rewards, advantages and returns.
-
-        1. Sample responses and ask every role, each process on its share. 2. Gather. 3. Make
-        scores final. 4. Rewards: the score at the end, and -beta * KL a token if the penalty
-        stands there. 5. Advantages and returns, whitened over the whole.
+    def sample(self, rows: Sequence[int], rollout: int) -> Sequences:
+        """Sample this process's share of responses.
 
         Args:
-            rows: The prompts, of all processes together.
-            number: Of the rollout: with the seed and an episode's place, what its sampling
-                depends on.
-            beta: The KL coefficient of this rollout.
-            moments: Of all scores so far.
+            rows: Prompt index per episode, over all processes.
+            rollout: Rollout number; with seed and episode number it determines the sample.
+        """
+        roles = self.roles
+        prompts = [self.prompts[row] for row in self.processes.share(rows)]
+        episodes = self.processes.share(range(len(rows)))
+        seeds = [(self.settings.seed, rollout, episode) for episode in episodes]
+        responses = roles.generate(prompts, seeds)
+        return Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
+
+    @torch.no_grad()
+    def score(self, local: Sequences, rows: Sequence[int]) -> Episodes:
+        """Run every role and reward source on this process's share; gather all processes' episodes.
+
+        Args:
+            local: From `sample`.
+            rows: As in `sample`.
 
         Raises:
-            DivergedError: A role gave NaN or an infinite number.
+            DivergedError: A role returned NaN or an infinite number.
         """
-        settings = self.settings
-        batch, scored = self._gathered(rows, number)
-        self._check(scored)
-        ended = torch.tensor([self.roles.ended(r) for r in batch.response_lists()])
-        ended = ended.to(batch.ids.device)
-        each = scored.source_scores.T
-        model_scores = self.rewards.combine(each)
-        scores, moments = final_scores(
-            model_scores, ended, batch.response_lengths, settings, moments
+        local_outputs = score_rollout(
+            self.roles, self.rewards, local, self.processes.share(rows), self.settings
         )
-        penalty = beta if settings.kl_penalty == "reward" else 0.0
-        kl = k1(scored.log_probs, scored.reference_log_probs)
-        rewards = shape_rewards(scores, kl, batch.mask, penalty)
-        found = advantages_of(rewards, scored.values, batch.mask, settings)
-        rollout = Rollout(
+        batch, outputs = self._gather(local, local_outputs, rows)
+        _require_finite(outputs)
+        ended = torch.tensor([self.roles.ended(ids) for ids in batch.response_lists()])
+        source_scores = outputs.source_scores.T
+        return Episodes(
             sequences=batch,
             rows=rows,
-            ended=ended,
-            log_probs=scored.log_probs,
-            reference_log_probs=scored.reference_log_probs,
-            entropy=scored.entropy,
-            values=scored.values if settings.has_critic else None,
-            model_scores=model_scores,
-            scores=scores,
-            rewards=rewards,
-            advantages=found.advantages,
-            returns=found.returns,
-            beta=beta,
-            source_metrics=self.rewards.metrics(each),
+            ended=ended.to(batch.ids.device),
+            log_probs=outputs.log_probs,
+            reference_log_probs=outputs.reference_log_probs,
+            entropy=outputs.entropy,
+            values=outputs.values if self.settings.has_critic else None,
+            model_scores=self.rewards.combine(source_scores),
+            source_metrics=self.rewards.metrics(source_scores),
         )
-        return rollout, moments
 
-    def _gathered(self, rows: Sequence[int], number: int) -> tuple[Sequences, _Scored]:
-        """Return all processes' episodes and what the roles say of them."""
-        roles, processes = self.roles, self.processes
-        mine = processes.share(rows)
-        prompts = [self.prompts[row] for row in mine]
-        episodes = processes.share(range(len(rows)))
-        seeds = [(self.settings.seed, number, episode) for episode in episodes]
-        responses = roles.generate(prompts, seeds)
-        local = Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
-        scored = score_rollout(roles, self.rewards, local, mine, self.settings)
+    def _gather(
+        self, local: Sequences, outputs: _Scored, rows: Sequence[int]
+    ) -> tuple[Sequences, _Scored]:
+        """Return the episodes and role outputs of all processes."""
+        processes = self.processes
         if processes.count == 1:
-            return local, scored
+            return local, outputs
         batch = Sequences.from_lists(
             [self.prompts[row] for row in rows],
-            processes.gather_items(responses),
-            roles.pad_token_id,
-            roles.device,
+            processes.gather_items(local.response_lists()),
+            self.roles.pad_token_id,
+            self.roles.device,
         )
         missing = batch.response_width - local.response_width
-        wide = {
+        padded = {
             name: tensor if name == "source_scores" else pad(tensor, (0, missing))
-            for name, tensor in scored._asdict().items()
+            for name, tensor in outputs._asdict().items()
         }
-        return batch, _Scored(**{name: processes.gather(part) for name, part in wide.items()})
+        return batch, _Scored(**{name: processes.gather(part) for name, part in padded.items()})
 
-    @staticmethod
-    def _check(scored: _Scored) -> None:
-        for name, tensor in scored._asdict().items():
-            if not torch.isfinite(tensor).all():
-                raise DivergedError(
-                    f"{name.replace('_', ' ')} of a rollout are not finite numbers",
-                    hint="Lower ppo.learning_rate or raise ppo.beta; start again from the SFT "
-                    "stage's checkpoint.",
-                )
+
+def _require_finite(outputs: _Scored) -> None:
+    for name, tensor in outputs._asdict().items():
+        if not torch.isfinite(tensor).all():
+            raise DivergedError(
+                f"{name.replace('_', ' ')} of a rollout are not finite numbers",
+                hint="Lower ppo.learning_rate or raise ppo.beta; restart from the SFT checkpoint.",
+            )
+
+
+class RowStream:
+    """Row numbers without end, in a fresh order per pass.
+
+    It wraps around, so that a data set smaller than a batch neither hangs nor trains zero steps
+    (known bug 12 in docs/ppo.md). The order depends on seed and place only, for exact resuming.
+
+    Attributes:
+        place: Rows consumed.
+    """
+
+    def __init__(self, size: int, seed: int, place: int = 0) -> None:
+        """Start at `place` of a stream over `size` rows, at least 1."""
+        self.size = size
+        self.seed = seed
+        self.place = place
+
+    def _order(self, number: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        return torch.randperm(self.size, generator=generator)
+
+    def take(self, count: int) -> list[int]:
+        """Return the next `count` rows."""
+        batch: list[int] = []
+        while len(batch) < count:
+            number, start = divmod(self.place, self.size)
+            rows = self._order(number)[start : start + count - len(batch)].tolist()
+            batch += rows
+            self.place += len(rows)
+        return batch

@@ -1,4 +1,4 @@
-"""The numbers of PPO and the roles it drives."""
+"""Settings of PPO and the protocol of its roles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TrainedRole = Literal["policy", "critic"]
 
 
 class Roles(Protocol):
-    """What PPO asks of policy, reference, reward model and critic."""
+    """Policy, reference, reward model and critic, as PPO calls them."""
 
     pad_token_id: int
     device: torch.device
@@ -29,7 +29,7 @@ class Roles(Protocol):
         """Return a response to each prompt, sampled from its own seed."""
 
     def ended(self, response: Sequence[int]) -> bool:
-        """Say whether a response ended by a stop token."""
+        """Return whether a response ends with a stop token."""
 
     def log_probs(
         self,
@@ -39,89 +39,95 @@ class Roles(Protocol):
         training: bool = False,
         temperature: float | None = None,
     ) -> TokenLogProbs:
-        """Return log-probability and entropy of each response token, two [B, R].
+        """Return log-probability and entropy per response token, [batch, time] each.
 
-        At a temperature; None: that of sampling. Entropy is read of the policy's passes without
-        gradients alone.
+        `temperature` None is the sampling temperature. The entropy is read only from the policy's
+        passes without gradients.
         """
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
-        """Return V(s_t) before each response token, [B, R]."""
+        """Return V(s_t) before each response token, [batch, time]."""
 
     def scores(self, batch: Sequences) -> Tensor:
-        """Return the reward model's normalised scores, [B]; asked where no sources are given."""
+        """Return the reward model's normalised scores, [batch]; unused with explicit sources."""
 
     def trainable(self, role: TrainedRole) -> dict[str, torch.nn.Parameter]:
-        """Return the weights that a role's optimiser moves, by name."""
+        """Return the trainable parameters of a role, by name."""
 
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """Every number of the algorithm; meanings and units as in the recipe's `ppo` section."""
+    """Hyperparameters; meanings, units and defaults are those of the recipe's `ppo` section."""
 
-    episodes: int
-    rollout_batch_size: int
-    minibatch_size: int
-    forward_batch_size: int
-    epochs: int
-    responses_per_prompt: int
-    learning_rate: float
-    value_learning_rate: float
-    warmup_rollouts: int
-    lr_schedule: Literal["linear", "constant"]
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"]
-    adam_beta1: float
-    adam_beta2: float
-    adam_epsilon: float
-    weight_decay: float
-    max_grad_norm: float
-    ema_decay: float | None
-    beta: float
-    kl_penalty: Literal["reward", "loss"]
-    kl_estimator: Literal["k1", "k2", "k3"]
-    kl_target: float | None
-    kl_horizon: float
-    advantage_estimator: Literal["gae", "batch_mean"]
-    critic_warmup_rollouts: int
-    gamma: float
-    gae_lambda: float
-    clip_range: float
-    dual_clip: float | None
-    value_clip_range: float | None
-    whiten_advantages: bool
-    whiten_rewards: bool
-    score_clip: float | None
-    score_normalization: Literal["sft", "running"]
-    missing_eos_score: float | None
-    min_response_length: int | None
-    ptx_coefficient: float
-    ptx_batch_size: int
-    kl_early_stop: float | None
-    max_ratio: float | None
-    kl_alarm: float
-    kl_stop: float | None
-    samples_per_run: int
-    save_rollouts: int | None
-    eval_rollouts: int | None
-    seed: int
+    episodes: int = 50_000
+    rollout_batch_size: int = 128
+    minibatch_size: int = 32
+    forward_batch_size: int = 16
+    epochs: int = 2
+    responses_per_prompt: int = 1
+    learning_rate: float = 1e-5
+    value_learning_rate: float = 5e-5
+    warmup_rollouts: int = 10
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = (
+        "adamw_torch"
+    )
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float | None = None
+    beta: float = 0.05
+    kl_penalty: Literal["reward", "loss"] = "reward"
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    kl_target: float | None = None
+    kl_horizon: float = 10_000.0
+    advantage_estimator: Literal["gae", "batch_mean"] = "gae"
+    critic_warmup_rollouts: int = 0
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    dual_clip: float | None = None
+    value_clip_range: float | None = 0.2
+    whiten_advantages: bool = True
+    whiten_rewards: bool = False
+    score_clip: float | None = 5.0
+    score_normalization: Literal["sft", "running"] = "sft"
+    missing_eos_score: float | None = -1.0
+    min_response_length: int | None = None
+    ptx_coefficient: float = 0.0
+    ptx_batch_size: int = 32
+    kl_early_stop: float | None = 0.1
+    max_ratio: float | None = 10.0
+    kl_alarm: float = 25.0
+    kl_stop: float | None = 50.0
+    samples_per_run: int = 5
+    save_rollouts: int | None = None
+    eval_rollouts: int | None = 10
+    seed: int = 0
 
     @property
     def rollouts(self) -> int:
-        """How many rollouts the episodes make; the last one is whole too."""
+        """Number of rollouts, rounded up: the last one is a full batch too."""
         return -(-self.episodes // self.rollout_batch_size)
 
     @property
     def has_critic(self) -> bool:
-        """Whether a critic is learnt."""
+        """True if a critic is trained."""
         return self.advantage_estimator == "gae"
 
     @property
     def trained(self) -> tuple[TrainedRole, ...]:
-        """The roles whose weights move."""
+        """Roles with an optimiser."""
         return ("policy", "critic") if self.has_critic else ("policy",)
 
+    def trained_in(self, rollout: int) -> tuple[TrainedRole, ...]:
+        """Return the roles trained in rollout `rollout`: the critic alone in its warm-up."""
+        return ("critic",) if rollout < self.critic_warmup_rollouts else self.trained
+
     def learning_rate_factor(self, rollout: int) -> float:
-        """Return what both rates are multiplied by in rollout `rollout`, counted from 0.
+        """Return the factor of both learning rates in rollout `rollout`, counted from 0.
 
         From 0.1 to 1 over the warm-up (Ouyang et al. 2022, appendix C.4), which takes half of the
         run at most, then linearly to 0 or on at 1.

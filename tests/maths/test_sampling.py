@@ -34,6 +34,19 @@ def test_the_rarest_token_of_a_large_vocabulary_is_not_lost():
     assert inverse_cdf(logits, numbers, 1.0).item() == 149_999
 
 
+def test_tail_tokens_below_single_precision_are_drawn_exactly():
+    """Tail probabilities of 1e-9 behind a cumulated 0.9999, where fp32 resolves only 6e-8."""
+    tail = 100_000
+    logits = torch.full((tail + 1,), 1e-9).log()
+    logits[0] = 0.0
+    probabilities = logits.softmax(0).double()
+    tokens = torch.arange(1, tail + 1, 997)
+    ends = probabilities.cumsum(0)
+    numbers = (ends[tokens] - probabilities[tokens] / 2) / ends[-1]
+    drawn = inverse_cdf(logits.expand(len(tokens), -1), numbers, 1.0)
+    assert drawn.tolist() == tokens.tolist()
+
+
 def test_an_episode_has_the_same_numbers_in_any_company():
     together = uniform_numbers([(0, 3, 7), (0, 3, 8)], 16)
     assert torch.equal(uniform_numbers([(0, 3, 8)], 16)[0], together[1])

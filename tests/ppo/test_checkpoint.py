@@ -57,7 +57,7 @@ def test_a_resumed_run_ends_with_the_same_weights_and_beta(tmp_path, uninterrupt
     assert torch.equal(resumed.logits, whole.logits)
     assert torch.equal(resumed.value, whole.value)
     assert trainer.progress == reference.progress
-    for mean, other in zip(trainer.update.average, reference.update.average, strict=True):
+    for mean, other in zip(trainer.hooks.average.means, reference.hooks.average.means, strict=True):
         assert torch.equal(mean, other)
 
 

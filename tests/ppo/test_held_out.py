@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import Bandit, Cut, Dying, bandit_settings
 
-from rlhfctl.ppo.held_out import HeldOutEvaluation
+from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
 
@@ -21,7 +21,7 @@ class Recorder:
         self.policies = []
         self.went_on_from = []
 
-    def look(self, rollout, episodes):
+    def evaluate(self, rollout, episodes):
         self.looks.append((rollout, episodes))
         self.policies.append(self.bandit.logits.detach().clone())
         return HeldOutEvaluation({"held_out_kl": float(rollout)}, stop=rollout == self.stop_at)
@@ -43,7 +43,7 @@ def train(watched=True, stop_at=None, folder=None, monitor=None, **changes):
     bandit = Bandit()
     watch = Recorder(bandit, stop_at) if watched else None
     monitor = monitor or Heard()
-    trainer = PPOTrainer(bandit, PROMPTS, settings, monitor, checkpoints=folder, watch=watch)
+    trainer = PPOTrainer(bandit, PROMPTS, settings, monitor, checkpoints=folder, evaluator=watch)
     trainer.train()
     return bandit, watch, monitor, trainer
 
@@ -75,7 +75,7 @@ def test_a_look_can_end_training():
 
 def test_the_policy_is_looked_at_as_it_would_be_saved():
     bandit, watch, _, trainer = train(ema_decay=0.6)
-    assert torch.equal(watch.policies[-1], trainer.update.average[0])
+    assert torch.equal(watch.policies[-1], trainer.hooks.average.means[0])
     assert torch.equal(bandit.logits, watch.policies[-1])
     raw = train(watched=False, ema_decay=0.6)[0]
     assert torch.equal(bandit.logits, raw.logits), "the running mean was put back"

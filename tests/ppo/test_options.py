@@ -71,7 +71,7 @@ def test_without_a_critic_the_batch_mean_leads_to_the_same_optimum():
     bandit, monitor, trainer = trained(advantage_estimator="batch_mean")
     assert distance(bandit, optimum(0.5)) < 0.02
     assert torch.equal(bandit.value, torch.zeros(1))
-    assert set(trainer.update.optimizers) == {"policy"}
+    assert set(trainer.ppo_step.optimizers) == {"policy"}
     assert not {"value_loss", "explained_variance"} & set(monitor.metrics[0])
 
 
@@ -125,7 +125,7 @@ def test_the_demonstrations_gradient_is_the_coefficient_times_that_of_the_sft_lo
     demonstrations = [([1], [0]), ([1], [3]), ([1], [3])]
     settings = bandit_settings(ptx_coefficient=27.8, ptx_batch_size=3, forward_batch_size=2)
     trainer = PPOTrainer(bandit, [[1]], settings, NullMonitor(), demonstrations=demonstrations)
-    trainer.update._demonstrations_part(trainer._demonstrations())
+    trainer.ppo_step._demonstrations_part(trainer._ptx_batch())
     logits = REFERENCE.log().clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(logits.expand(3, -1), torch.tensor([0, 3, 3]))
     (27.8 * loss).backward()

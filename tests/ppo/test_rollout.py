@@ -3,10 +3,11 @@
 import torch
 from toy import Bandit, bandit_settings
 
+from rlhfctl.maths.advantages import shape_rewards
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
-from rlhfctl.ppo.rollout import Collector, final_scores
+from rlhfctl.ppo.rollout import RolloutSampler, estimate_advantages, final_scores
 
 ENDED = torch.tensor([True, False, True])
 RAW = torch.tensor([9.0, 9.0, -0.5])
@@ -66,8 +67,10 @@ def test_returns_do_not_depend_on_the_whitening_of_advantages():
     for whitening in (True, False):
         settings = bandit_settings(whiten_advantages=whitening, rollout_batch_size=32)
         rewards = Rewards([BanditScores()], [1.0])
-        collector = Collector(Bandit(), rewards, [[1]], settings, Processes())
-        rollouts.append(collector.collect([0] * 32, 0, 0.1, RunningMoments())[0])
+        sampler = RolloutSampler(Bandit(), rewards, [[1]], settings, Processes())
+        episodes = sampler.score(sampler.sample([0] * 32, 0), [0] * 32)
+        shaped = shape_rewards(episodes.model_scores, episodes.token_kl, episodes.mask, 0.1)
+        rollouts.append(estimate_advantages(shaped, episodes.values, episodes.mask, settings))
     torch.testing.assert_close(rollouts[0].returns, rollouts[1].returns)
     assert abs(rollouts[0].advantages.mean()) < 1e-6
     assert not torch.allclose(rollouts[0].advantages, rollouts[1].advantages)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 from rlhfctl.errors import DivergedError
-from rlhfctl.ppo.streams import RowStream
+from rlhfctl.maths.sampling import uniform_numbers
+from rlhfctl.ppo.rollout import RowStream
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
 
@@ -52,7 +54,7 @@ def test_the_first_metrics_are_those_of_the_reference_policy():
 def test_every_minibatch_is_one_optimiser_step(minibatch, epochs):
     _, monitor, trainer = trained(episodes=512, minibatch_size=minibatch, epochs=epochs)
     steps = 2 * epochs * 256 // minibatch
-    assert int(trainer.update.optimizers["policy"].state[trainer.roles.logits]["step"]) == steps
+    assert int(trainer.ppo_step.optimizers["policy"].state[trainer.roles.logits]["step"]) == steps
     assert sum(metrics["updates"] for _, metrics in monitor.steps) == steps
 
 
@@ -71,6 +73,29 @@ def test_three_prompts_serve_a_batch_of_any_size_without_end_or_loss():
         assert sorted(flat[start : start + 3]) == [0, 1, 2]
     again = RowStream(3, seed=5, place=8)
     assert again.take(1) == taken[1]
+
+
+def test_each_pass_over_the_prompts_has_an_order_of_its_own():
+    stream = RowStream(32, seed=5)
+    passes = [stream.take(32) for _ in range(3)]
+    assert len({tuple(rows) for rows in passes}) == 3
+    assert all(sorted(rows) == list(range(32)) for rows in passes)
+
+
+class SeedRecorder(Bandit):
+    def __init__(self):
+        super().__init__()
+        self.seeds = []
+
+    def generate(self, prompts, seeds):
+        self.seeds += seeds
+        return super().generate(prompts, seeds)
+
+
+def test_every_episode_of_every_rollout_has_sampling_noise_of_its_own():
+    bandit, _, _ = trained(SeedRecorder(), episodes=256 * 3)
+    numbers = uniform_numbers(bandit.seeds, 1)[:, 0].tolist()
+    assert len(set(numbers)) == 256 * 3
 
 
 def test_the_adaptive_controller_reaches_its_target():
@@ -133,6 +158,16 @@ def test_the_kl_budget_warns_and_then_stops():
 
 def test_gradients_are_clipped_before_the_step_and_logged_before_the_clip():
     bandit = Bandit(score=SCORES * 1e4)
-    _, monitor, _ = trained(bandit, episodes=256, epochs=1, learning_rate=1e-3, beta=0.0)
+    stepped = []
+
+    def record(optimizer, _args, _kwargs):
+        stepped.append(float(optimizer.param_groups[0]["params"][0].grad.norm()))
+
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        _, monitor, _ = trained(bandit, episodes=256, epochs=1, learning_rate=1e-3, beta=0.0)
+    finally:
+        hook.remove()
+    assert stepped == pytest.approx([1.0, 1.0], abs=1e-3)
     assert monitor.steps[0][1]["policy_grad_norm"] > 100
     assert (bandit.logits - REFERENCE.log()).abs().max() < 2e-3

@@ -24,7 +24,7 @@ from rlhfctl.evaluation.overoptimisation import (
     fit_history,
 )
 from rlhfctl.evaluation.text import repeated_ngram_share, words
-from rlhfctl.ppo.held_out import HeldOutEvaluation
+from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.run.directory import (
     BEST_FOLDER,
     BEST_MARKER_FILE,
@@ -97,7 +97,7 @@ class HeldOutEvaluator:
         if self.processes.is_main:
             self._write()
 
-    def look(self, rollout: int, episodes: int) -> HeldOutEvaluation:
+    def evaluate(self, rollout: int, episodes: int) -> HeldOutEvaluation:
         """Answer the prompts, write the metrics down, and judge by the whole history so far."""
         line = self._line(rollout, episodes)
         self.history.append(line)
