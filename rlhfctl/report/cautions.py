@@ -20,10 +20,12 @@ from rlhfctl.report.numbers import finite, number, share
 from rlhfctl.report.sections.reward_model import probe_side
 from rlhfctl.report.sections.tax import tax_side
 from rlhfctl.report.significance import judges_of, policy
-from rlhfctl.report.sources import COMMANDS, STAGES, RunFacts
+from rlhfctl.stage_table import PPO, REWARD_MODEL, STAGES, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from rlhfctl.report.sources import RunFacts
 
 LENGTH_CHANGE = 0.3
 SHARE_CHANGE = 0.1
@@ -34,12 +36,12 @@ _EITHER_WAY = "hedge_removed"  # doubt that was not due makes a response better 
 
 def cautions(facts: RunFacts, level: str) -> Iterator[str]:
     """Yield what to know before trusting a verdict of this level, by the rules above."""
-    for stage, used in facts.stale():
+    for name, input_name in facts.stale():
         yield (
-            f"{used} was made anew after {stage} used it: the metrics of {stage} are of the "
-            f"earlier one. Run {COMMANDS[stage]}."
+            f"{input_name} was re-run after {name} used it, so {name}'s metrics are out of date. "
+            f"Run rlhfctl {stage_named(name).command}."
         )
-    yield from _reward_model_cautions(facts.stage_metrics("rm"))
+    yield from _reward_model_cautions(facts.stage_metrics(REWARD_MODEL))
     yield from _trial_cautions(facts.evaluation)
     sft, ppo = (policy(facts.evaluation, name) for name in ("sft", "ppo"))
     yield from _policy_cautions(sft, ppo, _kl_alarm(facts))
@@ -48,13 +50,13 @@ def cautions(facts: RunFacts, level: str) -> Iterator[str]:
         yield "PPO wins more often, but its mean gold reward is not above SFT's."
     yield from _judge_cautions(facts.evaluation, level)
     yield from _watch_cautions(facts.over_optimisation)
-    skipped = facts.stage_metrics("ppo").get("skipped_minibatches")
+    skipped = facts.stage_metrics(PPO).get("skipped_minibatches")
     if finite(skipped):
         yield f"Minibatches that PPO skipped because their ratio was out of bounds: {number(skipped)}."
     for stage in STAGES:
-        lost = sum(None in step.values() for step in facts.curves.get(stage, []))
+        lost = sum(None in step.values() for step in facts.curves.get(stage.name, []))
         if lost:
-            yield f"{stage}: a figure was not finite at {lost} of its logged steps."
+            yield f"{stage.name}: a figure was not finite at {lost} of its logged steps."
 
 
 def _reward_model_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +150,7 @@ def _policy_cautions(
 
 
 def _kl_alarm(facts: RunFacts) -> float:
-    record = facts.records.get("ppo")
+    record = facts.records.get(PPO.name)
     section = record.recipe_part.get("ppo") if record else None
     alarm = finite(section.get("kl_alarm")) if isinstance(section, dict) else None
     return KL_ALARM if alarm is None else alarm

@@ -20,14 +20,16 @@ from rlhfctl.report.blocks import (
     plots,
     table,
 )
-from rlhfctl.report.curves import SHOWN, Plot, curve, interval_line
+from rlhfctl.report.curves import MAIN_PLOTS, Plot, curve, interval_line
 from rlhfctl.report.html import write
 from rlhfctl.report.numbers import finite, interval, number, share
-from rlhfctl.report.sources import TITLES, RunFacts
 from rlhfctl.run.directory import RECIPE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rlhfctl.report.sources import RunFacts
+    from rlhfctl.stage_table import Stage
 
 MOST_RUNS = 12
 _METRICS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
@@ -204,10 +206,10 @@ def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
         if (lines := _along(runs, name))
     ]
     over = [
-        Plot(f"{TITLES[stage]}: {title}", lines)
-        for stage, shown in SHOWN.items()
-        for title, names in shown
-        if (lines := _overlaid(runs, stage, next(iter(names))))
+        Plot(f"{main.stage.title}: {plot.title}", lines)
+        for main in MAIN_PLOTS
+        for plot in main.plots
+        if (lines := _overlaid(runs, main.stage, plot.curves[0].metric))
     ]
     return (*plots(against), *plots(over))
 
@@ -220,6 +222,9 @@ def _along(runs: Sequence[RunFacts], name: str) -> tuple[Any, ...]:
     return tuple(line for line in lines if line is not None)
 
 
-def _overlaid(runs: Sequence[RunFacts], stage: str, name: str) -> tuple[Any, ...]:
-    lines = (curve(name, run.name, run.curves.get(stage, []), at) for at, run in enumerate(runs, 1))
+def _overlaid(runs: Sequence[RunFacts], stage: Stage, metric: str) -> tuple[Any, ...]:
+    lines = (
+        curve(metric, run.name, run.curves.get(stage.name, []), colour)
+        for colour, run in enumerate(runs, 1)
+    )
     return tuple(line for line in lines if line is not None)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report.numbers import finite
+from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from rlhfctl.stage_table import Stage
 
 MOST_POINTS = 400
 MOST_EXTRA_CURVES = 24
@@ -56,54 +59,97 @@ class Plot:
     whole_steps: bool = True
 
 
-# Of each stage: the title of a plot, and its metrics' names with their labels.
-SHOWN: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
-    "sft": (
-        ("Loss, nats a token", {"loss": ""}),
-        ("Token accuracy", {"token_accuracy": ""}),
-        ("Learning rate", {"learning_rate": ""}),
-    ),
-    "rm": (
-        ("Loss, nats a comparison", {"loss": ""}),
-        ("Accuracy on the batch", {"accuracy": ""}),
-        ("Margin, chosen less rejected", {"margin": ""}),
-    ),
-    "ppo": (
-        ("Score", {"score": ""}),
-        ("Reward: score less KL penalty", {"reward": ""}),
-        ("KL, nats a response", {"kl": "k1", "kl_k3": "k3"}),
-        ("Entropy, nats a token", {"entropy": ""}),
-        ("Response length, tokens", {"response_length": ""}),
-        ("Share ended by EOS", {"eos_share": ""}),
+@dataclass(frozen=True)
+class CurveSpec:
+    """A logged metric and its label in the plot; empty when it is the only curve."""
+
+    metric: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class PlotSpec:
+    """The title of a plot and the metrics in it."""
+
+    title: str
+    curves: tuple[CurveSpec, ...]
+
+
+@dataclass(frozen=True)
+class StagePlots:
+    """The main plots of a stage, in order."""
+
+    stage: Stage
+    plots: tuple[PlotSpec, ...]
+
+
+def _single(title: str, metric: str) -> PlotSpec:
+    return PlotSpec(title, (CurveSpec(metric),))
+
+
+MAIN_PLOTS = (
+    StagePlots(
+        SFT,
         (
-            "Share clipped",
-            {"policy_clip_fraction": "policy", "value_clip_fraction": "value"},
+            _single("Loss, nats per token", "loss"),
+            _single("Token accuracy", "token_accuracy"),
+            _single("Learning rate", "learning_rate"),
         ),
-        ("Value loss", {"value_loss": ""}),
-        ("Explained variance of the critic", {"explained_variance": ""}),
     ),
-}
+    StagePlots(
+        REWARD_MODEL,
+        (
+            _single("Loss, nats per comparison", "loss"),
+            _single("Training batch accuracy", "accuracy"),
+            _single("Margin: chosen − rejected", "margin"),
+        ),
+    ),
+    StagePlots(
+        PPO,
+        (
+            _single("Score", "score"),
+            _single("Reward: score − KL penalty", "reward"),
+            PlotSpec("KL, nats per response", (CurveSpec("kl", "k1"), CurveSpec("kl_k3", "k3"))),
+            _single("Entropy, nats per token", "entropy"),
+            _single("Response length, tokens", "response_length"),
+            _single("Fraction ended by EOS", "eos_share"),
+            PlotSpec(
+                "Clip fraction",
+                (
+                    CurveSpec("policy_clip_fraction", "policy"),
+                    CurveSpec("value_clip_fraction", "value"),
+                ),
+            ),
+            _single("Value loss", "value_loss"),
+            _single("Explained variance", "explained_variance"),
+        ),
+    ),
+)
 
 
-def plots(stage: str, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """Return the stage's plots, in their order, of those metrics that were logged."""
-    found = (
+def plots(stage: Stage, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """Return the stage's main plots for which a metric was logged."""
+    stage_plots = (
         Plot(
-            title,
-            tuple(line for name, label in names.items() if (line := curve(name, label, steps))),
+            spec.title,
+            tuple(line for c in spec.curves if (line := curve(c.metric, c.label, steps))),
         )
-        for title, names in SHOWN.get(stage, ())
+        for spec in _specs(stage)
     )
-    return [plot for plot in found if plot.lines]
+    return [plot for plot in stage_plots if plot.lines]
 
 
-def extra_plots(stage: str, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """Return a plot of every other logged figure, under its own name."""
-    shown = {name for _, names in SHOWN.get(stage, ()) for name in names}
+def extra_plots(stage: Stage, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """Return one plot per other logged metric, titled with the metric's name."""
+    main = {spec.metric for plot in _specs(stage) for spec in plot.curves}
     names = dict.fromkeys(name for step in steps for name in step)
-    others = [name for name in names if name not in shown | _NO_CURVE]
-    found = (Plot(name, (line,)) for name in others if (line := curve(name, "", steps)))
-    return list(found)[:MOST_EXTRA_CURVES]
+    others = [name for name in names if name not in main | _NO_CURVE]
+    extra = (Plot(name, (line,)) for name in others if (line := curve(name, "", steps)))
+    return list(extra)[:MOST_EXTRA_CURVES]
+
+
+def _specs(stage: Stage) -> tuple[PlotSpec, ...]:
+    return next((main.plots for main in MAIN_PLOTS if main.stage is stage), ())
 
 
 def curve(

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MINUS = "\N{MINUS SIGN}"
-MISSING = "–"  # noqa: RUF001 - an en dash is the printed sign for "no value"
+MISSING = "–"
 
 
 def finite(value: Any) -> float | None:

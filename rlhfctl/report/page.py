@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.report import curves, provenance, samples, verdict
 from rlhfctl.report.html import write
 from rlhfctl.report.sections import sections
-from rlhfctl.report.sources import STAGES, TITLES, RunFacts, read_run
+from rlhfctl.report.sources import RunFacts, read_run
+from rlhfctl.stage_table import STAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rlhfctl.stage_table import Stage
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def _view(facts: RunFacts) -> dict[str, Any]:
         "verdict": verdict.verdict_of(facts),
         "summary": provenance.summary(records),
         "sections": sections(facts),
-        "curves": [found for stage in STAGES if (found := _stage_curves(facts, stage)).plots],
+        "curves": [section for stage in STAGES if (section := _stage_curves(facts, stage)).plots],
         "samples": samples.held_out(facts.samples),
         "training_samples": samples.of_training(facts.training_samples),
         "versions": provenance.versions(records),
@@ -61,10 +64,10 @@ def _view(facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _stage_curves(facts: RunFacts, stage: str) -> StageCurves:
-    steps = facts.curves.get(stage, [])
+def _stage_curves(facts: RunFacts, stage: Stage) -> StageCurves:
+    steps = facts.curves.get(stage.name, [])
     return StageCurves(
-        TITLES[stage],
+        stage.title,
         facts.unit(stage),
         tuple(curves.plots(stage, steps)),
         tuple(curves.extra_plots(stage, steps)),

@@ -6,12 +6,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report.numbers import duration, number
-from rlhfctl.report.sources import STAGES, TITLES, RunFacts
+from rlhfctl.stage_table import EVALUATION, STAGES, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rlhfctl.report.sources import RunFacts
     from rlhfctl.run.manifest import StageRecord
+    from rlhfctl.stage_table import Stage
 
 
 def summary(records: Sequence[StageRecord]) -> list[tuple[str, str]]:
@@ -43,7 +45,7 @@ def versions(records: Iterable[StageRecord]) -> list[tuple[str, str]]:
 def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]:
     """Return (stage, direction, path, SHA-256) of everything that went in and came out."""
     return [
-        (TITLES.get(record.stage, record.stage), direction, artifact.path, artifact.sha256)
+        (stage_named(record.stage).title, direction, artifact.path, artifact.sha256)
         for record in records
         for direction, side in (("in", record.inputs), ("out", record.outputs))
         for artifact in side.values()
@@ -53,14 +55,14 @@ def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]
 def all_metrics(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return every figure of every finished stage under its dotted name."""
     return [
-        (TITLES[stage], list(_flattened(_metrics(facts, stage))))
+        (stage.title, list(_flattened(_metrics(facts, stage))))
         for stage in STAGES
-        if stage in facts.records
+        if stage.name in facts.records
     ]
 
 
-def _metrics(facts: RunFacts, stage: str) -> Mapping[str, Any]:
-    return {**facts.stage_metrics(stage), **(facts.evaluation if stage == "eval" else {})}
+def _metrics(facts: RunFacts, stage: Stage) -> Mapping[str, Any]:
+    return {**facts.stage_metrics(stage), **(facts.evaluation if stage is EVALUATION else {})}
 
 
 def _joined(found: Mapping[str, Sequence[str]]) -> str:

@@ -16,16 +16,14 @@ from rlhfctl.run.directory import (
 )
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import read_metrics
+from rlhfctl.stage_table import EVALUATION, PPO, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-STAGES = ("sft", "rm", "ppo", "eval")
-COMMANDS = {"sft": "rlhfctl sft", "rm": "rlhfctl train-rm", "ppo": "rlhfctl ppo"} | {
-    "eval": "rlhfctl eval"
-}
-TITLES = {"sft": "SFT", "rm": "Reward model", "ppo": "PPO", "eval": "Evaluation"}
+    from rlhfctl.stage_table import Stage
+
 MOST_SAMPLES = 64
 
 
@@ -55,14 +53,14 @@ class RunFacts:
     held_out: list[dict[str, Any]] = field(default_factory=list)
     over_optimisation: Mapping[str, Any] = field(default_factory=dict)
 
-    def stage_metrics(self, stage: str) -> Mapping[str, Any]:
-        """Return a finished stage's metrics; none of one that is not finished."""
-        record = self.records.get(stage)
+    def stage_metrics(self, stage: Stage) -> Mapping[str, Any]:
+        """Return the metrics of a stage; empty if it is not finished."""
+        record = self.records.get(stage.name)
         return record.metrics if record else {}
 
-    def unit(self, stage: str) -> str:
-        """Return what a stage's steps count: the figure that its last step equals, else steps."""
-        steps = self.curves.get(stage, [])
+    def unit(self, stage: Stage) -> str:
+        """Return the unit of a stage's steps: the counter equal to its last step, else steps."""
+        steps = self.curves.get(stage.name, [])
         last = steps[-1].get("step") if steps else None
         for unit in ("episodes", "rollouts"):
             if last is not None and self.stage_metrics(stage).get(unit) == last:
@@ -95,21 +93,21 @@ def read_run(root: Path) -> RunFacts:
         )
     manifest = Manifest.load(directory.manifest)
     recipe = directory.recipe
-    metrics_file = directory.stage("eval") / METRICS_FILE
-    evaluated = manifest.stages.get("eval")
+    metrics_file = directory.stage(EVALUATION.folder) / METRICS_FILE
+    evaluated = manifest.stages.get(EVALUATION.name)
     metrics = read_object(metrics_file) if metrics_file.exists() else {}
-    watched = directory.stage("ppo") / OVER_OPTIMISATION_FILE
+    watched = directory.stage(PPO.folder) / OVER_OPTIMISATION_FILE
     return RunFacts(
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
         records=manifest.stages,
-        curves={stage: _read_curve(directory.metrics(stage)) for stage in STAGES},
+        curves={stage.name: _read_curve(directory.metrics(stage.name)) for stage in STAGES},
         evaluation=metrics or (evaluated.metrics if evaluated else {}),
-        samples=_read_rows(directory.stage("eval") / SAMPLES_FILE)[:MOST_SAMPLES],
-        training_samples=_read_rows(directory.stage("ppo") / SAMPLES_FILE)[-MOST_SAMPLES:],
+        samples=_read_rows(directory.stage(EVALUATION.folder) / SAMPLES_FILE)[:MOST_SAMPLES],
+        training_samples=_read_rows(directory.stage(PPO.folder) / SAMPLES_FILE)[-MOST_SAMPLES:],
         held_out=[
             {name: value for name, value in row.items() if name != "each"}
-            for row in _read_rows(directory.stage("ppo") / HELD_OUT_FILE)
+            for row in _read_rows(directory.stage(PPO.folder) / HELD_OUT_FILE)
         ],
         over_optimisation=read_object(watched) if watched.exists() else {},
     )

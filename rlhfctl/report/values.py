@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import verdict
+from rlhfctl.stage_table import EVALUATION
 
 if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
@@ -28,7 +29,7 @@ def report(facts: RunFacts) -> dict[str, Any]:
             stage: {
                 "seconds": record.seconds,
                 "seed": record.seed,
-                "metrics": facts.evaluation if stage == "eval" else record.metrics,
+                "metrics": facts.evaluation if stage == EVALUATION.name else record.metrics,
             }
             for stage, record in facts.records.items()
         },

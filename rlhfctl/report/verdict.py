@@ -29,10 +29,12 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.report.cautions import cautions
 from rlhfctl.report.numbers import finite, number
 from rlhfctl.report.significance import Judge, judges_of, policy, rate, side
-from rlhfctl.report.sources import COMMANDS, STAGES, RunFacts
+from rlhfctl.stage_table import EVALUATION, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rlhfctl.report.sources import RunFacts
 
 LABELS = {
     "gain": "Gain",
@@ -116,9 +118,9 @@ def _by_proxy(metrics: Mapping[str, Any], found: str, at: str) -> tuple[str, str
 
 
 def _progress(facts: RunFacts) -> str:
-    missing = [stage for stage in STAGES if stage not in facts.records]
-    done = [stage for stage in STAGES if stage in facts.records]
+    missing = [stage for stage in STAGES if stage.name not in facts.records]
+    finished = [stage.name for stage in STAGES if stage.name in facts.records]
     if not missing:
-        return "SFT and PPO have not been judged side by side: run rlhfctl eval --force."
-    found = f"Finished so far: {', '.join(done)}." if done else "No stage is finished yet."
-    return f"{found} Next: {COMMANDS[missing[0]]}."
+        return f"SFT and PPO have not been compared: run rlhfctl {EVALUATION.command} --force."
+    progress = f"Finished: {', '.join(finished)}." if finished else "No stage is finished."
+    return f"{progress} Next: rlhfctl {missing[0].command}."

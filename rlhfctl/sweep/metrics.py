@@ -15,6 +15,7 @@ from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
 from rlhfctl.run.directory import SCORES_FILE
 from rlhfctl.run.gates import check_gates, parse_gates
 from rlhfctl.run.manifest import Manifest
+from rlhfctl.stage_table import EVALUATION, PPO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _OF_PAIR = (
     *("win_rate", "gold_win_rate", "proxy_win_rate", "gold_gain", "proxy_gain"),
     *("gold_length_controlled_win_rate", "proxy_length_controlled_win_rate"),
 )
-_PPO = ("best", "stopped_early", "last_below_best")
+_PPO_METRICS = ("best", "stopped_early", "last_below_best")
 
 
 def point_metrics(directory: RunDirectory) -> Metrics:
@@ -44,9 +45,9 @@ def point_metrics(directory: RunDirectory) -> Metrics:
         stages = Manifest.load(directory.manifest).stages
     except CheckpointError:
         return {}
-    if "eval" not in stages:
+    if EVALUATION.name not in stages:
         return {}
-    evaluation = stages["eval"].metrics
+    evaluation = stages[EVALUATION.name].metrics
     policies = evaluation.get("policies", {})
     metrics = _with_ends(policies.get("ppo", {}), _OF_POLICY) | _with_ends(evaluation, _OF_PAIR)
     metrics |= {name: evaluation[name] for name in ("judge", "prompts") if name in evaluation}
@@ -60,16 +61,16 @@ def point_metrics(directory: RunDirectory) -> Metrics:
     }
     if judges:
         metrics["judges"] = judges
-    watched = stages["ppo"].metrics.get("over_optimisation") if "ppo" in stages else None
+    watched = stages[PPO.name].metrics.get("over_optimisation") if PPO.name in stages else None
     if watched:
-        metrics |= {name: watched[name] for name in _PPO if name in watched}
+        metrics |= {name: watched[name] for name in _PPO_METRICS if name in watched}
         metrics["alarms"] = [_alarm(alarm) for alarm in watched.get("alarms", [])]
     return metrics
 
 
 def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
     """Whether the metrics of a run keep the gates of its recipe."""
-    record = Manifest.load(directory.manifest).stages["eval"]
+    record = Manifest.load(directory.manifest).stages[EVALUATION.name]
     return all(
         gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), record.metrics)
     )
@@ -158,7 +159,7 @@ def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _scores(directory: RunDirectory) -> dict[str, Any]:
     """Return what `eval/scores.json` has of each policy, and the digest of `prompts`; or nothing."""
-    path = directory.stage("eval") / SCORES_FILE
+    path = directory.stage(EVALUATION.folder) / SCORES_FILE
     if not path.is_file():
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))

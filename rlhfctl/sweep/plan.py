@@ -17,7 +17,7 @@ from rlhfctl.pipeline import needed_stages
 from rlhfctl.recipe.keys import split_key
 from rlhfctl.recipe.load import Override, load_recipe
 from rlhfctl.recipe.view import stage_part
-from rlhfctl.stage_table import EVALUATION, stage_named
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 from rlhfctl.sweep.grid import names
 
 if TYPE_CHECKING:
@@ -25,9 +25,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.stage_table import Stage
 
-_CHECKPOINT_KEYS = {"sft": ("reward_model.sft", "ppo.sft"), "rm": ("ppo.rm",)}
 _LABEL = "the sweep"
+
+
+@dataclass(frozen=True)
+class _SharedStage:
+    """A stage that points can share, and the recipe keys that name its checkpoint."""
+
+    stage: Stage
+    checkpoint_keys: tuple[str, ...]
+
+
+_SHARED_STAGES = (
+    _SharedStage(SFT, ("reward_model.sft", "ppo.sft")),
+    _SharedStage(REWARD_MODEL, ("ppo.rm",)),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ def make_plan(
             recipe, (*overrides, *(Override(*item) for item in settings.items())), root, shared
         )
         plain = reader.read(name)
-        if "ppo" not in needed_stages(plain):
+        if PPO.name not in needed_stages(plain):
             raise UsageError(
                 "evaluation.ppo names a policy, so no point would train one", str(recipe)
             )
@@ -115,42 +129,43 @@ class _Reader:
     root: Path
     shared: dict[str, Job]
 
-    def read(self, name: str, given: Sequence[Override] = ()) -> Recipe:
-        own = [*self.overrides, *given, Override("name", name, _LABEL)]
-        return load_recipe(self.path, own).recipe
+    def read(self, name: str, extra: Sequence[Override] = ()) -> Recipe:
+        overrides = [*self.overrides, *extra, Override("name", name, _LABEL)]
+        return load_recipe(self.path, overrides).recipe
 
     def job(self, name: str, plain: Recipe) -> Job:
-        """Return the point's job; what it shares is among the shared jobs afterwards."""
-        given: list[Override] = []
+        """Return the point's job, and add the jobs that it shares to `shared`."""
+        checkpoints: list[Override] = []
         needs: list[str] = []
-        for stage in ("sft", "rm"):
-            if stage not in needed_stages(plain):
+        for shareable in _SHARED_STAGES:
+            stage = shareable.stage
+            if stage.name not in needed_stages(plain):
                 continue
-            part = stage_part(plain, stage_named(stage))
-            made = self._share(stage, stage_named(stage).command, stage, part, given, needs)
-            folder = str((self.root / made / stage).absolute())
-            given += [Override(key, folder, _LABEL) for key in _CHECKPOINT_KEYS[stage]]
-            needs.append(made)
+            part = stage_part(plain, stage)
+            run_name = self._share(stage.name, stage, part, checkpoints, needs)
+            folder = str((self.root / run_name / stage.folder).absolute())
+            checkpoints += [Override(key, folder, _LABEL) for key in shareable.checkpoint_keys]
+            needs.append(run_name)
         if plain.evaluation.best_of_n:
             part = stage_part(plain, EVALUATION)
-            needs.append(self._share("best-of-n", "eval", "eval", part, given, needs))
-            given.append(Override("evaluation.best_of_n", "0", _LABEL))
-        recipe = self.read(name, given)
+            needs.append(self._share("best-of-n", EVALUATION, part, checkpoints, needs))
+            checkpoints.append(Override("evaluation.best_of_n", "0", _LABEL))
+        recipe = self.read(name, checkpoints)
         return Job(name, "run", tuple(needed_stages(recipe)), recipe, tuple(needs))
 
     def _share(
         self,
         kind: str,
-        command: str,
-        stage: str,
+        stage: Stage,
         part: Mapping[str, Any],
-        given: Sequence[Override],
+        overrides: Sequence[Override],
         needs: Sequence[str],
     ) -> str:
         basis = json.dumps([part, list(needs)], sort_keys=True)
         name = f"shared-{kind}-{hashlib.sha256(basis.encode()).hexdigest()[:8]}"
         if name not in self.shared:
-            self.shared[name] = Job(name, command, (stage,), self.read(name, given), tuple(needs))
+            recipe = self.read(name, overrides)
+            self.shared[name] = Job(name, stage.command, (stage.name,), recipe, tuple(needs))
         return name
 
 

@@ -127,9 +127,11 @@ class _Results:
         found: list[dict[str, Any]] = []
         parts: set[str] = set()
         for job in self.plan.shared:
-            if job.command != "eval":
+            if job.command != EVALUATION.command:
                 continue
-            record = Manifest.load(RunDirectory(self.root / job.name).manifest).stages.get("eval")
+            record = Manifest.load(RunDirectory(self.root / job.name).manifest).stages.get(
+                EVALUATION.name
+            )
             if record is not None and "best_of_n" in record.metrics:
                 found.append(record.metrics["best_of_n"])
                 parts.add(_without_seed(job))

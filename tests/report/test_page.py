@@ -214,11 +214,11 @@ def test_a_stage_that_broke_off_still_shows_its_curves(make_run: Callable[..., P
     (root / "logs" / "rm.jsonl").write_text('{"step": 5, "loss": 0.7}\n{"step": 10, "lo')
     text = " ".join(Page(render(root)).text.split())
     assert "Reward model unfinished: rlhfctl train-rm" in text
-    assert "Loss, nats a comparison" in text
+    assert "Loss, nats per comparison" in text
 
 
 def test_an_empty_folder_renders(tmp_path: Path) -> None:
-    assert "No stage is finished yet" in render(tmp_path)
+    assert "No stage is finished" in render(tmp_path)
 
 
 def test_metrics_that_are_not_numbers_never_show_as_nan(finished_run: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_single_point_and_a_constant_can_be_drawn(value: float) -> None:
 def test_small_ticks_are_written_shortly() -> None:
     line = Line("", (0.0, 1.0), (0.0, 1.5e-4))
     ticks = [text.text for text in ET.fromstring(svg(Plot("", (line,)))).iter("text")]
-    assert "5e−5" in ticks  # noqa: RUF001
+    assert "5e−5" in ticks
 
 
 def test_the_same_points_give_the_same_bytes() -> None:

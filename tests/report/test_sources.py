@@ -5,6 +5,7 @@ import pytest
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.report.sources import MOST_SAMPLES, read_run
+from rlhfctl.stage_table import SFT
 
 
 def test_a_run_is_read_whole(finished_run: Path) -> None:
@@ -21,7 +22,7 @@ def test_a_run_is_read_whole(finished_run: Path) -> None:
 def test_what_is_not_there_is_empty(tmp_path: Path) -> None:
     facts = read_run(tmp_path)
     assert not (facts.records or facts.evaluation or facts.samples or facts.recipe)
-    assert facts.stage_metrics("sft") == {}
+    assert facts.stage_metrics(SFT) == {}
 
 
 def test_metrics_of_the_manifest_serve_where_the_file_is_gone(finished_run: Path) -> None:

@@ -116,12 +116,12 @@ def test_an_interval_that_touches_one_half_is_no_evidence() -> None:
 @pytest.mark.parametrize(
     ("finished", "sentence"),
     [
-        ((), "No stage is finished yet. Next: rlhfctl sft."),
-        (("sft",), "Finished so far: sft. Next: rlhfctl train-rm."),
-        (("sft", "rm", "ppo"), "Finished so far: sft, rm, ppo. Next: rlhfctl eval."),
+        ((), "No stage is finished. Next: rlhfctl sft."),
+        (("sft",), "Finished: sft. Next: rlhfctl train-rm."),
+        (("sft", "rm", "ppo"), "Finished: sft, rm, ppo. Next: rlhfctl eval."),
         (
             ("sft", "rm", "ppo", "eval"),
-            "SFT and PPO have not been judged side by side: run rlhfctl eval --force.",
+            "SFT and PPO have not been compared: run rlhfctl eval --force.",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_result_of_an_earlier_input_is_a_caution(make_record: MakeRecord) -> N
     records = {stage: make_record(stage, {}) for stage in ("sft", "rm", "ppo", "eval")}
     assert not cautions(records=records)
     records["ppo"] = replace(records["ppo"], outputs={"ppo": Artifact("ppo", "another hash")})
-    assert "ppo was made anew after eval used it" in cautions(records=records)
+    assert "ppo was re-run after eval used it" in cautions(records=records)
 
 
 def judged(kind: str, interval: Rate, **more: Any) -> dict[str, Any]:

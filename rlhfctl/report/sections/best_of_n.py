@@ -44,7 +44,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         *plots(pictures, large=True),
         *table(
             "Of n responses of SFT the one with the highest proxy score, with 95 % intervals; its KL to SFT is "
-            "ln n less (n − 1) / n.",  # noqa: RUF001
+            "ln n less (n − 1) / n.",
             columns,
             rows,
         ),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
 
 TRUE_REWARDS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
-_FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."  # noqa: RUF001
+_FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."
 _CURVES = (("proxy", 2), ("true_reward", 1))  # with the page's colours
 _ALONG = (
     ("KL, nats a response", "kl"),
@@ -179,7 +179,7 @@ def _fits(summary: Mapping[str, Any]) -> tuple[Block, ...]:
             continue
         label = _label(name, summary).capitalize()
         rows += [
-            (f"{label}: α", *estimate_cells(fit, "alpha")),  # noqa: RUF001
+            (f"{label}: α", *estimate_cells(fit, "alpha")),
             (f"{label}: β", *estimate_cells(fit, "beta")),
             (f"{label}: share of variance explained", share(fit.get("r_squared")), ""),
         ]

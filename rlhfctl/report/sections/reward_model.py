@@ -20,6 +20,7 @@ from rlhfctl.report.blocks import (
 )
 from rlhfctl.report.curves import Line, Plot, interval_line
 from rlhfctl.report.numbers import finite, number, share, signed
+from rlhfctl.stage_table import REWARD_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,7 +57,7 @@ _CALIBRATION = (
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return accuracies, calibration, the length test and the probes, as far as they were taken."""
-    stage = facts.stage_metrics("rm")
+    stage = facts.stage_metrics(REWARD_MODEL)
     found = facts.evaluation.get("reward_model")
     trial = found if isinstance(found, dict) else {}
     columns = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))

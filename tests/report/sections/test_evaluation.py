@@ -37,5 +37,5 @@ def test_length_controlled_win_rates_follow_their_own(make_facts: Callable[..., 
 
 def test_a_policy_that_was_not_judged_leaves_dashes(make_facts: Callable[..., RunFacts]) -> None:
     (table,) = tables(make_facts({"policies": {"sft": {"kl": 0.0}}}))
-    assert table.rows == [("KL, nats a response", "0", "–", Estimate("–", ""))]  # noqa: RUF001
+    assert table.rows == [("KL, nats a response", "0", "–", Estimate("–", ""))]
     assert blocks(make_facts({})) == ()

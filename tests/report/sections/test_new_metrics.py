@@ -72,7 +72,7 @@ def test_judges_show_win_rates_counts_and_position_bias(judged_run: Path) -> Non
 
 def test_over_optimisation_shows_changes_fits_best_and_alarms(judged_run: Path) -> None:
     found = section(read_run(judged_run), "Over-optimisation")
-    assert rows(found)["divergence"][:3] == ("1,792", "−0.600", "0.200")  # noqa: RUF001
+    assert rows(found)["divergence"][:3] == ("1,792", "−0.600", "0.200")
     assert rows(found)["Gold: peak at √KL"] == ("1.60", "1.50 to 1.70")
     drawn = lines(found)
     gold = drawn["Change against √KL: gold"]
