@@ -1,4 +1,4 @@
-"""What a section of a report is made of, before it is written as HTML or Markdown."""
+"""Building blocks of a report section, independent of HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval in one cell."""
+    """A metric with its interval in one cell."""
 
     value: str
     interval: str
@@ -159,7 +159,7 @@ def warnings(found: Any) -> tuple[Block, ...]:
     return tuple(Note(text, warning=True) for text in texts if isinstance(text, str))
 
 
-SHARE_COLUMNS = (Column("Share", "number"), Column("95 % interval", "number"), Column("", "scale"))
+SHARE_COLUMNS = (Column("Share", "number"), Column("95 % CI", "number"), Column("", "scale"))
 
 
 def share_cells(metrics: Mapping[str, Any], name: str) -> tuple[Cell, Cell, Cell]:

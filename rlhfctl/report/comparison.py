@@ -37,7 +37,7 @@ _METRICS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
     ("Proxy win rate over SFT", "", "proxy_win_rate", share),
     ("Gold reward", "ppo", "gold", number),
     ("Proxy reward", "ppo", "proxy", number),
-    ("KL, nats a response", "ppo", "kl", number),
+    ("KL, nats per response", "ppo", "kl", number),
     ("Length, tokens", "ppo", "length", number),
     ("Repeated n-grams", "ppo", "repetition", share),
 )
@@ -100,11 +100,11 @@ def _head(runs: Sequence[RunFacts]) -> dict[str, str]:
 def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     judged = [(run.name, verdict.verdict_of(run)) for run in runs]
     return table(
-        "Each by the rules of a run's own report, where its cautions are listed.",
+        "The cautions are listed in each run's own report.",
         (
             Column("Run"),
             Column("Verdict"),
-            Column("In a sentence", "sentence"),
+            Column("Summary", "sentence"),
             Column("Cautions", "number"),
         ),
         [
@@ -131,10 +131,10 @@ def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     columns = (
         Column("Run"),
         Column("Value", "number"),
-        Column("95 % interval", "number"),
-        Column("beside the others", "range"),
+        Column("95 % CI", "number"),
+        Column("All runs", "range"),
     )
-    caption = "Metrics of PPO's policy on held-out prompts. A bar's ends are those of its interval."
+    caption = "Metrics of the PPO policy on held-out prompts. Bars show the 95 % CIs."
     return grouped(caption, columns, groups) if groups else ()
 
 
@@ -164,7 +164,7 @@ def _recipes(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
         Group(tuple((run.name, value) for run, value in zip(runs, found, strict=True)), key)
         for key, found in recipe_differences(runs)
     ]
-    caption = "Every key of the resolved recipes whose value is not the same in all runs."
+    caption = "Recipe keys whose values differ between runs."
     return grouped(caption, (Column("Run"), Column("Value")), groups) if groups else ()
 
 
@@ -182,7 +182,7 @@ def _no_recipe(run: RunFacts) -> CheckpointError:
     return CheckpointError(
         "the run's recipe is no YAML mapping",
         where=f"{run.name}/{RECIPE_FILE}",
-        hint="Run one of its stages again to have it written anew.",
+        hint="Re-run one of its stages to write the recipe again.",
     )
 
 

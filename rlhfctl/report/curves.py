@@ -1,4 +1,4 @@
-"""What a plot shows: its lines, their points and intervals; and which curves a stage has."""
+"""Plots of a report: lines, points and intervals, and the main plots of each stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_CURVE = {"step", "time", "epoch"}
 
 @dataclass(frozen=True)
 class Line:
-    """One figure over the steps of a stage, or over whatever the plot's axis is.
+    """One metric over the steps of a stage, or over whatever the plot's axis is.
 
     Attributes:
         label: What it is called beside another line; empty when it is alone.

@@ -1,4 +1,4 @@
-"""How metrics are written for people."""
+"""Formatting of metrics for readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's results come from: versions, what went in and came out, every figure."""
+"""Provenance of a run's results: versions, inputs, outputs and all metrics."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def versions(records: Iterable[StageRecord]) -> list[tuple[str, str]]:
 
 
 def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]:
-    """Return (stage, direction, path, SHA-256) of everything that went in and came out."""
+    """Return (stage, direction, path, SHA-256) of every input and output."""
     return [
         (stage_named(record.stage).title, direction, artifact.path, artifact.sha256)
         for record in records
-        for direction, side in (("in", record.inputs), ("out", record.outputs))
+        for direction, side in (("input", record.inputs), ("output", record.outputs))
         for artifact in side.values()
     ]
 

@@ -1,4 +1,4 @@
-"""Who judged PPO against SFT, and on which side of one half each found its win rate."""
+"""Judges of PPO against SFT, and the side of 0.5 on which each win rate's CI lies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Judge:
     Attributes:
         kind: `gold`, or one of the kinds of judges.
         name: What it is called in a sentence.
-        side: Of one half, where its whole interval lies: `above`, `below` or `neither`.
+        side: Position of the 95 % CI relative to 0.5: `above`, `below` or `neither`.
         rate: Its win rate in words.
         controlled: The side of its length-controlled win rate; empty where it has none.
     """
@@ -36,7 +36,7 @@ class Judge:
 
 
 def judges_of(metrics: Mapping[str, Any]) -> list[Judge]:
-    """Return who compared PPO with SFT, the one whose word counts most first."""
+    """Return the judges of PPO against SFT, the most independent first."""
     found = []
     if finite(metrics.get("gold_win_rate")) is not None:
         found.append(_judge("gold", "gold", metrics, "gold_"))
@@ -51,7 +51,7 @@ def judges_of(metrics: Mapping[str, Any]) -> list[Judge]:
 
 
 def side(metrics: Mapping[str, Any], name: str) -> str:
-    """Return on which side of one half an interval lies; a missing one lies on neither."""
+    """Return the side of 0.5 on which a CI lies; `neither` if it is missing."""
     low, high = finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))
     if low is not None and low > 0.5:
         return "above"

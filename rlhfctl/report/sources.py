@@ -1,4 +1,4 @@
-"""What a run folder holds, read for its report; a stage that has not run leaves its part empty."""
+"""Contents of a run folder, read for its report; stages that have not run are empty."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class RunFacts:
         evaluation: The evaluation's metrics; empty before the first evaluation.
         samples: Held-out prompts with each policy's response and scores.
         training_samples: Responses kept during PPO.
-        held_out: What PPO's looks at held-out prompts saw, without each prompt's own metrics.
-        over_optimisation: What those looks say together; empty where there were none.
+        held_out: PPO's held-out evaluations, without per-prompt metrics.
+        over_optimisation: Summary of those evaluations; empty without any.
     """
 
     name: str
@@ -68,7 +68,7 @@ class RunFacts:
         return "steps"
 
     def stale(self) -> list[tuple[str, str]]:
-        """Return (stage, input stage) where the input was made anew after the stage used it."""
+        """Return (stage, input stage) where the input was re-run after the stage used it."""
         return [
             (name, used)
             for name, record in self.records.items()
@@ -96,7 +96,7 @@ def read_run(root: Path) -> RunFacts:
     metrics_file = directory.stage(EVALUATION.folder) / METRICS_FILE
     evaluated = manifest.stages.get(EVALUATION.name)
     metrics = read_object(metrics_file) if metrics_file.exists() else {}
-    watched = directory.stage(PPO.folder) / OVER_OPTIMISATION_FILE
+    summary_file = directory.stage(PPO.folder) / OVER_OPTIMISATION_FILE
     return RunFacts(
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
@@ -109,7 +109,7 @@ def read_run(root: Path) -> RunFacts:
             {name: value for name, value in row.items() if name != "each"}
             for row in _read_rows(directory.stage(PPO.folder) / HELD_OUT_FILE)
         ],
-        over_optimisation=read_object(watched) if watched.exists() else {},
+        over_optimisation=read_object(summary_file) if summary_file.exists() else {},
     )
 
 
@@ -150,5 +150,5 @@ def _damaged(path: Path, reason: object) -> CheckpointError:
     return CheckpointError(
         f"the report cannot read this file ({reason})",
         where=str(path),
-        hint="Make it anew: run its stage again with --force.",
+        hint="Re-run its stage with --force.",
     )

@@ -162,11 +162,11 @@ def _frontier(sweep: Sweep) -> tuple[Block, ...]:
         pictures.append(Plot(f"{title} against √KL", kept, whole_steps=False))
     drawn = plots(pictures, large=True)
     dot = (
-        "Each dot is a setting: the mean over its seeds, with a 95 % interval between them"
+        "Each dot is a setting: its mean over seeds, with the 95 % CI between seeds"
         if sweep.groups
-        else "Each dot is a run, with the 95 % interval of its mean over prompts"
+        else "Each dot is a run: its mean over prompts, with the 95 % CI"
     )
-    note = Note(f"{dot}; the line is the best of n responses of SFT by the proxy, untrained.")
+    note = Note(f"{dot}. The line is best-of-n sampling from SFT by the proxy.")
     return (*drawn, note) if drawn else ()
 
 
@@ -183,8 +183,8 @@ def _metrics(point: Mapping[str, Any]) -> dict[str, Any]:
 def _points(sweep: Sweep) -> tuple[Block, ...]:
     """Return the table of settings over their seeds, where there are several, and that of runs."""
     settings = [key for key in sweep.keys if key != _SEED]
-    over = "A row a setting: means over seeds, with 95 % intervals between them."
-    each = "A row a run, with 95 % intervals over prompts."
+    over = "One row per setting: means over seeds, with 95 % CIs between seeds."
+    each = "One row per run, with 95 % CIs over prompts."
     return (
         *table(over, _columns(settings), [_row(one, settings, sweep) for one in sweep.groups]),
         *table(each, _columns(sweep.keys), [_row(one, sweep.keys, sweep) for one in sweep.points]),

@@ -1,4 +1,4 @@
-"""What each point of a sweep came to, and each setting over its seeds."""
+"""Metrics of each sweep point, and of each setting over its seeds."""
 
 from __future__ import annotations
 

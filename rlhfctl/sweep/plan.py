@@ -1,4 +1,4 @@
-"""The runs that a sweep takes: what several points have in common is done once.
+"""Runs of a sweep, with the work that points share done once.
 
 A point's policy depends on its SFT checkpoint and reward model, which mostly do not depend on what
 is swept. So each of those has a run of its own, named by a digest of all that it depends on, and

@@ -1,4 +1,4 @@
-"""Which setting of a sweep to take: the gentlest of those that are as good as the best."""
+"""Recommended sweep setting: the lowest KL among those as good as the best."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Candidate:
 
     Attributes:
         label: What it is called.
-        kl: Mean KL to the reference, nats a response.
+        kl: Mean KL to the reference, nats per response.
         gain: Mean gain over SFT of the gold reward, or of what stands in for it.
         low: Of the gain's 95 % interval.
         high: Of the gain's 95 % interval.
@@ -54,7 +54,7 @@ def recommend(candidates: Sequence[Candidate], measure: str) -> Recommendation |
        difference, paired by prompt over all seeds, reaches 0. Where prompts are unknown or differ,
        the two intervals overlap.
     3. Of the best and all that are as good, the one of the smallest KL is taken: what gains as much
-       with less change has less that nobody asked for.
+       with less change has fewer side effects.
 
     Args:
         candidates: All settings that are done.
@@ -92,7 +92,7 @@ def _why(candidates: Sequence[Candidate], taken: int, best: int, measure: str) -
     else:
         how = "paired by prompt" if _paired(chosen, top) else "their intervals overlap"
         why = (
-            f"{chosen.label} has the smallest KL ({chosen.kl:.3g} nats a response) of the settings "
+            f"{chosen.label} has the smallest KL ({chosen.kl:.3g} nats per response) of the settings "
             f"whose gain in {measure} is not significantly below the highest ({how}): "
             f"{_gain(chosen)}; the highest is {_gain(top)}, of {top.label} at {top.kl:.3g} nats"
         )

@@ -1,4 +1,4 @@
-"""A whole sweep: its runs, and `sweep.json`, which says after each of them what is known."""
+"""Run a sweep and rewrite `sweep.json` after each run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_sweep(
         root: The sweep's folder; made when it is not there.
         recipe: The recipe's file, as the user named it.
         at_once: Processes at a time.
-        observer: Hears of everything.
+        observer: Receives every job event.
         force: Do everything again.
 
     Raises:

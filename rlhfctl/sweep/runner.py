@@ -1,4 +1,4 @@
-"""The runs of a sweep as processes, some at a time: started, watched, ended with their parent."""
+"""Run sweep jobs as parallel child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Outcome:
 
 
 class Observer(Protocol):
-    """Hears of the jobs of a sweep."""
+    """Receives the events of sweep jobs."""
 
     def waiting(self, job: Job, reason: str) -> None:
-        """Hear, once, that a job cannot begin yet."""
+        """Report once that a job cannot start yet."""
 
     def began(self, job: Job) -> None:
-        """Hear that a job's process has started."""
+        """Report that a job's process has started."""
 
     def tick(self, lines: Mapping[str, str]) -> None:
-        """Hear every now and then what each running job said last."""
+        """Report the last log line of each running job."""
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        """Hear how a job ended."""
+        """Report how a job ended."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Runner:
         Args:
             root: The sweep's folder, with a folder `logs`.
             at_once: Processes at a time; each gets its share of the threads if there are several.
-            observer: Hears of everything.
+            observer: Receives every job event.
             ended: Called after each job.
             force: Do jobs again that are done.
         """
@@ -100,7 +100,7 @@ class Runner:
         self.force = force
         self.outcomes: dict[str, Outcome] = {}
         self._children: list[_Child] = []
-        self._told: set[str] = set()
+        self._reported_waiting: set[str] = set()
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run all jobs, each after those it needs; the failure of one does not end the others.
@@ -163,8 +163,8 @@ class Runner:
             with directory.lock():
                 return True
         except LockedError as error:
-            if job.name not in self._told:
-                self._told.add(job.name)
+            if job.name not in self._reported_waiting:
+                self._reported_waiting.add(job.name)
                 self.observer.waiting(job, error.what)
             return False
 
@@ -213,9 +213,9 @@ class Runner:
             return {
                 "exit_code": int(ExitCode.ENVIRONMENT if code < 0 else code),
                 "type": "EnvironmentFault",
-                "message": f"its process {how} without a word",
+                "message": f"its process {how} without an error message",
                 "where": str(self._log(job)),
-                "hint": "Killed for memory, perhaps: try fewer --jobs.",
+                "hint": "If it ran out of memory, try fewer --jobs.",
             }
         return error
 

@@ -1,4 +1,4 @@
-"""Best of n: what choosing among SFT's responses reaches without any training."""
+"""Best-of-n sampling from SFT, without training."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     return (
         *plots(pictures, large=True),
         *table(
-            "Of n responses of SFT the one with the highest proxy score, with 95 % intervals; its KL to SFT is "
-            "ln n less (n − 1) / n.",
+            "The highest-proxy response of n SFT samples, with 95 % CIs. Its KL to SFT is "
+            "ln n − (n − 1) / n.",
             columns,
             rows,
         ),

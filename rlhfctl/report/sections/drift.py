@@ -1,4 +1,4 @@
-"""How far PPO's way of writing went from SFT's."""
+"""Drift of PPO's writing style from SFT's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 MOST_PHRASES = 30
 _METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("KL, nats a token", "kl_per_token", number),
-    ("Entropy, nats a token", "entropy", number),
+    ("KL, nats per token", "kl_per_token", number),
+    ("Entropy, nats per token", "entropy", number),
     ("Distinct words", "distinct_1", fraction),
     ("Distinct pairs of words", "distinct_2", fraction),
     ("Distinct triples of words", "distinct_3", fraction),
@@ -51,13 +51,13 @@ def _metrics(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
         if any(finite(side.get(name)) is not None for side in sides):
             rows.append((label, *(estimate(side, name, write) for side in sides)))
     lengths = [side.get("length") for side in sides]
-    known = [length if isinstance(length, dict) else {} for length in lengths]
+    measured = [length if isinstance(length, dict) else {} for length in lengths]
     for name, label in _LENGTHS:
-        if any(name in length for length in known):
-            rows.append((label, *(number(length.get(name)) for length in known)))
+        if any(name in length for length in measured):
+            rows.append((label, *(number(length.get(name)) for length in measured)))
     return table(
-        "Means over responses with their 95 % intervals, shares from 0 to 1; lengths in tokens.",
-        (Column("Figure"), Column("SFT", "number"), Column("PPO", "number")),
+        "Means over responses with 95 % CIs; lengths in tokens.",
+        (Column("Metric"), Column("SFT", "number"), Column("PPO", "number")),
         rows,
     )
 
