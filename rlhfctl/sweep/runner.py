@@ -129,7 +129,7 @@ class Runner:
         failed = [name for name in job.needs if self._failed(name)]
         if failed:
             cause = self.outcomes[failed[0]].error or {}
-            hint = f"see {self.root / 'logs' / failed[0]}.log"
+            hint = f"see {self.root / LOGS_FOLDER / failed[0]}.log"
             message = f"{failed[0]}, which it needs, failed: {cause.get('message', '')}"
             self._end(job, Outcome("failed", 0.0, {**cause, "message": message, "hint": hint}))
             return True
