@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow coverage bench browser extras setup lint clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-odd coverage mutants bench browser extras setup lint clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,17 @@ test-slow: $(STAMP) ## the proofs that take minutes
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
+mutants: $(STAMP) ## one-line faults in the numeric core, each of which a test must catch (minutes)
+	$(BIN)/python scripts/mutants.py $(ARGS)
+
+# Another order of sums than on a developer's machine: torch without vector instructions, one thread,
+# and torch's and peft's own layers in place of rlhfctl's.
+test-odd: export ATEN_CPU_CAPABILITY := default
+test-odd: export OMP_NUM_THREADS := 1
+test-odd: export RLHFCTL_FAST_CPU_LAYERS := 0
+test-odd: $(STAMP) ## the numeric tests with another order of sums (nightly)
+	$(BIN)/pytest -q -m "not slow" tests/models tests/ppo $(ARGS)
+
 browser: ## a Chromium for the tests of the report's pages, where there is none and apt-get may install it
 	@if [ -n "$${RLHFCTL_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome google-chrome-stable chrome; then \
 	  echo "the browser for the report's tests is here"; \
@@ -44,7 +55,7 @@ browser: ## a Chromium for the tests of the report's pages, where there is none 
 	fi
 
 extras: $(STAMP) ## the packages of every extra, whose tests are skipped where they are missing
-	$(PIP) install -q -c requirements.lock -e '.[deepspeed,tax]'
+	$(PIP) install -q -c requirements.lock -e '.[tax]'
 
 lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -61,7 +62,7 @@ def measure(work: Work, folder: Path, runs: int) -> dict[str, Any]:
     torch.set_num_threads(work.threads)
     roles = roles_for(work, recipe_for(work, folder), folder)
     stops = SHAPES[work.shape].vocab_size * SHARE // work.response_length
-    roles.stop_token_ids = tuple(range(1, 1 + stops))
+    roles = replace(roles, stop_token_ids=tuple(range(1, 1 + stops)))
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))[: work.batch]
     seconds: dict[str, list[float]] = defaultdict(list)
     found: list[list[list[int]]] = []

@@ -24,7 +24,7 @@ from rlhfctl.console import TERMINAL, Terminal
 from rlhfctl.errors import EnvironmentFault, ExitCode, LostProcessFault, UsageError
 from rlhfctl.recipe.load import shipped_recipes
 from rlhfctl.run import exit_status
-from rlhfctl.run.extras import require_deepspeed
+from rlhfctl.run.process_group import no_deepspeed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,8 +94,7 @@ def read_config(file: Path) -> str:
     """Return the file's name after accelerate's own parser has taken it.
 
     Raises:
-        UsageError: It has not, or it asks for processes that accelerate or rlhfctl would not start.
-        EnvironmentFault: It asks for DeepSpeed, which is not installed.
+        UsageError: It has not, or it asks for DeepSpeed or for processes started by mpirun.
     """
     import yaml
     from accelerate.commands.config.config_args import load_config_from_file
@@ -118,7 +117,7 @@ def read_config(file: Path) -> str:
             "Say distributed_type: MULTI_GPU: without a GPU its processes run on the CPU.",
         )
     if config.distributed_type == DistributedType.DEEPSPEED:
-        require_deepspeed(where)
+        raise no_deepspeed(where)
     return str(file)
 
 
@@ -155,12 +154,7 @@ def _run(command: Sequence[str], folder: Path, log: Path) -> _Ended:
     The launcher's stderr, with its stack traces, goes to the log. Process 0 shows things on the
     user's stderr all the same: the launcher passes descriptor 0 on, and nobody reads from it.
     """
-    import torch
-
     environment = os.environ | {exit_status.VARIABLE: str(folder), TERMINAL: "0"}
-    if not torch.cuda.is_available():
-        # Else DeepSpeed says on stdout that it finds no GPU.
-        environment.setdefault("DS_ACCELERATOR", "cpu")
     ended = _Ended()
     with log.open("a", encoding="utf-8") as file:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ All is computed in fp32; only the order of sums differs, so the last bits.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+SWITCH = "RLHFCTL_FAST_CPU_LAYERS"
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -182,7 +184,12 @@ class CPULoRA(lora.Linear):  # type: ignore[misc]
 
 
 def use_fast_cpu_layers(model: torch.nn.Module) -> None:
-    """Let a model's layers compute as above where they lie on a CPU; its weights stay as they are."""
+    """Let a model's layers compute as above where they lie on a CPU; its weights stay as they are.
+
+    `RLHFCTL_FAST_CPU_LAYERS=0` leaves torch's and peft's own layers in place.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return
     for module in model.modules():
         if type(module) is torch.nn.Linear and prefers_onednn():
             module.__class__ = CPULinear

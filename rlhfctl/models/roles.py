@@ -1,7 +1,8 @@
-"""The four roles of PPO: what each says about a batch of episodes. Nothing else runs the models."""
+"""Log-probabilities, values, scores and responses of the four roles of PPO."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,61 +35,44 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import Recipe
 
 
+@dataclass(frozen=True, eq=False)
 class Roles:
-    """Policy, reference, reward model and critic over one base.
+    """Policy, reference, reward models and critic over one base, with fixed sampling settings.
 
     Attributes:
-        models: Whose weights they are.
-        normalizations: Of each reward model: puts its raw scores on the scale of rewards.
-        vocabulary: Tokens that the tokenizer knows. A head's rows beyond them are padding, which
-            is neither sampled nor part of any softmax.
+        models: Weights of every role.
+        normalizations: Score normalization per reward model.
+        pad_token_id: Fills sequences up on the right; counts in no result.
+        vocabulary: Number of tokens in the tokenizer. An LM head's rows beyond them are padding,
+            neither sampled nor part of any softmax.
+        stop_token_ids: Tokens that end a response, sorted.
+        max_new_tokens: Longest response, in tokens.
+        temperature: Divisor of the logits in sampling and in log-probabilities.
+        gradient_checkpointing: Whether training passes recompute activations.
     """
 
-    def __init__(
-        self,
-        role_models: RoleModels,
-        normalizations: Sequence[ScoreNormalization],
-        *,
-        pad_token_id: int,
-        vocabulary: int,
-        stop_token_ids: Sequence[int],
-        max_new_tokens: int,
-        temperature: float,
-        gradient_checkpointing: bool = False,
-    ) -> None:
-        """Take loaded role_models and the numbers of sampling."""
-        self.models = role_models
-        self.normalizations = tuple(normalizations)
-        self.pad_token_id = pad_token_id
-        head = role_models.lm_head("policy")
-        weight = head.get_parameter("weight")
-        self.vocabulary = min(vocabulary, int(getattr(head, "out_features", weight.shape[0])))
-        self.stop_token_ids = tuple(sorted(stop_token_ids))
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.gradient_checkpointing = gradient_checkpointing
-        self.device = device()
-        if gradient_checkpointing:
-            role_models.checkpoint_gradients()
-        self._check_head()
+    models: RoleModels
+    normalizations: tuple[ScoreNormalization, ...]
+    pad_token_id: int
+    vocabulary: int
+    stop_token_ids: tuple[int, ...]
+    max_new_tokens: int
+    temperature: float
+    gradient_checkpointing: bool = False
 
-    def _check_head(self) -> None:
-        """Make sure that decoder and LM head alone give the model's logits.
+    @property
+    def device(self) -> torch.device:
+        """Device of every role's weights."""
+        return device()
 
-        Some architectures scale or cap logits between the two; log-probabilities that skipped
-        this would be of another distribution than the one sampled from.
+    def with_sampling(self, *, temperature: float, max_new_tokens: int) -> Roles:
+        """Return roles over the same models that sample with other settings.
+
+        Args:
+            temperature: Divisor of the logits in sampling and in log-probabilities.
+            max_new_tokens: Longest response, in tokens.
         """
-        ids = torch.arange(1, 5, device=self.device)[None, :]
-        with torch.no_grad():
-            decoder = self.models.activate("policy", training=False)
-            direct = self.models.lm_head("policy")(decoder(ids, use_cache=False)[0])
-            whole = self.models.language_model("policy")(ids, use_cache=False).logits
-        if not torch.allclose(direct.float(), whole.float(), atol=1e-3, rtol=1e-3):
-            raise EnvironmentFault(
-                "this architecture changes logits after its LM head, which PPO here does not follow",
-                "model.name_or_path",
-                "Use another base model.",
-            )
+        return replace(self, temperature=temperature, max_new_tokens=max_new_tokens)
 
     def _hidden(self, role: Role, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return the states [B, T, H] of a role; right padding needs no attention mask."""
@@ -111,12 +95,12 @@ class Roles:
         Args:
             role: policy, reference, or base.
             batch: B episodes.
-            training: Whether gradients are wanted.
-            temperature: Divides the logits; None: that of sampling.
-            entropy: Whether to work it out; None: of the policy's passes without gradients.
+            training: Whether gradients are computed.
+            temperature: Divisor of the logits; None: the sampling temperature.
+            entropy: Whether to compute it; None: only for the policy, without gradients.
 
         Returns:
-            Two [B, R] in fp32, 0 where masked. Entropy is 0 where it was not asked for.
+            Two [B, R] in fp32, 0 where masked. Entropy is 0 where it is not computed.
         """
         if entropy is None:
             entropy = role == "policy" and not training
@@ -124,16 +108,16 @@ class Roles:
             hidden = self._hidden(role, batch, training=training)
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
-            at = batch.response_positions[mask]
+            positions = batch.response_positions[mask]
             flat = token_log_probs(
                 self.models.lm_head(role),
-                hidden[rows, at - 1],
-                batch.ids[rows, at],
+                hidden[rows, positions - 1],
+                batch.ids[rows, positions],
                 vocabulary=self.vocabulary,
                 temperature=temperature or self.temperature,
                 with_entropy=entropy,
             )
-            return TokenLogProbs(*(_spread(part, mask) for part in flat))
+            return TokenLogProbs(*(_scatter(part, mask) for part in flat))
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return V(s_t), read at the token before each response token: [B, R], 0 where masked."""
@@ -142,7 +126,7 @@ class Roles:
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             states = hidden[rows, batch.response_positions[mask] - 1]
-            return _spread(self.models.value_head(states.float()).squeeze(-1), mask)
+            return _scatter(self.models.value_head(states.float()).squeeze(-1), mask)
 
     @torch.no_grad()
     def raw_scores(self, batch: Sequences, number: int = 0) -> Tensor:
@@ -159,7 +143,7 @@ class Roles:
 
         Args:
             batch: B episodes.
-            number: Which reward model, where there are several.
+            number: Index of the reward model.
         """
         return self.normalizations[number].apply(self.raw_scores(batch, number))
 
@@ -170,8 +154,8 @@ class Roles:
         """Sample a response to each prompt; each depends on its own seed and prompt alone.
 
         Args:
-            prompts: Token ids, one list a prompt.
-            seeds: One a prompt.
+            prompts: Token ids, one list per prompt.
+            seeds: One per prompt.
             role: policy, or reference for the SFT policy's responses.
 
         Returns:
@@ -190,15 +174,41 @@ class Roles:
         )
 
     def ended(self, response: Sequence[int]) -> bool:
-        """Say whether a response ended by a stop token, rather than at the length limit."""
+        """Return whether a response ended by a stop token, rather than at the length limit."""
         return response[-1] in self.stop_token_ids
 
     def trainable(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Return what a role's optimiser moves, by name."""
+        """Return a role's trainable parameters by name."""
         return self.models.parameters(role)
 
 
-def _spread(flat: Tensor, mask: Tensor) -> Tensor:
+def _check_head(role_models: RoleModels) -> None:
+    """Make sure that decoder and LM head alone give the model's logits.
+
+    Some architectures scale or cap logits between the two. Log-probabilities without this step would
+    be those of another distribution than the one sampled from.
+    """
+    ids = torch.arange(1, 5, device=device())[None, :]
+    with torch.no_grad():
+        decoder = role_models.activate("policy", training=False)
+        direct = role_models.lm_head("policy")(decoder(ids, use_cache=False)[0])
+        logits = role_models.language_model("policy")(ids, use_cache=False).logits
+    if not torch.allclose(direct.float(), logits.float(), atol=1e-3, rtol=1e-3):
+        raise EnvironmentFault(
+            "this architecture changes logits after its LM head, which PPO does not support",
+            "model.name_or_path",
+            "Use another base model.",
+        )
+
+
+def _vocabulary(role_models: RoleModels, tokens: int) -> int:
+    """Return the number of tokens that both the tokenizer and the LM head have."""
+    head = role_models.lm_head("policy")
+    weight = head.get_parameter("weight")
+    return min(tokens, int(getattr(head, "out_features", weight.shape[0])))
+
+
+def _scatter(flat: Tensor, mask: Tensor) -> Tensor:
     """Return [B, R] with `flat` [N] where the mask is True and 0 elsewhere."""
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
@@ -215,21 +225,22 @@ def load_roles(
     shard: bool = False,
     gradient_checkpointing: bool = False,
 ) -> Roles:
-    """Load what PPO and the evaluation need, with one base where the checkpoints are adapters.
+    """Load the roles of PPO and the evaluation, over one base where the checkpoints are adapters.
 
     Args:
-        recipe: Model and sampling.
-        tokenizer: For its pad token and vocabulary.
-        stop_token_ids: What ends a response.
-        sft: The SFT checkpoint.
-        rms: The reward models.
-        policy: A PPO checkpoint, where the policy shall not start as SFT.
-        critic: What the critic starts as; None: there is none.
-        shard: Spread the base over the processes.
+        recipe: Model and sampling settings.
+        tokenizer: Source of the pad token and the vocabulary size.
+        stop_token_ids: Tokens that end a response.
+        sft: SFT checkpoint.
+        rms: Reward model checkpoints.
+        policy: PPO checkpoint; None: the policy starts as a copy of SFT.
+        critic: Initialisation of the critic; None: no critic.
+        shard: Shard the base over the processes.
         gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
         CheckpointError: Checkpoints of different kinds, or damaged ones.
+        EnvironmentFault: The architecture changes logits after its LM head.
     """
     normalizations = [ScoreNormalization.load(rm) for rm in rms]
     kinds = {folder: is_adapter(folder) for folder in (sft, *rms, policy) if folder is not None}
@@ -239,7 +250,7 @@ def load_roles(
             for folder, adapter in kinds.items()
         )
         raise CheckpointError(
-            f"adapters and whole models cannot serve together: {listed}",
+            f"adapters and whole models cannot be combined: {listed}",
             hint="Train the stages with the same lora setting.",
         )
     folders = RoleFolders(sft, tuple(rms), policy, critic)
@@ -248,17 +259,19 @@ def load_roles(
         role_models = AdapterRoleModels(recipe.model, folders)
     else:
         role_models = SeparateRoleModels(recipe.model, folders, tokenizer.pad_token_id)
-    roles = Roles(
+    if gradient_checkpointing:
+        role_models.checkpoint_gradients()
+    _check_head(role_models)
+    # Only after the head's check: with a sharded base no process can compute alone.
+    if shard and isinstance(role_models, AdapterRoleModels):
+        role_models.shard()
+    return Roles(
         role_models,
-        normalizations,
+        tuple(normalizations),
         pad_token_id=tokenizer.pad_token_id,
-        vocabulary=len(tokenizer),
-        stop_token_ids=stop_token_ids,
+        vocabulary=_vocabulary(role_models, len(tokenizer)),
+        stop_token_ids=tuple(sorted(stop_token_ids)),
         max_new_tokens=recipe.generation.max_new_tokens,
         temperature=recipe.generation.temperature,
         gradient_checkpointing=gradient_checkpointing,
     )
-    # After the head was checked: by then all processes may compute only together.
-    if shard and isinstance(role_models, AdapterRoleModels):
-        role_models.shard()
-    return roles

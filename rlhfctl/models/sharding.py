@@ -1,10 +1,9 @@
-"""The frozen base spread over processes, with every adapter whole in each of them.
+"""Shard the frozen base over processes by FSDP2, with every adapter whole in each process.
 
-By FSDP2, or by DeepSpeed's ZeRO-3 (`models/zero3.py`), as the launcher's configuration asks. A layer's
-weights are gathered when the layer computes and let go afterwards. Adapters and heads stay out of it:
-they are small, take turns on the base, and have their gradients summed like those of unspread ones.
-Every process must run the same number of passes, which even shares of every batch see to, until the
-base is gathered again.
+A layer's weights are gathered when the layer computes and released afterwards. Adapters and heads are
+not sharded: they are small, take turns on the base, and their gradients are averaged by DDP. Every
+process must run the same number of passes, which equal shares of every batch ensure, until the base is
+gathered again.
 """
 
 from __future__ import annotations
@@ -13,147 +12,87 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import RecipeError, UsageError
-from rlhfctl.models import zero3
 from rlhfctl.models.base import decoder_of, device, effective_quantization
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import torch
 
     from rlhfctl.recipe.schema import Recipe
 
 
-_WAYS = {"RLHFCTL_USE_FSDP": "FSDP", "RLHFCTL_USE_DEEPSPEED": "DeepSpeed"}
-_ZERO3 = {
-    "ACCELERATE_DEEPSPEED_ZERO_STAGE": ("zero_stage", "3"),
-    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("offload_param_device", "none"),
-    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("offload_optimizer_device", "none"),
-    "ACCELERATE_DEEPSPEED_CONFIG_FILE": ("deepspeed_config_file", "none"),
-}
-"""What accelerate tells of a configuration for DeepSpeed: its key, and the one value that is done."""
+_FSDP = "RLHFCTL_USE_FSDP"
+"""Set by `run.process_group.join_processes` in place of accelerate's own variable."""
 
 
-def asked_for() -> str:
-    """Return what the launcher's configuration asks for, where there are processes to spread over.
-
-    Returns:
-        `FSDP`, `DeepSpeed`, or nothing.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ""
-    return next((name for variable, name in _WAYS.items() if os.environ.get(variable)), "")
-
-
-def wanted(recipe: Recipe) -> bool:
-    """Say whether a recipe's base is to be spread; refuse what cannot be.
+def is_requested(recipe: Recipe) -> bool:
+    """Return whether the launcher's configuration shards the base; refuse recipes that cannot be.
 
     Raises:
         RecipeError: All weights are trained, or the base is quantised.
-        UsageError: The configuration asks for FSDP's first version, another ZeRO than the third, or
-            what comes with that and is not done here.
+        UsageError: The configuration asks for FSDP version 1.
     """
-    if not asked_for():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not os.environ.get(_FSDP):
         return False
-    check(recipe)
+    _check(recipe)
     return True
 
 
-def check(recipe: Recipe) -> None:
-    """Refuse what cannot be spread.
+def _check(recipe: Recipe) -> None:
+    from accelerate.utils import FullyShardedDataParallelPlugin
 
-    Raises:
-        RecipeError: All weights are trained, or the base is quantised.
-        UsageError: The configuration asks for FSDP's first version, another ZeRO than the third, or
-            what comes with that and is not done here.
-    """
-    name = asked_for()
     if recipe.lora is None:
         raise RecipeError(
-            f"{name} spreads the frozen base, and with lora: null nothing is frozen",
+            "FSDP shards the frozen base, and with lora: null no weights are frozen",
             "lora",
-            "Give lora, or launch with recipes/launch/ddp.yaml.",
+            "Set lora, or launch with recipes/launch/ddp.yaml.",
         )
     if effective_quantization(recipe.model) != "none":
         raise RecipeError(
-            "a quantised base cannot be spread over processes here",
+            "a quantised base cannot be sharded over processes",
             "model.quantization",
             "Use --set model.quantization=none, or launch with recipes/launch/ddp.yaml.",
         )
-    if name == "DeepSpeed":
-        _check_deepspeed()
-    else:
-        _check_fsdp()
-
-
-def _check_fsdp() -> None:
-    from accelerate.utils import FullyShardedDataParallelPlugin
-
     if FullyShardedDataParallelPlugin().fsdp_version != 2:
         raise UsageError(
-            "the base is spread by FSDP2 only", hint="set fsdp_version: 2 in the configuration"
+            "the base is sharded by FSDP2 only", hint="set fsdp_version: 2 in the configuration"
         )
 
 
-def _check_deepspeed() -> None:
-    for variable, (key, done) in _ZERO3.items():
-        # accelerate takes a stage that is not named for 2
-        found = os.environ.get(variable, "2" if key == "zero_stage" else "none")
-        if found != done:
-            raise UsageError(
-                f"{key}: {found} is not done under DeepSpeed here",
-                hint=f"set {key}: {done} in the configuration, as recipes/launch/zero3.yaml has it",
-            )
-
-
 def shard_base(base: Any) -> None:
-    """Give each process its share of every decoder layer's frozen weights.
+    """Shard the frozen weights of every decoder layer over the processes.
 
-    Embeddings and the LM head, which are used on their own, stay whole.
+    Embeddings and the LM head, which are also called on their own, stay whole.
 
     Args:
-        base: A transformers model with its adapters on it, the same in every process.
+        base: A transformers model with its adapters, the same in every process.
     """
-    kinds = set(base._no_split_modules)
-    decoder = decoder_of(base)
-    layers = [module for module in decoder.modules() if type(module).__name__ in kinds]
-    if asked_for() == "DeepSpeed":
-        zero3.spread(decoder, [(layer, _weights(layer, adapters=False)) for layer in layers])
-    else:
-        _shard_by_fsdp(layers)
-
-
-def _weights(layer: torch.nn.Module, *, adapters: bool) -> list[torch.nn.Parameter]:
-    named = layer.named_parameters()
-    return [weight for name, weight in named if ("lora_" in name) is adapters]
-
-
-def _shard_by_fsdp(layers: Sequence[torch.nn.Module]) -> None:
     import torch
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    layer_types = set(base._no_split_modules)
     mesh = init_device_mesh(device().type, (torch.distributed.get_world_size(),))
     reshard = bool(FullyShardedDataParallelPlugin().reshard_after_forward)
+    layers = [m for m in decoder_of(base).modules() if type(m).__name__ in layer_types]
     for layer in layers:
-        ignored = set(_weights(layer, adapters=True))
-        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, ignored_params=ignored)
+        adapters = {weight for name, weight in layer.named_parameters() if "lora_" in name}
+        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, ignored_params=adapters)
 
 
-def is_spread(model: torch.nn.Module) -> bool:
-    """Say whether `shard_base` has spread the base of a model."""
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Return whether `shard_base` has sharded the base of a model."""
     from torch.distributed.fsdp import FSDPModule
 
-    return any(
-        isinstance(module, FSDPModule) or zero3.is_spread(module) for module in model.modules()
-    )
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def gather_base(model: torch.nn.Module) -> None:
-    """Give every process the whole base, so that each may compute by itself until it saves weights.
+    """Give every process the whole base, so that each can compute alone until it saves weights.
 
-    All processes must call it; on a base that is not spread it does nothing. torch spreads a module
+    All processes must call it; on a base that is not sharded it does nothing. torch shards a module
     again when its state is read.
     """
     from torch.distributed.fsdp import FSDPModule
@@ -162,20 +101,18 @@ def gather_base(model: torch.nn.Module) -> None:
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
             module.unshard()
-        elif zero3.is_spread(module):
-            zero3.gather(module)
 
 
 def average_gradients(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
-    """Wrap a model with a spread base so that its adapters' gradients are averaged over processes.
+    """Wrap a model with a sharded base so that its adapters' gradients are averaged over processes.
 
-    accelerate refuses to put DistributedDataParallel around sharded weights. Those here are frozen:
-    nothing is reduced for them, and only what it compares and broadcasts at the start must be left to
-    us, since it takes every weight for a whole one.
+    accelerate refuses to put DistributedDataParallel around sharded weights. Those here are frozen, so
+    nothing is reduced for them. Only DDP's initial comparison and broadcast must be replaced, since it
+    takes every weight to be whole.
 
     Args:
-        model: Its trainable weights are whole in every process.
-        options: More arguments of DistributedDataParallel.
+        model: Model whose trainable weights are whole in every process.
+        options: Further arguments of DistributedDataParallel.
     """
     import torch
 

@@ -22,8 +22,13 @@ TrainedRole = Literal["policy", "critic"]
 class Roles(Protocol):
     """Policy, reference, reward model and critic, as PPO calls them."""
 
-    pad_token_id: int
-    device: torch.device
+    @property
+    def pad_token_id(self) -> int:
+        """Token that fills sequences up on the right."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the roles' weights."""
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[Seed]) -> list[list[int]]:
         """Return a response to each prompt, sampled from its own seed."""

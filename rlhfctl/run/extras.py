@@ -21,23 +21,6 @@ def require_harness(tasks: Sequence[str]) -> None:
         require_extra("lm_eval", "lm-evaluation-harness (lm-eval)", "tax", "evaluation.tax.tasks")
 
 
-def require_deepspeed(where: str = "") -> None:
-    """Make sure that DeepSpeed is installed where a launcher's configuration asks for it.
-
-    Args:
-        where: The option that asks.
-
-    Raises:
-        EnvironmentFault: It is not installed.
-    """
-    if importlib.util.find_spec("deepspeed") is None:
-        raise EnvironmentFault(
-            "DeepSpeed is not installed",
-            where,
-            "pip install 'rlhfctl[deepspeed]', or launch with recipes/launch/fsdp2.yaml.",
-        )
-
-
 def require_extra(module: str, package: str, extra: str, key: str) -> None:
     """Make sure that a module is installed, without importing it.
 

@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import LostProcessFault, UsageError
-from rlhfctl.run.extras import require_deepspeed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +23,9 @@ _LONGEST_COLLECTIVE = timedelta(days=7)
 _POLL = 0.05  # seconds
 _MEGATRON = "ACCELERATE_USE_MEGATRON_LM"
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
-_OURS = {"ACCELERATE_USE_FSDP": "RLHFCTL_USE_FSDP", _DEEPSPEED: "RLHFCTL_USE_DEEPSPEED"}
-"""A variable that the libraries must not see, and the one that keeps what it said."""
+_ACCELERATE_FSDP = "ACCELERATE_USE_FSDP"
+_FSDP = "RLHFCTL_USE_FSDP"
+"""Set where the launcher's configuration asks for FSDP; accelerate's own variable is removed."""
 _FAILURE = "rlhfctl/failure"
 
 
@@ -149,17 +149,16 @@ class ProcessGroup:
 
 
 def refuse_sharding(stages: Sequence[str]) -> None:
-    """Refuse to train under a launcher's configuration that spreads a model over the processes.
+    """Refuse to train under a launcher's configuration for Megatron-LM or DeepSpeed.
 
-    Under such a wrapper a stage would run wrongly or end in the library's own error. FSDP and
-    DeepSpeed are none of them: every stage spreads its frozen base by FSDP2 or ZeRO-3 itself.
+    Under such a wrapper a stage would run wrongly or end in the library's own error. FSDP is allowed:
+    every stage shards its frozen base by FSDP2 itself.
 
     Args:
         stages: Those about to run; `eval` is process 0's alone and needs no wrapper.
 
     Raises:
         UsageError: There is such a configuration, and a stage that trains and cannot run under it.
-        EnvironmentFault: DeepSpeed is asked for and not installed.
     """
     training = [stage for stage in stages if stage != "eval"]
     if training and os.environ.get(_MEGATRON, "").lower() == "true":
@@ -167,23 +166,33 @@ def refuse_sharding(stages: Sequence[str]) -> None:
             f"{', '.join(training)} cannot run under Megatron-LM: rlhfctl keeps a whole model in "
             "every process there",
             hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller, "
-            "and recipes/launch/fsdp2.yaml spreads its frozen base",
+            "and recipes/launch/fsdp2.yaml shards its frozen base",
         )
     if training and os.environ.get(_DEEPSPEED, "").lower() == "true":
-        require_deepspeed()
+        raise no_deepspeed()
+
+
+def no_deepspeed(where: str = "") -> UsageError:
+    """Return the error for a launcher's configuration that asks for DeepSpeed.
+
+    Args:
+        where: The command-line option that names the configuration.
+    """
+    return UsageError(
+        "DeepSpeed is not supported", where, "Use recipes/launch/fsdp2.yaml to shard the base."
+    )
 
 
 def join_processes() -> Any:
     """Return accelerate's state of this process, connected to its peers where there are any.
 
     On machines without a GPU the processes talk by gloo; accelerate must be told so, or each would
-    take itself for the only one. Nor may the libraries see that FSDP or DeepSpeed is asked for:
-    accelerate would spread trained weights too, and on a GPU alone; transformers would leave the
+    take itself for the only one. Nor may the libraries see that FSDP is requested:
+    accelerate would shard trained weights too, and on a GPU alone; transformers would leave the
     weights of a new head unmade in every process but the first.
     """
-    for theirs, ours in _OURS.items():
-        if os.environ.pop(theirs, "").lower() == "true":
-            os.environ[ours] = "true"
+    if os.environ.pop(_ACCELERATE_FSDP, "").lower() == "true":
+        os.environ[_FSDP] = "true"
     import torch
     from accelerate import PartialState
     from accelerate.utils import InitProcessGroupKwargs

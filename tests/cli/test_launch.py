@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlhfctl.cli.launch import find, read_config, without_option
-from rlhfctl.errors import EnvironmentFault, UsageError
+from rlhfctl.errors import UsageError
 
 PATHS = [Path(__file__).with_name("launched"), Path(__file__).parents[2]]
 CONFIG = "distributed_type: MULTI_GPU\nnum_processes: 2\nmain_process_port: 0\n"
@@ -172,22 +172,35 @@ def test_a_missing_configuration_ends_in_2_with_one_sentence(launch, folder):
     assert not (folder / "runs").exists()
 
 
-def test_what_would_spread_a_model_over_processes_is_refused_by_name(tiny, folder):
+def test_megatron_is_refused_by_name(tiny, folder):
     done = tiny("run", "small.yaml", variables={"ACCELERATE_USE_MEGATRON_LM": "true"})
     assert done.returncode == 2
     assert "sft, rm, ppo cannot run under Megatron-LM" in done.stderr
     assert not (folder / "runs" / "small" / "manifest.json").exists()
 
 
-def test_a_configuration_of_deepspeed_without_the_package_starts_nothing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(EnvironmentFault, match="DeepSpeed is not installed"):
-        read_config(find(Path("zero3")))
+def test_deepspeed_is_refused_before_anything_is_launched(launch, folder):
+    (folder / "deepspeed.yaml").write_text(
+        "distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config:\n  zero_stage: 3\n"
+    )
+    code, out, errors = launch("sft", "small.yaml", "--launch", "deepspeed.yaml")
+    assert (code, out) == (2, "")
+    assert errors == (
+        "error: --launch deepspeed.yaml: DeepSpeed is not supported\n"
+        "Use recipes/launch/fsdp2.yaml to shard the base.\n"
+    )
+    assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize("stem", ["ddp", "fsdp2", "zero3"])
+def test_deepspeed_is_refused_under_another_launcher(tiny, folder):
+    done = tiny("run", "small.yaml", variables={"ACCELERATE_USE_DEEPSPEED": "true"})
+    assert done.returncode == 2
+    assert "DeepSpeed is not supported\nUse recipes/launch/fsdp2.yaml" in done.stderr
+    assert not (folder / "runs" / "small" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("stem", ["ddp", "fsdp2"])
 def test_a_shipped_configuration_is_found_by_name_and_is_one(tmp_path, monkeypatch, stem):
-    monkeypatch.setitem(sys.modules, "deepspeed", json)  # as if it were installed
     monkeypatch.chdir(tmp_path)
     found = {find(Path(name)) for name in (stem, f"{stem}.yaml", f"recipes/launch/{stem}.yaml")}
     assert len(found) == 1

@@ -12,6 +12,12 @@ TOLERANCE = 2e-6
 """Of the largest element: rounding of sums of up to 160 products in fp32."""
 
 
+@pytest.fixture(autouse=True)
+def fast_layers(monkeypatch):
+    """Use the fast layers even where the suite runs without them."""
+    monkeypatch.delenv(linear.SWITCH, raising=False)
+
+
 class Two(torch.nn.Module):
     """Two layers, one that widens and one that narrows."""
 
@@ -104,3 +110,13 @@ def test_bfloat16_is_left_to_torch_and_peft_to_the_last_bit(monkeypatch):
     linear.use_fast_cpu_layers(model)
     for quick, wanted in zip(outcome(model, states), before, strict=True):
         assert torch.equal(quick, wanted)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_the_environment_switch_leaves_every_layer_as_it_is(monkeypatch, kind):
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
+    monkeypatch.setenv(linear.SWITCH, "0")
+    model = model_of(kind, bias=True)
+    before = [type(module) for module in model.modules()]
+    linear.use_fast_cpu_layers(model)
+    assert [type(module) for module in model.modules()] == before

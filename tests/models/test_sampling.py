@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,8 +81,7 @@ def test_a_stop_token_of_the_recipe_ends_a_response_and_is_its_last_token(tiny_r
     section = tiny_run.recipe.generation.model_copy(update={"stop_tokens": [text]})
     named = open_stage_context(tiny_run.recipe.model_copy(update={"generation": section}))
     assert set(named.stop_token_ids) == {*plain.stop_token_ids, token}
-    roles = opened(tiny_run)
-    roles.stop_token_ids = named.stop_token_ids
+    roles = replace(opened(tiny_run), stop_token_ids=named.stop_token_ids)
     responses = draws(roles, count=64)
     assert any(response[-1] == token for response in responses)
     for response in responses:
@@ -120,7 +120,8 @@ def test_rows_that_have_ended_are_computed_no_longer_and_no_response_changes(tin
     """Stop tokens are made likely, so that some rows end at once and some go on to the limit."""
     roles = opened(tiny_run, max_new_tokens=24, temperature=1.3)
     common = {token for response in draws(roles, count=64) for token in response}
-    roles.stop_token_ids = (*roles.stop_token_ids, *sorted(common)[:20])
+    stops = (*roles.stop_token_ids, *sorted(common)[:20])
+    roles = replace(roles, stop_token_ids=stops)
     prompts = [PROMPT[: 1 + at % 4] for at in range(64)]
     seeds = [(7, at) for at in range(64)]
     rows = []

@@ -58,7 +58,7 @@ def test_kl_in_the_loss_and_dual_clip(roles, estimator):
 
 
 def test_demonstrations_add_the_gradient_of_the_sft_loss_at_temperature_1(roles):
-    roles.temperature = 0.7
+    roles = roles.with_sampling(temperature=0.7, max_new_tokens=roles.max_new_tokens)
     plain = trained(roles)[1]["policy"]
     _, steps, (metrics,) = trained(
         roles, demonstrations=DEMONSTRATIONS, ptx_coefficient=2.5, ptx_batch_size=3

@@ -1,9 +1,7 @@
-import sys
-
 import pytest
 
 from rlhfctl.errors import EnvironmentFault, ExitCode
-from rlhfctl.run.extras import require_deepspeed, require_extra, require_harness
+from rlhfctl.run.extras import require_extra, require_harness
 
 
 def test_what_is_installed_passes_and_no_tasks_need_nothing():
@@ -19,13 +17,3 @@ def test_what_is_not_installed_is_one_sentence_with_what_to_do():
         "pip install 'rlhfctl[some]', or leave some.key empty."
     )
     assert error.value.exit_code == ExitCode.ENVIRONMENT
-
-
-def test_deepspeed_is_missed_by_name_and_with_another_way(monkeypatch):
-    monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(EnvironmentFault) as error:
-        require_deepspeed("--launch zero3.yaml")
-    assert str(error.value) == (
-        "--launch zero3.yaml: DeepSpeed is not installed\n"
-        "pip install 'rlhfctl[deepspeed]', or launch with recipes/launch/fsdp2.yaml."
-    )

@@ -1,6 +1,5 @@
 """Two processes over gloo train as one does with the whole batch."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,19 +16,6 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 TIMES = ("seconds", "per_second", "memory_bytes")
 # Sums over processes differ from those of one by the order of adding, in single precision.
 ROUNDING = 1e-5
-ways = pytest.mark.parametrize(
-    "way",
-    [
-        "fsdp2",
-        pytest.param(
-            "zero3",
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec("deepspeed") is None,
-                reason="rlhfctl[deepspeed] is not installed",
-            ),
-        ),
-    ],
-)
 
 
 @pytest.fixture(scope="module")
@@ -119,43 +105,38 @@ def test_every_weight_is_the_same_and_written_once(both, folder):
     assert names[0] == names[1]
 
 
-@ways
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
-def test_a_base_that_is_spread_over_the_processes_changes_no_figure(both, stage, way):
+def test_a_sharded_base_changes_no_metric(both, stage):
     whole = metrics_of(both[1])
-    spread = whole[way]
-    assert steady(spread["metrics"][stage]) == steady(whole["metrics"][stage])
-    steps = [list(map(steady, found["steps"][stage])) for found in (whole, spread)]
+    sharded = whole["fsdp2"]
+    assert steady(sharded["metrics"][stage]) == steady(whole["metrics"][stage])
+    steps = [list(map(steady, found["steps"][stage])) for found in (whole, sharded)]
     assert steps[0] == steps[1]
 
 
-@ways
 @pytest.mark.parametrize("folder", ["sft", "rm", "ppo", "ppo/critic"])
-def test_a_base_that_is_spread_over_the_processes_changes_no_bit(both, folder, way):
+def test_a_sharded_base_changes_no_bit(both, folder):
     _, two = both
     name = Path(folder) / "adapter_model.safetensors"
-    assert (two / way / name).read_bytes() == (two / name).read_bytes()
-    files = [{p.name for p in (root / folder).iterdir()} for root in (two, two / way)]
+    assert (two / "fsdp2" / name).read_bytes() == (two / name).read_bytes()
+    files = [{p.name for p in (root / folder).iterdir()} for root in (two, two / "fsdp2")]
     assert files[0] == files[1]
 
 
-@ways
-def test_training_on_a_spread_base_goes_on_from_a_checkpoint(both, way):
+def test_training_on_a_sharded_base_resumes_from_a_checkpoint(both):
     _, two = both
     name = "adapter_model.safetensors"
-    assert (two / way / "resumed" / name).read_bytes() == (two / "sft" / name).read_bytes()
+    assert (two / "fsdp2" / "resumed" / name).read_bytes() == (two / "sft" / name).read_bytes()
 
 
-@ways
-def test_the_trainer_leaves_a_spread_model_to_our_own_wrapper(both, way):
+def test_the_trainer_leaves_a_sharded_model_to_our_own_wrapper(both):
     """transformers' `_wrap_model` is private: where it is no longer called, this is seen here."""
     trainings = 2 + 2  # SFT, reward model; SFT cut and resumed
-    assert metrics_of(both[1])[way]["wrapped"] == trainings
+    assert metrics_of(both[1])["fsdp2"]["wrapped"] == trainings
 
 
 @pytest.mark.slow
-@ways
-def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path, way):
+def test_a_whole_run_on_a_sharded_base(tiny_run, tmp_path):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny_run.recipe))
     rows = [{"prompt": f"{n}?", "chosen": f"{n}!", "rejected": "No."} for n in range(40)]
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -165,8 +146,8 @@ def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path, way):
     )
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "rlhfctl", "run", "recipe.yaml", "--run", "spread"),
-            *("--runs-dir", ".", "--launch", way, "--json", *settings),
+            *(sys.executable, "-m", "rlhfctl", "run", "recipe.yaml", "--run", "sharded"),
+            *("--runs-dir", ".", "--launch", "fsdp2", "--json", *settings),
         ],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -179,4 +160,4 @@ def test_a_whole_run_on_a_spread_base(tiny_run, tmp_path, way):
     assert [stage["stage"] for stage in json.loads(done.stdout)["stages"]] == [
         *("sft", "rm", "ppo", "eval")
     ]
-    assert (tmp_path / "spread" / "rm" / "judge" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "sharded" / "rm" / "judge" / "adapter_model.safetensors").is_file()

@@ -1,6 +1,5 @@
 """Trains in one process or several: ``torchrun two_processes.py OUTPUT SFT RM``, or `train`."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -26,10 +25,7 @@ from rlhfctl.stages.shared import hf_training  # noqa: E402
 # numbers of rows whose training part the batches divide
 ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")
 WHOLE_BATCH = 16
-WAYS = {
-    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
-    "zero3": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
-}
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 STAGES = {"sft": sft, "rm": reward_model, "ppo": ppo}
 # Adam divides a gradient by its own size, and so makes whole steps of the rounding where it is 0.
 SMOOTH = (
@@ -70,19 +66,17 @@ def run(stages, recipe, inputs, output, found):
         found["steps"][name] = monitor.metrics
 
 
-def spread(way, recipe, inputs, output):
-    """Run every stage again with the base spread over the processes; SFT again, cut and resumed."""
-    for variable in ("RLHFCTL_USE_FSDP", "RLHFCTL_USE_DEEPSPEED"):
-        os.environ.pop(variable, None)
-    os.environ |= WAYS[way]
+def run_sharded(recipe, inputs, output):
+    """Run every stage again with the base sharded; then SFT once more, interrupted and resumed."""
+    os.environ |= FSDP2
     Processes()
     wrapped = []
     wrap = hf_training.average_gradients
-    hf_training.average_gradients = lambda *given: wrapped.append(1) or wrap(*given)
+    hf_training.average_gradients = lambda *arguments: wrapped.append(1) or wrap(*arguments)
     found = {"metrics": {}, "steps": {}}
-    run(STAGES, recipe, inputs, output / way, found)
+    run(STAGES, recipe, inputs, output / "fsdp2", found)
     saving = recipe.sft.model_copy(update={"save_steps": 1})
-    folder = output / way / "resumed"
+    folder = output / "fsdp2" / "resumed"
     folder.mkdir(parents=True, exist_ok=True)
     saved = recipe.model_copy(update={"sft": saving})
     try:
@@ -116,9 +110,7 @@ def train(output, sft_folder, rm_folder):
     output = Path(output)
     run(STAGES, recipe, inputs, output, found)
     if processes.count > 1:
-        installed = importlib.util.find_spec("deepspeed") is not None
-        for way in ("fsdp2", "zero3") if installed else ("fsdp2",):
-            found[way] = spread(way, recipe, inputs, output)
+        found["fsdp2"] = run_sharded(recipe, inputs, output)
     if processes.is_main:
         (output / "metrics.json").write_text(json.dumps(found))
     if processes.count > 1:

@@ -60,7 +60,7 @@ def _samples(context: EvalContext, count: int) -> Responses:
     context.monitor.start("eval best-of-n", len(prompts), "responses")
     # The k-th response to a prompt is asked as a question of its own, and so has its own seed.
     found = generate_responses(
-        questions, "reference", hear=lambda done, _: context.monitor.step(done, {})
+        questions, "reference", on_batch=lambda done, _: context.monitor.step(done, {})
     )
     context.monitor.finish()
     return found

@@ -69,14 +69,15 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     # Before anything is loaded for good, for a file that cannot be used ends the stage.
     subsets = benchmark_subsets(recipe, encoded["prompt"][0])
     others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
-    roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])])
+    roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])]).with_sampling(
+        temperature=recipe.evaluation.temperature,
+        max_new_tokens=recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens,
+    )
     # Before there is a reward model, SFT alone is judged without scores.
     known = "rm" in inputs or not recipe.ppo.uses_rm
     rewards = (
         open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"]) if known else None
     )
-    roles.temperature = recipe.evaluation.temperature
-    roles.max_new_tokens = recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens
 
     names: dict[str, Role] = {"sft": "reference"}
     if "ppo" in inputs:
@@ -92,7 +93,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         judge=held_out_rm_index(recipe, inputs),
     )
     policies = {
-        name: generate_responses(questions, role, hear=partial(_tell, monitor, at * len(encoded)))
+        name: generate_responses(
+            questions, role, on_batch=partial(_tell, monitor, at * len(encoded))
+        )
         for at, (name, role) in enumerate(names.items())
     }
     monitor.finish()

@@ -73,8 +73,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         monitor: Hears of every rollout.
 
     Raises:
-        RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread in a way that is not done here.
+        RecipeError: The base is to be sharded over the processes and cannot be.
+        UsageError: The launcher asks for FSDP version 1.
         DataError: No usable prompts.
         CheckpointError: A checkpoint is damaged, or of another base, rank or tokenizer.
         GateError: A check before PPO failed and `ppo.gate` is `refuse`.
@@ -146,7 +146,7 @@ def open_trainer(
 
     Takes and raises what `run` does.
     """
-    shard = sharding.wanted(recipe)
+    shard = sharding.is_requested(recipe)
     session = open_stage_context(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rlhfctl.stages.shared.stage_context import StageContext
 
 
-def held_out_metrics(session: StageContext, model: Any, held_out: Encoded) -> dict[str, Any]:
+def held_out_metrics(context: StageContext, model: Any, held_out: Encoded) -> dict[str, Any]:
     """Return accuracies on held-out comparisons, and on gold-ordered ones in the embedded world."""
     rows = held_out.dataset
-    chosen, rejected = _scores(session, model, rows)
+    chosen, rejected = _scores(context, model, rows)
     metrics: dict[str, Any] = accuracy(chosen, rejected).metrics("accuracy")
     metrics |= longer_wins(*_lengths(rows)).metrics("length_accuracy")
     metrics["pairs"] = len(rows)
@@ -29,19 +29,19 @@ def held_out_metrics(session: StageContext, model: Any, held_out: Encoded) -> di
     if "annotator" in rows.column_names:
         groups = accuracy_by_group(chosen, rejected, rows["annotator"])
         metrics["per_annotator"] = {name: group.metrics() for name, group in groups.items()}
-    gold = held_out_gold_comparisons(session.recipe)
+    gold = held_out_gold_comparisons(context.recipe)
     if gold is not None:
-        length = session.recipe.reward_model.max_length
-        encoded = encode_comparisons(gold, session.formatter, length).dataset
-        metrics |= accuracy(*_scores(session, model, encoded)).metrics("gold_accuracy")
+        length = context.recipe.reward_model.max_length
+        encoded = encode_comparisons(gold, context.formatter, length).dataset
+        metrics |= accuracy(*_scores(context, model, encoded)).metrics("gold_accuracy")
         metrics |= longer_wins(*_lengths(encoded)).metrics("gold_length_accuracy")
         metrics["gold_pairs"] = len(encoded)
     return metrics
 
 
-def _scores(session: StageContext, model: Any, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    size = session.recipe.reward_model.per_device_eval_batch_size
-    pad = session.tokenizer.pad_token_id
+def _scores(context: StageContext, model: Any, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    size = context.recipe.reward_model.per_device_eval_batch_size
+    pad = context.tokenizer.pad_token_id
     chosen = score_ids(model, rows["chosen_ids"], pad, size)
     rejected = score_ids(model, rows["rejected_ids"], pad, size)
     return np.array(chosen), np.array(rejected)

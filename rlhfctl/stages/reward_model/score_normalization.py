@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def normalize_scores(
-    session: StageContext, sft: Path, rms: Sequence[Path]
+    context: StageContext, sft: Path, rms: Sequence[Path]
 ) -> list[ScoreNormalization]:
     """Put reward models on a scale by mean and deviation of raw scores over one set of samples.
 
     Responses that did not end are left out: PPO replaces their scores.
 
     Args:
-        session: Tokenizer and recipe.
+        context: Tokenizer and recipe.
         sft: The SFT checkpoint, which answers.
         rms: The reward models; the scale of each is written into it.
 
@@ -38,12 +38,12 @@ def normalize_scores(
     Raises:
         DivergedError: A model gives all responses the same score.
     """
-    recipe = session.recipe
+    recipe = context.recipe
     for rm in rms:
         ScoreNormalization(0.0, 1.0, 0).save(rm)
-    roles = load_roles(recipe, session.tokenizer, session.stop_token_ids, sft, rms)
+    roles = load_roles(recipe, context.tokenizer, context.stop_token_ids, sft, rms)
     prompts = encode_prompts(
-        load_prompts(recipe).train, session.formatter, recipe.generation.max_prompt_length
+        load_prompts(recipe).train, context.formatter, recipe.generation.max_prompt_length
     ).dataset["input_ids"]
     wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
     scores: list[list[float]] = [[] for _ in rms]

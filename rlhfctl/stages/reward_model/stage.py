@@ -70,34 +70,34 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         recipe: `model`, `lora`, `data.comparisons`, `data.prompts` and `reward_model` are read.
         inputs: `sft`, the SFT checkpoint.
         output: Empty, or what an interrupted try left.
-        monitor: Hears of every logged step.
+        monitor: Receives every logged step.
 
     Raises:
-        RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread in a way that is not done here.
+        RecipeError: The base is to be sharded over the processes and cannot be.
+        UsageError: The launcher asks for FSDP version 1.
         DataError: No usable comparisons.
         CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
         DivergedError: The loss is not finite, or all scores are equal.
     """
-    sharding.wanted(recipe)  # refuses before anything loads
+    sharding.is_requested(recipe)  # refuses before anything loads
     processes = Processes()
-    session = open_stage_context(recipe)
+    context = open_stage_context(recipe)
     rows = load_comparisons(recipe)
-    held_out = _encoded(session, rows.held_out)
+    held_out = _encoded(context, rows.held_out)
     report_dropped_rows(monitor, "comparisons", (rows.report, held_out.report))
     trained: list[dict[str, Any]] = []
     parts = _parts(recipe, rows.train, output)
     for part in parts:
         # 1. to 4.
         heard = HeldOutRMMonitor(monitor, trained[0]["steps"]) if trained else monitor
-        trained.append(_make(session, inputs["sft"], part, held_out, heard, processes))
+        trained.append(_make(context, inputs["sft"], part, held_out, heard, processes))
         # One base at a time: the next model, or the roles, load their own.
         gc.collect()
     if not processes.is_main:
         return StageOutcome({})
 
     # 5.
-    scales = normalize_scores(session, inputs["sft"], [part.folder for part in parts])
+    scales = normalize_scores(context, inputs["sft"], [part.folder for part in parts])
     for part, found, scale in zip(parts, trained, scales, strict=True):
         found |= {"score_mean": scale.mean, "score_std": scale.deviation}
         write_json(part.folder / METRICS_FILE, found)
@@ -127,7 +127,7 @@ def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
 
 
 def _make(
-    session: StageContext,
+    context: StageContext,
     sft: Path,
     part: _Part,
     held_out: Encoded,
@@ -139,30 +139,30 @@ def _make(
     if finished.is_file():
         kept: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return kept
-    train_rows = _encoded(session, aggregated(part.rows, session.recipe.reward_model))
+    train_rows = _encoded(context, aggregated(part.rows, context.recipe.reward_model))
     report_dropped_rows(monitor, "comparisons", (train_rows.report,))
-    trained = train(session, sft, train_rows, part.seed, part.workplace, monitor)
+    trained = train(context, sft, train_rows, part.seed, part.workplace, monitor)
     if not processes.is_main:
         return trained.metrics
     part.folder.mkdir(exist_ok=True)
-    metrics = held_out_metrics(session, trained.model, held_out) | trained.metrics
-    _save(session, trained.model, held_out, part.folder)
+    metrics = held_out_metrics(context, trained.model, held_out) | trained.metrics
+    _save(context, trained.model, held_out, part.folder)
     write_json(finished, metrics)
     return metrics
 
 
-def _encoded(session: StageContext, rows: Dataset) -> Encoded:
-    recipe = session.recipe
+def _encoded(context: StageContext, rows: Dataset) -> Encoded:
+    recipe = context.recipe
     return encode_comparisons(
-        rows, session.formatter, recipe.reward_model.max_length, recipe.data.bad_rows
+        rows, context.formatter, recipe.reward_model.max_length, recipe.data.bad_rows
     )
 
 
-def _save(session: StageContext, model: Any, held_out: Encoded, output: Path) -> None:
+def _save(context: StageContext, model: Any, held_out: Encoded, output: Path) -> None:
     probes = [list(ids) for ids in held_out.dataset["chosen_ids"][:PROBES]]
-    size = session.recipe.reward_model.per_device_eval_batch_size
-    scores = score_ids(model, probes, session.tokenizer.pad_token_id, size)
-    save_trained(session, model, output, "rm", "SEQ_CLS")
+    size = context.recipe.reward_model.per_device_eval_batch_size
+    scores = score_ids(model, probes, context.tokenizer.pad_token_id, size)
+    save_trained(context, model, output, "rm", "SEQ_CLS")
     (output / PROBE_FILE).write_text(
         json.dumps({"ids": probes, "scores": scores}) + "\n", encoding="utf-8"
     )

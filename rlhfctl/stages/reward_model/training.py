@@ -39,40 +39,40 @@ class TrainedRewardModel:
 
 
 def train(
-    session: StageContext, sft: Path, rows: Encoded, seed: int, workplace: Path, monitor: Monitor
+    context: StageContext, sft: Path, rows: Encoded, seed: int, workplace: Path, monitor: Monitor
 ) -> TrainedRewardModel:
     """Train in all processes, from the newest checkpoint where there is one.
 
-    Afterwards every process has the whole base, however it was spread: what follows is process 0's.
+    Afterwards every process has the whole base, sharded or not: what follows runs in process 0.
 
     Args:
-        session: Tokenizer and recipe.
+        context: Tokenizer and recipe.
         sft: The SFT checkpoint to start from.
         rows: Encoded comparisons.
         seed: Of the score head and of the order of rows.
         workplace: The folder whose `checkpoints` are the trainer's.
-        monitor: Hears of every logged step.
+        monitor: Receives every logged step.
 
     Raises:
         DataError: Margins are wanted, and there are none.
         CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
         DivergedError: The loss is not finite.
     """
-    section = session.recipe.reward_model
+    section = context.recipe.reward_model
     set_seed(seed)
-    model = _model(session, sft, seed)
+    model = _model(context, sft, seed)
     trainer = LabelTrainer(
         smoothing=section.label_smoothing,
         model=model,
         args=RewardConfig(
-            **training_arguments(section, session.recipe, workplace)
+            **training_arguments(section, context.recipe, workplace)
             | {"seed": seed, "data_seed": seed},
             center_rewards_coefficient=section.center_rewards_coefficient,
         ),
         train_dataset=_columns(rows, use_margin=section.use_margin),
-        processing_class=session.tokenizer,
+        processing_class=context.tokenizer,
     )
-    make_ready(trainer, "rm", monitor, spread=sharding.wanted(session.recipe))
+    make_ready(trainer, "rm", monitor, shard=sharding.is_requested(context.recipe))
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(workplace))
     sharding.gather_base(trainer.model)
     return TrainedRewardModel(
@@ -85,9 +85,9 @@ def train(
     )
 
 
-def _model(session: StageContext, sft: Path, seed: int) -> Any:
+def _model(context: StageContext, sft: Path, seed: int) -> Any:
     """Return the base with a fresh score head and the SFT adapter's weights under it."""
-    recipe, pad = session.recipe, session.tokenizer.pad_token_id
+    recipe, pad = context.recipe, context.tokenizer.pad_token_id
     if recipe.lora is None:
         model = load_scorer(recipe.model, pad, str(sft))
         initialise_score_head(model.score, seed)
@@ -95,7 +95,7 @@ def _model(session: StageContext, sft: Path, seed: int) -> Any:
     adapters.check_rank(sft, recipe.lora)
     weights = adapters.read_weights(sft)
     base = load_scorer(recipe.model, pad)
-    check_fits(sft, session.provenance("rm", base))
+    check_fits(sft, context.provenance("rm", base))
     initialise_score_head(base.score, seed)
     score = base.score.weight.detach().clone()
     model = get_peft_model(base, adapters.new_config(recipe.lora, "SEQ_CLS"))

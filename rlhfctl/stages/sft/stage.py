@@ -50,29 +50,29 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         recipe: `model`, `lora`, `data.demonstrations` and `sft` are read.
         inputs: None are needed.
         output: An empty folder.
-        monitor: Hears of every logged step.
+        monitor: Receives every logged step.
 
     Raises:
-        RecipeError: The base shall be spread over the processes and cannot be.
-        UsageError: It shall be spread in a way that is not done here.
+        RecipeError: The base is to be sharded over the processes and cannot be.
+        UsageError: The launcher asks for FSDP version 1.
         DataError: No usable demonstrations.
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
     """
-    spread = sharding.wanted(recipe)
+    shard = sharding.is_requested(recipe)
     processes = Processes()
-    session = open_stage_context(recipe)
+    context = open_stage_context(recipe)
     rows = load_demonstrations(recipe)
     train = encode_demonstrations(
-        rows.train, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+        rows.train, context.formatter, recipe.sft.max_length, recipe.data.bad_rows
     )
     held_out = encode_demonstrations(
-        rows.held_out, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+        rows.held_out, context.formatter, recipe.sft.max_length, recipe.data.bad_rows
     )
     report_dropped_rows(monitor, "demonstrations", (rows.report, train.report, held_out.report))
 
     set_seed(recipe.seed)
-    model = _model(session)
+    model = _model(context)
     trainer = _Trainer(
         model=model,
         args=SFTConfig(
@@ -82,9 +82,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         ),
         train_dataset=train.dataset,
         eval_dataset=held_out.dataset,
-        processing_class=session.tokenizer,
+        processing_class=context.tokenizer,
     )
-    make_ready(trainer, "sft", monitor, spread=spread)
+    make_ready(trainer, "sft", monitor, shard=shard)
     before = evaluate_untrained(trainer)
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
     after = trainer.evaluate()
@@ -104,13 +104,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     }
     if not processes.is_main:
         return StageOutcome({})
-    save_trained(session, trainer.model, output, "sft", "CAUSAL_LM")
+    save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
     write_model_card(output, "sft", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
 
-def _model(session: StageContext) -> Any:
-    recipe = session.recipe
+def _model(context: StageContext) -> Any:
+    recipe = context.recipe
     base = load_causal_lm(recipe.model)
     if recipe.lora is None:
         return base
@@ -118,6 +118,6 @@ def _model(session: StageContext) -> Any:
     if recipe.sft.init_from is not None:
         folder = Path(recipe.sft.init_from)
         adapters.check_rank(folder, recipe.lora)
-        check_fits(folder, session.provenance("sft", base))
+        check_fits(folder, context.provenance("sft", base))
         adapters.set_weights(model, adapters.read_weights(folder), "default", folder)
     return model

@@ -12,7 +12,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
-from rlhfctl.models.sharding import average_gradients, is_spread, shard_base
+from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_sound
@@ -135,32 +135,32 @@ class WholeEvaluation(Trainer):  # type: ignore[misc]
 
 
 class ShardedTraining(Trainer):  # type: ignore[misc]
-    """Trains adapters on a base that is spread over the processes, where `make_ready` has spread it."""
+    """Train adapters on a sharded base, where `make_ready` has sharded it."""
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         wrapped = super()._wrap_model(model, training, dataloader)
-        if not training or wrapped is not self.model or not is_spread(model):
+        if not training or wrapped is not self.model or not is_sharded(model):
             return wrapped
         # The trainer leaves a model that is wrapped here as it is, its mixed precision too.
         self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         return average_gradients(model, self.accelerator.ddp_handler.to_kwargs())
 
 
-def make_ready(trainer: Any, stage: str, monitor: Monitor, *, spread: bool) -> None:
+def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> None:
     """Report to the monitor instead of to stdout, and put what is trained back in fp32.
 
     Args:
         trainer: Of TRL.
         stage: sft or rm.
-        monitor: Hears of every logged step.
-        spread: Spread the base over the processes; the model must have adapters.
+        monitor: Receives every logged step.
+        shard: Shard the base over the processes; the model must have adapters.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
     trainer.add_callback(SealCallback())
     restore_float32(trainer.model)
-    if spread:
+    if shard:
         # After the trainer has put the model on its device, which sharded weights would not let it do.
         shard_base(trainer.model.get_base_model())
 

@@ -1,4 +1,4 @@
-"""A policy's answers to held-out prompts, each with a seed of its own, and what is measured of them."""
+"""Responses of a policy to held-out prompts, with their scores, KL, entropy and length."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Held-out prompts, and who answers and scores.
+    """Held-out prompts with the roles and reward sources that evaluate them.
 
     Attributes:
-        session: Recipe, tokenizer and formatting.
-        roles: They answer at their own temperature and length limit.
-        rewards: The sources of scores; None: nobody scores.
-        prompts: [prompts] as they stand in the data, text or messages.
-        prompt_ids: [prompts] their token ids.
-        batch_size: Prompts answered at a time; changes memory, never an answer.
-        judge: The held-out reward model's number among the roles', where there is one.
+        context: Recipe, tokenizer and formatting.
+        roles: Models that respond, with their sampling settings.
+        rewards: Reward sources; None: responses are not scored.
+        prompts: [prompts] as in the data, text or messages.
+        prompt_ids: [prompts] token ids.
+        batch_size: Prompts per batch; affects memory, not responses.
+        judge: Index of the held-out reward model among the roles' reward models, if any.
     """
 
-    session: StageContext
+    context: StageContext
     roles: Roles
     rewards: Rewards | None
     prompts: Sequence[Any]
@@ -46,55 +46,55 @@ class PromptSet:
 
 
 def generate_responses(
-    questions: PromptSet,
+    prompt_set: PromptSet,
     role: Role,
     rows: Sequence[int] | None = None,
-    hear: Callable[[int, float], None] | None = None,
+    on_batch: Callable[[int, float], None] | None = None,
 ) -> Responses:
-    """Answer prompts once; a prompt has the same random numbers for every policy and every time.
+    """Sample one response per prompt, with the same random numbers for every policy.
 
     Args:
-        questions: The prompts.
+        prompt_set: Prompts, roles and reward sources.
         role: `policy`, or `reference` for the SFT policy.
-        rows: Which of the prompts; None: all.
-        hear: Called after each batch with the answers so far and their mean KL.
+        rows: Indices of the prompts; None: all.
+        on_batch: Called after each batch with the number of responses so far and their mean KL.
     """
-    session, roles, rewards = questions.session, questions.roles, questions.rewards
-    asked = range(len(questions.prompts)) if rows is None else rows
+    context, roles, rewards = prompt_set.context, prompt_set.roles, prompt_set.rewards
+    row_indices = range(len(prompt_set.prompts)) if rows is None else rows
     texts: list[str] = []
-    found: defaultdict[str, list[float]] = defaultdict(list)
-    for start in range(0, len(asked), questions.batch_size):
-        part = asked[start : start + questions.batch_size]
-        sequences = _respond(questions, role, part)
+    measurements: defaultdict[str, list[float]] = defaultdict(list)
+    for start in range(0, len(row_indices), prompt_set.batch_size):
+        part = row_indices[start : start + prompt_set.batch_size]
+        sequences = _respond(prompt_set, role, part)
         for name, values in _divergence(roles, role, sequences).items():
-            found[name] += values
+            measurements[name] += values
         if rewards is not None:
-            each = rewards.each(sequences, part)
-            found["proxy"] += rewards.combine(each).tolist()
-            if len(each) > 1:
-                found["disagreement"] += each.std(dim=0, correction=1).tolist()
-        if questions.judge is not None:
-            found["held_out_rm"] += roles.scores(sequences, questions.judge).tolist()
+            scores = rewards.each(sequences, part)
+            measurements["proxy"] += rewards.combine(scores).tolist()
+            if len(scores) > 1:
+                measurements["disagreement"] += scores.std(dim=0, correction=1).tolist()
+        if prompt_set.judge is not None:
+            measurements["held_out_rm"] += roles.scores(sequences, prompt_set.judge).tolist()
         responses = sequences.response_lists()
-        texts += [session.formatter.decode(response) for response in responses]
-        found["lengths"] += map(len, responses)
-        found["ended"] += map(roles.ended, responses)
-        if hear is not None:
-            hear(len(texts), sum(found["kl"]) / len(texts))
-    gold = gold_rewards(session.recipe, [questions.prompts[row] for row in asked], texts)
-    return Responses(texts=texts, gold=gold, **found)
+        texts += [context.formatter.decode(response) for response in responses]
+        measurements["lengths"] += map(len, responses)
+        measurements["ended"] += map(roles.ended, responses)
+        if on_batch is not None:
+            on_batch(len(texts), sum(measurements["kl"]) / len(texts))
+    gold = gold_rewards(context.recipe, [prompt_set.prompts[row] for row in row_indices], texts)
+    return Responses(texts=texts, gold=gold, **measurements)
 
 
-def _respond(questions: PromptSet, role: Role, rows: Sequence[int]) -> Sequences:
-    roles = questions.roles
-    ids = [questions.prompt_ids[row] for row in rows]
-    seeds = [(questions.session.recipe.seed, row) for row in rows]
+def _respond(prompt_set: PromptSet, role: Role, rows: Sequence[int]) -> Sequences:
+    roles = prompt_set.roles
+    ids = [prompt_set.prompt_ids[row] for row in rows]
+    seeds = [(prompt_set.context.recipe.seed, row) for row in rows]
     responses = roles.generate(ids, seeds, role)
     return Sequences.from_lists(ids, responses, roles.pad_token_id, roles.device)
 
 
 def _divergence(roles: Roles, role: Role, sequences: Sequences) -> dict[str, list[float]]:
-    """Return k1 a response and mean entropy a token; the reference's own KL is 0."""
+    """Return k1 per response and mean entropy per token; the reference's own KL is 0."""
     if role == "reference":
         own = roles.log_probs("reference", sequences, entropy=True).entropy
         return {"kl": [0.0] * len(sequences), "entropy": _token_means(own, sequences)}
@@ -107,6 +107,6 @@ def _divergence(roles: Roles, role: Role, sequences: Sequences) -> dict[str, lis
 
 
 def _token_means(values: Tensor, sequences: Sequences) -> list[float]:
-    """Return of each response the mean of [B, R] values, which are 0 where masked."""
+    """Return the mean per response of values [B, R], which are 0 where masked."""
     means: list[float] = (values.sum(dim=1) / sequences.response_lengths).tolist()
     return means

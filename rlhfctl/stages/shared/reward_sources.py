@@ -1,4 +1,4 @@
-"""The givers of scores that a recipe names: reward models, functions, servers."""
+"""Reward sources of a recipe: reward models, functions and servers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def extra_reward_models(section: PPOSection) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise CheckpointError(
-                "a reward model should be here, but there is no such folder",
+                "there is no such folder for a reward model",
                 f"ppo.reward_sources: {folder}",
                 "Name a folder that train-rm wrote, `rm`, `module:function`, or an http address.",
             )
@@ -57,13 +57,13 @@ def extra_reward_models(section: PPOSection) -> list[Path]:
 def open_rewards(
     section: PPOSection, roles: Roles, formatter: Formatter, prompts: Sequence[Any]
 ) -> Rewards:
-    """Return the sources of a recipe, ready to score.
+    """Open the reward sources of a recipe.
 
     Args:
-        section: Names them, their weights and their rule.
-        roles: With the run's reward model first, if it is a source, and the others after it.
-        formatter: Turns responses back into text.
-        prompts: The prompts of the data as they were, text or messages.
+        section: Sources with their weights and the rule that combines them.
+        roles: Roles whose reward models are the run's, if it is a source, then the others in order.
+        formatter: Decodes responses to text.
+        prompts: Prompts as in the data, text or messages.
 
     Raises:
         RecipeError: A function cannot be imported.
@@ -93,9 +93,9 @@ def open_rewards(
 
 def _with_unique_names(sources: list[RewardSource]) -> list[RewardSource]:
     names = [source.name for source in sources]
-    for at, source in enumerate(sources):
+    for index, source in enumerate(sources):
         if names.count(source.name) > 1:
-            source.name = f"{source.name}_{at}"
+            source.name = f"{source.name}_{index}"
     return sources
 
 
@@ -134,30 +134,30 @@ class FunctionSource:
         self.prompts = prompts
 
     def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        """Return what the function says, [B], as it says it: on no other scale.
+        """Return the function's scores, [B], without normalization.
 
         Raises:
-            DataError: It fails, or does not give one finite number a response.
+            DataError: It fails, or does not return one finite number per response.
         """
         texts = [self.formatter.decode(ids) for ids in batch.response_lists()]
-        found = self._ask([self.prompts[row] for row in rows], texts)
+        values = self._ask([self.prompts[row] for row in rows], texts)
         try:
-            scores = torch.tensor([float(value) for value in found])
+            scores = torch.tensor([float(value) for value in values])
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"a reward source gave something that is no list of numbers: {error}",
+                f"a reward source did not return a list of numbers: {error}",
                 f"ppo.reward_sources: {self.name}",
                 "It must return one number for each of its completions.",
             ) from error
         if len(scores) != len(texts):
             raise DataError(
-                f"a reward source gave {len(scores)} scores for {len(texts)} responses",
+                f"a reward source returned {len(scores)} scores for {len(texts)} responses",
                 f"ppo.reward_sources: {self.name}",
                 "It must return one number for each of its completions.",
             )
         if not torch.isfinite(scores).all():
             raise DataError(
-                "a reward source gave a score that is NaN or infinite",
+                "a reward source returned a score that is NaN or infinite",
                 f"ppo.reward_sources: {self.name}",
                 f"The response was {texts[int((~torch.isfinite(scores)).nonzero()[0])]!r}.",
             )
@@ -172,7 +172,7 @@ class FunctionSource:
             raise DataError(
                 f"a reward source failed: {type(error).__name__}: {error}",
                 f"ppo.reward_sources: {self.name}",
-                "Mend it; --debug shows where it failed.",
+                "Fix the function or the server; --debug shows where it failed.",
             ) from error
 
 
@@ -198,46 +198,48 @@ def import_function(text: str, key: str = "ppo.reward_sources") -> Callable[...,
             "Put its module in the working folder or install it; the form is module:function.",
         ) from error
     if not callable(function):
-        raise RecipeError(f"{name} is a {type(function).__name__}, no function", f"{key}: {text}")
-    wanted: Callable[..., Sequence[float]] = function
-    return wanted
+        raise RecipeError(
+            f"{name} is a {type(function).__name__}, not a function", f"{key}: {text}"
+        )
+    reward_function: Callable[..., Sequence[float]] = function
+    return reward_function
 
 
 class Server:
-    """A reward server: POST {prompts, completions} gives {scores}, one number a completion."""
+    """A reward server: POST {prompts, completions} gives {scores}, one number per completion."""
 
     def __init__(self, section: RewardSourceSection) -> None:
-        """Take address, patience and number of tries."""
+        """Take the address, the timeout and the number of attempts."""
         self.url = section.source
         self.name = httpx2.URL(section.source).host
         self.timeout = section.timeout
         self.tries = section.retries + 1
 
     def scores(self, prompts: Sequence[Any], completions: Sequence[str]) -> Sequence[float]:
-        """Ask the server; failures are tried again, a second apart, then two, then four.
+        """Request scores; failures are retried after 1, 2, 4, ... seconds.
 
         Raises:
-            EnvironmentFault: It cannot be reached, is at fault, or answers something else.
+            EnvironmentFault: It cannot be reached, fails, or returns something else.
         """
-        asked = {"prompts": list(prompts), "completions": list(completions)}
+        payload = {"prompts": list(prompts), "completions": list(completions)}
         for attempt in range(self.tries - 1):
             try:
-                return self._ask(asked)
+                return self._request(payload)
             except _FAULTS as error:
                 _log.warning("reward server %s: %s; trying again", self.url, error)
                 time.sleep(2.0**attempt)
         try:
-            return self._ask(asked)
+            return self._request(payload)
         except _FAULTS as error:
             raise EnvironmentFault(
-                f"the reward server failed {self.tries} times, at last with: "
+                f"the reward server failed {self.tries} times; last error: "
                 f"{type(error).__name__}: {error}",
                 f"ppo.reward_sources: {self.url}",
                 "It must answer POST {prompts, completions} with {scores}.",
             ) from error
 
-    def _ask(self, asked: dict[str, Any]) -> Sequence[float]:
-        answer = httpx2.post(self.url, json=asked, timeout=self.timeout)
-        answer.raise_for_status()
-        found: Sequence[float] = answer.json()["scores"]
-        return found
+    def _request(self, payload: dict[str, Any]) -> Sequence[float]:
+        response = httpx2.post(self.url, json=payload, timeout=self.timeout)
+        response.raise_for_status()
+        scores: Sequence[float] = response.json()["scores"]
+        return scores

@@ -86,7 +86,7 @@ def report_dropped_rows(monitor: Monitor, kind: str, reports: Sequence[RowCounts
 
 
 def open_roles(
-    session: StageContext,
+    context: StageContext,
     inputs: Mapping[str, Path],
     more_rms: Sequence[Path] = (),
     critic: CriticInit | None = None,
@@ -97,17 +97,17 @@ def open_roles(
     """Load the roles from their checkpoints, each checked against this recipe.
 
     Args:
-        session: Tokenizer and recipe.
+        context: Tokenizer and recipe.
         inputs: `sft`; `rm` and `ppo` where they exist.
         more_rms: Reward models beside `rm`.
         critic: What the critic starts as; None: there is none.
-        shard: Spread the base over the processes.
+        shard: Shard the base over the processes.
         gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
         CheckpointError: One of them is of another base, rank or tokenizer.
     """
-    recipe = session.recipe
+    recipe = context.recipe
     rms = [*([inputs["rm"]] if "rm" in inputs else []), *more_rms]
     policy = inputs.get("ppo")
     folders = [inputs["sft"], *rms, *([policy] if policy else [])]
@@ -116,8 +116,8 @@ def open_roles(
             adapters.check_rank(folder, recipe.lora)
     roles = load_roles(
         recipe,
-        session.tokenizer,
-        session.stop_token_ids,
+        context.tokenizer,
+        context.stop_token_ids,
         inputs["sft"],
         rms,
         policy,
@@ -125,7 +125,7 @@ def open_roles(
         shard=shard,
         gradient_checkpointing=gradient_checkpointing,
     )
-    current = session.provenance("ppo", roles.models.language_model("reference"))
+    current = context.provenance("ppo", roles.models.language_model("reference"))
     if recipe.lora is not None:
         for folder in folders:
             check_fits(folder, current)
@@ -133,19 +133,19 @@ def open_roles(
 
 
 def save_trained(
-    session: StageContext, model: Any, output: Path, stage: str, task_type: str
+    context: StageContext, model: Any, output: Path, stage: str, task_type: str
 ) -> None:
     """Write what a supervised stage trained, with its tokenizer and the record of its base.
 
     Args:
-        session: Tokenizer and recipe.
+        context: Tokenizer and recipe.
         model: A PeftModel, or a whole model where `lora` is null.
         output: The stage's folder.
         stage: sft or rm.
         task_type: CAUSAL_LM or SEQ_CLS.
     """
     base = model
-    if session.recipe.lora is None:
+    if context.recipe.lora is None:
         model.save_pretrained(output)
     else:
         from peft import get_peft_model_state_dict
@@ -158,5 +158,5 @@ def save_trained(
             str(base.config.name_or_path),
             task_type,
         )
-    session.save_tokenizer(output)
-    session.provenance(stage, base).save(output)
+    context.save_tokenizer(output)
+    context.provenance(stage, base).save(output)

@@ -111,7 +111,7 @@ def test_a_function_sees_prompts_and_texts_as_trl_would_hand_them(tiny_run, here
     ("name", "words"),
     [
         ("one_too_few", "1 scores for 2 responses"),
-        ("words", "no list of numbers"),
+        ("words", "did not return a list of numbers"),
         ("broken", "ZeroDivisionError"),
         ("not_a_number", "NaN or infinite"),
     ],
