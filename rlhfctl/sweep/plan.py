@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import UsageError
-from rlhfctl.pipeline import COMMANDS, needed_stages
+from rlhfctl.pipeline import needed_stages
 from rlhfctl.recipe.keys import split_key
 from rlhfctl.recipe.load import Override, load_recipe
 from rlhfctl.recipe.view import stage_part
@@ -127,7 +127,7 @@ class _Reader:
             if stage not in needed_stages(plain):
                 continue
             part = stage_part(plain, stage_named(stage))
-            made = self._share(stage, COMMANDS[stage], stage, part, given, needs)
+            made = self._share(stage, stage_named(stage).command, stage, part, given, needs)
             folder = str((self.root / made / stage).absolute())
             given += [Override(key, folder, _LABEL) for key in _CHECKPOINT_KEYS[stage]]
             needs.append(made)
