@@ -310,7 +310,7 @@ FAULTS = (
         "ppo/rollout.py",
         "(self.settings.seed, rollout, episode)",
         "(self.settings.seed, 0, episode)",
-        "ppo/test_rollout.py",
+        "ppo/test_sampling_noise.py",
     ),
     Fault(
         "no replacement of unended responses' scores",
