@@ -110,6 +110,17 @@ class _Marks(NullMonitor):
         self.last = metrics
 
 
+class _TimedRoles:
+    """Roles whose sampling is timed as the phase "generation"."""
+
+    def __init__(self, roles: Any, meter: Meter) -> None:
+        self._roles = roles
+        self.generate = meter.timed("generation", roles.generate)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._roles, name)
+
+
 def run(work: Work, folder: Path) -> dict[str, Any]:
     """Do the work and return its metrics; phases are generation, scoring and update, in seconds."""
     torch.set_num_threads(work.threads)
@@ -118,8 +129,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     meter = Meter(work.warmup)
     roles = roles_for(work, recipe, folder)
     monitor = _Marks(meter)
-    roles.generate = meter.timed("generation", roles.generate)
-    PPOTrainer(roles, prompts, settings_from(recipe), monitor).train()
+    PPOTrainer(_TimedRoles(roles, meter), prompts, settings_from(recipe), monitor).train()
     metrics = meter.metrics()
     phases = metrics["phases"]
     phases["scoring"] = phases.pop("collection") - phases["generation"]
