@@ -21,7 +21,7 @@ from rlhfctl.models.roles import Roles, load_roles
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stages.ppo.stage import settings_from
+from rlhfctl.stages.ppo.stage import ppo_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     roles = roles_for(work, recipe, folder)
     monitor = _Marks(meter)
     roles.generate = meter.timed("generation", roles.generate)
-    PPOTrainer(roles, prompts, settings_from(recipe), monitor).train()
+    PPOTrainer(roles, prompts, ppo_settings(recipe), monitor).train()
     metrics = meter.metrics()
     phases = metrics["phases"]
     phases["scoring"] = phases.pop("collection") - phases["generation"]
