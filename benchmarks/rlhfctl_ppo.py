@@ -21,7 +21,7 @@ from rlhfctl.models.roles import Roles, load_roles
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stages.ppo.stage import settings_from
+from rlhfctl.stages.ppo.stage import ppo_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +129,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     meter = Meter(work.warmup)
     roles = roles_for(work, recipe, folder)
     monitor = _Marks(meter)
-    PPOTrainer(_TimedRoles(roles, meter), prompts, settings_from(recipe), monitor).train()
+    PPOTrainer(_TimedRoles(roles, meter), prompts, ppo_settings(recipe), monitor).train()
     metrics = meter.metrics()
     phases = metrics["phases"]
     phases["scoring"] = phases.pop("collection") - phases["generation"]
