@@ -1,14 +1,14 @@
 """Cautions that qualify a verdict.
 
-Each caution follows where its rule holds: a stage used an input that was re-run since; the
-reward model's accuracy CI does not lie above 0.5, or not above the accuracy of "the
-longer one wins"; a probe but the lost hedge raises its score for certain; the reward model's, the
-annotators' or a judge's own warnings; a task of the alignment tax other than imitating
-demonstrations is worse for certain; KL above the recipe's `kl_alarm` (25 nats); length changed by
-more than 30 %; the share ended by EOS fell, or the share of repeated n-grams rose, by more than
-0.1; the win rate is a gain but the mean gold reward, another judge or the length-controlled win
-rate is not clearly one; judges contradict one another; an alarm was raised on held-out prompts, or
-the true reward fell significantly below its best; minibatches were skipped; metrics were not finite.
+A caution is given if its rule holds: a stage used an input that was re-run since; the reward
+model's accuracy CI does not lie above 0.5, or not above the accuracy of "the longer one wins"; a
+probe other than hedge removal significantly raises its score; the reward model's, the annotators'
+or a judge's own warnings; a task of the alignment tax other than imitating demonstrations is
+significantly worse; KL above the recipe's `kl_alarm` (25 nats); length changed by more than 30 %;
+the share ended by EOS fell, or the share of repeated n-grams rose, by more than 0.1; the win rate
+is a gain but the mean gold reward, another judge or the length-controlled win rate is not
+significantly one; judges contradict one another; an alarm was raised on held-out prompts, or the
+true reward fell significantly below its best; minibatches were skipped; metrics were not finite.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LENGTH_CHANGE = 0.3
 SHARE_CHANGE = 0.1
 KL_ALARM = 25.0
-_IMITATION = "demonstrations"  # whatever PPO moves to, SFT writes them more likely
+_IMITATION = "demonstrations"  # SFT's likelihood of demonstrations is higher wherever PPO moves
 _EITHER_WAY = "hedge_removed"  # removing an undue hedge can improve a response
 
 
@@ -97,13 +97,13 @@ def _evaluation_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 def _judge_cautions(metrics: Mapping[str, Any], level: str) -> Iterator[str]:
     """Yield disagreements between judges, length effects and each judge's warnings."""
-    found = judges_of(metrics)
-    for first, other in ((found[0], other) for other in found[1:]):
+    judges = judges_of(metrics)
+    for first, other in ((judges[0], other) for other in judges[1:]):
         if {first.side, other.side} == {"above", "below"}:
             yield f"{_capitalized(other.name)} contradicts this: {other.rate}."
         elif level == "gain" and other.side != "above":
             yield f"{_capitalized(other.name)} finds no significant gain: {other.rate}."
-    if level == "gain" and found and found[0].controlled not in {"", "above"}:
+    if level == "gain" and judges and judges[0].controlled not in {"", "above"}:
         yield (
             "The length-controlled win rate is not significantly above 0.5: length may explain "
             "the gain."
@@ -131,8 +131,8 @@ def _capitalized(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def _texts(found: Any) -> list[str]:
-    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _policy_cautions(
@@ -148,13 +148,13 @@ def _policy_cautions(
             f"{number(after)} tokens ({signed(round(100 * (after / before - 1)))} %). Check that the "
             f"reward model is not simply rewarding {'long' if after > before else 'short'} answers."
         )
-    for name, sign, what in (
+    for name, sign, change in (
         ("eos_share", -1, "Fewer responses end with EOS"),
         ("repetition", 1, "Responses repeat more n-grams"),
     ):
         first, second = finite(sft.get(name)), finite(ppo.get(name))
         if first is not None and second is not None and sign * (second - first) > SHARE_CHANGE:
-            yield f"{what}: {share(second)}, against {share(first)} for SFT."
+            yield f"{change}: {share(second)}, against {share(first)} for SFT."
 
 
 def _kl_alarm(facts: RunFacts) -> float:

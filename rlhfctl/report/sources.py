@@ -29,16 +29,16 @@ MOST_SAMPLES = 64
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything a report shows.
+    """Contents of a report.
 
     Attributes:
         name: The run's name.
-        recipe: The resolved recipe as it stands on disk; empty when there is none.
+        recipe: The resolved recipe on disk; empty if there is none.
         records: The finished stages.
         curves: Each stage's logged steps, of unfinished stages too.
         evaluation: The evaluation's metrics; empty before the first evaluation.
         samples: Held-out prompts with each policy's response and scores.
-        training_samples: Responses kept during PPO.
+        training_samples: Responses saved during PPO.
         held_out: PPO's held-out evaluations, without per-prompt metrics.
         over_optimisation: Summary of those evaluations; empty without any.
     """
@@ -89,7 +89,7 @@ def read_run(root: Path) -> RunFacts:
     directory = RunDirectory(root)
     if not root.is_dir():
         raise CheckpointError(
-            "there is no run folder here", where=str(root), hint="Start one with: rlhfctl run"
+            "run folder not found", where=str(root), hint="Start one with: rlhfctl run"
         )
     manifest = Manifest.load(directory.manifest)
     recipe = directory.recipe
@@ -117,14 +117,14 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file.
 
     Raises:
-        CheckpointError: If it holds none.
+        CheckpointError: If it holds no object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     if not isinstance(value, dict):
-        raise _damaged(path, "it holds no object")
+        raise _damaged(path, "it holds no JSON object")
     return value
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return notes and warnings, the metrics of all annotators, and each one's."""
+    """Return notes and warnings, the overall metrics, and the metrics per annotator."""
     metrics = facts.evaluation.get("annotators")
     if not isinstance(metrics, dict):
         return ()
@@ -64,21 +64,21 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     )
 
 
-def _overall(found: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+def _overall(metrics: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = [
-        (label, *estimate_cells(found, name, share))
+        (label, *estimate_cells(metrics, name, share))
         for label, name in (("Agreement", "agreement"), ("Krippendorff's alpha", "alpha"))
-        if finite(found.get(name)) is not None
+        if finite(metrics.get(name)) is not None
     ]
-    of = objects(found)
-    triples, ceiling = of.get("intransitive", {}), of.get("ceiling", {})
+    parts = objects(metrics)
+    triples, ceiling = parts.get("intransitive", {}), parts.get("ceiling", {})
     for label, source, name, write in (
         ("Intransitive triples", triples, "share", share),
         ("Intransitive triples expected from noise", triples, "expected", share),
         ("Triples", triples, "triples", number),
         ("Reward model accuracy ceiling", ceiling, "accuracy", share),
-        ("Comparisons", found, "items", number),
-        ("Labels", found, "labels", number),
+        ("Comparisons", metrics, "items", number),
+        ("Labels", metrics, "labels", number),
     ):
         if finite(source.get(name)) is not None:
             rows.append((label, write(source[name]), ""))

@@ -18,8 +18,8 @@ _METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("KL, nats per token", "kl_per_token", number),
     ("Entropy, nats per token", "entropy", number),
     ("Distinct words", "distinct_1", fraction),
-    ("Distinct pairs of words", "distinct_2", fraction),
-    ("Distinct triples of words", "distinct_3", fraction),
+    ("Distinct bigrams", "distinct_2", fraction),
+    ("Distinct trigrams", "distinct_3", fraction),
     ("Self-BLEU", "self_bleu", fraction),
     ("Repeated n-grams", "repeated_ngrams", fraction),
     ("Truncated", "truncated", fraction),
@@ -38,8 +38,8 @@ _LENGTHS = (
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return both policies' metrics side by side, and the phrases that grew most."""
-    found = facts.evaluation.get("drift")
-    drift = found if isinstance(found, dict) else {}
+    value = facts.evaluation.get("drift")
+    drift = value if isinstance(value, dict) else {}
     policies = objects({name: drift.get(name) for name in ("sft", "ppo")})
     return (*_metrics(policies), *_phrases(drift.get("phrases")))
 
@@ -62,8 +62,8 @@ def _metrics(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     )
 
 
-def _phrases(found: Any) -> tuple[Block, ...]:
-    phrases = [phrase for phrase in found or [] if isinstance(phrase, dict)]
+def _phrases(value: Any) -> tuple[Block, ...]:
+    phrases = [phrase for phrase in value or [] if isinstance(phrase, dict)]
     return table(
         "Phrases that PPO uses more than SFT, by log-odds with an informative prior (Monroe et al. "
         "2008); z is the log-odds in standard deviations.",

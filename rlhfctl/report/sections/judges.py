@@ -32,7 +32,7 @@ _LENGTH_CONTROLLED = "length_controlled_win_rate"
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the win rates by each judge, what each had to say how often, and its weaknesses."""
+    """Return win rates, judgment counts, agreement and warnings per judge."""
     judges = objects(facts.evaluation.get("judges"))
     if not judges:
         return ()
@@ -73,8 +73,8 @@ def _rates(name: str, judge: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
     kind = _KINDS.get(str(judge.get("kind")), str(judge.get("kind", "")))
     opponent = {"sft": "against SFT", "references": "against the references"}
     against = opponent.get(str(judge.get("opponent")), "")
-    known = ", ".join(part for part in (kind, str(judge.get("model") or ""), against) if part)
-    rows: list[tuple[Cell, ...]] = [(f"{name} ({known})", *share_cells(judge, "win_rate"))]
+    description = ", ".join(part for part in (kind, str(judge.get("model") or ""), against) if part)
+    rows: list[tuple[Cell, ...]] = [(f"{name} ({description})", *share_cells(judge, "win_rate"))]
     if finite(judge.get(_LENGTH_CONTROLLED)) is not None:
         rows.append((f"{name}, length-controlled", *share_cells(judge, _LENGTH_CONTROLLED)))
     return rows

@@ -31,16 +31,16 @@ _ALONG = (
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return alarms, the curves against √KL with their fits, and the metrics along the way."""
+    """Return alarms, the curves against √KL with their fits, and the other held-out metrics."""
     evaluations, summary = facts.held_out, facts.over_optimisation
     if not evaluations and not summary:
         return ()
     alarms = _alarms(summary, len(evaluations))
-    found = _fits(summary)
-    along = [_watched(title, evaluations, name) for title, name in _ALONG]
+    fits = _fits(summary)
+    along = [_held_out_plot(title, evaluations, name) for title, name in _ALONG]
     note = Note(
         "Change since the start of PPO against √KL, with the 95 % CI of each mean. Vertical "
-        f"lines: best checkpoint and alarms.{_FITTED if found else ''}"
+        f"lines: best checkpoint and alarms.{_FITTED if fits else ''}"
     )
     shown = (
         *plots(
@@ -53,13 +53,13 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         *_best(summary),
         *shown,
         *((note,) if shown else ()),
-        *found,
+        *fits,
         *plots(along, "Other held-out metrics"),
     )
 
 
 def true_reward(summary: Mapping[str, Any]) -> str:
-    """Return what stands in for the true reward, in words."""
+    """Return the name of the true reward."""
     return TRUE_REWARDS.get(str(summary.get("true_reward")), "the true reward")
 
 
@@ -67,9 +67,7 @@ def _alarms(summary: Mapping[str, Any], evaluations: int) -> tuple[Block, ...]:
     alarms = [alarm for alarm in summary.get("alarms") or [] if isinstance(alarm, dict)]
     count = number(summary.get("evaluations", evaluations))
     if not alarms:
-        best = number(objects(summary).get("best", {}).get("step"))
-        checkpoint = f" Best checkpoint: episode {best}." if summary.get("best") else ""
-        return (Note(f"{count} held-out evaluations, no alarms.{checkpoint}"),)
+        return (Note(f"{count} held-out evaluations, no alarms."),)
     return table(
         f"Alarms in {count} held-out evaluations, at the recipe's thresholds. No alarm is no "
         "guarantee.",
@@ -103,12 +101,12 @@ def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
     change = finite(fall.get("change"))
     if change:
         text += (
-            f" Change from there to the last evaluation: {signed(change)} "
+            f" Change from it to the last evaluation: {signed(change)} "
             f"({interval(fall, 'change', signed)}). Corrected for selecting the best of several "
             + (
                 "evaluations, this fall is significant."
                 if summary.get("fallen")
-                else "evaluations, the fall is not significant."
+                else "evaluations, this fall is not significant."
             )
         )
     if summary.get("stopped_early"):
@@ -119,26 +117,28 @@ def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
 def _against_distance(
     evaluations: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
 ) -> Plot | None:
-    """Return the change of both rewards against the distance from SFT, with what was fitted."""
+    """Return the change of both rewards against √KL to SFT, with fitted curves."""
     lines = []
     for name, colour in _CURVES:
         first = next(
             (start for row in evaluations if (start := finite(row.get(name))) is not None), 0.0
         )
         label = _label(name, summary)
-        seen = interval_line(label, evaluations, "sqrt_kl", name, colour=colour, less=first)
+        seen = interval_line(label, evaluations, "sqrt_kl", name, colour=colour, baseline=first)
         fitted = _fitted(_fit(summary, name), f"{label}, fitted", colour)
         lines += [line for line in (seen, fitted) if line is not None]
     best = objects(summary).get("best", {})
-    at = [finite(row.get("sqrt_kl")) for row in evaluations if row.get("step") == best.get("step")]
-    marks = tuple(mark for mark in at if mark is not None)
+    distances = [
+        finite(row.get("sqrt_kl")) for row in evaluations if row.get("step") == best.get("step")
+    ]
+    marks = tuple(mark for mark in distances if mark is not None)
     return Plot("Change against √KL", tuple(lines), marks, whole_steps=False) if lines else None
 
 
 def _over_episodes(
     evaluations: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
 ) -> Plot | None:
-    """Return both rewards over episodes, with marks at the best look and at alarms."""
+    """Return both rewards over episodes, with marks at the best checkpoint and at alarms."""
     events = [objects(summary).get("best", {}), *(summary.get("alarms") or [])]
     steps = (finite(event.get("step")) for event in events if isinstance(event, dict))
     lines = (
@@ -149,7 +149,7 @@ def _over_episodes(
     return Plot("Mean over episodes", tuple(line for line in lines if line is not None), marks)
 
 
-def _watched(title: str, evaluations: Sequence[Mapping[str, Any]], name: str) -> Plot | None:
+def _held_out_plot(title: str, evaluations: Sequence[Mapping[str, Any]], name: str) -> Plot | None:
     line = interval_line("", evaluations, "step", name)
     return Plot(title, (line,)) if line else None
 
@@ -165,17 +165,17 @@ def _fit(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _fitted(fit: Mapping[str, Any], label: str, colour: int) -> Line | None:
     curve = fit.get("curve")
     points = [
-        (at, value)
+        (distance, value)
         for point in (curve if isinstance(curve, list) else [])
         if isinstance(point, list)
         and len(point) == 2
-        and (at := finite(point[0])) is not None
+        and (distance := finite(point[0])) is not None
         and (value := finite(point[1])) is not None
     ]
     if len(points) < 2:
         return None
-    ats, values = zip(*points, strict=True)
-    return Line(label, ats, values, style="dashed", colour=colour)
+    distances, values = zip(*points, strict=True)
+    return Line(label, distances, values, style="dashed", colour=colour)
 
 
 def _fits(summary: Mapping[str, Any]) -> tuple[Block, ...]:

@@ -56,10 +56,10 @@ _CALIBRATION = (
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return accuracies, calibration, the length test and the probes, as far as they were taken."""
+    """Return accuracies, calibration, length bias and probes, as far as measured."""
     stage = facts.stage_metrics(REWARD_MODEL)
-    found = facts.evaluation.get("reward_model")
-    evaluation = found if isinstance(found, dict) else {}
+    value = facts.evaluation.get("reward_model")
+    evaluation = value if isinstance(value, dict) else {}
     columns = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
     accuracies = table(
         "Share of held-out comparisons in which the chosen response scores higher; ties count 0.5.",
@@ -105,19 +105,21 @@ def _accuracies(label: str, groups: Mapping[str, Mapping[str, Any]]) -> list[tup
     return [
         (
             f"{label}{name}",
-            *share_cells(group(found), "accuracy"),
-            number(found["pairs"]) if "pairs" in found else "",
+            *share_cells(group(metrics), "accuracy"),
+            number(metrics["pairs"]) if "pairs" in metrics else "",
         )
-        for name, found in groups.items()
+        for name, metrics in groups.items()
     ]
 
 
-def _calibration(found: Any) -> tuple[Block, ...]:
-    calibration = found if isinstance(found, dict) else {}
+def _calibration(value: Any) -> tuple[Block, ...]:
+    calibration = value if isinstance(value, dict) else {}
     bins = calibration.get("bins")
     rows = [one for one in bins if isinstance(one, dict)] if isinstance(bins, list) else []
     observed = interval_line("observed", rows, "predicted", "observed", "dots", colour=1)
-    start = min((at for row in rows if (at := finite(row.get("from"))) is not None), default=0.0)
+    start = min(
+        (edge for row in rows if (edge := finite(row.get("from"))) is not None), default=0.0
+    )
     diagonal = Line("", (start, 1.0), (start, 1.0), style="guide")
     diagram = (
         Plot("Calibration (accuracy against confidence)", (diagonal, observed), whole_steps=False)
@@ -140,8 +142,8 @@ def _calibration(found: Any) -> tuple[Block, ...]:
     )
 
 
-def _length(found: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
-    length = found if isinstance(found, dict) else {}
+def _length(entry: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
+    length = entry if isinstance(entry, dict) else {}
     rows = [
         row
         for name, label in _LENGTH
@@ -172,7 +174,7 @@ def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
         (
             Column("Probe"),
             Column("Change", "number"),
-            Column("The score"),
+            Column("Score"),
             Column("Responses", "number"),
         ),
         [
@@ -188,7 +190,7 @@ def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
 
 
 def probe_side(probe: Mapping[str, Any]) -> str:
-    """Return whether the score rises or falls for certain; nothing where zero is in its interval."""
+    """Return `rises` or `falls` if the change is significant; else an empty string."""
     low, high = (finite(probe.get(f"change_{end}")) for end in ("low", "high"))
     if low is not None and low > 0:
         return "rises"

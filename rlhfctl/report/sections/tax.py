@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return the table of tasks, each with its differences and their intervals."""
-    found = facts.evaluation.get("tax")
-    tasks = objects(found.get("tasks") if isinstance(found, dict) else None)
+    value = facts.evaluation.get("tax")
+    tasks = objects(value.get("tasks") if isinstance(value, dict) else None)
     return table(
         "Differences with 95 % CIs, paired by example. A change is better or worse only if its CI "
         "excludes 0.",

@@ -89,9 +89,9 @@ def test_evaluations_without_alarms_are_counted(make_facts: MakeFacts) -> None:
         name: shapes.OVER_OPTIMISATION[name] for name in ("true_reward", "evaluations", "best")
     }
     facts = make_facts(held_out=shapes.LOOKS, over_optimisation=quiet | {"alarms": []})
-    assert notes(section(facts, "Over-optimisation"))[0] == (
-        "9 held-out evaluations, no alarms. Best checkpoint: episode 1,024."
-    )
+    first, best = notes(section(facts, "Over-optimisation"))[:2]
+    assert first == "9 held-out evaluations, no alarms."
+    assert best.startswith("Best checkpoint: episode 1,024, gold 1.52")
 
 
 def test_looks_of_a_run_under_way_are_drawn_without_a_summary(make_facts: MakeFacts) -> None:
