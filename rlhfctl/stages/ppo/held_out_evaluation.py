@@ -1,8 +1,8 @@
-"""The watch over PPO: held-out prompts answered every few rollouts, by the policy as it stands.
+"""Held-out evaluation of the current policy every few rollouts of PPO.
 
-The same prompts with the same random numbers each time, so that every comparison between two looks
-is paired by prompt. The proxy is what PPO is trained on; the true reward is what it is not: the
-world's gold reward, else the held-out reward model.
+Every evaluation uses the same prompts and random numbers, so any two can be compared pairwise by
+prompt. The proxy is the score PPO is trained on. The true reward is not trained on: the embedded
+world's gold reward, or the held-out reward model.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ Line = dict[str, Any]
 
 
 class HeldOutEvaluator:
-    """Looks, writes down what it saw, keeps the best policy, raises alarms, and says when to stop.
+    """Evaluates the policy, logs the metrics, saves the best policy, raises alarms, stops early.
 
     Attributes:
-        history: A line a look, as in `ppo/held_out.jsonl`; docs/reference/metrics.md defines each figure.
+        history: One line per evaluation, as in `ppo/held_out.jsonl`; docs/reference/metrics.md
+            defines the metrics.
+        stopped: True once training is to end early.
     """
 
     def __init__(
@@ -69,15 +71,15 @@ class HeldOutEvaluator:
         processes: Processes,
         monitor: Monitor,
     ) -> None:
-        """Take what to look at and where to write.
+        """Set up an empty history.
 
         Args:
-            held_out_set: The prompts and the measures.
-            section: For the thresholds and what to do at a fall.
-            output: The stage's folder.
-            save_policy: Writes the policy into a folder.
-            processes: They share the prompts.
-            monitor: Hears of alarms.
+            held_out_set: Prompts, roles and true reward.
+            section: Alarm thresholds and early stopping.
+            output: Folder of the stage.
+            save_policy: Writes the policy to a folder.
+            processes: Processes that share the prompts.
+            monitor: Receives alarms.
         """
         self.held_out_set = held_out_set
         self.section = section
@@ -90,7 +92,7 @@ class HeldOutEvaluator:
         self.stopped = False
 
     def resume_from(self, rollout: int) -> None:
-        """Forget every look later than `rollout` rollouts, for training goes on from there."""
+        """Drop all evaluations after rollout `rollout`, from which training resumes."""
         path = self.output / HELD_OUT_FILE
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.history = [line for text in lines if (line := json.loads(text))["rollout"] <= rollout]
@@ -99,7 +101,7 @@ class HeldOutEvaluator:
             self._write()
 
     def evaluate(self, rollout: int, episodes: int) -> HeldOutEvaluation:
-        """Answer the prompts, write the metrics down, and judge by the whole history so far."""
+        """Evaluate on the prompts, log the metrics, and check alarms and early stopping."""
         line = self._line(rollout, episodes)
         self.history.append(line)
         if self.processes.is_main:
@@ -114,8 +116,8 @@ class HeldOutEvaluator:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return what the whole of PPO looked like: best look, fall, fits and alarms."""
-        found: dict[str, Any] = {
+        """Return the best evaluation, significant falls, fits and alarms of the whole run."""
+        summary: dict[str, Any] = {
             "evaluations": len(self.history),
             "stopped_early": self.stopped,
             "alarms": [to_json(alarm) for alarm in alarms(self.history, self.limits)],
@@ -128,28 +130,28 @@ class HeldOutEvaluator:
         if self.held_out_set.true_reward is not None:
             best = self.history[best_evaluation(self.history)]
             names = ("step", "rollout", "kl", "true_reward", "true_reward_low", "true_reward_high")
-            found["true_reward"] = self.held_out_set.true_reward
-            found["best"] = {name: best[name] for name in names}
-            found["fallen"] = falls(self.history)
-            found["last_below_best"] = self._since_best().metrics("change")
-        return found
+            summary["true_reward"] = self.held_out_set.true_reward
+            summary["best"] = {name: best[name] for name in names}
+            summary["fallen"] = falls(self.history)
+            summary["last_below_best"] = self._since_best().metrics("change")
+        return summary
 
     def finish(self) -> Path | None:
-        """Write the summary and give the best policy its name; return its folder, if there is one."""
+        """Write the summary, move the best policy to its final folder and return that, if any."""
         write_json(self.output / OVER_OPTIMISATION_FILE, self.summary())
-        kept = self._kept()
-        if not kept:
+        candidates = self._best_policies()
+        if not candidates:
             return None
         best = self.output / BEST_FOLDER
-        kept[-1].rename(best)
-        for folder in kept[:-1]:
+        candidates[-1].rename(best)
+        for folder in candidates[:-1]:
             shutil.rmtree(folder)
         return best
 
     def _line(self, rollout: int, episodes: int) -> Line:
-        each = self._measured()
+        per_prompt = self._measure()
         line: Line = {"step": episodes, "rollout": rollout}
-        for name, values in each.items():
+        for name, values in per_prompt.items():
             if name in _SHARES:
                 line[_SHARES[name]] = float(np.mean(values))
             elif name in _MEANS:
@@ -157,35 +159,36 @@ class HeldOutEvaluator:
             else:
                 line[f"score_{name}"] = float(np.mean(values))
         line["sqrt_kl"] = math.sqrt(max(line["kl"], 0.0))
-        return line | {"each": each}
+        return line | {"each": per_prompt}
 
-    def _measured(self) -> dict[str, list[float]]:
-        """Return what every prompt's answer measures, [prompts] each; all processes share it."""
-        questions, processes = self.held_out_set.questions, self.processes
-        prompts = len(questions.prompts)
+    def _measure(self) -> dict[str, list[float]]:
+        """Return each metric per prompt, [prompts], gathered from all processes."""
+        prompt_set, processes = self.held_out_set.prompt_set, self.processes
+        prompts = len(prompt_set.prompts)
         rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
-        found = generate_responses(questions, "policy", processes.share(rows))
-        split = [words(text) for text in found.texts]
+        responses = generate_responses(prompt_set, "policy", processes.share(rows))
+        split = [words(text) for text in responses.texts]
         measured: dict[str, Any] = {
-            "kl": found.kl,
-            "proxy": found.proxy,
-            "true_reward": found.gold
+            "kl": responses.kl,
+            "proxy": responses.proxy,
+            "true_reward": responses.gold
             if self.held_out_set.true_reward == "gold"
-            else found.held_out_rm,
-            "length": found.lengths,
+            else responses.held_out_rm,
+            "length": responses.lengths,
             "repetition": [repeated_ngram_share(text, REPEATED_NGRAM) for text in split],
-            "certainty": [certainty(text) for text in found.texts],
-            "hedging": [hedging(text) for text in found.texts],
-            "entropy": found.entropy,
-            "ended": found.ended,
-            "disagreement": found.disagreement,
-            "out_of_range": self._out_of_range(found.proxy),
+            "certainty": [certainty(text) for text in responses.texts],
+            "hedging": [hedging(text) for text in responses.texts],
+            "entropy": responses.entropy,
+            "ended": responses.ended,
+            "disagreement": responses.disagreement,
+            "out_of_range": self._out_of_range(responses.proxy),
         }
-        known = {name: values for name, values in measured.items() if values is not None}
-        items = list(zip(*(list(map(float, values)) for values in known.values()), strict=True))
-        whole = processes.gather_items(items)[:prompts]
+        available = {name: values for name, values in measured.items() if values is not None}
+        items = list(zip(*(list(map(float, values)) for values in available.values()), strict=True))
+        gathered = processes.gather_items(items)[:prompts]
         return {
-            name: list(values) for name, values in zip(known, zip(*whole, strict=True), strict=True)
+            name: list(values)
+            for name, values in zip(available, zip(*gathered, strict=True), strict=True)
         }
 
     def _out_of_range(self, scores: Any) -> list[bool] | None:
@@ -198,23 +201,23 @@ class HeldOutEvaluator:
         return fallen_significantly(self.history, best_evaluation(self.history))
 
     def _fallen(self) -> bool:
-        """Say whether training should end, and tell of a fall below the best when it is first seen."""
+        """Return whether training should end; warn at the first significant fall below the best."""
         if self.held_out_set.true_reward is None or self.section.early_stop == "never":
             return False
         if not falls(self.history) or falls(self.history[:-1]):
             return False
         change = self._since_best()
         best = self.history[best_evaluation(self.history)]
-        told = (
-            f"the true reward has fallen by {-change.value:.3g} (95 %: {-change.high:.3g} to "
-            f"{-change.low:.3g}) since its best, at {best['step']} episodes"
+        message = (
+            f"the true reward has fallen by {-change.value:.3g} (95 % CI {-change.high:.3g} to "
+            f"{-change.low:.3g}) since its best value, at {best['step']} episodes"
         )
         stop = self.section.early_stop == "stop"
-        self.monitor.warn(f"{told}: PPO stops here" if stop else told)
+        self.monitor.warn(f"{message}: stopping PPO" if stop else message)
         return stop
 
     def _keep_best(self) -> None:
-        """Save the policy if this look is the best, and let go of what no resumed run can need."""
+        """Save the policy if it is the best so far; delete those that no resumed run can need."""
         if (
             self.held_out_set.true_reward is None
             or best_evaluation(self.history) != len(self.history) - 1
@@ -227,22 +230,22 @@ class HeldOutEvaluator:
         self.save_policy(folder)
         write_json(folder / BEST_MARKER_FILE, {"rollout": rollout})
         oldest = self._oldest_checkpoint(rollout)
-        needed = [kept for kept in self._kept() if _rollout(kept) <= oldest]
-        for kept in needed[:-1]:
-            shutil.rmtree(kept)
+        candidates = [policy for policy in self._best_policies() if _rollout(policy) <= oldest]
+        for policy in candidates[:-1]:
+            shutil.rmtree(policy)
 
     def _oldest_checkpoint(self, rollout: int) -> int:
-        """Return the earliest rollout that training could be made to go on from."""
-        found = sorted((self.output / CHECKPOINTS).glob("rollout-*"))
-        return min(_rollout(found[0]), rollout) if found else rollout
+        """Return the earliest rollout that training could resume from."""
+        checkpoints = sorted((self.output / CHECKPOINTS).glob("rollout-*"))
+        return min(_rollout(checkpoints[0]), rollout) if checkpoints else rollout
 
-    def _kept(self) -> list[Path]:
-        """Return the policies kept as best so far, those of looks still remembered, oldest first."""
-        seen = {line["rollout"] for line in self.history}
+    def _best_policies(self) -> list[Path]:
+        """Return the saved best policies whose evaluations are in the history, oldest first."""
+        evaluated = {line["rollout"] for line in self.history}
         return sorted(
             folder
             for folder in self.output.glob(f".{BEST_FOLDER}-*")
-            if (folder / BEST_MARKER_FILE).exists() and _rollout(folder) in seen
+            if (folder / BEST_MARKER_FILE).exists() and _rollout(folder) in evaluated
         )
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""What a watch over PPO looks at: which held-out prompts, and what stands in for the true reward."""
+"""Prompts and true reward of the held-out evaluation during PPO."""
 
 from __future__ import annotations
 
@@ -28,95 +28,99 @@ FEWEST_PROMPTS = 2
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """What the watch looks at, and by which measure.
+    """Prompts and true reward of the held-out evaluation.
 
     Attributes:
-        questions: The held-out prompts and who answers.
-        true_reward: `gold` or `held_out_rm`; None where nothing stands in for the true reward.
-        score_range: Lowest and highest normalised score that the reward model gave on held-out
-            comparisons; None where it is not known, or the score is not that model's alone.
+        prompt_set: Held-out prompts, roles and reward sources.
+        true_reward: `gold` or `held_out_rm`; None without a true reward.
+        score_range: Lowest and highest normalised score of the reward model on held-out
+            comparisons; None if unknown, or if there are other reward sources.
     """
 
-    questions: PromptSet
+    prompt_set: PromptSet
     true_reward: str | None
     score_range: tuple[float, float] | None
 
 
-def held_out_prompts(session: StageContext, monitor: Monitor) -> Dataset | None:
-    """Return the held-out prompts to look at, encoded; None where there are too few.
+def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
+    """Return the encoded prompts of the held-out evaluation; None if there are too few.
 
-    The evaluation takes the first `evaluation.num_prompts` of them. A best checkpoint chosen on
-    the very prompts that then judge it would look better than it is, so these come after.
+    The final evaluation uses the first `evaluation.num_prompts` held-out prompts. Selecting the
+    best checkpoint on them would bias it, so these prompts come after those.
 
     Raises:
-        RecipeError: There are too few, and the recipe stops or chooses by them.
+        RecipeError: Too few prompts for the recipe's early stopping or choice of the best policy.
     """
-    recipe = session.recipe
+    recipe = context.recipe
     try:
-        found = encode_prompts(
-            evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
+        prompts = encode_prompts(
+            evaluation_prompts(recipe), context.formatter, recipe.generation.max_prompt_length
         ).dataset
     except DataError as error:
-        _go_without(session, monitor, str(error))
+        _require_optional(context, monitor, str(error))
         return None
-    wanted = recipe.ppo.eval_prompts
-    if len(found) < FEWEST_PROMPTS:
-        _go_without(session, monitor, f"{len(found)} held-out prompt is too few")
-        return None
-    first = min(recipe.evaluation.num_prompts, max(0, len(found) - wanted))
-    if first < recipe.evaluation.num_prompts:
-        shared = min(len(found), recipe.evaluation.num_prompts) - first
-        monitor.note(
-            f"looks at held-out prompts share {shared} prompts with the evaluation: there are "
-            f"{len(found)} in all"
+    requested = recipe.ppo.eval_prompts
+    if len(prompts) < FEWEST_PROMPTS:
+        _require_optional(
+            context, monitor, f"{len(prompts)} held-out prompts, at least {FEWEST_PROMPTS} needed"
         )
-    return found.select(range(first, min(len(found), first + wanted)))
+        return None
+    first = min(recipe.evaluation.num_prompts, max(0, len(prompts) - requested))
+    if first < recipe.evaluation.num_prompts:
+        shared = min(len(prompts), recipe.evaluation.num_prompts) - first
+        monitor.note(
+            f"held-out evaluation during PPO shares {shared} prompts with the final evaluation, "
+            f"since only {len(prompts)} prompts are held out"
+        )
+    return prompts.select(range(first, min(len(prompts), first + requested)))
 
 
-def _go_without(session: StageContext, monitor: Monitor, why: str) -> None:
-    section = session.recipe.ppo
+def _require_optional(context: StageContext, monitor: Monitor, reason: str) -> None:
+    """Warn that held-out evaluation is skipped; refuse a recipe that depends on it."""
+    section = context.recipe.ppo
     if section.early_stop == "stop" or section.load_best_model_at_end:
         raise RecipeError(
-            f"PPO cannot be judged on held-out prompts on the way: {why}",
+            f"no held-out evaluation is possible during PPO: {reason}",
             "ppo.early_stop, ppo.load_best_model_at_end",
-            "Give more prompts or a larger data.prompts.held_out, or leave both keys out.",
+            "Provide more prompts, raise data.prompts.held_out, or remove both keys.",
         )
-    monitor.warn(f"PPO runs without looks at held-out prompts: {why}")
+    monitor.warn(f"PPO runs without held-out evaluation: {reason}")
 
 
 def open_held_out_set(
-    session: StageContext,
+    context: StageContext,
     inputs: Mapping[str, Path],
     roles: Roles,
     rewards: Rewards,
     prompts: Dataset,
     judge: int | None,
 ) -> HeldOutSet:
-    """Return what there is to look at.
+    """Return the prompts with their roles, reward sources and true reward.
 
     Args:
-        session: Tokenizer and recipe.
-        inputs: `rm` where the reward model is a source.
-        roles: They answer.
-        rewards: The givers of scores, over these very prompts.
+        context: Tokenizer and recipe.
+        inputs: `rm` if the reward model is a source.
+        roles: Models that generate and score responses.
+        rewards: Reward sources for these prompts.
         prompts: From `held_out_prompts`.
-        judge: The held-out reward model's number among the roles', where there is one.
+        judge: Index of the held-out reward model among the roles' reward models, if any.
 
     Raises:
-        RecipeError: The recipe stops or chooses by a true reward, and there is none.
+        RecipeError: Early stopping or the choice of the best policy needs a true reward, and there
+            is none.
     """
-    recipe = session.recipe
+    recipe = context.recipe
     gold = recipe.data.prompts.source == "embedded"
     true_reward = "gold" if gold else "held_out_rm" if judge is not None else None
     section = recipe.ppo
     if true_reward is None and (section.early_stop == "stop" or section.load_best_model_at_end):
         raise RecipeError(
-            "nothing stands in for the true reward, so no policy can be called the best",
+            "without a true reward no policy can be selected as the best",
             "ppo.early_stop, ppo.load_best_model_at_end",
-            "Train a held-out reward model with reward_model.judge_share, or leave both keys out.",
+            "Train a held-out reward model with reward_model.judge_share, or remove both keys.",
         )
-    questions = PromptSet(
-        session,
+    prompt_set = PromptSet(
+        context,
         roles,
         rewards,
         prompts["prompt"],
@@ -126,11 +130,11 @@ def open_held_out_set(
     )
     only_rm = section.uses_rm and len(section.reward_sources) == 1
     score_range = _score_range(inputs["rm"], roles) if only_rm else None
-    return HeldOutSet(questions, true_reward, score_range)
+    return HeldOutSet(prompt_set, true_reward, score_range)
 
 
 def _score_range(rm: Path, roles: Roles) -> tuple[float, float] | None:
-    """Return lowest and highest score, normalised, from the reward model's own record."""
+    """Return the lowest and highest normalised score from the reward model's metrics."""
     try:
         metrics = json.loads((rm / METRICS_FILE).read_text(encoding="utf-8"))
         lowest, highest = float(metrics["score_min"]), float(metrics["score_max"])

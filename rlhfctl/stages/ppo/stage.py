@@ -46,16 +46,16 @@ SAMPLES_A_TIME = 8
 
 
 def settings_from(recipe: Recipe) -> PPOSettings:
-    """Return the numbers of the recipe's `ppo` section, with the recipe's seed."""
+    """Return the trainer's settings from the recipe's `ppo` section and seed."""
     section = recipe.ppo
     controller = section.kl_controller
-    named = {
+    fields = {
         name: getattr(section, name)
         for name in PPOSettings.__dataclass_fields__
         if name not in {"kl_target", "kl_horizon", "seed"}
     }
     return PPOSettings(
-        **named,
+        **fields,
         kl_target=controller.target if controller else None,
         kl_horizon=controller.horizon if controller else 1.0,
         seed=recipe.seed,
@@ -63,25 +63,25 @@ def settings_from(recipe: Recipe) -> PPOSettings:
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
-    """Check that the parts fit, run PPO, and write policy, critic and samples.
+    """Check the inputs, run PPO, and write policy, critic and samples.
 
     Args:
-        recipe: `model`, `lora`, `data.prompts` and `ppo` are read; `data.demonstrations` for
-            PPO-ptx.
-        inputs: `sft`, and `rm` where the reward model is a source: their checkpoints.
-        output: An empty folder.
-        monitor: Hears of every rollout.
+        recipe: Recipe; `model`, `lora`, `data.prompts` and `ppo` are read, and
+            `data.demonstrations` for PPO-ptx.
+        inputs: Checkpoints: `sft`, and `rm` if the reward model is a source.
+        output: Empty folder.
+        monitor: Receives metrics after every rollout.
 
     Raises:
-        RecipeError: The base is to be sharded over the processes and cannot be.
+        RecipeError: The base cannot be sharded over the processes as requested.
         UsageError: The launcher asks for FSDP version 1.
         DataError: No usable prompts.
-        CheckpointError: A checkpoint is damaged, or of another base, rank or tokenizer.
+        CheckpointError: A checkpoint is damaged, or has another base, rank or tokenizer.
         GateError: A check before PPO failed and `ppo.gate` is `refuse`.
-        DivergedError: Metrics are not finite, or KL overran `ppo.kl_stop`.
+        DivergedError: Metrics are not finite, or KL exceeds `ppo.kl_stop`.
     """
     opened = open_trainer(recipe, inputs, output, monitor)
-    trainer, session = opened.trainer, opened.session
+    trainer, context = opened.trainer, opened.context
     metrics: dict[str, Any] = trainer.train() | {
         "rollouts": trainer.progress.rollout,
         "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
@@ -89,12 +89,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "kl_early_stops": trainer.progress.early_stops,
         "gate": {check.name: check.detail for check in opened.checks},
     }
-    watch = opened.watch
-    if watch is not None:
-        metrics["over_optimisation"] = watch.summary()
+    evaluator = opened.evaluator
+    if evaluator is not None:
+        metrics["over_optimisation"] = evaluator.summary()
     if trainer.processes.is_main:
-        _save(session, opened.roles, output)
-        best = watch.finish() if watch is not None else None
+        _save(context, opened.roles, output)
+        best = evaluator.finish() if evaluator is not None else None
         if best is not None:
             _complete_best(opened, output, best, metrics)
         write_model_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
@@ -102,86 +102,86 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
 
 def _complete_best(opened: Opened, output: Path, best: Path, metrics: dict[str, Any]) -> None:
-    """Make the best policy a checkpoint of its own, and the stage's result where so asked."""
-    session = opened.session
-    if session.recipe.ppo.load_best_model_at_end:
+    """Complete the best policy's checkpoint; make it the result if `load_best_model_at_end`."""
+    context = opened.context
+    if context.recipe.ppo.load_best_model_at_end:
         opened.monitor.note(
-            f"the result is the policy of {metrics['over_optimisation']['best']['step']} episodes, "
-            "the best by the true reward"
+            "the result is the policy with the best true reward, at "
+            f"{metrics['over_optimisation']['best']['step']} episodes"
         )
         shutil.copytree(
             best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
         )
-    _describe(opened.session, opened.roles, best)
-    write_model_card(best, "ppo", session.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
+    _describe(context, opened.roles, best)
+    write_model_card(best, "ppo", context.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
 
 
 @dataclass(frozen=True)
 class Opened:
-    """PPO ready to run.
+    """A trainer that is ready to run.
 
     Attributes:
-        session: Tokenizer and formatting.
-        roles: That it drives.
-        trainer: To be run.
-        prompts: Those to train on as they were, text or messages.
-        checks: What was looked at before.
-        watch: Looks at held-out prompts on the way, where somebody does.
-        monitor: Hears of everything.
+        context: Tokenizer and formatting.
+        roles: Policy, reference, reward models and critic.
+        trainer: Trainer of the recipe.
+        prompts: Training prompts as in the data, text or messages.
+        checks: Results of the checks before PPO.
+        evaluator: Held-out evaluator, if any.
+        monitor: Receives metrics, notes and warnings.
     """
 
-    session: StageContext
+    context: StageContext
     roles: Roles
     trainer: PPOTrainer
     prompts: Sequence[Any]
     checks: list[Check]
-    watch: HeldOutEvaluator | None
+    evaluator: HeldOutEvaluator | None
     monitor: Monitor
 
 
 def open_trainer(
     recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor
 ) -> Opened:
-    """Load roles, prompts and sources of scores, check them, and make the trainer of a recipe.
+    """Load roles, prompts and reward sources, check them, and return the recipe's trainer.
 
-    Takes and raises what `run` does.
+    Arguments and errors are those of `run`.
     """
     shard = sharding.is_requested(recipe)
-    session = open_stage_context(recipe)
+    context = open_stage_context(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
-        rows.train, session.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
+        rows.train, context.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
     )
     report_dropped_rows(monitor, "prompts", (rows.report, encoded.report))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
     section = recipe.ppo
-    watched = held_out_prompts(session, monitor) if section.eval_rollouts is not None else None
-    others = extra_reward_models(section)
-    judge = held_out_rm_folder(recipe, inputs) if watched is not None else None
+    eval_prompts = held_out_prompts(context, monitor) if section.eval_rollouts is not None else None
+    extra_rms = extra_reward_models(section)
+    judge = held_out_rm_folder(recipe, inputs) if eval_prompts is not None else None
     roles = open_roles(
-        session,
+        context,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
-        [*others, *([judge] if judge else [])],
+        [*extra_rms, *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
         shard=shard,
         gradient_checkpointing=section.gradient_checkpointing,
     )
     settings = settings_from(recipe)
-    rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
+    rewards = open_rewards(section, roles, context.formatter, encoded.dataset["prompt"])
     checks = _gate(recipe, inputs, roles, prompts, settings, monitor)
 
     def keep_samples(episodes: int, rollout: Rollout) -> None:
-        _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
+        _append_samples(context, episodes, rollout, output / SAMPLES_FILE)
 
     processes = Processes()
-    watch: HeldOutEvaluator | None = None
-    if watched is not None:
-        scored = open_rewards(section, roles, session.formatter, watched["prompt"])
-        number = held_out_rm_index(recipe, inputs)
-        held_out_set = open_held_out_set(session, inputs, roles, scored, watched, number)
+    evaluator: HeldOutEvaluator | None = None
+    if eval_prompts is not None:
+        eval_rewards = open_rewards(section, roles, context.formatter, eval_prompts["prompt"])
+        index = held_out_rm_index(recipe, inputs)
+        held_out_set = open_held_out_set(context, inputs, roles, eval_rewards, eval_prompts, index)
         save = roles.models.save_policy
-        watch = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
+        evaluator = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
     trainer = PPOTrainer(
         roles,
         prompts,
@@ -190,19 +190,19 @@ def open_trainer(
         keep_samples,
         output / CHECKPOINTS,
         rewards,
-        _demonstrations(session) if section.ptx_coefficient else (),
+        _demonstrations(context) if section.ptx_coefficient else (),
         processes,
-        watch,
+        evaluator,
     )
-    return Opened(session, roles, trainer, encoded.dataset["prompt"], checks, watch, monitor)
+    return Opened(context, roles, trainer, encoded.dataset["prompt"], checks, evaluator, monitor)
 
 
-def _demonstrations(session: StageContext) -> list[tuple[list[int], list[int]]]:
+def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:
     """Return prompt and response ids of the SFT stage's training rows."""
-    recipe = session.recipe
+    recipe = context.recipe
     rows = encode_demonstrations(
         load_demonstrations(recipe).train,
-        session.formatter,
+        context.formatter,
         recipe.sft.max_length,
         recipe.data.bad_rows,
     ).dataset
@@ -231,9 +231,9 @@ def _gate(
     failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
     if failed and recipe.ppo.gate == "refuse":
         raise GateError(
-            "PPO would not be worth its time: " + "; ".join(failed),
+            "checks before PPO failed: " + "; ".join(failed),
             "before ppo",
-            "Mend the stage that is named, or go on anyway with --set ppo.gate=warn.",
+            "Fix the stage named above, or continue with --set ppo.gate=warn.",
         )
     for line in failed:
         monitor.warn(f"gate: {line}")
@@ -242,8 +242,8 @@ def _gate(
     return checks
 
 
-def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path: Path) -> None:
-    """Add a few episodes to the samples; those that a resumed run makes again are replaced."""
+def _append_samples(context: StageContext, episodes: int, rollout: Rollout, path: Path) -> None:
+    """Append a few episodes to the samples, replacing those that a resumed run repeats."""
     batch = rollout.sequences
     earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     lines = [line for line in earlier if json.loads(line)["episode"] < episodes]
@@ -252,8 +252,8 @@ def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path
         ids = batch.ids[row].tolist()
         sample = {
             "episode": episodes,
-            "prompt": session.formatter.decode(ids[:prompt]),
-            "response": session.formatter.decode(ids[prompt:end]),
+            "prompt": context.formatter.decode(ids[:prompt]),
+            "response": context.formatter.decode(ids[prompt:end]),
             "score": float(rollout.model_scores[row]),
             "kl": float(rollout.kl[row]),
             "ended": bool(rollout.ended[row]),
@@ -262,16 +262,16 @@ def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path
     write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
-def _save(session: StageContext, roles: Roles, output: Path) -> None:
+def _save(context: StageContext, roles: Roles, output: Path) -> None:
     roles.models.save_policy(output)
-    if session.recipe.ppo.has_critic:
+    if context.recipe.ppo.has_critic:
         critic = output / CRITIC_FOLDER
         critic.mkdir(exist_ok=True)
         roles.models.save_critic(critic)
-    _describe(session, roles, output)
+    _describe(context, roles, output)
 
 
-def _describe(session: StageContext, roles: Roles, output: Path) -> None:
-    """Write what a policy is read with: its tokenizer and the record of its base."""
-    session.save_tokenizer(output)
-    session.provenance("ppo", roles.models.language_model("reference")).save(output)
+def _describe(context: StageContext, roles: Roles, output: Path) -> None:
+    """Write the tokenizer and the provenance of a policy."""
+    context.save_tokenizer(output)
+    context.provenance("ppo", roles.models.language_model("reference")).save(output)

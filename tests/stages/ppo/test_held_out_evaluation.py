@@ -140,7 +140,7 @@ def elsewhere(recipe, folder, **evaluation):
 
 def test_who_would_stop_by_a_stand_in_must_have_one(tiny_run, tmp_path):
     recipe = elsewhere(watched(tiny_run, early_stop="stop"), tmp_path)
-    with pytest.raises(RecipeError, match="nothing stands in for the true reward"):
+    with pytest.raises(RecipeError, match="without a true reward"):
         ppo.run(recipe, inputs(tiny_run), tmp_path, NullMonitor())
 
 
