@@ -183,7 +183,7 @@ def test_several_reward_models_each_keep_their_own_head_and_scale(tiny_run, here
 
 
 def test_a_missing_folder_is_named(here):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         extra_reward_models(section(here, [{"source": "rm"}, {"source": "./nowhere"}]))
 
 
