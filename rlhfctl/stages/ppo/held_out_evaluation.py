@@ -32,7 +32,7 @@ from rlhfctl.run.directory import (
     HELD_OUT_FILE,
     OVER_OPTIMISATION_FILE,
 )
-from rlhfctl.run.files import CHECKPOINTS, write_atomic, write_json
+from rlhfctl.run.files import write_atomic, write_json
 from rlhfctl.stages.shared.responses import generate_responses
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ def test_a_reward_model_without_metrics_fails(rm, content):
         (rm / METRICS_FILE).write_text(content)
     (check,) = check_accuracy(rm)
     assert not check.passed
-    assert "nobody judged" in check.detail
+    assert "was not evaluated" in check.detail
 
 
 def test_a_reloaded_reward_model_scores_as_in_training_and_a_changed_one_does_not(rm, roles):
