@@ -16,7 +16,7 @@ from rlhfctl.run.extras import require_harness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rlhfctl.data.sources import Glance, Kind
+    from rlhfctl.data.sources import Kind, Preview
     from rlhfctl.recipe.schema import ModelSection, Recipe
 
 Level = Literal["ok", "warning", "error"]
@@ -167,14 +167,14 @@ def _judge_key(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _data(recipe: Recipe) -> Iterator[Finding]:
-    from rlhfctl.data.sources import Kind, glance
+    from rlhfctl.data.sources import Kind, preview
 
     forms: dict[str, bool] = {}
     for kind in get_args(Kind):
         section = getattr(recipe.data, kind)
         where = f"data.{kind}"
         try:
-            seen = glance(section, kind)
+            seen = preview(section, kind)
         except DataError as error:
             yield Finding("error", _sentence(error), where, error.hint)
             continue
@@ -212,7 +212,7 @@ def _reward_bench(recipe: Recipe) -> Iterator[Finding]:
     yield Finding(level, f"{source}: {found.report.summary()}", where)
 
 
-def _rows(seen: Glance, kind: Kind, bad_rows: str) -> Finding:
+def _rows(seen: Preview, kind: Kind, bad_rows: str) -> Finding:
     report = seen.report
     where = f"data.{kind}"
     if seen.messages is None:

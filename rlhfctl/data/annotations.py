@@ -1,14 +1,14 @@
-"""Who said what about which item: labels of several annotators, read from any documented form.
+"""Labels of several annotators, read from any documented format.
 
-The forms, the first that fits (`columns` renames; other columns are ignored):
+The first format that fits is used (`columns` renames; other columns are ignored):
 
-1. `votes` (or `labels`): in each row all labels of one item, as a mapping of annotator to label, a
-   list of `{annotator, label}`, or a plain list, whose labels are nobody's in particular.
-2. `label_NAME` or `vote_NAME` columns, one an annotator, or those that `annotators` lists.
-3. `annotator` and `label`: a row a label. Its item is what `item` says, else `prompt`, `response_a`
-   and `response_b` together.
-4. `chosen` and `rejected`, with `prompt` and `annotator` where there are such: a row a choice, all
-   choices between the same two responses to a prompt being labels of one item.
+1. `votes` (or `labels`): each row has all labels of one item, as a mapping of annotator to label, a
+   list of `{annotator, label}`, or a plain list of anonymous labels.
+2. `label_NAME` or `vote_NAME`: one column per annotator, or the columns that `annotators` lists.
+3. `annotator` and `label`: one row per label. The item is `item` if present, else the combination
+   of `prompt`, `response_a` and `response_b`.
+4. `chosen` and `rejected`, with `prompt` and `annotator` if present: one row per choice. All
+   choices between the same two responses to a prompt are labels of one item.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _PREFIXES = ("label_", "vote_")
 
 @dataclass
 class Votes:
-    """Labels, each of one item by one annotator, in the order in which they were read.
+    """Labels in the order read, each for one item by one annotator.
 
     Attributes:
         name: The source.
-        item: [labels] number of the item.
-        annotator: [labels] number of the annotator; all 0 where `annotators` is empty.
-        label: [labels] number of the class.
-        annotators: Their names; empty where labels are nobody's in particular.
-        classes: Their names.
-        cluster: [items] number of the prompt, else of the item.
-        pairs: [items] prompt and two responses, in an order that no label decides, where choices
-            were read: class 0 is the first. Empty for other labels.
-        repeated: Further labels of an item by the same annotator, which are left out.
+        item: [labels] item index.
+        annotator: [labels] annotator index; all 0 if `annotators` is empty.
+        label: [labels] class index.
+        annotators: Annotator names; empty for anonymous labels.
+        classes: Class names.
+        cluster: [items] prompt index, or item index without a prompt.
+        pairs: [items] prompt and two responses, in an order independent of the labels; class 0 is
+            the first response. Only for choices, otherwise empty.
+        repeated: Number of further labels of an item by the same annotator, which are ignored.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Votes:
 
     @property
     def most_labels(self) -> int:
-        """The largest number of labels that an item has."""
+        """Largest number of labels per item."""
         counts = [0] * len(self.cluster)
         for item in self.item:
             counts[item] += 1
@@ -76,10 +76,10 @@ class Votes:
 
 
 def comparison_votes(rows: Iterable[Mapping[str, Any]], name: str) -> Votes:
-    """Return the choices of normalised comparisons, one item for each two responses to a prompt.
+    """Return the choices of normalised comparisons, one item per pair of responses to a prompt.
 
     Args:
-        rows: `prompt`, `chosen`, `rejected`, and `annotator` where it is known.
+        rows: `prompt`, `chosen`, `rejected` and, if available, `annotator`.
         name: The source.
     """
     builder = _Builder(Votes(name))
@@ -90,21 +90,21 @@ def comparison_votes(rows: Iterable[Mapping[str, Any]], name: str) -> Votes:
 
 
 def read_votes(source: str, columns: Mapping[str, str]) -> tuple[Votes, RowCounts]:
-    """Read the labels of a local file, in any form that this module documents.
+    """Read the labels of a local file in any format that this module documents.
 
     Args:
-        source: A json, jsonl, csv or parquet file, or several by a pattern.
-        columns: Our column -> the source's; `annotators` -> several, with commas between.
+        source: A json, jsonl, csv or parquet file, or a pattern that matches several.
+        columns: Our column -> the source's column; `annotators` -> several, separated by commas.
 
     Raises:
-        DataError: There is no such file, it is damaged, of another form, or has no label.
-        UsageError: A column is renamed that is none of ours.
+        DataError: The file is missing, damaged, in another format, or has no label.
+        UsageError: `columns` renames an unknown column.
         UnsafeError: The source is a script.
     """
     unknown = [ours for ours in columns if ours not in COLUMNS]
     if unknown:
         raise UsageError(
-            f"{', '.join(unknown)} is no column of labels; they are {', '.join(COLUMNS)}",
+            f"{', '.join(unknown)} is not a label column; valid columns are {', '.join(COLUMNS)}",
             "--columns",
         )
     raw = read_local(source, "train")
@@ -122,15 +122,15 @@ def read_votes(source: str, columns: Mapping[str, str]) -> tuple[Votes, RowCount
         except BadRowError as error:
             report.drop(str(error), raw.place(number))
         else:
-            report.kept += 1
+            report.usable += 1
     report.check("drop")
     if not builder.votes.item:
-        raise DataError("there is no label in any row", raw.name)
+        raise DataError("no row has a label", raw.name)
     return builder.votes, report
 
 
 class _Builder:
-    """Numbers items, annotators and classes as they are met."""
+    """Builder of `Votes` that numbers items, annotators and classes in order of appearance."""
 
     def __init__(self, votes: Votes) -> None:
         self.votes = votes
@@ -141,42 +141,42 @@ class _Builder:
         self._seen: set[tuple[int, int]] = set()
 
     def expect(self, classes: Sequence[str]) -> None:
-        """Number classes before any label is met."""
+        """Number classes before any label is added."""
         self.votes.classes.extend(classes)
-        self._classes = {name: at for at, name in enumerate(classes)}
+        self._classes = {name: index for index, name in enumerate(classes)}
 
     def add(self, item: Hashable, cluster: Hashable, annotator: str | None, label: str) -> bool:
-        """Take one label; say whether its item is new."""
+        """Add one label and return True if its item is new."""
         votes = self.votes
         number = self._items.setdefault(item, len(self._items))
         new = number == len(votes.cluster)
         if new:
             votes.cluster.append(self._clusters.setdefault(cluster, len(self._clusters)))
-        who = 0
+        annotator_index = 0
         if annotator is not None:
-            who = self._annotators.setdefault(annotator, len(self._annotators))
-            if who == len(votes.annotators):
+            annotator_index = self._annotators.setdefault(annotator, len(self._annotators))
+            if annotator_index == len(votes.annotators):
                 votes.annotators.append(annotator)
-            if (number, who) in self._seen:
+            if (number, annotator_index) in self._seen:
                 votes.repeated += 1
                 return new
-            self._seen.add((number, who))
+            self._seen.add((number, annotator_index))
         if self._classes.setdefault(label, len(self._classes)) == len(votes.classes):
             votes.classes.append(label)
         votes.item.append(number)
-        votes.annotator.append(who)
+        votes.annotator.append(annotator_index)
         votes.label.append(self._classes[label])
         return new
 
     def add_choice(self, row: Mapping[str, Any]) -> None:
-        """Take one comparison.
+        """Add one comparison.
 
-        Which response is the first must not depend on who won: else annotators would seem to favour
-        the first, and agreement by chance would be mistaken.
+        The order of the two responses must not depend on the choice. Otherwise annotators would
+        appear to favour the first response, and chance agreement would be wrong.
         """
         texts = {side: _text(row[side]) for side in ("chosen", "rejected")}
         prompt = _text(row["prompt"])
-        first, second = sorted(texts, key=lambda side: _mixed(prompt, texts[side]))
+        first, second = sorted(texts, key=lambda side: _shuffled_key(prompt, texts[side]))
         annotator = row.get("annotator")
         key = (prompt, texts[first], texts[second])
         label = FIRST_SECOND[int(second == "chosen")]
@@ -188,15 +188,15 @@ def _text(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _mixed(prompt: str, response: str) -> bytes:
-    """Return a response's place in an order that has nothing to do with what it says."""
+def _shuffled_key(prompt: str, response: str) -> bytes:
+    """Return a sort key that is independent of a response's content."""
     return hashlib.sha256(f"{prompt}\0{response}".encode()).digest()
 
 
 def _check_present(raw: RawRows, columns: Mapping[str, str]) -> None:
     for ours, theirs in columns.items():
-        wanted = theirs.split(",") if ours == "annotators" else [theirs]
-        for column in wanted:
+        requested = theirs.split(",") if ours == "annotators" else [theirs]
+        for column in requested:
             if column not in raw.columns:
                 raise DataError(
                     f"there is no column {column}; found: {', '.join(raw.columns[:20])}",
@@ -208,22 +208,22 @@ def _check_present(raw: RawRows, columns: Mapping[str, str]) -> None:
 def _reader(
     raw: RawRows, names: Mapping[str, str], columns: Mapping[str, str], builder: _Builder
 ) -> Callable[[int, Mapping[str, Any]], None]:
-    """Return what takes the labels of one row, for the first form that fits."""
+    """Return the function that adds one row's labels, for the first format that fits."""
     wide = _wide_columns(raw, columns)
-    together = names.get("votes") or names.get("labels")
-    if together or wide:
+    votes_column = names.get("votes") or names.get("labels")
+    if votes_column or wide:
 
-        def find(row: Mapping[str, Any]) -> Iterator[tuple[str | None, Any]]:
-            if together:
-                return _voices(row.get(together))
+        def labels_of(row: Mapping[str, Any]) -> Iterator[tuple[str | None, Any]]:
+            if votes_column:
+                return _labels_in(row.get(votes_column))
             return ((name, row.get(column)) for name, column in wide.items())
 
-        return lambda number, row: _add_all(builder, names, number, row, find(row))
+        return lambda number, row: _add_all(builder, names, number, row, labels_of(row))
     if {"annotator", "label"} <= names.keys():
         keys = ["item"] if "item" in names else ["prompt", "response_a", "response_b"]
         if not set(keys[-2:]) <= names.keys():
             raise DataError(
-                "labels need to say which item they are of: a column item, or response_a and "
+                "labels need a column that identifies the item: item, or response_a and "
                 f"response_b; found: {', '.join(raw.columns[:20])}",
                 raw.name,
                 "name it with --columns item=NAME",
@@ -254,7 +254,7 @@ def _choice(row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]
 
 
 def _wide_columns(raw: RawRows, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return annotator -> column, where each has one of their own."""
+    """Return annotator -> column, for files with one column per annotator."""
     if "annotators" in columns:
         return {column: column for column in columns["annotators"].split(",")}
     return {
@@ -284,21 +284,21 @@ def _add_all(
     names: Mapping[str, str],
     number: int,
     row: Mapping[str, Any],
-    voices: Iterable[tuple[str | None, Any]],
+    labels: Iterable[tuple[str | None, Any]],
 ) -> None:
     item = _named(row.get(names["item"])) if "item" in names else number
     prompt = _named(row.get(names["prompt"])) if "prompt" in names else None
-    for annotator, value in voices:
+    for annotator, value in labels:
         label = _named(value)
         if label is not None:
             builder.add(item, item if prompt is None else prompt, annotator, label)
 
 
-def _voices(cell: Any) -> Iterator[tuple[str | None, Any]]:
-    """Yield annotator and label of a cell that holds several; in CSV it is JSON.
+def _labels_in(cell: Any) -> Iterator[tuple[str | None, Any]]:
+    """Yield each annotator and label in a cell with several labels; CSV cells are JSON.
 
     Raises:
-        BadRowError: It holds something else.
+        BadRowError: The cell has another format.
     """
     value = cell
     if isinstance(cell, str) and cell.strip():
@@ -326,7 +326,7 @@ def _voices(cell: Any) -> Iterator[tuple[str | None, Any]]:
 
 
 def _named(value: Any) -> str | None:
-    """Return a cell as a name; None where it is empty."""
+    """Return a cell as a name, or None if it is empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):

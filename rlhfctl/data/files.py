@@ -1,7 +1,7 @@
 """Rows of local files: JSON, JSON Lines, CSV, Parquet, a folder of them, or a saved data set.
 
-Text files are read here and not by `datasets`, which does not say on which line a file is broken,
-reads the CSV cell ``NA`` as nothing, and turns a column of mixed types into another type.
+Text files are parsed here instead of by `datasets`, which does not report the line of a syntax
+error, reads the CSV cell ``NA`` as missing, and converts a column of mixed types.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COLUMN_ROWS = 1000
 
 
 def is_local(source: str) -> bool:
-    """Say whether a source means a path: it exists, or it cannot be a hub id.
+    """Return True if a source is a path: it exists, or it cannot be a Hub id.
 
     Raises:
         UnsafeError: The source is a script.
@@ -54,12 +54,12 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
 
     Args:
         source: The path or pattern; relative ones start from the current folder.
-        split: Of a saved data set with several; of a folder, the files whose names start with it.
-        limit: Look at this many rows of each file at most; None: all.
+        split: Split of a saved data set; in a folder, selects the files whose names start with it.
+        limit: Maximum number of rows read per file; None reads all.
 
     Raises:
-        DataError: There is no such file, it is damaged, or of no known kind; with file and line.
-        UnsafeError: A folder holds a loading script and no data.
+        DataError: The file is missing, damaged, or of an unsupported type; names file and line.
+        UnsafeError: A folder contains a loading script and no data.
     """
     path = Path(source).expanduser()
     if _exists(path) and _is_saved(path):
@@ -72,32 +72,32 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
 def _files(path: Path, source: str, split: str) -> list[Path]:
     if _exists(path):
         return _files_in(path, split) if path.is_dir() else [path]
-    found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    if not found:
+    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
+    if not matches:
         raise DataError("there is no such file", source, "paths start from the current folder")
-    return found
+    return matches
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:
-    found = sorted(file for file in folder.rglob("*") if file.is_file() and _suffix(file))
-    if not found:
+    data_files = sorted(file for file in folder.rglob("*") if file.is_file() and _suffix(file))
+    if not data_files:
         if any(folder.glob("*.py")):
             raise UnsafeError("the folder holds a script and no data files", str(folder))
         raise DataError(
             f"the folder holds no {', '.join(_SUFFIXES)} file and no saved data set", str(folder)
         )
-    named = [file for file in found if split in (file.name.split(".")[0], file.parent.name)]
-    named = named or [file for file in found if file.name.startswith(split)]
+    named = [file for file in data_files if split in (file.name.split(".")[0], file.parent.name)]
+    named = named or [file for file in data_files if file.name.startswith(split)]
     if named or split == "train":
-        return named or found
-    names = ", ".join(file.name for file in found[:5])
+        return named or data_files
+    names = ", ".join(file.name for file in data_files[:5])
     raise DataError(f"no file of split {split}; the folder holds {names}", str(folder))
 
 
@@ -109,8 +109,8 @@ def _suffix(path: Path) -> str:
 def _read_file(path: Path, limit: int | None) -> RawRows:
     suffix = _suffix(path)
     if not suffix:
-        known = ", ".join(_SUFFIXES)
-        raise DataError(f"not a kind of file that is read here ({known})", str(path))
+        supported = ", ".join(_SUFFIXES)
+        raise DataError(f"unsupported file type (supported: {supported})", str(path))
     try:
         if suffix == ".parquet":
             return _read_parquet(path)
@@ -120,8 +120,8 @@ def _read_file(path: Path, limit: int | None) -> RawRows:
     if not numbered:
         raise DataError("the file is empty", str(path))
     lines, rows = zip(*numbered, strict=True)
-    what = "row " if suffix == ".json" else ""
-    return RawRows(str(path), _columns(rows), rows, lambda row: f"{path}:{what}{lines[row]}")
+    unit = "row " if suffix == ".json" else ""
+    return RawRows(str(path), _columns(rows), rows, lambda row: f"{path}:{unit}{lines[row]}")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _read_saved(path: Path, split: str, source: str) -> RawRows:
 
 
 def _joined(source: str, parts: list[RawRows]) -> RawRows:
-    """Put the rows of several files behind one another."""
+    """Concatenate the rows of several files."""
     columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
     origin = [(part, row) for part in parts for row in range(len(part.rows))]
     rows = [row for part in parts for row in part.rows]

@@ -1,4 +1,4 @@
-"""Rows to token ids, the same in every stage: what SFT trains on is what PPO samples after."""
+"""Conversion of rows to token ids, identical in SFT, reward modelling, PPO and evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ids = list[int]
 Encoder = Callable[[dict[str, list[Any]]], "Iterator[tuple[int, dict[str, Any]]]"]
 
 COMPARISON_EXTRAS = ("margin", "annotator", "source", "target", "weight")
-"""What comparisons may have beside their texts; `target` and `weight` come from several labels."""
+"""Optional columns of comparisons; `target` and `weight` are aggregated from several labels."""
 _BATCH = 256
 _PROBE = "rlhfctl"
 _TOO_LONG_HINTS = {
@@ -35,21 +35,20 @@ _TOO_LONG_HINTS = {
 
 @dataclass(frozen=True)
 class Formatter:
-    """A tokenizer, and the rules by which prompts and responses become its ids.
+    """A tokenizer and the rules that convert prompts and responses to its ids.
 
-    Text is tokenised as it is, a prompt with the tokenizer's BOS if it has one. Messages are
-    rendered by the tokenizer's chat template: the prompt with the generation prompt, the response
-    as what the template adds when the response stands behind it. Every response ends with exactly
-    one `end_id`.
+    Text is tokenised unchanged; a prompt starts with the tokenizer's BOS if it has one. Messages
+    are rendered by the chat template. The prompt includes the generation prompt, and the response
+    is the text that the template appends for it. Every response ends with exactly one `end_id`.
 
     Attributes:
-        tokenizer: With pad different from EOS, and a chat template if rows are conversations.
+        tokenizer: Tokenizer with pad different from EOS, and a chat template for conversations.
     """
 
     tokenizer: PreTrainedTokenizerBase
 
     def prompt_ids(self, prompt: Value) -> Ids:
-        """Return the ids after which a response to this prompt is sampled.
+        """Return the ids of a prompt that a response is sampled from.
 
         Raises:
             RecipeError: The prompt is a conversation and the tokenizer has no chat template.
@@ -57,7 +56,7 @@ class Formatter:
         return self.prompts_ids([prompt])[0]
 
     def prompts_ids(self, prompts: Sequence[Value]) -> list[Ids]:
-        """Return `prompt_ids` of many prompts, tokenised together.
+        """Return `prompt_ids` of many prompts, tokenised in one batch.
 
         Raises:
             RecipeError: There is no chat template for a conversation.
@@ -69,23 +68,23 @@ class Formatter:
         ]
 
     def response_ids(self, prompt: Value, response: Value) -> Ids:
-        """Return a response's ids behind its prompt's, ended by exactly one `end_id`.
+        """Return the ids of a response to a prompt, ending with exactly one `end_id`.
 
         Args:
-            prompt: Text, or messages.
-            response: Of the same form; of messages, one assistant's turn.
+            prompt: Text or messages.
+            response: Text, or one assistant message if the prompt is messages.
 
         Raises:
-            DataError: The chat template renders the prompt otherwise once a response follows.
+            DataError: The chat template renders the prompt differently once a response follows.
             RecipeError: There is no chat template for a conversation.
         """
         return next(self.pairs([(prompt, response)]))[1]
 
     def pairs(self, rows: Sequence[tuple[Value, Value]]) -> Iterator[tuple[Ids, Ids]]:
-        """Yield `prompt_ids` and `response_ids` of many rows, tokenised together.
+        """Yield `prompt_ids` and `response_ids` of many rows, tokenised in one batch.
 
         Raises:
-            DataError: The chat template renders the prompt otherwise once a response follows.
+            DataError: The chat template renders the prompt differently once a response follows.
             RecipeError: There is no chat template for a conversation.
         """
         starts = [self._rendered(prompt) for prompt, _ in rows]
@@ -94,16 +93,18 @@ class Formatter:
             if not whole.startswith(start):
                 raise self._not_preserved(start, whole)
         prompts = self.prompts_ids([prompt for prompt, _ in rows])
-        together = self._tokenised(wholes)
-        alone = self._tokenised(
+        full_ids = self._tokenised(wholes)
+        suffix_ids = self._tokenised(
             [whole[len(start) :] for start, whole in zip(starts, wholes, strict=True)]
         )
-        for (prompt, _), ids, joint, suffix in zip(rows, prompts, together, alone, strict=True):
+        for (prompt, _), ids, joint, suffix in zip(
+            rows, prompts, full_ids, suffix_ids, strict=True
+        ):
             plain = ids[1:] if self._bos and not is_conversation(prompt) else ids
-            # some tokenizers put a space before a text of its own; behind its prompt there is none
-            kept = joint[: len(plain)] == plain
+            # some tokenizers add a space before a separate text, but not after a prompt
+            prompt_is_prefix = joint[: len(plain)] == plain
             end = self.end_id if is_conversation(prompt) else self.eos_id
-            yield ids, _ended(joint[len(plain) :] if kept else suffix, end, self.stops)
+            yield ids, _ended(joint[len(plain) :] if prompt_is_prefix else suffix, end, self.stops)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""
@@ -116,10 +117,10 @@ class Formatter:
 
     @cached_property
     def eos_id(self) -> int:
-        """The tokenizer's EOS.
+        """EOS token id.
 
         Raises:
-            DataError: It has none.
+            DataError: The tokenizer has no EOS token.
         """
         if self.tokenizer.eos_token_id is None:
             raise DataError("the tokenizer has no EOS token", self._name)
@@ -127,7 +128,7 @@ class Formatter:
 
     @cached_property
     def end_id(self) -> int:
-        """What ends an assistant's turn: the special token behind its content, else EOS.
+        """Token that ends an assistant turn: the special token after its content, else EOS.
 
         Raises:
             RecipeError: There is no chat template.
@@ -140,7 +141,7 @@ class Formatter:
 
     @cached_property
     def stops(self) -> frozenset[int]:
-        """What may end a response: EOS and, where there is a chat template, the end of a turn."""
+        """Stop tokens: EOS and, with a chat template, the end-of-turn token."""
         ends = {self.eos_id}
         if self.tokenizer.chat_template is not None:
             ends.add(self.end_id)
@@ -154,7 +155,7 @@ class Formatter:
 
     @cached_property
     def _bos(self) -> Ids:
-        """What the tokenizer puts before a text: its BOS, or nothing."""
+        """The BOS token id as a list, empty if the tokenizer adds none."""
         bos = self.tokenizer.bos_token_id
         first = self.tokenizer(_PROBE)["input_ids"][:1]
         return [bos] if bos is not None and first == [bos] else []
@@ -186,44 +187,44 @@ class Formatter:
             raise DataError(
                 f"the chat template of {self._name} refuses a conversation: {error}",
                 "model.chat_template",
-                "mend the rows (some templates take no system turn), or name another template",
+                "fix the rows (some templates accept no system turn), or name another template",
             ) from error
         return cast("str", text)
 
     def _not_preserved(self, start: str, whole: str) -> DataError:
-        at = next(
-            (at for at, (one, two) in enumerate(zip(start, whole, strict=False)) if one != two),
+        cut = next(
+            (place for place, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b),
             min(len(start), len(whole)),
         )
         return DataError(
-            f"the chat template of {self._name} renders a prompt otherwise once a response "
-            f"follows it: {start[max(0, at - 20) : at + 20]!r} becomes "
-            f"{whole[max(0, at - 20) : at + 20]!r}, so that a policy would be trained behind one "
-            "text and sampled behind another",
+            f"the chat template of {self._name} renders a prompt differently once a response "
+            f"follows it: {start[max(0, cut - 20) : cut + 20]!r} becomes "
+            f"{whole[max(0, cut - 20) : cut + 20]!r}, so training and sampling would use different "
+            "prompts",
             "model.chat_template",
-            "name a template that keeps the prompt as it is",
+            "name a template that leaves the prompt unchanged",
         )
 
 
 def stop_ids(formatter: Formatter) -> set[int]:
-    """Return the tokens that may end a response: EOS and the chat template's end of a turn."""
+    """Return the stop tokens: EOS and the chat template's end-of-turn token."""
     return set(formatter.stops)
 
 
 def _ended(ids: Ids, end: int, stops: frozenset[int]) -> Ids:
-    """Cut ids before the first stop token, and end them with one `end`."""
-    cut = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+    """Truncate ids before the first stop token and append one `end`."""
+    cut = next((place for place, token in enumerate(ids) if token in stops), len(ids))
     return [*ids[:cut], end]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows as ids, and what became of the rows that were too long.
+    """Tokenised rows and the counts of dropped rows.
 
     Attributes:
-        dataset: One row of ids for each row kept.
-        report: Rows read, kept, and dropped by cause.
-        longest: Length of the longest row before any was dropped, in tokens.
+        dataset: Token ids of each usable row.
+        report: Rows read, usable and dropped, by cause.
+        longest: Length of the longest row before dropping, in tokens.
     """
 
     dataset: Dataset
@@ -234,14 +235,14 @@ class Encoded:
 def encode_demonstrations(
     rows: Dataset, formatter: Formatter, max_length: int, bad_rows: str = "drop"
 ) -> Encoded:
-    """Encode demonstrations as TRL's SFTTrainer takes them.
+    """Encode demonstrations for TRL's SFTTrainer.
 
     Returns:
-        Columns ``input_ids``: prompt, response and its end; ``completion_mask``: 1 on the response
-        and its end, 0 on the prompt. Rows of more than `max_length` tokens are left out.
+        Columns ``input_ids`` (prompt, response and end token) and ``completion_mask`` (1 on the
+        response and end token, 0 on the prompt). Rows over `max_length` tokens are dropped.
 
     Raises:
-        DataError: Rows are too long and `bad_rows` is ``refuse``, or none is left.
+        DataError: Rows are too long and `bad_rows` is ``refuse``, or no row is left.
         RecipeError: There is no chat template for conversations.
     """
 
@@ -257,14 +258,14 @@ def encode_demonstrations(
 def encode_comparisons(
     rows: Dataset, formatter: Formatter, max_length: int, bad_rows: str = "drop"
 ) -> Encoded:
-    """Encode comparisons as TRL's RewardTrainer takes them.
+    """Encode comparisons for TRL's RewardTrainer.
 
     Returns:
-        Columns ``chosen_ids`` and ``rejected_ids``: prompt, response and its end; those of
-        `COMPARISON_EXTRAS` that the rows have. Both must fit in `max_length` tokens.
+        Columns ``chosen_ids`` and ``rejected_ids`` (prompt, response and end token), and the
+        columns of `COMPARISON_EXTRAS` present. Both sides must fit in `max_length` tokens.
 
     Raises:
-        DataError: Rows are too long and `bad_rows` is ``refuse``, or none is left.
+        DataError: Rows are too long and `bad_rows` is ``refuse``, or no row is left.
         RecipeError: There is no chat template for conversations.
     """
     extras = [name for name in COMPARISON_EXTRAS if name in rows.column_names]
@@ -284,14 +285,14 @@ def encode_comparisons(
 def encode_prompts(
     rows: Dataset, formatter: Formatter, max_length: int, bad_rows: str = "drop"
 ) -> Encoded:
-    """Encode prompts to sample responses after.
+    """Encode prompts for sampling.
 
     Returns:
-        Columns ``input_ids`` and ``prompt``, the prompt as it was. Prompts of more than
-        `max_length` tokens are left out.
+        Columns ``input_ids`` and ``prompt``, the unchanged prompt. Prompts over `max_length`
+        tokens are dropped.
 
     Raises:
-        DataError: Prompts are too long and `bad_rows` is ``refuse``, or none is left.
+        DataError: Prompts are too long and `bad_rows` is ``refuse``, or no prompt is left.
         RecipeError: There is no chat template for conversations.
     """
 
@@ -310,16 +311,16 @@ def _encode(rows: Dataset, encoded: Encoder, max_length: int, bad_rows: str, nam
     parts: list[Dataset] = []
     too_long = longest = 0
     for start in range(0, len(rows), _BATCH):
-        kept = []
+        fitting = []
         for length, row in encoded(rows[start : start + _BATCH]):
             longest = max(longest, length)
             if length > max_length:
                 too_long += 1
             else:
-                kept.append(row)
-        if kept:
-            report.kept += len(kept)
-            parts.append(Dataset.from_list(kept))
+                fitting.append(row)
+        if fitting:
+            report.usable += len(fitting)
+            parts.append(Dataset.from_list(fitting))
     if too_long:
         report.dropped[f"longer than {max_length:,} tokens (longest {longest:,})"] = too_long
     report.check(bad_rows, _TOO_LONG_HINTS[name])

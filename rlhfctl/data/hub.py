@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, and what keeps one from being had."""
+"""Data sets of the Hugging Face Hub, with the reasons that loading one can fail."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _UNREACHABLE = frozenset(
 
 
 def read_hub(source: str, config: str | None, split: str, revision: str | None) -> RawRows:
-    """Load one split of a hub data set, downloading it unless it is in the cache.
+    """Load one split of a Hub data set, downloading it if it is not cached.
 
     Raises:
-        DataError: It has no such configuration or split, no rows, or cannot be read.
-        EnvironmentFault: It is not found, needs permission, or the hub cannot be reached.
-        UnsafeError: It is a script.
+        DataError: The configuration or split does not exist, has no rows, or is unreadable.
+        EnvironmentFault: The data set is not found or gated, or the Hub cannot be reached.
+        UnsafeError: The data set is a loading script.
     """
     if not _ID.match(source):
-        raise DataError("neither a file that exists nor a hub data set's id", source)
+        raise DataError("neither a file that exists nor the id of a Hub data set", source)
     from datasets import Dataset, load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
@@ -57,38 +57,38 @@ def read_hub(source: str, config: str | None, split: str, revision: str | None) 
 def _not_found(source: str, error: Exception) -> EnvironmentFault:
     if "gated" in str(error):
         return EnvironmentFault(
-            "the hub data set needs its authors' permission",
+            "the Hub data set is gated",
             source,
-            "ask for it on the data set's page, then `hf auth login`",
+            "request access on the data set's page, then run `hf auth login`",
         )
     if offline():
         return _unreachable(source, "HF_HUB_OFFLINE is set and the data set is not in the cache")
     return EnvironmentFault(
-        "no such data set on the hub, and no such file here",
+        "no such data set on the Hub, and no such local file",
         source,
-        "check the id, `hf auth login` if it is private, or name a local file",
+        "check the id, run `hf auth login` if it is private, or name a local file",
     )
 
 
 def _fault(source: str, config: str | None, split: str, error: Exception) -> RlhfctlError | None:
-    """Return what a failed load means to the user; None when it means a bug."""
-    said = " ".join(str(error).split())
+    """Return the user error behind a failed load, or None for an unexpected failure."""
+    message = " ".join(str(error).split())
     names = {cause.__name__ for cause in type(error).__mro__}
-    if "scripts are no longer supported" in said:
+    if "scripts are no longer supported" in message:
         return UnsafeError(
-            "the data set is a script, which would run its code here",
+            "the data set is a loading script, which would run its code on this machine",
             source,
-            "use a revision or a copy that holds data files (such as refs/convert/parquet)",
+            "use a revision or copy with data files (such as refs/convert/parquet)",
         )
-    if names & _UNREACHABLE or "Couldn't reach" in said:
-        reason = "HF_HUB_OFFLINE is set" if offline() else "the hub cannot be reached"
+    if names & _UNREACHABLE or "Couldn't reach" in message:
+        reason = "HF_HUB_OFFLINE is set" if offline() else "the Hub cannot be reached"
         return _unreachable(source, f"{reason}, and the data set is not in the cache")
-    if "BuilderConfig" in said or "Config name is missing" in said:
-        return DataError(f"no configuration {config}: {said[:300]}", source, "set config")
-    if "Unknown split" in said or "Bad split" in said:
-        return DataError(f"no split {split}: {said[:300]}", source, "set split")
+    if "BuilderConfig" in message or "Config name is missing" in message:
+        return DataError(f"no configuration {config}: {message[:300]}", source, "set config")
+    if "Unknown split" in message or "Bad split" in message:
+        return DataError(f"no split {split}: {message[:300]}", source, "set split")
     if "DatasetGenerationError" in names or "DataFilesNotFoundError" in names:
-        return DataError(f"cannot be read: {said[:300]}", source)
+        return DataError(f"cannot be read: {message[:300]}", source)
     return None
 
 
@@ -101,6 +101,6 @@ def _unreachable(source: str, reason: str) -> EnvironmentFault:
 
 
 def offline() -> bool:
-    """Say whether the user has forbidden the hub libraries to use the network."""
+    """Return True if an environment variable sets the Hub libraries offline."""
     names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)

@@ -1,4 +1,4 @@
-"""Rows as their source gives them, and which of their columns to read."""
+"""Unprocessed rows of a source, and the choice of the columns to read."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _EXTRAS = {"comparisons": ("annotator", "margin", "source")}
 
 @dataclass(frozen=True)
 class RawRows:
-    """A source's rows, not yet looked at.
+    """Unchecked rows of a source.
 
     Attributes:
-        name: The source, as the user named it.
-        columns: Names of the columns that the source has.
+        name: Source name as given by the user.
+        columns: Column names of the source.
         rows: The rows, each a mapping of column to value.
-        place: Row number (from 0) -> where a reader finds it, such as ``pairs.jsonl:12``.
+        place: Row index (from 0) -> its location, such as ``pairs.jsonl:12``.
     """
 
     name: str
@@ -44,16 +44,16 @@ class RawRows:
 
 
 def check_mapping(kind: str, mapping: Mapping[str, str]) -> None:
-    """Refuse a recipe's `columns` that names a column which is none of ours.
+    """Refuse a recipe's `columns` that maps an unknown column.
 
     Raises:
-        RecipeError: It does.
+        RecipeError: A key is not a column of this kind of data.
     """
-    known = {column for layout in LAYOUTS[kind] for column in layout} | set(_EXTRAS.get(kind, ()))
+    valid = {column for layout in LAYOUTS[kind] for column in layout} | set(_EXTRAS.get(kind, ()))
     for ours in mapping:
-        if ours not in known:
+        if ours not in valid:
             raise RecipeError(
-                f"{ours} is not a column of {kind}; they are {', '.join(sorted(known))}",
+                f"{ours} is not a column of {kind}; they are {', '.join(sorted(valid))}",
                 f"data.{kind}.columns",
                 "columns maps our name to the source's name",
             )
@@ -62,17 +62,17 @@ def check_mapping(kind: str, mapping: Mapping[str, str]) -> None:
 def choose_columns(
     kind: str, columns: Sequence[str], mapping: Mapping[str, str], name: str
 ) -> dict[str, str]:
-    """Return our column -> the source's column, for the first documented form that fits.
+    """Return our column -> the source's column, for the first documented layout that fits.
 
     Args:
         kind: ``demonstrations``, ``comparisons`` or ``prompts``.
-        columns: What the source has.
+        columns: Columns of the source.
         mapping: The recipe's ``columns``: our name -> the source's name.
         name: The source, for messages.
 
     Raises:
-        RecipeError: The mapping names a column that is none of ours.
-        DataError: The source has not the columns of any form.
+        RecipeError: The mapping has an unknown column.
+        DataError: The source lacks the columns of every layout.
     """
     check_mapping(kind, mapping)
     for ours, theirs in mapping.items():
@@ -87,11 +87,11 @@ def choose_columns(
     required = set(mapping) - set(extras)
     for layout in LAYOUTS[kind]:
         if required <= set(layout) and set(layout) <= set(available):
-            wanted = (*layout, *(extra for extra in extras if extra in available))
-            return {column: available[column] for column in wanted}
-    forms = "; or ".join(" + ".join(layout) for layout in LAYOUTS[kind])
+            selected = (*layout, *(extra for extra in extras if extra in available))
+            return {column: available[column] for column in selected}
+    layouts = "; or ".join(" + ".join(layout) for layout in LAYOUTS[kind])
     raise DataError(
-        f"{kind} need the columns {forms}; found: {_listed(columns)}",
+        f"{kind} need the columns {layouts}; found: {_listed(columns)}",
         name,
         _mapping_hint(kind, columns),
     )
@@ -102,8 +102,8 @@ def _listed(columns: Sequence[str]) -> str:
     return (f"{shown} and {len(columns) - 20} more" if len(columns) > 20 else shown) or "none"
 
 
-def _did_you_mean(wanted: str, columns: Sequence[str], key: str) -> str:
-    close = difflib.get_close_matches(wanted, columns, n=1)
+def _did_you_mean(name: str, columns: Sequence[str], key: str) -> str:
+    close = difflib.get_close_matches(name, columns, n=1)
     return f"did you mean {close[0]}? Set {key}" if close else f"set {key} to one of them"
 
 

@@ -1,4 +1,4 @@
-"""What became of a data set's rows: how many were read, kept, and dropped by which cause."""
+"""Counts of the rows of a data set: read, usable, and dropped by cause."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from rlhfctl.errors import DataError
 
 @dataclass
 class RowCounts:
-    """Counts of rows; a cause also knows where it was met first.
+    """Row counts, with the first location of each cause.
 
     Attributes:
-        name: The data set, as the user named it.
-        read: Rows looked at.
-        kept: Rows that can be used.
-        dropped: Cause -> rows.
-        first: Cause -> place of its first row, such as ``pairs.jsonl:12``.
-        duplicates: Repeated prompts left out of a set of prompts; no fault.
+        name: Data set name as given by the user.
+        read: Rows read.
+        usable: Usable rows.
+        dropped: Cause -> number of rows.
+        first: Cause -> location of its first row, such as ``pairs.jsonl:12``.
+        duplicates: Repeated prompts omitted from a set of prompts; not counted as errors.
     """
 
     name: str
     read: int = 0
-    kept: int = 0
+    usable: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
     duplicates: int = 0
@@ -34,7 +34,7 @@ class RowCounts:
             self.first.setdefault(cause, place)
 
     def summary(self) -> str:
-        """Return one sentence: how many of how many rows cannot be used, by cause."""
+        """Return one sentence with the number of unusable rows by cause."""
         if not self.dropped:
             return f"all {self.read:,} rows can be used"
         causes = sorted(self.dropped.items(), key=lambda item: -item[1])
@@ -46,19 +46,19 @@ class RowCounts:
         return f"{total:,} of {self.read:,} rows cannot be used: {', '.join(parts)}"
 
     def check(self, bad_rows: str, hint: str = "") -> None:
-        """End when bad rows are refused, or when none is left.
+        """Raise if bad rows are refused, or if no row is left.
 
         Args:
-            bad_rows: ``drop`` or ``refuse``, as the recipe's ``data.bad_rows``.
-            hint: What to do about it, where there is more to say than the causes do.
+            bad_rows: ``drop`` or ``refuse``, the recipe's ``data.bad_rows``.
+            hint: Advice for the user; empty uses a general one.
 
         Raises:
-            DataError: There are bad rows and they are refused, or no row is left.
+            DataError: Bad rows are refused, or no row is left.
         """
         if not self.read:
             raise DataError("the data set is empty", self.name)
-        if not self.kept:
+        if not self.usable:
             raise DataError(f"no row is left; {self.summary()}", self.name, hint)
         if self.dropped and bad_rows == "refuse":
-            advice = hint or "mend them, or set data.bad_rows: drop"
+            advice = hint or "fix them, or set data.bad_rows: drop"
             raise DataError(self.summary(), self.name, advice)

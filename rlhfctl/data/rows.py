@@ -1,7 +1,7 @@
-r"""One row of any documented form, as the form that every stage reads; or why it cannot be one.
+r"""Normalisation of rows in any documented format to the format that every stage reads.
 
-The forms are TRL's ("Dataset formats and types" in its documentation): standard, where values are
-text, and conversational, where they are lists of messages with a role and a content. Differences
+The formats are TRL's ("Dataset formats and types" in its documentation): standard, where values
+are text, and conversational, where they are lists of messages with role and content. Differences
 from TRL: an implicit prompt ends at a turn or a word, never inside one; Anthropic's transcripts
 ("\n\nHuman: ... \n\nAssistant: ...") are split before the last answer.
 """
@@ -26,16 +26,16 @@ _TRANSCRIPT_START = "Human:"
 
 
 class BadRowError(Exception):
-    """A row that cannot be used; its text is the cause under which the row is counted."""
+    """An unusable row; the message is the cause that the row is counted under."""
 
 
 def is_conversation(value: object) -> TypeIs[Messages]:
-    """Say whether a value is a list of messages rather than text."""
+    """Return True for a list of messages, False for text."""
     return isinstance(value, list)
 
 
 def demonstration(row: Mapping[str, Any]) -> Row:
-    """Return ``prompt`` and ``completion`` of a demonstration; the prompt of plain text is empty.
+    """Return ``prompt`` and ``completion`` of a demonstration; plain text has an empty prompt.
 
     Raises:
         BadRowError: The row cannot be used.
@@ -55,10 +55,10 @@ def demonstration(row: Mapping[str, Any]) -> Row:
 
 
 def comparison(row: Mapping[str, Any]) -> Row:
-    """Return ``prompt``, ``chosen``, ``rejected``; where given, ``annotator``, ``margin``, ``source``.
+    """Return ``prompt``, ``chosen``, ``rejected`` and any ``annotator``, ``margin``, ``source``.
 
     Raises:
-        BadRowError: The row cannot be used; a tie is one.
+        BadRowError: The row cannot be used; identical responses are unusable too.
     """
     prompt, chosen, rejected = _both(row)
     _refuse_empty(chosen, "response")
@@ -75,7 +75,7 @@ def comparison(row: Mapping[str, Any]) -> Row:
 
 
 def prompt_of(row: Mapping[str, Any]) -> Row:
-    """Return the ``prompt`` of a row of any form.
+    """Return the ``prompt`` of a row in any format.
 
     Raises:
         BadRowError: The row cannot be used, or has no prompt.
@@ -108,19 +108,19 @@ NORMALISERS: dict[str, Callable[[Mapping[str, Any]], Row]] = {
 
 
 def content(value: Value) -> str:
-    """Return what a value says, without roles: contents joined by an empty line."""
+    """Return the text of a value without roles, contents joined by an empty line."""
     if is_conversation(value):
         return "\n\n".join(message["content"] for message in value)
     return value
 
 
 def _both(row: Mapping[str, Any]) -> tuple[Value, Value, Value]:
-    """Return prompt, chosen and rejected, the prompt found where it is implicit."""
-    given = row.get("prompt")
-    if given is None and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
+    """Return prompt, chosen and rejected, extracting an implicit prompt."""
+    prompt_cell = row.get("prompt")
+    if prompt_cell is None and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
         return _split_pair(_text(row["chosen"], "chosen"), _text(row["rejected"], "rejected"))
-    prompt, chosen = _divide(given, row["chosen"], "chosen")
-    other, rejected = _divide(given, row["rejected"], "rejected")
+    prompt, chosen = _divide(prompt_cell, row["chosen"], "chosen")
+    other, rejected = _divide(prompt_cell, row["rejected"], "rejected")
     if is_conversation(chosen) != is_conversation(rejected):
         raise BadRowError("text beside messages")
     if prompt != other:
@@ -135,7 +135,7 @@ def _split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
             raise BadRowError("chosen and rejected answer different prompts")
         return halves[0], halves[1], others[1]
     cut = next(
-        (at for at, (one, two) in enumerate(zip(chosen, rejected, strict=False)) if one != two),
+        (place for place, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
         min(len(chosen), len(rejected)),
     )
     while cut and not (chosen[cut : cut + 1].isspace() and rejected[cut : cut + 1].isspace()):
@@ -144,23 +144,23 @@ def _split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
 
 
 def _split_transcript(text: str) -> tuple[str, str] | None:
-    """Split a transcript after its last answer mark; None when it is not a transcript."""
-    at = text.rfind(ANSWER_MARK)
-    if at < 0 or not text.lstrip().startswith(_TRANSCRIPT_START):
+    """Split a transcript after its last answer mark; return None for other text."""
+    mark = text.rfind(ANSWER_MARK)
+    if mark < 0 or not text.lstrip().startswith(_TRANSCRIPT_START):
         return None
-    end = at + len(ANSWER_MARK)
+    end = mark + len(ANSWER_MARK)
     if _QUESTION_MARK in text[end:]:
         raise BadRowError("transcript ends with a question")
     return text[:end], text[end:]
 
 
-def _divide(given: Any, response: Any, column: str) -> tuple[Value, Value]:
-    """Bring a prompt and a response to the same form; turns before the answer join the prompt."""
+def _divide(prompt_cell: Any, response: Any, column: str) -> tuple[Value, Value]:
+    """Convert prompt and response to the same format; earlier turns join the prompt."""
     if isinstance(response, str):
         answer = _text(response, column)
-        if given is None:
+        if prompt_cell is None:
             raise BadRowError("prompt is missing")
-        prompt = _value(given, "prompt")
+        prompt = _value(prompt_cell, "prompt")
         if is_conversation(prompt):
             _check_prompt(prompt)
             return prompt, [{"role": "assistant", "content": answer}]
@@ -169,17 +169,17 @@ def _divide(given: Any, response: Any, column: str) -> tuple[Value, Value]:
     if not turns or turns[-1]["role"] != "assistant":
         raise BadRowError("no assistant turn")
     before, answer_turn = turns[:-1], turns[-1:]
-    prompt = _whole_prompt(given, before)
+    prompt = _whole_prompt(prompt_cell, before)
     _check_prompt(prompt)
     return prompt, answer_turn
 
 
-def _whole_prompt(given: Any, before: Messages) -> Messages:
-    if given is None:
+def _whole_prompt(prompt_cell: Any, before: Messages) -> Messages:
+    if prompt_cell is None:
         return before
-    prompt = _value(given, "prompt")
+    prompt = _value(prompt_cell, "prompt")
     if not is_conversation(prompt):
-        # sets that give the first question as text and the whole conversation beside it
+        # some data sets have the first question as text next to the whole conversation
         if any(turn["role"] == "user" for turn in before):
             return before
         prompt = [{"role": "user", "content": prompt}]
@@ -187,7 +187,9 @@ def _whole_prompt(given: Any, before: Messages) -> Messages:
 
 
 def _through_last_answer(turns: Messages) -> Messages:
-    last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
+    last = max(
+        (place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1
+    )
     return turns[: last + 1]
 
 
@@ -199,10 +201,10 @@ def _check_prompt(prompt: Value) -> None:
             raise BadRowError("prompt ends with an assistant turn")
 
 
-def _refuse_empty(value: Value, what: str) -> None:
+def _refuse_empty(value: Value, name: str) -> None:
     turns = [turn["content"] for turn in value[-1:]] if is_conversation(value) else [value]
     if not any(turn.strip() for turn in turns):
-        raise BadRowError(f"empty {what}")
+        raise BadRowError(f"empty {name}")
 
 
 def _value(value: Any, column: str) -> Value:

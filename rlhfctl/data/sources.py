@@ -1,4 +1,4 @@
-"""Data sets by the name a recipe gives them, as checked rows in two parts."""
+"""Data sets of a recipe, as checked rows split into training and held-out parts."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Split:
-    """A data set's rows in two parts that share no prompt.
+    """Training and held-out rows of a data set, which share no prompt.
 
     Attributes:
-        train: Rows to train on.
-        held_out: Rows to judge on.
-        report: What became of the rows that the source had.
+        train: Training rows.
+        held_out: Held-out rows.
+        report: Row counts of the source.
     """
 
     train: Dataset
@@ -50,11 +50,11 @@ class Split:
 def load_demonstrations(recipe: Recipe) -> Split:
     """Return the rows of ``data.demonstrations``: ``prompt``, ``completion``.
 
-    Values are text in all rows, or lists of messages in all rows. The prompt of plain text is "".
+    All rows have text, or all rows have lists of messages. Plain text has the prompt "".
 
     Raises:
-        DataError: The source is missing, damaged, of another form, or has no usable row.
-        EnvironmentFault: The hub does not give the data set.
+        DataError: The source is missing, damaged, in another format, or has no usable row.
+        EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
     return _load(recipe, "demonstrations")
@@ -63,23 +63,23 @@ def load_demonstrations(recipe: Recipe) -> Split:
 def load_comparisons(recipe: Recipe) -> Split:
     """Return the rows of ``data.comparisons``: ``prompt``, ``chosen``, ``rejected``.
 
-    ``annotator`` and ``source`` (text) and ``margin`` (a number) are there when the source has
-    them; the embedded world's source is the kind of question.
+    ``annotator`` and ``source`` (text) and ``margin`` (a number) are present if the source has
+    them. In the embedded world, ``source`` is the kind of question.
 
     Raises:
-        DataError: The source is missing, damaged, of another form, or has no usable row.
-        EnvironmentFault: The hub does not give the data set.
+        DataError: The source is missing, damaged, in another format, or has no usable row.
+        EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
     return _load(recipe, "comparisons")
 
 
 def load_prompts(recipe: Recipe) -> Split:
-    """Return the rows of ``data.prompts``: ``prompt``, none twice.
+    """Return the rows of ``data.prompts``: ``prompt``, without duplicates.
 
     Raises:
-        DataError: The source is missing, damaged, of another form, or has no usable row.
-        EnvironmentFault: The hub does not give the data set.
+        DataError: The source is missing, damaged, in another format, or has no usable row.
+        EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
     return _load(recipe, "prompts")
@@ -88,12 +88,12 @@ def load_prompts(recipe: Recipe) -> Split:
 def evaluation_prompts(recipe: Recipe) -> Dataset:
     """Return the prompts of ``data.prompts`` that no stage trains on.
 
-    They are held out at the smallest of the three data sets' shares, hence in each of them. Where
-    a small set has none, those held-out prompts serve that none of the three trains on.
+    They are held out at the smallest held-out share of the three data sets, hence in each of them.
+    If a small set has none, any held-out prompt that appears in no training part is used.
 
     Raises:
-        DataError: Every prompt is trained on by some stage; also as `load_prompts`.
-        EnvironmentFault: The hub does not give the data set.
+        DataError: Every prompt is trained on by some stage, or `load_prompts` fails.
+        EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
     share = _smallest_share(recipe)
@@ -106,24 +106,24 @@ def evaluation_prompts(recipe: Recipe) -> Dataset:
         chosen = [row for row, key in enumerate(keys) if key not in trained]
     if not chosen:
         raise DataError(
-            "every prompt is trained on by some stage, so none is left to judge the policy by",
+            "every prompt is trained on by some stage, so none is left for evaluation",
             recipe.data.prompts.source,
-            "give more prompts, or a larger held_out share in all three data sections",
+            "provide more prompts, or raise held_out in all three data sections",
         )
     return prompts.held_out.select(chosen)
 
 
 def never_trained_on(recipe: Recipe, prompt: Value) -> bool:
-    """Say whether a prompt would be held out in each of the three data sets, if it stood in them."""
+    """Return True if a prompt would be held out in each of the three data sets."""
     return position(prompt_key(prompt)) < _smallest_share(recipe)
 
 
 def gold_comparisons(recipe: Recipe, n: int = 2000) -> Dataset:
-    """Return pairs of the embedded world ordered by its gold reward, on prompts never trained on.
+    """Return embedded-world pairs ordered by the gold reward, on prompts that no stage trains on.
 
     Args:
-        recipe: Gives the seed and the held-out shares.
-        n: Pairs generated before those on other prompts are left out.
+        recipe: Recipe with the seed and the held-out shares.
+        n: Number of pairs generated before prompts used in training are removed.
     """
     share = _smallest_share(recipe)
     rows = (NORMALISERS["comparisons"](row) for row in corpora.gold_comparisons(n, recipe.seed))
@@ -131,29 +131,29 @@ def gold_comparisons(recipe: Recipe, n: int = 2000) -> Dataset:
 
 
 @dataclass(frozen=True)
-class Glance:
-    """A data set's first rows, looked at before anything is loaded for good.
+class Preview:
+    """Check of a data set's first rows.
 
     Attributes:
-        messages: Whether they are conversations; None when no row can be used.
-        report: What would become of them.
+        messages: True for conversations, False for text, None if no row can be used.
+        report: Row counts.
     """
 
     messages: bool | None
     report: RowCounts
 
 
-def glance(section: DatasetSection, kind: Kind, rows: int = 1000) -> Glance | None:
-    """Look at the first rows of a local source; None for a hub data set, which stays untouched.
+def preview(section: DatasetSection, kind: Kind, rows: int = 1000) -> Preview | None:
+    """Check the first rows of a local source; return None for a Hub data set.
 
     Raises:
-        DataError: The source is missing, damaged, or of another form.
-        RecipeError: `columns` names a column that is none of ours.
+        DataError: The source is missing, damaged, or in another format.
+        RecipeError: `columns` has an unknown column.
         UnsafeError: The source is a script.
     """
     check_mapping(kind, section.columns)
     if section.source == EMBEDDED:
-        return Glance(messages=True, report=RowCounts(EMBEDDED))
+        return Preview(messages=True, report=RowCounts(EMBEDDED))
     if not is_local(section.source):
         return None
     raw = read_local(section.source, section.split, rows)
@@ -161,7 +161,7 @@ def glance(section: DatasetSection, kind: Kind, rows: int = 1000) -> Glance | No
     report = RowCounts(raw.name)
     first = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
     usable = list(_normalised(first, columns, kind, report))
-    return Glance(is_conversation(usable[0]["prompt"]) if usable else None, report)
+    return Preview(is_conversation(usable[0]["prompt"]) if usable else None, report)
 
 
 def _smallest_share(recipe: Recipe) -> float:
@@ -197,18 +197,18 @@ def _read(section: DatasetSection, kind: Kind, seed: int) -> RawRows:
 
 
 def _embedded(kind: Kind, max_rows: int | None, seed: int, labels_per_pair: int) -> RawRows:
-    wanted = max_rows or _EMBEDDED_ROWS[kind]
+    row_count = max_rows or _EMBEDDED_ROWS[kind]
     if kind == "comparisons":
-        pairs = max(1, wanted // labels_per_pair)
+        pairs = max(1, row_count // labels_per_pair)
         rows = corpora.comparisons(pairs, seed, labels_per_pair)
     else:
         make = corpora.demonstrations if kind == "demonstrations" else corpora.prompts
-        rows = make(wanted, seed)
+        rows = make(row_count, seed)
     return RawRows(EMBEDDED, tuple(rows[0]), rows, lambda row: f"{EMBEDDED} row {row + 1}")
 
 
 def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:
-    """Take `max_rows` of a source's rows, drawn by the seed."""
+    """Return `max_rows` of a source's rows, sampled with the seed."""
     if max_rows is None or max_rows >= len(raw.rows):
         return raw
     drawn = random.Random(f"max_rows {seed}").sample(range(len(raw.rows)), max_rows)  # noqa: S311
@@ -220,7 +220,7 @@ def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:
 def _normalised(
     raw: RawRows, columns: Mapping[str, str], kind: Kind, report: RowCounts
 ) -> Iterator[Row]:
-    """Yield the rows that can be used, all of one form, and count the others."""
+    """Yield the usable rows, all in one format, and count the others."""
     normalise = NORMALISERS[kind]
     conversational: bool | None = None
     seen: set[str] = set()
@@ -228,7 +228,7 @@ def _normalised(
         report.read += 1
         try:
             row = normalise({ours: source.get(theirs) for ours, theirs in columns.items()})
-            conversational = _form(row, conversational)
+            conversational = _check_format(row, conversational)
         except BadRowError as error:
             report.drop(str(error), raw.place(number))
             continue
@@ -238,20 +238,20 @@ def _normalised(
                 report.duplicates += 1
                 continue
             seen.add(key)
-        report.kept += 1
+        report.usable += 1
         yield row
 
 
-def _form(row: Row, others: bool | None) -> bool:
-    """Return whether a row is a conversation; rows of both forms cannot be trained on together."""
-    form = is_conversation(row["prompt"])
-    if others is not None and form != others:
-        raise BadRowError("messages beside text" if form else "text beside messages")
-    return form
+def _check_format(row: Row, others: bool | None) -> bool:
+    """Return True for a conversation; refuse rows of mixed formats."""
+    messages = is_conversation(row["prompt"])
+    if others is not None and messages != others:
+        raise BadRowError("messages beside text" if messages else "text beside messages")
+    return messages
 
 
 def _key(row: Row) -> str:
-    """Return what a row is split by: its prompt, or all of a plain text that has none."""
+    """Return the key that a row is split by: its prompt, or its text if it has no prompt."""
     prompt = row["prompt"]
     return prompt_key(prompt if content(prompt).strip() else row["completion"])
 
@@ -259,5 +259,7 @@ def _key(row: Row) -> str:
 def _table(rows: list[dict[str, Any]]) -> Dataset:
     from datasets import Dataset, concatenate_datasets
 
-    parts = [Dataset.from_list(rows[at : at + _BATCH]) for at in range(0, len(rows), _BATCH)]
+    parts = [
+        Dataset.from_list(rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)
+    ]
     return concatenate_datasets(parts) if parts else Dataset.from_list([])

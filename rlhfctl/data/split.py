@@ -1,4 +1,4 @@
-"""Which prompts are held out: decided by the prompt's own text, so the same in every data set."""
+"""Held-out split by a hash of the prompt text, identical in every data set."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
 
 
 def prompt_key(prompt: Value) -> str:
-    """Return a prompt's text as it is compared: NFKC, case folded, runs of white space as one.
+    """Return the normalised text of a prompt: NFKC, case folded, white space collapsed.
 
-    Roles do not count, so that a question is the same as text and as a user's message.
+    Roles are ignored: a question has the same key as text and as a user message.
     """
     return " ".join(unicodedata.normalize("NFKC", content(prompt)).casefold().split())
 
 
 def position(key: str) -> float:
-    """Return a prompt key's fixed place in [0, 1), as if drawn evenly: its SHA-256 as a number."""
+    """Map a prompt key to a fixed, uniformly distributed value in [0, 1) by its SHA-256."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]) / 2.0**56
 
 
 def held_out(keys: Sequence[str], share: float, name: str, draw: str = "") -> list[bool]:
-    """Say of each row whether it is held out: whether its prompt's place lies below `share`.
+    """Return for each row whether its prompt's `position` is below `share`.
 
-    Places do not depend on the data set, so a prompt held out at some share is held out at every
-    larger one, in every data set. When chance leaves a small set without either part, the prompt
-    nearest the border changes sides.
+    Positions do not depend on the data set. A prompt held out at some share is therefore held out
+    at every larger share, in every data set. If one part of a small set would be empty, the prompt
+    closest to the threshold changes sides.
 
     Args:
-        keys: Of each row, its `prompt_key`.
-        share: Of the prompts, to hold out.
-        name: The data set's, for errors.
-        draw: Names a draw of its own, whose places have nothing to do with those of others.
+        keys: `prompt_key` of each row.
+        share: Share of prompts to hold out.
+        name: Data set name for errors.
+        draw: Name of an independent draw.
 
     Raises:
-        DataError: There is only one prompt, so that one part would be empty.
+        DataError: There is only one prompt, so one part would be empty.
     """
     places = {key: position(draw + key) for key in keys}
     if len(places) < 2:
         raise DataError(
-            "all rows have the same prompt, so none can be held out for context",
+            "all rows have the same prompt, so none can be held out",
             name,
-            "give at least two different prompts",
+            "provide at least two different prompts",
         )
     if all(place >= share for place in places.values()):
         outside = {min(places, key=lambda key: places[key])}
@@ -63,19 +63,19 @@ def held_out(keys: Sequence[str], share: float, name: str, draw: str = "") -> li
 
 
 def set_apart(rows: Dataset, share: float, name: str, draw: str) -> tuple[Dataset, Dataset]:
-    """Return rows in two parts that share no prompt: the rest, and about `share` of the prompts.
+    """Split rows by prompt: the remaining rows, and the rows of about `share` of the prompts.
 
     Args:
-        rows: With a `prompt` each.
-        share: Of the prompts, to set apart.
-        name: The data set's, for errors.
-        draw: Names the draw; one of another name, or none, says nothing about this one.
+        rows: Rows with a `prompt`.
+        share: Share of prompts to set apart.
+        name: Data set name for errors.
+        draw: Name of the draw; draws of different names are independent.
 
     Raises:
-        DataError: There is only one prompt, so that one part would be empty.
+        DataError: There is only one prompt, so one part would be empty.
     """
     outside = held_out([prompt_key(prompt) for prompt in rows["prompt"]], share, name, draw)
     return (
-        rows.select([at for at, out in enumerate(outside) if not out]),
-        rows.select([at for at, out in enumerate(outside) if out]),
+        rows.select([index for index, out in enumerate(outside) if not out]),
+        rows.select([index for index, out in enumerate(outside) if out]),
     )

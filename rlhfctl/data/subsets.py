@@ -1,4 +1,4 @@
-"""Comparisons in named subsets, in RewardBench's form."""
+"""Comparisons in named subsets, in RewardBench's format."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _COLUMNS = ("subset", "prompt", "chosen", "rejected")
 
 @dataclass(frozen=True)
 class Subsets:
-    """The rows of a file of subsets.
+    """Rows of a file of subsets.
 
     Attributes:
-        rows: Each with `subset`, `prompt`, `chosen`, `rejected`.
-        report: What became of the rows that the file had.
+        rows: Rows with `subset`, `prompt`, `chosen`, `rejected`.
+        report: Row counts of the file.
     """
 
     rows: list[Row]
@@ -32,17 +32,17 @@ class Subsets:
 
 
 def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Subsets:
-    """Read a file of comparisons with a subset each.
+    """Read a file of comparisons with a `subset` column.
 
     Args:
         source: A json, jsonl, csv or parquet file, a pattern, or a saved data set.
-        messages: Whether the reward model reads conversations: text then becomes a user's message
-            and the assistant's answer.
-        limit: Look at this many rows at most; None: all.
+        messages: True if the reward model reads conversations: text is converted to a user message
+            and an assistant message.
+        limit: Maximum number of rows read; None reads all.
 
     Raises:
-        DataError: There is no such file, it is damaged, lacks a column, or has no usable row.
-        UnsafeError: It is a script.
+        DataError: The file is missing, damaged, lacks a column, or has no usable row.
+        UnsafeError: The source is a script.
     """
     raw = read_local(source, "train", limit)
     absent = [name for name in _COLUMNS if name not in raw.columns]
@@ -63,7 +63,7 @@ def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Su
         except BadRowError as error:
             report.drop(str(error), raw.place(number))
         else:
-            report.kept += 1
+            report.usable += 1
     report.check("drop")
     return Subsets(rows, report)
 
@@ -72,16 +72,16 @@ def _row(row: Mapping[str, Any], *, messages: bool) -> Row:
     subset = row.get("subset")
     if not isinstance(subset, str) or not subset.strip():
         raise BadRowError("subset is missing")
-    found = comparison({name: row.get(name) for name in _COLUMNS[1:]})
-    if is_conversation(found["prompt"]) and not messages:
+    pair = comparison({name: row.get(name) for name in _COLUMNS[1:]})
+    if is_conversation(pair["prompt"]) and not messages:
         raise BadRowError("messages, where the reward model reads text")
-    if messages and not is_conversation(found["prompt"]):
-        found = {
-            "prompt": [{"role": "user", "content": found["prompt"]}],
-            "chosen": [{"role": "assistant", "content": found["chosen"]}],
-            "rejected": [{"role": "assistant", "content": found["rejected"]}],
+    if messages and not is_conversation(pair["prompt"]):
+        pair = {
+            "prompt": [{"role": "user", "content": pair["prompt"]}],
+            "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+            "rejected": [{"role": "assistant", "content": pair["rejected"]}],
         }
-    return {"subset": subset.strip()} | found
+    return {"subset": subset.strip()} | pair
 
 
 def _named(columns: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""JSON Lines, JSON and CSV files as rows with their line numbers, and what is wrong by line."""
+"""Parsers of JSON Lines, JSON and CSV files, with line numbers for rows and errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 NumberedRow = tuple[int, dict[str, Any]]
 
 _SHOWN_FAULTS = 5
-# csv refuses longer cells by default at 128 KiB, which a long conversation exceeds
+# csv's default limit of 128 KiB per cell is too small for a long conversation
 _MAX_CELL = 1 << 27
 
 
 class _Faults:
-    """Broken lines of one file: the first few in words, all of them counted."""
+    """Broken lines of one file: a count, and messages for the first few."""
 
     def __init__(self, path: Path, unit: str = "") -> None:
         self.path = path
@@ -42,18 +42,18 @@ class _Faults:
             return
         more = self.count - len(self.lines)
         text = "\n".join([*self.lines, f"and {more:,} more broken lines"] if more else self.lines)
-        raise DataError(text, hint="mend the file; its other lines were not used")
+        raise DataError(text, hint="fix the file; no rows were loaded")
 
 
 def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
-    """Yield line number and object of each line that is not blank.
+    """Yield line number and object of each non-blank line.
 
     Args:
-        path: The file; compressed if its name ends in ``.gz``.
-        limit: Look at this many lines at most; None: all.
+        path: File; gzip-compressed if its name ends in ``.gz``.
+        limit: Maximum number of lines read; None reads all.
 
     Raises:
-        DataError: Lines are broken; the first five with their reasons, and how many.
+        DataError: Lines are broken; shows the first five with their reasons, and the count.
         OSError: The file cannot be read.
     """
     faults = _Faults(path)
@@ -77,10 +77,10 @@ def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRo
 
 
 def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
-    """Yield row number, from 1, and object of a JSON array; a file of JSON lines is read as such.
+    """Yield row number (from 1) and object of a JSON array, or of JSON Lines in a .json file.
 
     Raises:
-        DataError: The file is broken, with the line; or is no array of objects.
+        DataError: The file is broken (names the line) or is not an array of objects.
         OSError: The file cannot be read.
     """
     with _open(path) as stream:
@@ -107,10 +107,10 @@ def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
 
 
 def read_csv(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
-    """Yield line number and row; every cell is text, ``NA`` and ``null`` too.
+    """Yield line number and row; every cell is text, including ``NA`` and ``null``.
 
     Raises:
-        DataError: The file is broken, with the line.
+        DataError: The file is broken; names the line.
         OSError: The file cannot be read.
     """
     csv.field_size_limit(_MAX_CELL)
@@ -138,7 +138,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield line numbers and lines; a broken compressed file is a fault of the line it breaks in."""
+    """Yield line numbers and lines; report a damaged compressed file with its line."""
     number = 0
     try:
         for number, line in enumerate(stream, start=1):

@@ -1,7 +1,7 @@
-"""A panel of simulated annotators: the gold reward seen through biases and noise.
+"""A panel of simulated annotators: the gold reward with biases and noise.
 
-They agree with one another about as often as InstructGPT's labellers did: 72.6 % (Ouyang et al.
-2022, section 3.4).
+Their pairwise agreement is close to that of InstructGPT's labellers: 72.6 % (Ouyang et al. 2022,
+section 3.4).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Pair = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Annotator:
-    """Somebody who compares responses: gold reward plus biases, then noise.
+    """A simulated annotator who compares responses by gold reward plus biases and noise.
 
     Attributes:
-        name: the tag on this annotator's labels.
-        per_word: liking for length, in reward for each word.
-        for_certain: liking for certainty.
-        for_hedged: liking for doubt; negative is dislike.
-        for_flattery: liking for flattery.
-        for_polite: liking for politeness.
-        temperature: noise of a comparison, in units of reward.
-        lapse: share of labels given without reading, by the toss of a coin.
+        name: Annotator name in the labels.
+        per_word: Bias for length, in reward per word.
+        for_certain: Bias for certainty, in reward.
+        for_hedged: Bias for hedging, in reward; may be negative.
+        for_flattery: Bias for flattery, in reward.
+        for_polite: Bias for politeness, in reward.
+        temperature: Noise of a comparison, in units of reward.
+        lapse: Share of labels that are uniformly random.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Annotator:
     lapse: float = 0.0
 
     def utility(self, features: GoldFeatures) -> float:
-        """What this annotator thinks a response is worth, in units of the gold reward."""
+        """Biased value of a response, in units of the gold reward."""
         return (
             reward_of(features)
             + self.per_word * features.words
@@ -75,7 +75,7 @@ PANEL = (
 
 
 def chosen_first(annotator: Annotator, pair: Pair, rng: Random) -> bool:
-    """Whether the annotator prefers the first response of `(prompt, first, second)`; noisy."""
+    """Sample whether the annotator prefers the first response of `(prompt, first, second)`."""
     prompt, first, second = pair
     chance = annotator.preference(gold_features(prompt, first), gold_features(prompt, second))
     return rng.random() < chance
@@ -84,12 +84,12 @@ def chosen_first(annotator: Annotator, pair: Pair, rng: Random) -> bool:
 def pairwise_agreement(
     pairs: Sequence[Pair], panel: Sequence[Annotator] = PANEL
 ) -> dict[tuple[str, str], float]:
-    """Probability that two annotators give the same label, for each two of the panel.
+    """Probability of the same label, for each pair of annotators in the panel.
 
-    Exact given the pairs: p q + (1 - p)(1 - q), averaged over them.
+    Exact given the response pairs: the mean of p q + (1 - p)(1 - q).
 
     Raises:
-        ValueError: if there are no pairs.
+        ValueError: `pairs` is empty.
     """
     if not pairs:
         raise ValueError("agreement needs at least one pair of responses")
@@ -107,6 +107,6 @@ def pairwise_agreement(
 def preferences(
     pairs: Sequence[Pair], panel: Sequence[Annotator] = PANEL
 ) -> dict[str, list[float]]:
-    """Each annotator's probability of choosing the first response, pair by pair."""
-    seen = [(gold_features(prompt, a), gold_features(prompt, b)) for prompt, a, b in pairs]
-    return {one.name: [one.preference(a, b) for a, b in seen] for one in panel}
+    """Probability of choosing the first response, by annotator and pair."""
+    features = [(gold_features(prompt, a), gold_features(prompt, b)) for prompt, a, b in pairs]
+    return {one.name: [one.preference(a, b) for a, b in features] for one in panel}

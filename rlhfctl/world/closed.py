@@ -1,4 +1,4 @@
-"""Closed questions: a prompt with one right answer among several, for scoring by likelihood."""
+"""Multiple-choice questions of the embedded world, scored by likelihood."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WRONG = 3
-"""Wrong answers beside the right one, at most."""
-_DRAWS_A_QUESTION = 200
+"""Maximum number of wrong answers per question."""
+_DRAWS_PER_QUESTION = 200
 
 
 @dataclass(frozen=True)
 class ClosedQuestion:
-    """A prompt with its possible responses; the first is right."""
+    """A prompt with its possible responses, of which the first is right."""
 
     kind: str
     prompt: str
     responses: tuple[str, ...]
 
 
-def closed_questions(n: int, seed: int, wanted: Callable[[str], bool]) -> list[ClosedQuestion]:
+def closed_questions(n: int, seed: int, accepts: Callable[[str], bool]) -> list[ClosedQuestion]:
     """Draw questions with one right and one to three wrong answers, all in the same sentence.
 
-    Lists, which can be right in part, and questions that the facts do not answer are left out.
+    Excludes lists, which can be partly right, and questions without an answer in the facts.
 
     Args:
-        n: Questions, each with a prompt of its own.
-        seed: Of a stream that no data set draws from.
-        wanted: Whether a prompt may serve, such as one that no stage trains on.
+        n: Number of questions, all with different prompts.
+        seed: Seed of a random stream separate from those of the data sets.
+        accepts: Filter for prompts, such as prompts that no stage trains on.
 
     Returns:
-        As many as were found in 200 draws each, which is fewer where hardly a prompt may serve.
+        At most `n` questions: sampling stops after 200 draws per requested question.
     """
     rng = stream("closed questions", seed)
-    found: dict[str, ClosedQuestion] = {}
-    for _ in range(_DRAWS_A_QUESTION * n):
-        if len(found) >= n:
+    questions: dict[str, ClosedQuestion] = {}
+    for _ in range(_DRAWS_PER_QUESTION * n):
+        if len(questions) >= n:
             break
         question = sample_question(rng)
         if question.is_list or not question.answerable or len(question.answer) != 1:
             continue
-        if question.prompt in found or not wanted(question.prompt):
+        if question.prompt in questions or not accepts(question.prompt):
             continue
         others = sorted(set(question.distractors) - set(question.answer))
         wrong = rng.sample(others, min(WRONG, len(others)))
         form = rng.choice(question.statements)
         responses = tuple(form.format(answer) for answer in (*question.answer, *wrong))
-        found[question.prompt] = ClosedQuestion(question.kind, question.prompt, responses)
-    return list(found.values())
+        questions[question.prompt] = ClosedQuestion(question.kind, question.prompt, responses)
+    return list(questions.values())

@@ -1,4 +1,4 @@
-"""The embedded data sets: plain rows, decided by their size and seed alone."""
+"""The embedded data sets: rows determined by size and seed alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Made = TypeVar("Made")
-LEAST_GOLD_MARGIN = 0.25
+MIN_GOLD_MARGIN = 0.25
 MAX_ROWS = 50_000
 _RIGHT_DEMONSTRATIONS = 0.7
 
@@ -34,7 +34,7 @@ def _assistant(response: str) -> list[dict[str, str]]:
 
 
 def _questions(rng: Random) -> Iterator[Question]:
-    """Questions without end, no prompt twice."""
+    """Infinite iterator of questions with distinct prompts."""
     seen: set[str] = set()
     while True:
         question = sample_question(rng)
@@ -45,15 +45,15 @@ def _questions(rng: Random) -> Iterator[Question]:
 
 
 def _rows(n: int, make: Callable[[Question], Made | None], rng: Random) -> list[Made]:
-    """What `make` makes of `n` distinct prompts.
+    """Apply `make` to distinct prompts until there are `n` rows; None skips a prompt.
 
     Raises:
-        DataError: if `n` is negative or more than the world is asked for.
+        DataError: `n` is negative or above `MAX_ROWS`.
     """
     if not 0 <= n <= MAX_ROWS:
         raise DataError(
             f"The embedded world makes 0 to {MAX_ROWS} rows of a data set, not {n}.",
-            hint="ask for fewer rows",
+            hint="reduce the number of rows",
         )
     rows: list[Made] = []
     questions = _questions(rng)
@@ -65,7 +65,7 @@ def _rows(n: int, make: Callable[[Question], Made | None], rng: Random) -> list[
 
 
 def _any_response(question: Question, rng: Random) -> str:
-    """A response of broad quality, as a mixed lot of writers or models would give."""
+    """A response of uniformly random quality, as from a mix of writers or models."""
     return render(question, sample_style(rng, rng.random()), rng)
 
 
@@ -77,19 +77,19 @@ def _response_pair(question: Question, rng: Random) -> Pair:
 
 
 def response_pairs(n: int, seed: int) -> list[Pair]:
-    """Unlabelled pairs of independent responses, as `comparisons` draws them: for calibration."""
+    """Unlabelled pairs of independent responses from the distribution of `comparisons`."""
     rng = stream("response pairs", seed)
     questions = _questions(rng)
     return [_response_pair(next(questions), rng) for _ in range(n)]
 
 
 def demonstrations(n: int, seed: int) -> list[Row]:
-    """Prompts with a demonstration each, as people of mixed care write them: about 70 % right.
+    """Prompts with one demonstration each, of mixed quality: about 70 % are right.
 
     Rows: `prompt` and `completion`, conversational, and `kind`.
 
     Raises:
-        DataError: if there are not as many distinct prompts.
+        DataError: `n` is negative or above `MAX_ROWS`.
     """
     rng = stream("demonstrations", seed)
 
@@ -113,20 +113,20 @@ def demonstrations(n: int, seed: int) -> list[Row]:
 def comparisons(n: int, seed: int, labels_per_pair: int = 1) -> list[Row]:
     """Pairs of independent responses, each labelled by annotators drawn from the panel.
 
-    Rows: `prompt`, `chosen`, `rejected`, conversational, with `annotator` and `kind`; a row a
-    label, those of one pair behind one another.
+    Rows: `prompt`, `chosen`, `rejected`, conversational, with `annotator` and `kind`; one row per
+    label, with the labels of a pair in consecutive rows.
 
     Args:
-        n: How many pairs, each with a prompt of its own.
-        seed: With `n` and `labels_per_pair`, decides the rows.
-        labels_per_pair: How many different annotators label each pair.
+        n: Number of pairs, all with different prompts.
+        seed: Random seed; determines the rows together with `n` and `labels_per_pair`.
+        labels_per_pair: Number of different annotators per pair.
 
     Raises:
-        DataError: There are not as many distinct prompts, or annotators.
+        DataError: `n` is out of range, or there are too few annotators.
     """
     if not 1 <= labels_per_pair <= len(PANEL):
         raise DataError(
-            f"The embedded world has {len(PANEL)} annotators, so that a pair can have 1 to "
+            f"The embedded world has {len(PANEL)} annotators, so a pair can have 1 to "
             f"{len(PANEL)} labels, not {labels_per_pair}.",
             "data.comparisons.labels_per_pair",
         )
@@ -158,19 +158,19 @@ def _comparison(question: Question, pair: Pair, first_chosen: bool) -> Row:
 
 
 def gold_comparisons(n: int, seed: int) -> list[Row]:
-    """Pairs drawn as in `comparisons`, ordered by the gold reward, none closer than 0.25.
+    """Pairs drawn as in `comparisons`, ordered by the gold reward with a margin of at least 0.25.
 
-    Rows: `prompt`, `chosen`, `rejected`, conversational, with `kind`. For judging only.
+    Rows: `prompt`, `chosen`, `rejected`, conversational, with `kind`. For evaluation only.
 
     Raises:
-        DataError: if there are not as many distinct prompts.
+        DataError: `n` is negative or above `MAX_ROWS`.
     """
     rng = stream("gold comparisons", seed)
 
     def make(question: Question) -> Row | None:
         pair = _response_pair(question, rng)
         margin = gold_reward(pair[0], pair[1]) - gold_reward(pair[0], pair[2])
-        if abs(margin) < LEAST_GOLD_MARGIN:
+        if abs(margin) < MIN_GOLD_MARGIN:
             return None
         return _comparison(question, pair, margin > 0)
 
@@ -178,10 +178,10 @@ def gold_comparisons(n: int, seed: int) -> list[Row]:
 
 
 def prompts(n: int, seed: int) -> list[Row]:
-    """Prompts alone, conversational, with `kind`.
+    """Prompts without responses, conversational, with `kind`.
 
     Raises:
-        DataError: if there are not as many distinct prompts.
+        DataError: `n` is negative or above `MAX_ROWS`.
     """
     rng = stream("prompts", seed)
     return _rows(n, lambda question: {"prompt": _user(question), "kind": question.kind}, rng)

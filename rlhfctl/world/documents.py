@@ -1,4 +1,4 @@
-"""The text a world model is pretrained on: exchanges, plain facts, and exchanges with a verdict."""
+"""Pretraining text of the embedded model: exchanges, facts, and exchanges with a verdict."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Role = Literal["prompt", "concise", "phrased", "verdict", "read"]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a document, and what it is: the pretraining loss weighs each role its own way.
+    """A span of a document and its role, which sets its weight in the pretraining loss.
 
-    What is only "read" is not to be learnt: wrong responses, and words yet to be echoed.
+    The role "read" has no loss: wrong responses, and words that are echoed later.
     """
 
     text: str
@@ -44,7 +44,7 @@ Document = tuple[Segment, ...]
 
 
 def verdict(question: Question, right: bool) -> str:
-    """What a knowing user says of a response: yes, or no with the right answer."""
+    """Verdict on a response: yes, or no with the right answer."""
     if right:
         return "Yes."
     if not question.answerable:
@@ -75,26 +75,26 @@ def exchange(rng: Random) -> Document:
 
 
 def marked_exchange(rng: Random, question: Question, right: bool) -> Document:
-    """An exchange and whether the response was right, so that a model learns to check answers.
+    """An exchange followed by a verdict on the response, to teach the model to check answers.
 
-    Some verdicts are asked for by the user, most stand right behind the response. Wrong responses
-    are read but not learnt, and neither are prompts here: their facts are drawn at random.
+    Some verdicts follow a question from the user, most follow the response directly. Wrong
+    responses and prompts have no loss here, since the facts of a prompt are random.
     """
     response = _response(rng, question, right, 0.75)
-    given = _answered(response) if right else Segment(response + END, "read")
+    answer = _answered(response) if right else Segment(response + END, "read")
     if rng.random() < SHARE_ASKED:
-        judged = USER + CHECK + END + ASSISTANT + verdict(question, right)
+        mark = USER + CHECK + END + ASSISTANT + verdict(question, right)
     else:
-        judged = _mark(right)
-    return (_asked(question, "read"), given, Segment(judged + END, "verdict"))
+        mark = _mark(right)
+    return (_asked(question, "read"), answer, Segment(mark + END, "verdict"))
 
 
 def _mark(right: bool) -> str:
     return "Yes." if right else "No."
 
 
-def _told(rng: Random) -> tuple[Segment, list[tuple[str, str]]]:
-    """Facts about somebody, with a true and a false claim about each."""
+def _fact_text(rng: Random) -> tuple[Segment, list[tuple[str, str]]]:
+    """Facts about a person, with a true and a false claim about each."""
     name = rng.choice(NAMES)
     text, facts = draw_facts(rng, [attribute.kind for attribute in ATTRIBUTES])
     claims = []
@@ -111,16 +111,16 @@ def _told(rng: Random) -> tuple[Segment, list[tuple[str, str]]]:
 
 
 def recital(rng: Random) -> Document:
-    """Facts, and some of them again at random."""
-    told, claims = _told(rng)
+    """Facts, followed by a random sample of the same facts."""
+    facts, claims = _fact_text(rng)
     again = " ".join(true for true, _ in rng.choices(claims, k=3))
-    return (told, Segment(again + END, "concise"))
+    return (facts, Segment(again + END, "concise"))
 
 
 def checked_facts(rng: Random) -> Document:
-    """Facts, then claims about them, each with its verdict."""
-    told, claims = _told(rng)
-    segments = [told]
+    """Facts, followed by claims about them, each with a verdict."""
+    facts, claims = _fact_text(rng)
+    segments = [facts]
     for true, false in rng.sample(claims, len(claims)):
         right = rng.random() < 0.5
         segments += _checked(true if right else false, right)
@@ -128,7 +128,7 @@ def checked_facts(rng: Random) -> Document:
 
 
 def checked_table(rng: Random) -> Document:
-    """Claims that are right or wrong whatever was said before, each with its verdict."""
+    """Claims whose correctness is independent of context, each with a verdict."""
     kind = rng.choice(TABLE_KINDS)
     segments: list[Segment] = []
     for _ in range(4):
@@ -141,21 +141,21 @@ def checked_table(rng: Random) -> Document:
 
 
 def _checked(claim: str, right: bool) -> list[Segment]:
-    given = Segment(claim + END, "concise" if right else "read")
-    return [given, Segment(_mark(right) + END, "verdict")]
+    statement = Segment(claim + END, "concise" if right else "read")
+    return [statement, Segment(_mark(right) + END, "verdict")]
 
 
 def echo(rng: Random) -> Document:
-    """Random words said twice: what teaches a small model soonest to look back and copy."""
+    """Random words twice: the fastest way to teach a small model to copy from context."""
     words = " ".join(rng.choices(ALL_WORDS, k=rng.randint(3, 12)))
     return (Segment(words + END, "read"), Segment(words + END, "concise"))
 
 
 def sample_documents(rng: Random, echoes: float = 0.03) -> list[Document]:
-    """Draw one or two documents of the pretraining text, an echo with probability `echoes`.
+    """Draw one or two pretraining documents, an echo with probability `echoes`.
 
-    A marked exchange comes twice, with a right and with a wrong response: what the prompt alone
-    suggests of the verdict then cancels out.
+    A marked exchange appears twice, with a right and with a wrong response, so that the prompt
+    alone does not predict the verdict.
     """
     if rng.random() < echoes:
         return [echo(rng)]

@@ -1,4 +1,4 @@
-"""Questions about facts told of a person, and those whose answer the facts do not tell."""
+"""Questions about facts in the prompt, both answerable and unanswerable."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attribute:
-    """Something a prompt may tell of a person, and ask for.
+    """An attribute of a person that a prompt can state and ask for.
 
     Attributes:
-        kind: name of the kind of question that asks for it.
-        clause: the fact as the prompt gives it after the person's name.
-        questions: the prompt's second sentence, in several forms.
-        claim: the fact as a response gives it.
-        owners: what has the value; empty where it is the person.
-        values: every value.
+        kind: Kind of question about the attribute.
+        clause: Template of the fact in the prompt, after the person's name.
+        questions: Templates of the prompt's question.
+        claim: Template of the fact in a response.
+        owners: Objects that have the value; empty if the person has it.
+        values: Possible values.
     """
 
     kind: str
@@ -36,11 +36,11 @@ class Attribute:
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """The prompts' templates."""
+        """Prompt templates."""
         return tuple(f"{{name}} {{facts}}. {question}" for question in self.questions)
 
     def build(self, prompt: str, slots: Slots) -> Question | None:
-        """Make the question of these slots, of the kind "unknown" if the facts do not tell."""
+        """Build the question of these slots; its kind is "unknown" if the facts lack the answer."""
         facts = read_facts(slots["facts"])
         asked, name = slots.get("asked", ""), slots["name"]
         if facts is None or name not in NAMES or (asked and asked not in self.owners):
@@ -51,8 +51,8 @@ class Attribute:
         others = tuple(other for other in self.values if other != value)
         quotable = () if answer or not value else (f"{value} {owner}",)
         kind = self.kind if answer else "unknown"
-        forms = (statement, *GENERAL_STATEMENTS)
-        return Question(kind, prompt, answer, self.values, others, forms, quotable)
+        sentences = (statement, *GENERAL_STATEMENTS)
+        return Question(kind, prompt, answer, self.values, others, sentences, quotable)
 
 
 ATTRIBUTES = (
@@ -84,10 +84,10 @@ ATTRIBUTES = (
 
 
 def draw_facts(rng: Random, kinds: Sequence[str]) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Draw facts of these kinds, in any order.
+    """Draw facts of these kinds, in random order.
 
     Returns:
-        Their text without the name, and for each kind its owner and its value.
+        The text of the facts without the name, and owner and value by kind.
     """
     facts: dict[str, tuple[str, str]] = {}
     clauses = []
@@ -101,7 +101,7 @@ def draw_facts(rng: Random, kinds: Sequence[str]) -> tuple[str, dict[str, tuple[
 
 
 def read_facts(text: str) -> dict[str, tuple[str, str]] | None:
-    """Owner and value of each kind of fact told, or None if the text tells anything else."""
+    """Parse owner and value of each fact; None if the text contains anything else."""
     facts: dict[str, tuple[str, str]] = {}
     for clause in re.split(r", | and ", text):
         for attribute in ATTRIBUTES:
@@ -120,25 +120,25 @@ def read_facts(text: str) -> dict[str, tuple[str, str]] | None:
     return facts
 
 
-def _draw_attribute(rng: Random, attribute: Attribute, known: bool) -> Slots:
+def _draw_attribute(rng: Random, attribute: Attribute, answerable: bool) -> Slots:
     others = [other.kind for other in ATTRIBUTES if other is not attribute]
-    kinds = rng.sample(others, rng.randint(0 if known else 1, 2))
-    text, facts = draw_facts(rng, [*kinds, attribute.kind] if known else kinds)
+    kinds = rng.sample(others, rng.randint(0 if answerable else 1, 2))
+    text, facts = draw_facts(rng, [*kinds, attribute.kind] if answerable else kinds)
     slots = {"name": rng.choice(NAMES), "facts": text}
     if not attribute.owners:
         return slots
-    asked = facts[attribute.kind][0] if known else rng.choice(attribute.owners)
+    asked = facts[attribute.kind][0] if answerable else rng.choice(attribute.owners)
     return slots | {"asked": asked}
 
 
 def attribute_family(attribute: Attribute) -> Family:
-    """The prompts whose facts tell this attribute."""
+    """Prompts whose facts include this attribute."""
     return Family(
         attribute.templates, lambda rng: _draw_attribute(rng, attribute, True), attribute.build
     )
 
 
 def draw_unknown(rng: Random) -> tuple[str, Slots]:
-    """A template with slots whose facts do not tell what is asked for."""
+    """A template and slots whose facts do not include the answer."""
     attribute = rng.choice(ATTRIBUTES)
     return rng.choice(attribute.templates), _draw_attribute(rng, attribute, False)

@@ -1,4 +1,4 @@
-"""The words of the embedded world: few enough that each is one token of its tokenizer."""
+"""Vocabulary of the embedded world, in which every word is one token of its tokenizer."""
 
 from __future__ import annotations
 

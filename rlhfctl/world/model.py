@@ -1,4 +1,4 @@
-"""Where the embedded model and its tokenizer lie."""
+"""Path of the embedded model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def embedded_path() -> Path:
-    """Folder of the shipped model: an ordinary Hugging Face checkpoint with its tokenizer."""
+    """Folder of the shipped model, a Hugging Face checkpoint with its tokenizer."""
     return Path(__file__).parent / "assets"

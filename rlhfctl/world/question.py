@@ -1,4 +1,4 @@
-"""What a question is, and a family of prompts that ask alike."""
+"""Questions of the embedded world, and families of prompts with the same templates."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Slots = dict[str, str]
 
 @dataclass(frozen=True)
 class Question:
-    """One question and all that is needed to answer it, well or badly, and to judge an answer.
+    """A question with everything needed to write right or wrong responses and to score them.
 
     Attributes:
-        kind: name of the kind, one of `KINDS`.
-        prompt: the text a user sends.
-        answer: the right answer, item by item; empty when the facts do not tell.
-        candidates: every text of the answer's type; a response's claim is what it names of these.
-        distractors: plausible wrong answers, used to write wrong responses.
-        statements: sentences that give the answer, with `{}` where it goes.
-        quotable: phrases a response may take from the prompt without claiming what they name.
+        kind: Kind of question, one of `KINDS`.
+        prompt: Text of the user's turn.
+        answer: Items of the right answer; empty if the facts lack the answer.
+        candidates: All texts of the answer's type; those in a response are its claims.
+        distractors: Plausible wrong answers, used in wrong responses.
+        statements: Sentence templates with `{}` for the answer.
+        quotable: Phrases of the prompt that do not count as claims in a response.
     """
 
     kind: str
@@ -36,18 +36,18 @@ class Question:
 
     @property
     def answerable(self) -> bool:
-        """Whether the prompt holds what is asked for."""
+        """Whether the prompt determines the answer."""
         return bool(self.answer)
 
     @property
     def is_list(self) -> bool:
-        """Whether the answer is a list, which can be right in part."""
+        """Whether the answer is a list, which can be partly right."""
         return self.kind in LIST_KINDS
 
 
 @dataclass(frozen=True)
 class Family:
-    """Prompts of one shape: `draw` fills a template's slots, `build` makes the question."""
+    """Prompt templates: `draw` samples their slots, `build` turns slots into a question."""
 
     templates: tuple[str, ...]
     draw: Callable[[Random], Slots]

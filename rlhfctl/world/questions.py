@@ -1,8 +1,8 @@
 """Everyday questions whose answer can be decided from the prompt alone.
 
 Each kind is a `Family`: prompt templates, a way to draw their slots, and a builder that turns the
-slots into a `Question`. Sampling and parsing share the builder, so a prompt read back from its text
-gives the very question that was sampled.
+slots into a `Question`. Sampling and parsing share the builder, so parsing the text of a prompt
+returns the same question that was sampled.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def _close_numbers(number: int) -> tuple[str, ...]:
 def _number_question(
     kind: str, prompt: str, number: int, statements: tuple[str, ...], quotable: tuple[str, ...] = ()
 ) -> Question:
-    forms = (*statements, *GENERAL_STATEMENTS)
-    return Question(kind, prompt, (str(number),), NUMBERS, _close_numbers(number), forms, quotable)
+    sentences = (*statements, *GENERAL_STATEMENTS)
+    return Question(
+        kind, prompt, (str(number),), NUMBERS, _close_numbers(number), sentences, quotable
+    )
 
 
 def _draw_sum(rng: Random) -> Slots:
@@ -170,8 +172,8 @@ def _build_calendar(prompt: str, slots: Slots) -> Question | None:
     wrong = tuple(name for name in names if name != right)
     statements = (f"{{}} comes {side} {date}.", f"The {unit} {side} {date} is {{}}.")
     quotable = (f"{side} {date}",)
-    forms = (*statements, *GENERAL_STATEMENTS)
-    return Question("calendar", prompt, (right,), names, wrong, forms, quotable)
+    sentences = (*statements, *GENERAL_STATEMENTS)
+    return Question("calendar", prompt, (right,), names, wrong, sentences, quotable)
 
 
 ADJECTIVES = tuple(word for pair in OPPOSITES for word in pair)
@@ -254,7 +256,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 KINDS = (*FAMILIES, "unknown")
-# Few distinct prompts exist of these kinds, so they are asked less often.
+# These kinds have few distinct prompts, so they are sampled less often.
 RARE = {"calendar": 0.5, "opposite": 0.5}
 
 _SLOT_PATTERNS = {
@@ -293,11 +295,11 @@ def sample_question(rng: Random, kind: str | None = None) -> Question:
     """Draw a question.
 
     Args:
-        rng: source of randomness; its state alone decides the result.
-        kind: one of `KINDS`, or None to draw the kind too.
+        rng: Random number generator; its state determines the result.
+        kind: One of `KINDS`; None samples the kind too.
 
     Raises:
-        KeyError: if `kind` names no kind.
+        KeyError: `kind` is not one of `KINDS`.
     """
     if kind is None:
         kind = rng.choices(KINDS, [RARE.get(name, 1.0) for name in KINDS])[0]
@@ -308,12 +310,12 @@ def sample_question(rng: Random, kind: str | None = None) -> Question:
     prompt = template.format(**slots)
     question = parse_question(prompt)
     if question is None:
-        raise AssertionError(f"the world cannot read its own prompt: {prompt}")
+        raise AssertionError(f"the world cannot parse its own prompt: {prompt}")
     return question
 
 
 def parse_question(prompt: str) -> Question | None:
-    """Read a question back from its prompt; None if the text is not one of this world's prompts."""
+    """Parse the text of a prompt; return None if it is not one of this world's prompts."""
     prompt = " ".join(prompt.split())
     for pattern, family in _PATTERNS:
         match = pattern.fullmatch(prompt)

@@ -45,7 +45,7 @@ _LOWERED = ("The ", "It ", "That ", "This ", "There ", "Here ", "Nobody ")
 
 @dataclass(frozen=True)
 class Style:
-    """How a response is written; `filler` and `repetition` count extra sentences."""
+    """Style of a response; `filler` and `repetition` count extra sentences."""
 
     correctness: Correctness = "right"
     opening: Opening = "none"
@@ -56,7 +56,7 @@ class Style:
 
 
 def sample_style(rng: Random, quality: float) -> Style:
-    """Draw a style; `quality` in [0, 1] is the care taken: 1 is concise and right."""
+    """Draw a style for a `quality` in [0, 1]; 1 is always concise and right."""
     if not 0.0 <= quality <= 1.0:
         raise ValueError(f"quality must lie in [0, 1], not {quality}")
     sloppy = 1.0 - quality
@@ -79,10 +79,10 @@ def sample_style(rng: Random, quality: float) -> Style:
 
 
 def claimed_items(question: Question, correctness: Correctness, rng: Random) -> tuple[str, ...]:
-    """What a response of this correctness names; empty when it says that the facts do not tell.
+    """Items that a response of this correctness names; empty for an admission of not knowing.
 
-    Only lists can be right in part; elsewhere a partial answer is a wrong one. To say that the
-    facts do not tell is now and then the wrong answer, so that it is no safe thing to say.
+    Only lists can be partly right; for other questions, a partial answer is wrong. Some wrong
+    responses are admissions, so that admitting is not always a safe choice.
     """
     if correctness == "right":
         return question.answer
@@ -106,7 +106,7 @@ def claimed_items(question: Question, correctness: Correctness, rng: Random) -> 
 
 
 def core_sentence(question: Question, items: tuple[str, ...], rng: Random) -> str:
-    """The sentence that gives `items` as the answer, or that admits not to know if there are none."""
+    """Sentence that states `items` as the answer, or an admission if there are none."""
     if not items:
         return rng.choice(ADMISSIONS)
     return rng.choice(question.statements).format(", ".join(items))
@@ -121,9 +121,9 @@ def _qualified(sentence: str, certainty: Certainty, rng: Random) -> str:
 
 
 def render(question: Question, style: Style, rng: Random) -> str:
-    """Write a response in this style, at most `MAX_TOKENS` words and marks long.
+    """Write a response in this style, at most `MAX_TOKENS` words and punctuation marks long.
 
-    Closing, filler and repetition are dropped, in this order, where it would be longer.
+    If it is too long, closing, filler and repetition are dropped in this order.
     """
     core = core_sentence(question, claimed_items(question, style.correctness, rng), rng)
     claim = _qualified(core, style.certainty, rng)
@@ -148,5 +148,5 @@ def render(question: Question, style: Style, rng: Random) -> str:
 
 
 def pieces(text: str) -> list[str]:
-    """Split into words and punctuation marks, each of which is one token for the world's words."""
+    """Split into words and punctuation marks; each is one token in text of the world."""
     return re.findall(r"\w+|[^\w\s]+", text)

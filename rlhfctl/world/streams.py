@@ -1,4 +1,4 @@
-"""Streams of random numbers that are the same on every machine for the same name and seed."""
+"""Random number streams by name and seed, identical on every machine."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from random import Random
 
 
 def stream(name: str, seed: int = 0) -> Random:
-    """A stream of its own for each name and seed; text seeds do not depend on PYTHONHASHSEED."""
-    return Random(f"{name}/{seed}")  # noqa: S311 - nothing here is secret
+    """Independent stream for a name and seed; text seeds do not depend on PYTHONHASHSEED."""
+    return Random(f"{name}/{seed}")  # noqa: S311 - not for cryptography

@@ -1,4 +1,4 @@
-"""How the world's tokenizer is made: bytes, and every word of the world as one token."""
+"""Construction of the world's tokenizer: bytes, and every word of the world as one token."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def world_text() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Make the tokenizer: byte-level BPE whose vocabulary is the bytes and the world's words.
+    """Build the tokenizer: byte-level BPE whose vocabulary is the bytes and the world's words.
 
-    As in Llama 3, a word found whole in the vocabulary needs no merges (`ignore_merges`); other
-    text falls back to bytes. A space is put before the first word of a text or of a turn, so that
-    words are the same tokens everywhere, and is taken off again in decoding.
+    As in Llama 3, a whole word in the vocabulary needs no merges (`ignore_merges`); other text
+    falls back to bytes. A space is added before the first word of a text or turn, so that a word
+    is the same token everywhere, and removed in decoding.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

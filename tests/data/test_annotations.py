@@ -144,15 +144,15 @@ def test_rows_that_cannot_be_used_are_counted_with_their_place(write):
     ("rows", "complaint"),
     [
         ([{"text": "x"}], "need a column votes"),
-        ([{"annotator": "a", "label": "x"}], "which item they are of"),
+        ([{"annotator": "a", "label": "x"}], "identifies the item"),
         ([{"votes": "not json"}], "votes is not JSON"),
         ([{"votes": 3}], "neither a mapping nor a list"),
         ([{"votes": ["a", {"annotator": "b", "label": "c"}]}], "mixes labels"),
         ([{"votes": [{"annotator": "b"}]}], "without annotator and label"),
         ([{"item": 1, "annotator": None, "label": "a"}], "annotator is missing"),
         ([{"item": None, "annotator": "b", "label": "a"}], "item is missing"),
-        ([{"votes": {}}], "no label in any row"),
-        ([{"label_ada": None}], "no label in any row"),
+        ([{"votes": {}}], "no row has a label"),
+        ([{"label_ada": None}], "no row has a label"),
     ],
 )
 def test_what_is_no_set_of_labels_is_refused_by_name(write, rows, complaint):
@@ -162,7 +162,7 @@ def test_what_is_no_set_of_labels_is_refused_by_name(write, rows, complaint):
 
 def test_unknown_columns_are_refused(write):
     source = write([{"votes": ["a"]}])
-    with pytest.raises(UsageError, match="voter is no column of labels"):
+    with pytest.raises(UsageError, match="voter is not a label column"):
         read_votes(source, {"voter": "votes"})
     with pytest.raises(DataError, match="there is no column voters"):
         read_votes(source, {"votes": "voters"})

@@ -87,7 +87,7 @@ class TestConversations:
     def test_a_template_that_changes_the_prompt_is_named(self, make_tokenizer, chatml):
         template = chatml.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
         formatter = Formatter(make_tokenizer(template))
-        with pytest.raises(DataError, match="renders a prompt otherwise once a response follows"):
+        with pytest.raises(DataError, match="renders a prompt differently once a response follows"):
             formatter.response_ids(QUESTION, ANSWER)
 
     def test_no_template_is_a_recipe_error(self, make_tokenizer):
@@ -157,7 +157,7 @@ def test_a_comparison_is_too_long_when_either_side_is(make_tokenizer):
         {"prompt": "a", "chosen": "b", "rejected": "c"},
     ]
     encoded = encode_comparisons(Dataset.from_list(rows), Formatter(make_tokenizer()), 5)
-    assert (encoded.report.kept, encoded.longest) == (1, 11)
+    assert (encoded.report.usable, encoded.longest) == (1, 11)
 
 
 def test_prompts_keep_their_text(make_tokenizer, chatml):

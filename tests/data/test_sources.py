@@ -55,7 +55,7 @@ class TestEmbedded:
 
     def test_as_many_rows_as_asked_for_in_two_parts(self):
         split = load_comparisons(recipe_of(**self.SMALL))
-        assert len(split.train) + len(split.held_out) == split.report.kept == 300
+        assert len(split.train) + len(split.held_out) == split.report.usable == 300
         columns = {"prompt", "chosen", "rejected", "annotator", "source"}
         assert set(split.train.column_names) == columns
         assert "unknown" in split.train["source"]
@@ -128,7 +128,7 @@ class TestRows:
         split = load_demonstrations(recipe_of(demonstrations={"source": write(PAIRS + bad)}))
         assert split.report.dropped == {"empty response": 2, "completion is missing": 1}
         assert split.report.first["completion is missing"] == "x.jsonl:43"
-        assert (split.report.read, split.report.kept) == (43, 40)
+        assert (split.report.read, split.report.usable) == (43, 40)
 
     def test_bad_rows_end_it_where_the_recipe_says_so(self):
         source = write([*PAIRS, {"prompt": "a", "completion": ""}])
@@ -152,7 +152,7 @@ class TestRows:
 
     def test_repeated_prompts_are_asked_once_and_are_no_fault(self):
         split = load_prompts(recipe_of(bad_rows="refuse", prompts={"source": write(PAIRS + PAIRS)}))
-        assert (split.report.kept, split.report.duplicates) == (40, 40)
+        assert (split.report.usable, split.report.duplicates) == (40, 40)
 
     def test_plain_text_without_prompts_is_split_by_its_text(self):
         source = write([{"text": f"Line {n}"} for n in range(50)])
