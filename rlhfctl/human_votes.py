@@ -1,4 +1,4 @@
-"""Pairs of an evaluation given to people to vote on, and their votes brought back into the run."""
+"""Export of blinded pairs for human votes, and import of the votes into a run."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _VOTES = {"a", "b", "tie"}
 
 
-def check_ballot_file(file: Path, option: str) -> None:
-    """Make sure, before anything else is done, that a file of pairs or votes is of a known kind.
+def check_votes_file(file: Path, option: str) -> None:
+    """Check that a file of pairs or votes has a supported suffix.
 
     Raises:
-        UsageError: Its name says neither CSV nor JSON lines.
+        UsageError: The suffix is neither .csv nor .jsonl.
     """
     if file.suffix.lower() not in {".csv", ".jsonl"}:
         raise UsageError(
@@ -45,18 +45,18 @@ def check_ballot_file(file: Path, option: str) -> None:
 
 
 def export_pairs(directory: RunDirectory, file: Path) -> int:
-    """Write the pairs of a run's evaluation, shuffled and without saying whose answer is which.
+    """Write the pairs of a run's evaluation, shuffled and blinded.
 
     Args:
-        directory: The run's; the key stays there, and gives the same sides at every call.
-        file: Where to, by its suffix as CSV or as JSON lines.
+        directory: Run directory; holds the key, so that repeated exports use the same sides.
+        file: Output file, CSV or JSON lines by suffix.
 
     Returns:
-        How many pairs.
+        Number of pairs.
 
     Raises:
         CheckpointError: PPO has not been evaluated.
-        UsageError: The file's folder is not there.
+        UsageError: The file's folder does not exist.
     """
     from rlhfctl.evaluation.human_votes import blind_pairs
 
@@ -79,22 +79,22 @@ def export_pairs(directory: RunDirectory, file: Path) -> int:
 
 
 def import_votes(directory: RunDirectory, file: Path, seed: int) -> StageRecord:
-    """Put people's votes among the judges of a run, with those that came before.
+    """Add human votes to a run's judges, together with earlier votes.
 
-    A voter's later vote on a pair replaces the earlier one. Metrics, their record in the manifest
-    and the report change together: a crash leaves the old ones or the new ones.
+    A voter's later vote on a pair replaces the earlier one. Metrics, manifest record and report
+    change atomically.
 
     Args:
-        directory: The run's.
-        file: With `id`, `annotator` and `vote` (a, b or tie) a row; other columns are left alone.
-        seed: Of the bootstraps.
+        directory: Run directory.
+        file: Rows with `id`, `annotator` and `vote` (a, b or tie); other columns are ignored.
+        seed: Seed of the bootstraps.
 
     Returns:
-        The evaluation's record as it is now.
+        The updated record of the evaluation.
 
     Raises:
-        DataError: A row is no vote on a pair of this run.
-        CheckpointError: No pairs were exported from the evaluation that now stands.
+        DataError: A row is not a valid vote on a pair of this run.
+        CheckpointError: No pairs were exported from the current evaluation.
     """
     from rlhfctl.evaluation.human_votes import human_metrics
     from rlhfctl.report.page import render
@@ -116,14 +116,14 @@ def import_votes(directory: RunDirectory, file: Path, seed: int) -> StageRecord:
 
 
 def read_votes(file: Path, sides: Mapping[str, Any]) -> list[Vote]:
-    """Return the votes of a file; rows that have no vote yet are passed over.
+    """Return the votes of a file; rows without a vote are skipped.
 
     Args:
         file: CSV or JSON lines.
-        sides: The ids that there are.
+        sides: Valid pair ids.
 
     Raises:
-        DataError: It cannot be read, or a row is no vote on a pair of this run.
+        DataError: The file cannot be read, or a row is not a valid vote on a pair of this run.
     """
     from rlhfctl.evaluation.human_votes import Vote
 
@@ -155,7 +155,7 @@ def read_votes(file: Path, sides: Mapping[str, Any]) -> list[Vote]:
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row with its place."""
+    """Yield each row with its location."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -202,7 +202,7 @@ def _key(directory: RunDirectory) -> dict[str, Any]:
         raise DataError(
             f"the key to the pairs is damaged: {error}",
             str(file),
-            "Put back a copy of it, or remove it, export anew, and have those pairs voted on.",
+            "Restore a copy, or remove it, export again, and collect votes on those pairs.",
         ) from error
 
 
@@ -210,16 +210,16 @@ def _sides(directory: RunDirectory, answers: list[Answered]) -> dict[str, Any]:
     sides: dict[str, Any] = _key(directory).get("ppo", {})
     if not {answer.id for answer in answers} <= set(sides):
         raise CheckpointError(
-            "no pairs were exported from the evaluation that now stands",
+            "no pairs were exported from the current evaluation",
             str(directory.root),
-            "Export pairs with --export-pairs, and have those voted on: earlier votes were on "
-            "answers that are no longer there.",
+            "Export pairs with --export-pairs and collect votes on them: earlier votes refer to "
+            "answers that no longer exist.",
         )
     return sides
 
 
 def _merged(directory: RunDirectory, new: list[Vote]) -> list[Vote]:
-    """Return the votes so far on pairs of these answers, replaced and added to by new ones."""
+    """Return earlier votes on the current pairs, updated with the new votes."""
     from rlhfctl.evaluation.human_votes import Vote
 
     ids = {answer.id for answer in _answers(directory)}
@@ -233,7 +233,7 @@ def _merged(directory: RunDirectory, new: list[Vote]) -> list[Vote]:
 def _renewed(
     directory: RunDirectory, manifest: Manifest, record: StageRecord, judge: dict[str, Any]
 ) -> StageRecord:
-    """Replace the evaluation's folder and record by ones with this judge, in a stage's own way."""
+    """Replace the evaluation's folder and record with ones that include this judge."""
     metrics = record.metrics | {"judges": {**record.metrics.get("judges", {}), JUDGE: judge}}
     staging.discard_partial(directory, "eval")
     partial = directory.partial("eval")
@@ -256,5 +256,5 @@ def _as_csv(rows: list[dict[str, str]]) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula, whatever a model has written."""
+    """Return the cell escaped against spreadsheet formula injection."""
     return f"'{cell}" if cell.lstrip(" ").startswith(_FORMULA_STARTS) else cell

@@ -1,4 +1,4 @@
-"""Do the files that a recipe names exist and fit: checked without torch and without the network."""
+"""Checks of the files a recipe refers to, without torch or network access."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 Level = Literal["ok", "warning", "error"]
 
-_ROWS_LOOKED_AT = 1000
+_ROWS_CHECKED = 1000
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        level: ``ok``, ``warning`` (the run can go on) or ``error`` (it would fail).
-        what: What was found.
-        where: The recipe's key or the file; empty when there is none.
-        hint: What to do; empty when there is nothing to.
+        level: ``ok``, ``warning`` (the run can continue) or ``error`` (the run would fail).
+        what: Result of the check.
+        where: Recipe key or file; empty if neither applies.
+        hint: Suggested fix; may be empty.
     """
 
     level: Level
@@ -42,13 +42,13 @@ class Finding:
 
 
 def check_files(recipe: Recipe) -> list[Finding]:
-    """Look at every local file that a recipe names, and at the first rows of its data sets.
+    """Check every local file of a recipe and the first rows of its data sets.
 
     Raises:
-        EnvironmentFault: The model is a local folder that holds no model, or the recipe asks for an
-            extra that is not installed.
+        EnvironmentFault: The model is a local folder without a model, or the recipe needs an extra
+            that is not installed.
         RecipeError: The chat template cannot be read, or a column mapping is wrong.
-        UnsafeError: A data set is a script, or the model's config asks to run its own code.
+        UnsafeError: A data set is a script, or the model's config needs custom code.
     """
     return [
         *_model(recipe.model),
@@ -65,7 +65,7 @@ def _model(section: ModelSection) -> Iterator[Finding]:
     from rlhfctl.models.hub import model_source
 
     name, source = section.name_or_path, model_source(section)
-    kind = "local model" if Path(source).is_dir() else "hub model, not looked at"
+    kind = "local model" if Path(source).is_dir() else "not checked (on the Hub)"
     yield Finding("ok", f"{name}: {kind}", "model.name_or_path")
     if section.chat_template is not None:
         _check_template(section.chat_template)
@@ -102,8 +102,8 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
         "evaluation.judge_rm": recipe.evaluation.judge_rm,
     }
     named |= {
-        f"ppo.reward_sources.{at}": source.source
-        for at, source in enumerate(recipe.ppo.reward_sources)
+        f"ppo.reward_sources.{index}": source.source
+        for index, source in enumerate(recipe.ppo.reward_sources)
         if source_kind(source.source) == "folder"
     }
     for where, name in named.items():
@@ -114,15 +114,15 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _functions(recipe: Recipe) -> Iterator[Finding]:
-    """Look for the functions' modules, in the working folder too, without running them."""
+    """Find the functions' modules, also in the working folder, without importing them."""
     named = {
-        f"ppo.reward_sources.{at}": ("reward function", source.source)
-        for at, source in enumerate(recipe.ppo.reward_sources)
+        f"ppo.reward_sources.{index}": ("reward function", source.source)
+        for index, source in enumerate(recipe.ppo.reward_sources)
         if source_kind(source.source) == "function"
     }
     if recipe.evaluation.judge_function is not None:
         judge = recipe.evaluation.judge_function
-        named["evaluation.judge_function"] = ("context function", judge)
+        named["evaluation.judge_function"] = ("judge function", judge)
     for where, (kind, function) in named.items():
         package = function.partition(":")[0].split(".")[0]
         if importlib.util.find_spec(package) or importlib.machinery.PathFinder.find_spec(
@@ -144,13 +144,13 @@ def _tax(recipe: Recipe) -> Iterator[Finding]:
     require_harness(tasks)
     for task in tasks:
         if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
-            yield Finding("error", f"there is no task file {task}", where, "mend the path")
+            yield Finding("error", f"there is no task file {task}", where, "fix the path")
         else:
             yield Finding("ok", f"task {task}", where)
 
 
 def _judge_key(recipe: Recipe) -> Iterator[Finding]:
-    """Look whether the judge's key is set; never at the key."""
+    """Check that the judge's key is set, without reading its value into messages."""
     endpoint = recipe.evaluation.judge_endpoint
     if endpoint is None or endpoint.api_key_env is None:
         return
@@ -169,7 +169,7 @@ def _judge_key(recipe: Recipe) -> Iterator[Finding]:
 def _data(recipe: Recipe) -> Iterator[Finding]:
     from rlhfctl.data.sources import Kind, preview
 
-    forms: dict[str, bool] = {}
+    is_conversational: dict[str, bool] = {}
     for kind in get_args(Kind):
         section = getattr(recipe.data, kind)
         where = f"data.{kind}"
@@ -179,21 +179,21 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("error", _sentence(error), where, error.hint)
             continue
         if seen is None:
-            yield Finding("ok", f"hub data set {section.source}, not looked at", where)
+            yield Finding("ok", f"{section.source}: not checked (on the Hub)", where)
             continue
         if seen.messages is not None:
-            forms[kind] = seen.messages
+            is_conversational[kind] = seen.messages
         yield _rows(seen, kind, recipe.data.bad_rows)
-    if len(set(forms.values())) > 1:
+    if len(set(is_conversational.values())) > 1:
         described = ", ".join(
             f"{kind} are {'conversations' if messages else 'text'}"
-            for kind, messages in forms.items()
+            for kind, messages in is_conversational.items()
         )
         yield Finding(
             "warning",
-            f"{described}: the policy would be trained behind one form and sampled behind another",
+            f"{described}: the policy would be trained on one format and sampled on another",
             "data",
-            "bring all three to one form",
+            "convert all three to one format",
         )
 
 
@@ -204,12 +204,12 @@ def _reward_bench(recipe: Recipe) -> Iterator[Finding]:
     if source is None:
         return
     try:
-        found = read_subsets(source, messages=True, limit=_ROWS_LOOKED_AT)
+        subsets = read_subsets(source, messages=True, limit=_ROWS_CHECKED)
     except DataError as error:
         yield Finding("error", _sentence(error), where, error.hint)
         return
-    level: Level = "warning" if found.report.dropped else "ok"
-    yield Finding(level, f"{source}: {found.report.summary()}", where)
+    level: Level = "warning" if subsets.report.dropped else "ok"
+    yield Finding(level, f"{source}: {subsets.report.summary()}", where)
 
 
 def _rows(seen: Preview, kind: Kind, bad_rows: str) -> Finding:
@@ -220,9 +220,9 @@ def _rows(seen: Preview, kind: Kind, bad_rows: str) -> Finding:
     if report.dropped:
         level: Level = "error" if bad_rows == "refuse" else "warning"
         return Finding(level, f"{report.name}: {report.summary()}", where)
-    form = "conversations" if seen.messages else "text"
-    looked = f", {report.read:,} rows looked at" if report.read else ""
-    return Finding("ok", f"{report.name}: {form}{looked}", where)
+    text_format = "conversations" if seen.messages else "text"
+    checked = f", {report.read:,} rows checked" if report.read else ""
+    return Finding("ok", f"{report.name}: {text_format}{checked}", where)
 
 
 def _sentence(error: DataError) -> str:

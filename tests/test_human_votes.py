@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rlhfctl.errors import CheckpointError, DataError, UsageError
-from rlhfctl.human_votes import check_ballot_file, export_pairs, import_votes
+from rlhfctl.human_votes import check_votes_file, export_pairs, import_votes
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 from rlhfctl.run.staleness import output_changes
@@ -168,7 +168,7 @@ def test_votes_before_any_pairs_a_damaged_key_and_other_files_are_refused(run):
         exported(run)
     for name in ("pairs.xlsx", "pairs"):
         with pytest.raises(UsageError):
-            check_ballot_file(run.root / name, "--export-pairs")
+            check_votes_file(run.root / name, "--export-pairs")
 
 
 def test_without_a_policy_there_is_nothing_to_vote_on(run):

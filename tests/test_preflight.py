@@ -125,7 +125,7 @@ class TestData:
         Path(write(many)).write_text(Path("x.jsonl").read_text() + "{broken")
         for name in ("x.jsonl", "x.csv", "x.parquet"):
             looked_at = [f.what for f in found("ok", **data(prompts={"source": name}))]
-            assert f"{name}: text, 1,000 rows looked at" in looked_at
+            assert f"{name}: text, 1,000 rows checked" in looked_at
 
     def test_text_beside_conversations_is_a_warning(self):
         sections = data(demonstrations={"source": write(ROWS)})
@@ -136,7 +136,7 @@ class TestData:
 
     def test_a_hub_data_set_is_left_alone(self):
         findings = found("ok", **data(prompts={"source": "nobody/nothing"}))
-        assert "hub data set nobody/nothing, not looked at" in [f.what for f in findings]
+        assert "nobody/nothing: not checked (on the Hub)" in [f.what for f in findings]
 
     def test_a_script_is_unsafe(self):
         with pytest.raises(UnsafeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlhfctl.human_votes import check_ballot_file, export_pairs, import_votes
+from rlhfctl.human_votes import check_votes_file, export_pairs, import_votes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ def check_file_types(files: HumanVoteFiles) -> None:
         UsageError: A file is neither CSV nor JSON lines.
     """
     if files.export_pairs is not None:
-        check_ballot_file(files.export_pairs, "--export-pairs")
+        check_votes_file(files.export_pairs, "--export-pairs")
     if files.import_votes is not None:
-        check_ballot_file(files.import_votes, "--import-votes")
+        check_votes_file(files.import_votes, "--import-votes")
 
 
 def exchange_votes(

@@ -1,1 +1,1 @@
-"""The reward model and the policy on trial: metrics with intervals, from plain arrays."""
+"""Metrics of reward models and policies, with confidence intervals, from plain arrays."""

@@ -1,4 +1,4 @@
-"""How often annotators agree: as it is, and beyond what chance alone would give."""
+"""Annotator agreement: raw and chance-corrected."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _VALUES_AT_ONCE = 4_000_000
 
 
 def label_counts(item: ArrayLike, label: ArrayLike, classes: int) -> NDArray[np.float64]:
-    """Return [items, classes]: how often each item was given each label.
+    """Return [items, classes] label counts.
 
     Args:
-        item: [labels] number of the item, from 0.
-        label: [labels] number of the class, from 0.
-        classes: How many classes there are.
+        item: [labels] item index.
+        label: [labels] class index.
+        classes: Number of classes.
     """
     items = np.asarray(item, dtype=np.intp)
     counts = np.zeros((int(items.max(initial=-1)) + 1, classes))
@@ -34,15 +34,15 @@ def label_counts(item: ArrayLike, label: ArrayLike, classes: int) -> NDArray[np.
 def pairwise_agreement(
     counts: NDArray[np.float64], cluster: ArrayLike, seed: int, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Share of pairs of labels of one item that are equal; None where no item has two.
+    """Share of same-item label pairs that are equal; None if no item has two labels.
 
-    The interval is a percentile bootstrap over clusters, whose items rise and fall together.
+    The interval is a percentile bootstrap over clusters, whose items are correlated.
 
     Args:
         counts: [items, classes] of `label_counts`.
-        cluster: [items] number of each item's cluster, such as its prompt.
-        seed: Of the resampling.
-        resamples: How often clusters are drawn again.
+        cluster: [items] cluster index of each item, such as its prompt.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
     """
     total = counts.sum(axis=1)
     pairs = total * (total - 1) / 2
@@ -64,14 +64,14 @@ def krippendorff_alpha(
 
     1 - (n - 1) sum_{c != k} o_ck / sum_{c != k} n_c n_k over items of at least two labels
     (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C), with a percentile
-    bootstrap over clusters. None where no item has two labels, or all labels are the same: then
-    there is no disagreement to expect.
+    bootstrap over clusters. None if no item has two labels, or if all labels are equal: the
+    expected disagreement is then 0.
 
     Args:
         counts: [items, classes] of `label_counts`.
-        cluster: [items] number of each item's cluster, such as its prompt.
-        seed: Of the resampling.
-        resamples: How often clusters are drawn again.
+        cluster: [items] cluster index of each item, such as its prompt.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
     """
     total = counts.sum(axis=1)
     used = counts * (total >= 2)[:, None]
@@ -91,30 +91,30 @@ def krippendorff_alpha(
 
 
 def _by_cluster(values: NDArray[np.float64], cluster: ArrayLike) -> NDArray[np.float64]:
-    """Sum [items, metrics] within clusters, leaving out clusters in which nothing is counted."""
+    """Sum [items, metrics] within clusters, leaving out clusters whose counts are all 0."""
     _, number = np.unique(np.asarray(cluster), return_inverse=True)
     sums: NDArray[np.float64] = np.zeros((int(number.max()) + 1, values.shape[1]))
     np.add.at(sums, number, values)
-    kept: NDArray[np.float64] = sums[sums.sum(axis=1) > 0]
-    return kept
+    nonempty: NDArray[np.float64] = sums[sums.sum(axis=1) > 0]
+    return nonempty
 
 
 def _bootstrapped(
     parts: NDArray[np.float64],
-    figure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     seed: int,
     resamples: int,
 ) -> Interval:
-    """Return a figure of the clusters' sums, and the middle 95 % of it over drawn clusters."""
+    """Return a statistic of the clusters' sums, with its 95 % percentile bootstrap interval."""
     rng = np.random.default_rng(seed)
     size = len(parts)
-    found: list[NDArray[np.float64]] = []
+    estimates: list[NDArray[np.float64]] = []
     step = max(1, _VALUES_AT_ONCE // size)
     for start in range(0, resamples, step):
         draws = min(step, resamples - start)
         weights = rng.multinomial(size, np.full(size, 1.0 / size), size=draws)
-        found.append(figure(weights @ parts))
-    values = np.concatenate(found)
-    # A resample in which all labels are the same has no alpha.
+        estimates.append(statistic(weights @ parts))
+    values = np.concatenate(estimates)
+    # Alpha is undefined for a resample whose labels are all equal.
     low, high = np.nanquantile(values, [0.025, 0.975])
-    return Interval(float(figure(parts.sum(axis=0, keepdims=True))[0]), float(low), float(high))
+    return Interval(float(statistic(parts.sum(axis=0, keepdims=True))[0]), float(low), float(high))

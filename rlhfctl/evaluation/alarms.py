@@ -1,13 +1,13 @@
-"""Alarms of a PPO run that goes wrong: an audit with measured error rates, not a guarantee.
+"""Alarms for PPO runs that degrade, with measured false-alarm rates.
 
-An alarm is raised when a figure of the held-out responses lies beyond its threshold **and** has
-moved significantly since the first evaluation (that of the policy PPO starts from), prompt by
-prompt. A run is looked at many times for many things, so the probability of a false alarm that is
-granted to the whole run, `AlarmLimits.false_alarms`, is shared out: equally to the alarms, and of
-each one's share ``1 / (t (t + 1))`` to its t-th look, which sums to 1 however long the run is
-(Bonferroni with a spending sequence). Two alarms have no such level: the KL budget is a budget, so
-its mean is only compared; and a divergence goes by the test of a fall (`overoptimisation.falls`),
-which errs in about 1 % of the runs of 10 looks that stand still, and in 2 % of those of 20.
+An alarm is raised when a held-out metric lies beyond its threshold **and** has changed
+significantly, paired by prompt, since the first evaluation (of PPO's initial policy). A run is
+tested repeatedly for several alarms. The false-alarm probability of a whole run,
+`AlarmLimits.false_alarms`, is divided equally among the alarms. Each alarm spends ``1 / (t (t + 1))``
+of its share at evaluation t, which sums to 1 for any run length (Bonferroni with alpha spending).
+Two alarms have no such level. The mean KL is only compared with its budget. A divergence uses
+`overoptimisation.falls`, whose false-positive rate on unchanging runs is about 1 % over
+10 evaluations and 2 % over 20.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlhfctl.evaluation.changes import chance_of_fall, chance_of_rise, per_prompt
+from rlhfctl.evaluation.changes import p_value_of_fall, p_value_of_rise, per_prompt
 from rlhfctl.evaluation.overoptimisation import fallen, since_best
 from rlhfctl.results.training import Alarm
 
@@ -31,26 +31,26 @@ _KEYS = (
     *("kl", "proxy", "true_reward", "length", "repetition", "certainty", "entropy"),
     *("disagreement", "out_of_range"),
 )
-_GAIN_LEVEL = 0.05  # one-sided: growth that pays needs no strong proof of it
-_HELD_LEVEL = 0.05  # one-sided: below it the proxy has fallen as the true reward has
+_GAIN_LEVEL = 0.05  # one-sided; a loose level suffices to excuse growth that raises the true reward
+_HELD_LEVEL = 0.05  # one-sided: below it the proxy has fallen too
 
 
 @dataclass(frozen=True)
 class AlarmLimits:
-    """Thresholds of the alarms; None turns one off.
+    """Alarm thresholds; None disables an alarm.
 
     Attributes:
         length: Growth of the mean length in tokens, as a share of the first evaluation's.
         repetition: Rise of the mean share of repeated n-grams.
         certainty: Rise of the mean share of certainty.
-        entropy: Mean entropy as a share of the first evaluation's, from below.
-        kl: Mean KL in nats a response.
+        entropy: Mean entropy as a share of the first evaluation's; lower values raise the alarm.
+        kl: Mean KL in nats per response.
         divergence: Fall of the true reward from its best evaluation, in standard deviations of its
-            first evaluation's responses, while the proxy holds.
-        score_range: Share of responses whose proxy lies outside the scores of RM training.
+            first evaluation's responses, while the proxy does not fall.
+        score_range: Share of responses whose proxy score lies outside the range seen in RM training.
         disagreement: Mean standard deviation of the ensemble's scores, in multiples of the first
             evaluation's.
-        false_alarms: Probability of any false alarm in a whole run that does not change.
+        false_alarms: Probability of any false alarm over a whole run without change.
     """
 
     length: float | None = 0.5
@@ -67,38 +67,38 @@ class AlarmLimits:
 class _Finding(NamedTuple):
     value: float
     beyond: bool
-    chance: float  # of such a change when nothing changes
-    message: str  # with {value} and {threshold} to fill in
+    p_value: float
+    message: str  # template with {value} and {threshold}
 
 
 def alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Alarm]:
-    """Return every alarm of a run, each once, where it was first raised.
+    """Return a run's alarms, each at the evaluation that first raised it.
 
-    An alarm depends on nothing after its evaluation: as the history grows, alarms are only added.
-    Those whose metrics the evaluations lack are not judged.
+    An alarm does not depend on later evaluations, so a longer history only adds alarms. Alarms
+    whose metrics are missing are skipped.
 
     Args:
-        history: The lines of `held_out.jsonl`, the first of the policy that PPO starts from.
-        limits: Thresholds, and the false alarms granted.
+        history: Lines of `held_out.jsonl`, starting with PPO's initial policy.
+        limits: Thresholds and the false-alarm probability.
 
     Raises:
         ValueError: If the evaluations differ in their number of prompts.
     """
-    known = {key: values for key in _KEYS if (values := per_prompt(history, key)) is not None}
+    metrics = {key: values for key in _KEYS if (values := per_prompt(history, key)) is not None}
     thresholds = asdict(limits)
     raised: list[Alarm] = []
-    for look in range(1, len(history)):
-        so_far = {key: values[: look + 1] for key, values in known.items()}
-        level = limits.false_alarms / len(_ALARMS) / (look * (look + 1))
+    for index in range(1, len(history)):
+        so_far = {key: values[: index + 1] for key, values in metrics.items()}
+        level = limits.false_alarms / len(_ALARMS) / (index * (index + 1))
         for name, (needed, find) in _ALARMS.items():
             threshold = thresholds[name]
-            if threshold is None or needed - known.keys() or name in {a.name for a in raised}:
+            if threshold is None or needed - metrics.keys() or name in {a.name for a in raised}:
                 continue
-            found = find(so_far, threshold)
-            if found.beyond and found.chance < level:
-                step = int(history[look]["step"])
-                message = found.message.format(value=found.value, threshold=threshold)
-                raised.append(Alarm(name, step, found.value, threshold, message))
+            finding = find(so_far, threshold)
+            if finding.beyond and finding.p_value < level:
+                step = int(history[index]["step"])
+                message = finding.message.format(value=finding.value, threshold=threshold)
+                raised.append(Alarm(name, step, finding.value, threshold, message))
     return raised
 
 
@@ -113,14 +113,14 @@ def _length(metrics: Metrics, threshold: float) -> _Finding:
     growth = _ratio(values) - 1
     true_reward = metrics.get("true_reward")
     gained = (
-        true_reward is not None and chance_of_rise(true_reward[-1] - true_reward[0]) < _GAIN_LEVEL
+        true_reward is not None and p_value_of_rise(true_reward[-1] - true_reward[0]) < _GAIN_LEVEL
     )
-    told = "with no true reward to show a gain" if true_reward is None else "without a gain"
+    reason = "with no true reward to show a gain" if true_reward is None else "without a gain"
     return _Finding(
         growth,
         growth > threshold and not gained,
-        chance_of_rise(values[-1] - values[0]),
-        f"Responses have grown by {{value:.0%}} in length (threshold {{threshold:.0%}}), {told}"
+        p_value_of_rise(values[-1] - values[0]),
+        f"Responses have grown by {{value:.0%}} in length (threshold {{threshold:.0%}}), {reason}"
         + (" in the true reward." if true_reward is not None else "."),
     )
 
@@ -144,7 +144,7 @@ def _certainty(metrics: Metrics, threshold: float) -> _Finding:
 def _rise(values: NDArray[np.float64], threshold: float, message: str) -> _Finding:
     differences = values[-1] - values[0]
     rise = float(differences.mean())
-    return _Finding(rise, rise > threshold, chance_of_rise(differences), message)
+    return _Finding(rise, rise > threshold, p_value_of_rise(differences), message)
 
 
 def _entropy(metrics: Metrics, threshold: float) -> _Finding:
@@ -153,7 +153,7 @@ def _entropy(metrics: Metrics, threshold: float) -> _Finding:
     return _Finding(
         share,
         share < threshold,
-        chance_of_fall(values[-1] - values[0]),
+        p_value_of_fall(values[-1] - values[0]),
         "Entropy has collapsed to {value:.0%} of the first evaluation's (threshold "
         "{threshold:.0%}).",
     )
@@ -170,22 +170,22 @@ def _kl(metrics: Metrics, threshold: float) -> _Finding:
 
 
 def _divergence(metrics: Metrics, threshold: float) -> _Finding:
-    """The true reward has fallen since its best; the proxy has not, and is above its start.
+    """Detect a fall of the true reward from its best while the proxy stays above its start.
 
-    That the proxy goes on rising is not asked for: near its ceiling it rises too little to be told
-    from noise, while the true reward falls by much.
+    The proxy need not keep rising: near its ceiling its rise is within noise while the true
+    reward falls sharply.
     """
     true_reward, proxy = metrics["true_reward"], metrics["proxy"]
     fall = -since_best(true_reward)
     since = since_best(proxy, chosen_by=true_reward)
-    spread = float(true_reward[0].std())
-    size = float(fall.mean()) / spread if spread > 0 else float(fall.mean())
-    held = chance_of_fall(since) > _HELD_LEVEL
+    deviation = float(true_reward[0].std())
+    size = float(fall.mean()) / deviation if deviation > 0 else float(fall.mean())
+    held = p_value_of_fall(since) > _HELD_LEVEL
     return _Finding(
         size,
         size > threshold and held and fallen(true_reward),
-        # The fall has a test of its own, at two looks running.
-        chance_of_rise(proxy[-1] - proxy[0]),
+        # `fallen` tests the fall itself, at two consecutive evaluations.
+        p_value_of_rise(proxy[-1] - proxy[0]),
         "The true reward has fallen {value:.2f} standard deviations below its best (threshold "
         "{threshold:g}), and the proxy, up since the start, has not.",
     )
@@ -197,7 +197,7 @@ def _score_range(metrics: Metrics, threshold: float) -> _Finding:
     return _Finding(
         share,
         share > threshold,
-        chance_of_rise(values[-1] - values[0]),
+        p_value_of_rise(values[-1] - values[0]),
         "{value:.0%} of the scores lie outside those of reward-model training (threshold "
         "{threshold:.0%}).",
     )
@@ -209,19 +209,19 @@ def _disagreement(metrics: Metrics, threshold: float) -> _Finding:
     return _Finding(
         factor,
         factor > threshold,
-        chance_of_rise(values[-1] - values[0]),
+        p_value_of_rise(values[-1] - values[0]),
         "The reward models disagree {value:.1f} times as much as at the start (threshold "
         "{threshold:g}).",
     )
 
 
 def _ratio(values: NDArray[np.float64]) -> float:
-    """Return the last mean as a share of the first; 1 where the first is 0, as nothing is told."""
+    """Return the last mean as a share of the first; 1 if the first is 0 (undefined)."""
     first, last = float(values[0].mean()), float(values[-1].mean())
     return last / first if first > 0 else 1.0
 
 
-# Name, as in `AlarmLimits` -> the metrics it cannot do without, and what finds it.
+# Field of `AlarmLimits` -> required metrics and check.
 _ALARMS: dict[str, tuple[frozenset[str], Callable[[Metrics, float], _Finding]]] = {
     "length": (frozenset({"length"}), _length),
     "repetition": (frozenset({"repetition"}), _repetition),

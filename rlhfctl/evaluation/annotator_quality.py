@@ -1,4 +1,4 @@
-"""Everything that the labels of several annotators say about the annotators, in metrics."""
+"""Annotator metrics from repeated labels: agreement, reliability and intransitivity."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> Annota
 def examine_file(
     source: str, columns: Mapping[str, str], seed: int
 ) -> tuple[AnnotatorsResult, RowCounts]:
-    """Return the metrics of a file's labels, and what became of its rows.
+    """Return the metrics of a file's labels and its row counts.
 
     Raises:
-        DataError: The file is missing, damaged, of no form that `data.votes` documents, or empty.
-        UsageError: A column is renamed that is none of ours.
+        DataError: The file is missing, damaged, empty, or not in a documented format.
+        UsageError: A renamed column does not exist.
         UnsafeError: The source is a script.
     """
     votes, report = read_votes(source, columns)
@@ -94,7 +94,7 @@ def examine_file(
 
 
 def reliability(votes: Votes) -> Reliability:
-    """Return Dawid-Skene's estimate: one accuracy an annotator for choices, else whole matrices."""
+    """Return Dawid-Skene's estimate: one accuracy per annotator for choices, else full matrices."""
     if votes.pairs:
         return one_coin(votes.item, votes.annotator, votes.label)
     return dawid_skene(votes.item, votes.annotator, votes.label, len(votes.classes))

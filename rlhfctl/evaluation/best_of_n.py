@@ -18,34 +18,34 @@ if TYPE_CHECKING:
 
 
 def best_of_n_kl(n: int) -> float:
-    """Return the KL of best-of-n to the policy sampled from: log n - (n - 1) / n, in nats.
+    """Return the KL of best-of-n to the sampled policy: log n - (n - 1) / n, in nats.
 
-    Exact where no two responses have one score, an upper bound otherwise (Hilton & Gao 2022,
+    Exact if no two responses have equal scores, else an upper bound (Hilton & Gao 2022,
     "Measuring Goodhart's law"; Beirami et al. 2024).
 
     Raises:
         ValueError: n is below 1.
     """
     if n < 1:
-        raise ValueError(f"the best of {n} responses does not exist")
+        raise ValueError(f"best-of-n needs n of at least 1, not {n}")
     return math.log(n) - (n - 1) / n
 
 
 def best_of_n_mean(proxy: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return the mean value of the response with the highest proxy score among n of the samples.
+    """Return the expected value of the highest-proxy response among n samples.
 
-    The mean is over all subsets of n of the N samples, so no sample is wasted and the estimate is
-    unbiased (Nakano et al. 2021, appendix I): with the samples in ascending order of proxy, the
-    i-th is chosen by C(i - 1, n - 1) of the C(N, n) subsets. Samples of one proxy score share what
-    they are chosen by, as if the choice between them were drawn; the paper does not speak of them.
+    The mean is over all subsets of n of the N samples, an unbiased estimate
+    that uses every sample (Nakano et al. 2021, appendix I): with the samples in ascending order of proxy, the
+    i-th is chosen by C(i - 1, n - 1) of the C(N, n) subsets. Samples with
+    equal proxy scores share their weights (random tie-breaking); the paper does not cover ties.
 
     Args:
-        proxy: [prompts, N] scores that choose.
-        values: [prompts, N] what the chosen response is worth.
-        n: Responses that the choice is from, at most N.
+        proxy: [prompts, N] proxy scores used for selection.
+        values: [prompts, N] value of each response.
+        n: Number of candidates, at most N.
 
     Returns:
-        [prompts] one estimate a prompt.
+        [prompts] one estimate per prompt.
 
     Raises:
         ValueError: The shapes differ, or n does not lie between 1 and N.
@@ -67,9 +67,9 @@ def best_of_n_curve(proxy: ArrayLike, values: ArrayLike, seed: int) -> list[Best
     """Return best-of-n for n = 1, 2, 4, ... and N.
 
     Args:
-        proxy: [prompts, N] scores that choose.
-        values: [prompts, N] what the chosen response is worth.
-        seed: Of the bootstrap over prompts that gives the 95 % intervals.
+        proxy: [prompts, N] proxy scores used for selection.
+        values: [prompts, N] value of each response.
+        seed: Seed of the bootstrap over prompts (95 % intervals).
     """
     return [
         BestOfNRow(n, best_of_n_kl(n), mean_estimate(best_of_n_mean(proxy, values, n), seed))
@@ -83,15 +83,15 @@ def sizes(count: int) -> Sequence[int]:
 
 
 def _weights(count: int, n: int) -> NDArray[np.float64]:
-    """Return C(i - 1, n - 1) / C(N, n) for i = 1 to N, by logarithms so that no N overflows."""
-    at = np.arange(n, count + 1, dtype=np.float64)
-    chosen = gammaln(at) - gammaln(n) - gammaln(at - n + 1)
+    """Return C(i - 1, n - 1) / C(N, n) for i = 1 to N, computed in logarithms to avoid overflow."""
+    ranks = np.arange(n, count + 1, dtype=np.float64)
+    chosen = gammaln(ranks) - gammaln(n) - gammaln(ranks - n + 1)
     ways = gammaln(count + 1) - gammaln(n + 1) - gammaln(count - n + 1)
     return np.concatenate([np.zeros(n - 1), np.exp(chosen - ways)])
 
 
 def _in_order_of(scores: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return [N] values in ascending order of scores, those of one score as their mean."""
+    """Return [N] values in ascending order of scores, with tied values replaced by their mean."""
     _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
     means = np.bincount(group, weights=values) / counts
     return np.repeat(means, counts)

@@ -1,8 +1,8 @@
-"""Calibration: how far a reward model's probabilities can be taken at their word.
+"""Calibration of a reward model's preference probabilities.
 
-A Bradley-Terry model says that the chosen response is preferred with probability sigmoid(margin),
-margin = score(chosen) - score(rejected). The margin must be of raw scores: normalised ones are
-other logits.
+Under a Bradley-Terry model the chosen response is preferred with probability sigmoid(margin),
+margin = score(chosen) - score(rejected). Margins must be of raw scores: normalisation changes the
+logits.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ _DRAWS = 400
 def reliability(margins: ArrayLike, bins: int) -> list[CalibrationBin]:
     """Return the bins of a reliability diagram of the favoured response; empty bins left out.
 
-    Folded: confidence is max(p, 1 - p) with p = sigmoid(margin), so that the order of a pair's
-    two responses says nothing; bins are equally wide over [0.5, 1]. At a margin of 0 neither is
-    favoured, and the pair counts as half right.
+    Folded: confidence is max(p, 1 - p) with p = sigmoid(margin), so the order within a pair has no
+    effect. Bins have equal widths over [0.5, 1]. A margin of 0 counts as half right.
 
     Args:
-        margins: [pairs] score of the chosen response less the rejected one's, raw.
-        bins: How many.
+        margins: [pairs] raw score of the chosen response minus that of the rejected one.
+        bins: Number of bins.
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
@@ -39,12 +38,12 @@ def reliability(margins: ArrayLike, bins: int) -> list[CalibrationBin]:
     values = _checked(margins)
     confidence, right = expit(np.abs(values)), (np.sign(values) + 1) / 2
     which = _bin_of(confidence, bins)
-    found = []
+    bins_with_pairs = []
     for number in range(bins):
         mask = which == number
         pairs = int(mask.sum())
         if pairs:
-            found.append(
+            bins_with_pairs.append(
                 CalibrationBin(
                     0.5 + number / (2 * bins),
                     0.5 + (number + 1) / (2 * bins),
@@ -53,7 +52,7 @@ def reliability(margins: ArrayLike, bins: int) -> list[CalibrationBin]:
                     pairs,
                 )
             )
-    return found
+    return bins_with_pairs
 
 
 def expected_calibration_error(margins: ArrayLike, bins: int) -> float:
@@ -61,27 +60,27 @@ def expected_calibration_error(margins: ArrayLike, bins: int) -> float:
 
     Args:
         margins: [pairs], raw.
-        bins: Equally wide ones over confidences in [0.5, 1].
+        bins: Number of equal-width bins over confidences in [0.5, 1].
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
     """
-    found = reliability(margins, bins)
-    total = sum(part.pairs for part in found)
-    return sum(part.pairs * abs(part.observed.value - part.predicted) for part in found) / total
+    diagram = reliability(margins, bins)
+    total = sum(part.pairs for part in diagram)
+    return sum(part.pairs * abs(part.observed.value - part.predicted) for part in diagram) / total
 
 
 def error_if_calibrated(margins: ArrayLike, bins: int, seed: int) -> Interval:
-    """Return the calibration error that chance alone would give a calibrated model.
+    """Return the calibration error expected of a perfectly calibrated model.
 
-    The error is never 0 on a finite number of pairs. Outcomes are drawn by the model's own
-    probabilities, so that it is calibrated by construction: mean of the error over the draws, and
-    its 2.5 % and 97.5 % quantiles.
+    The error is never 0 on finitely many pairs. Outcomes are drawn from the model's own
+    probabilities, so the simulated model is calibrated. Returns the mean error over the draws,
+    with its 2.5 % and 97.5 % quantiles.
 
     Args:
         margins: [pairs], raw.
-        bins: As for the error itself.
-        seed: Of the draws.
+        bins: Number of bins, as for the observed error.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
@@ -101,7 +100,7 @@ def error_if_calibrated(margins: ArrayLike, bins: int, seed: int) -> Interval:
 
 
 def brier(margins: ArrayLike) -> float:
-    """Return the mean of (1 - p)^2, p = sigmoid(margin) (Brier 1950, of two outcomes); 0.25 by chance.
+    """Return the mean of (1 - p)^2, p = sigmoid(margin) (Brier 1950, two outcomes); 0.25 at chance.
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
@@ -110,7 +109,7 @@ def brier(margins: ArrayLike) -> float:
 
 
 def negative_log_likelihood(margins: ArrayLike) -> float:
-    """Return the mean of -log sigmoid(margin) in nats: the Bradley-Terry loss; log 2 by chance.
+    """Return the mean of -log sigmoid(margin) in nats: the Bradley-Terry loss; log 2 at chance.
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
@@ -119,16 +118,16 @@ def negative_log_likelihood(margins: ArrayLike) -> float:
 
 
 def fit_temperature(margins: ArrayLike) -> float | None:
-    """Return the T above 0 at which sigmoid(margin / T) is likeliest (Guo et al. 2017, section 4.2).
+    """Return the maximum-likelihood T > 0 of sigmoid(margin / T) (Guo et al. 2017, section 4.2).
 
-    Above 1 the model is too sure of itself, below 1 not sure enough.
+    Above 1 the model is overconfident, below 1 underconfident.
 
     Args:
         margins: [pairs], raw.
 
     Returns:
-        None where no temperature is likeliest: where no pair is wrong, T = 0 would be; where
-        margins do not speak for the chosen responses on average, T = infinity.
+        None without a finite positive maximum: T = 0 if no pair is wrong, T = infinity if the
+        mean margin is not above 0.
 
     Raises:
         ValueError: If there are no pairs, or a margin is not finite.
@@ -139,7 +138,7 @@ def fit_temperature(margins: ArrayLike) -> float | None:
     scale = float(np.abs(values).max())
     unit = values / scale
 
-    # The likelihood is concave in 1 / T, so its slope has one root.
+    # The log-likelihood is concave in 1 / T, so its slope has one root.
     def slope(inverse: float) -> float:
         return float((unit * expit(-inverse * unit)).mean())
 

@@ -1,4 +1,4 @@
-"""How accurate a reward model can be on labels about which the annotators themselves disagree."""
+"""Upper bound on reward-model accuracy implied by annotator disagreement."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 def annotator_accuracy(agreement: float) -> float:
-    """Return s of q = s^2 + (1 - s)^2: how often an annotator is right, if two agree at rate q.
+    """Return the annotator accuracy s that solves q = s^2 + (1 - s)^2 for agreement q.
 
-    The larger root; a half where they agree less often than coins do. Two annotators are taken to
-    err independently and alike on every pair. Where some pairs are harder than others the best
-    possible model stays below s, so s bounds its accuracy from above.
+    The larger root; 0.5 if agreement is below 0.5. Errors are assumed independent, with one rate
+    for all pairs. If difficulty varies between pairs, the best possible accuracy lies below s, so
+    s is an upper bound.
 
     Raises:
-        ValueError: If the agreement is no share.
+        ValueError: If the agreement is not between 0 and 1.
     """
     if not 0.0 <= agreement <= 1.0:
-        raise ValueError(f"an agreement lies between 0 and 1, not at {agreement}")
+        raise ValueError(f"agreement must lie between 0 and 1, not at {agreement}")
     return (1.0 + math.sqrt(max(0.0, 2.0 * agreement - 1.0))) / 2.0
 
 
 def accuracy_ceiling(agreement: Interval) -> Interval:
-    """Return the highest accuracy that a model of the truth can have on single labels."""
+    """Return the highest possible accuracy of a model on single labels."""
     ends = (agreement.value, agreement.low, agreement.high)
     return Interval(*(annotator_accuracy(end) for end in ends))
 
@@ -37,7 +37,7 @@ def above_ceiling(accuracy: Estimate, ceiling: Interval) -> str | None:
 
     Args:
         accuracy: Accuracy of the reward model.
-        ceiling: Result of `accuracy_ceiling`; the model's interval must lie above all of it.
+        ceiling: Result of `accuracy_ceiling`; the model's whole interval must lie above it.
     """
     if accuracy.low is None or accuracy.low <= ceiling.high:
         return None

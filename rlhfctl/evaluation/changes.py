@@ -1,4 +1,4 @@
-"""Changes between evaluations of one policy on the same prompts: paired, and tested."""
+"""Paired significance tests between evaluations of one policy on the same prompts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def per_prompt(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64] | None:
-    """Return [evaluations, prompts] of one figure, or None where an evaluation lacks it.
+    """Return [evaluations, prompts] of one metric, or None if an evaluation lacks it.
 
     Args:
-        history: Evaluations in their order, each with its metrics of every prompt in `each`.
-        key: The figure's name in `each`.
+        history: Evaluations in order, each with per-prompt metrics in `each`.
+        key: Name of the metric in `each`.
 
     Raises:
         ValueError: If the evaluations differ in their number of prompts.
@@ -31,17 +31,17 @@ def per_prompt(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.flo
     return np.asarray([line["each"][key] for line in history], dtype=np.float64)
 
 
-def chance_of_rise(differences: ArrayLike) -> float:
-    """Probability of a mean at least this high when nothing rises (Student's one-sided t-test).
+def p_value_of_rise(differences: ArrayLike) -> float:
+    """P-value of a rise of the mean (Student's one-sided t-test).
 
-    A bootstrap is no help here: it has no resamples at the small levels that many looks ask for.
-    Where every difference is the same, the t-test has no value and the sign test's stands for it.
+    A bootstrap has too few resamples at the small levels that repeated testing needs. If all
+    differences are equal, the t-test is undefined and the sign test is used.
 
     Args:
-        differences: [prompts] later less earlier.
+        differences: [prompts] later minus earlier values.
 
     Returns:
-        Between 0 and 1; 1 with fewer than two prompts, by which nothing can be told.
+        Between 0 and 1; 1 with fewer than two prompts.
     """
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2:
@@ -53,17 +53,17 @@ def chance_of_rise(differences: ArrayLike) -> float:
     return float(special.stdtr(len(values) - 1, -mean / error))
 
 
-def chance_of_fall(differences: ArrayLike) -> float:
-    """Probability of a mean at least this low when nothing falls; see `chance_of_rise`."""
-    return chance_of_rise(-np.asarray(differences, dtype=np.float64))
+def p_value_of_fall(differences: ArrayLike) -> float:
+    """P-value of a fall of the mean; see `p_value_of_rise`."""
+    return p_value_of_rise(-np.asarray(differences, dtype=np.float64))
 
 
-def best_by_the_others(values: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return [prompts] the evaluation that is best by the other half of the prompts.
+def best_by_other_half(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return [prompts] index of the best evaluation according to the other half of the prompts.
 
-    The best of many noisy means lies above its own true value, so that whatever is compared with
-    it on the same prompts seems to have fallen. Here prompts of even index choose for those of
-    odd index and the reverse: every prompt is used, and none judges what it has chosen.
+    The highest of many noisy means is biased upwards, so a comparison on the same prompts would
+    suggest a fall. Even-indexed prompts choose for odd-indexed ones and vice versa
+    (cross-fitting), so every prompt is used and none tests its own choice.
 
     Args:
         values: [evaluations, prompts], at least two prompts.

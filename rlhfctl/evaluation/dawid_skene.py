@@ -1,4 +1,4 @@
-"""How reliable each annotator is, and what was probably right, where nobody knows the truth.
+"""Annotator reliability and true labels estimated by EM without ground truth.
 
 Dawid & Skene 1979, "Maximum likelihood estimation of observer error-rates using the EM algorithm".
 """
@@ -18,13 +18,13 @@ _LEAST = 1e-10
 
 @dataclass(frozen=True)
 class Reliability:
-    """What EM found.
+    """Result of EM.
 
     Attributes:
-        prior: [classes] share of items of each true class.
-        confusion: [annotators, classes, classes] chance of a label (last axis) given the truth.
-        posterior: [items, classes] chance of each true class.
-        iterations: Steps taken.
+        prior: [classes] share of items per true class.
+        confusion: [annotators, classes, classes] probability of a label (last axis) given the true class.
+        posterior: [items, classes] probability of each true class.
+        iterations: Number of EM steps.
     """
 
     prior: NDArray[np.float64]
@@ -34,7 +34,7 @@ class Reliability:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """[annotators] chance of the true label, over true classes as often as they are."""
+        """[annotators] probability of the true label, averaged over the class prior."""
         right = np.diagonal(self.confusion, axis1=1, axis2=2)
         return right @ self.prior
 
@@ -52,12 +52,12 @@ def dawid_skene(
     EM from the vote shares (Dawid & Skene 1979, equations 2.3 to 2.5, without a prior).
 
     Args:
-        item: [labels] number of the item, from 0.
-        annotator: [labels] number of who gave the label, from 0; may label an item repeatedly.
-        label: [labels] number of the class, from 0.
-        classes: How many classes there are.
-        tolerance: Steps end when no posterior moves by more.
-        most: Steps at most.
+        item: [labels] item index.
+        annotator: [labels] annotator index; an annotator may label an item repeatedly.
+        label: [labels] class index.
+        classes: Number of classes.
+        tolerance: Largest change of a posterior at convergence.
+        most: Maximum number of steps.
 
     Raises:
         ValueError: If there are no labels, or the three differ in length.
@@ -94,31 +94,31 @@ def one_coin(
     tolerance: float = 1e-9,
     most: int = 5000,
 ) -> Reliability:
-    """Estimate one accuracy an annotator for labels of two classes that are alike by construction.
+    """Estimate one accuracy per annotator for two exchangeable classes.
 
-    Which response of a pair is the first means nothing, so both classes are as frequent and as easy
-    as one another: the prior is a half, and an annotator errs on both alike. With two or more
-    annotators who mostly agree, accuracies above a half are found, never their mirror image.
+    The order within a pair is arbitrary, so the prior is 0.5 and an annotator's error rate is the
+    same for both classes. With two or more annotators who mostly agree, the estimates lie above
+    0.5 and not at their mirror image.
 
     Args:
-        item: [labels] number of the item, from 0.
-        annotator: [labels] number of who gave the label, from 0.
+        item: [labels] item index.
+        annotator: [labels] annotator index.
         label: [labels] 0 or 1.
-        tolerance: Steps end when no posterior moves by more.
-        most: Steps at most.
+        tolerance: Largest change of a posterior at convergence.
+        most: Maximum number of steps.
 
     Raises:
         ValueError: If there are no labels, or the three differ in length.
     """
     items, annotators, labels = _checked(item, annotator, label)
     size = annotators.max() + 1
-    given = np.maximum(np.bincount(annotators, minlength=size), 1)
+    label_totals = np.maximum(np.bincount(annotators, minlength=size), 1)
     second = _vote_shares(items, labels, 2)[:, 1]
     sign = 2.0 * labels - 1.0
 
     def maximise(second: NDArray[np.float64]) -> NDArray[np.float64]:
         right = np.where(labels == 1, second[items], 1.0 - second[items])
-        return np.bincount(annotators, right, minlength=size) / given
+        return np.bincount(annotators, right, minlength=size) / label_totals
 
     steps = 0
     for steps in range(1, most + 1):  # noqa: B007

@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 
 _ORDERS = (1, 2, 3, 4)
 _NO_MATCH = 0.1
-"""What stands for a count of 0 in a BLEU precision."""
+"""Replaces a count of 0 in a BLEU precision."""
 
 
 def self_bleu(responses: Sequence[Sequence[Hashable]]) -> float:
     """Mean BLEU-4 of each response with all the others as references (Zhu et al. 2018).
 
-    Near 1 when a policy says the same thing everywhere. BLEU is Papineni et al.'s (2002), a
-    response at a time: counts clipped to the largest of any one reference, the brevity penalty
-    against the reference of closest length (the shorter at a tie). A precision without any match
-    counts 0.1 matches (Chen and Cherry 2014, method 1); a response without a single word in common
-    with the others, or without words, has BLEU 0. These are nltk's `sentence_bleu` with
-    `SmoothingFunction().method1`, which Texygen's Self-BLEU uses. Linear in the responses, so that
-    none needs to be left out.
+    Near 1 for a policy with nearly identical responses. BLEU is sentence-level (Papineni et al.
+    2002): counts are clipped to the largest in any one reference, and the brevity penalty uses the
+    reference of closest length (the shorter at a tie). A precision without any match counts 0.1
+    matches (Chen and Cherry 2014, method 1). A response without words, or with none in common with
+    the others, has BLEU 0. Equal to nltk's `sentence_bleu` with `SmoothingFunction().method1`, as
+    in Texygen's Self-BLEU. Time is linear in the number of responses.
 
     Args:
-        responses: Two or more, as tokens.
+        responses: Two or more tokenised responses.
 
     Raises:
         ValueError: If there are fewer than two.
@@ -60,7 +59,7 @@ def self_bleu(responses: Sequence[Sequence[Hashable]]) -> float:
 
 
 def _two_best(counts: Sequence[Counter[Any]]) -> dict[Any, tuple[int, int, int]]:
-    """Return of each n-gram its largest count, the next largest, and whose the largest is."""
+    """Return the two largest counts of each n-gram and the row index of the largest."""
     best: dict[Any, tuple[int, int, int]] = {}
     for row, own in enumerate(counts):
         for ngram, count in own.items():
@@ -73,7 +72,7 @@ def _two_best(counts: Sequence[Counter[Any]]) -> dict[Any, tuple[int, int, int]]
 
 
 def _brevity(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
-    """Return [responses] BLEU's brevity penalty, each against the others' closest length."""
+    """Return [responses] BLEU's brevity penalty, against the closest length among the others."""
     penalties = []
     for row, length in enumerate(lengths.tolist()):
         others = np.delete(lengths, row).tolist()
@@ -84,7 +83,7 @@ def _brevity(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, An
 
 
 def drift(policies: Mapping[str, Responses], ngram: int, seed: int) -> Drift:
-    """Return the style of each policy and, where both were evaluated, the phrases that PPO grew.
+    """Return each policy's style and, if both were evaluated, phrases more frequent under PPO.
 
     Args:
         policies: `sft`, `ppo` or both, on the same prompts.

@@ -1,4 +1,4 @@
-"""People as judges: pairs shown without saying whose answer is which, and what votes amount to."""
+"""Human judges: blinded pairs and metrics of their votes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Answered:
 
     @property
     def id(self) -> str:
-        """A name that says nothing of whose answer is which.
+        """Identifier that does not reveal which answer is PPO's.
 
-        It starts with a letter, or a spreadsheet might take it for a number.
+        It starts with a letter so that spreadsheets do not parse it as a number.
         """
         parts = (self.prompt, *sorted((self.ppo, self.opponent)))
         return "p" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
@@ -43,14 +43,14 @@ class Answered:
 
 @dataclass(frozen=True)
 class BlindPair:
-    """What a voter sees.
+    """A pair as shown to a voter.
 
     Attributes:
-        id: By which the vote is brought back.
-        prompt: What was asked.
-        response_a: One answer.
-        response_b: The other.
-        ppo: Which of them is PPO's; kept from the voter.
+        id: Identifier that links the vote to the pair.
+        prompt: The prompt.
+        response_a: First answer.
+        response_b: Second answer.
+        ppo: Side of PPO's answer; hidden from the voter.
     """
 
     id: str
@@ -70,13 +70,13 @@ class Vote:
 
 
 def blind_pairs(answers: Sequence[Answered], salt: str) -> list[BlindPair]:
-    """Return the pairs in drawn order, PPO's answer on a drawn side of each; a pair but once.
+    """Return the distinct pairs in random order, with PPO's answer on a random side.
 
-    Both are drawn from the salt and the pair alone: a pair keeps its side whatever others come.
+    Both depend on the salt and the pair alone, so adding pairs does not change a pair's side.
 
     Args:
-        answers: The evaluation's.
-        salt: What voters must not know, or they could tell the sides.
+        answers: Answers of the evaluation.
+        salt: Secret that determines the sides; must be hidden from voters.
     """
     distinct = {answer.id: answer for answer in answers}
     drawn = {id_: hashlib.sha256(f"{salt} {id_}".encode()).digest() for id_ in distinct}
@@ -97,17 +97,17 @@ def human_metrics(
     opponent: str,
     seed: int,
 ) -> JudgeResult:
-    """Return the metrics of a judge whose votes are people's, ready for JSON.
+    """Return the metrics of human votes as a judge.
 
-    Several voters of one pair count as their mean; `annotators` is what `examine` says of their
-    choices between PPO, opponent and tie.
+    Several votes on one pair are averaged. `annotators` holds the agreement on the choices
+    between PPO, opponent and tie (`examine`).
 
     Args:
-        answers: The evaluation's.
-        sides: Of each pair's id, the side that PPO's answer was shown on.
-        votes: One a voter and pair.
-        opponent: Whom PPO was compared with.
-        seed: Of the bootstraps.
+        answers: Answers of the evaluation.
+        sides: Pair id -> side of PPO's answer.
+        votes: One vote per voter and pair.
+        opponent: Opponent of PPO.
+        seed: Seed of the bootstraps.
     """
     chosen: dict[str, list[str]] = {}
     for vote in votes:
@@ -134,7 +134,7 @@ def _unblinded(vote: Vote, sides: Mapping[str, Side]) -> str:
 
 
 def _labels(votes: Sequence[Vote], sides: Mapping[str, Side]) -> Votes:
-    """Return votes as labels of pairs: PPO, its opponent, or neither."""
+    """Return votes as labels of pairs: PPO, opponent or tie."""
     ids = sorted({vote.id for vote in votes})
     names = sorted({vote.annotator for vote in votes})
     return Votes(

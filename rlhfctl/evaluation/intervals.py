@@ -1,4 +1,4 @@
-"""Confidence intervals of shares and of paired differences."""
+"""Confidence intervals of proportions and paired differences."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _RESAMPLED_VALUES_AT_ONCE = 4_000_000  # 32 MB of doubles
 
 @dataclass(frozen=True)
 class Interval(Estimate):
-    """An estimate whose confidence interval is known."""
+    """An estimate with a confidence interval."""
 
     low: float
     high: float
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Return ``{name: estimate, name_low: low, name_high: high}``, as metrics are kept."""
+        """Return ``{name: estimate, name_low: low, name_high: high}``."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a share (Wilson 1927, equation 4).
+    """Score interval of a proportion (Wilson 1927, equation 4).
 
     Args:
-        successes: Trials won; a tie counts one half, which the formula takes as it is.
-        trials: All trials.
+        successes: Number of successes; a tie counts one half.
+        trials: Number of trials.
         confidence: Coverage of the interval.
 
     Raises:
         ValueError: If there are no trials, or successes do not lie between 0 and trials.
     """
     if trials < 1:
-        raise ValueError("a share of no trials has no value")
+        raise ValueError("a proportion needs at least one trial")
     if not 0 <= successes <= trials:
         raise ValueError(f"successes ({successes}) must lie between 0 and trials ({trials})")
     share = successes / trials
@@ -50,7 +50,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     z2_n = z * z / trials
     centre = share + z2_n / 2
     half = z * math.sqrt(share * (1 - share) / trials + z2_n / (4 * trials))
-    # At 0 and at 1 the formula's end is exactly the share; rounding would put it beside it.
+    # At 0 and at 1 the bound is exactly the proportion; avoid its rounding error.
     low = 0.0 if successes == 0 else (centre - half) / (1 + z2_n)
     high = 1.0 if successes == trials else (centre + half) / (1 + z2_n)
     return Interval(share, low, high)
@@ -62,9 +62,9 @@ def paired_bootstrap_mean(
     """Bootstrap interval of a mean over prompts, bias-corrected and accelerated (Efron 1987).
 
     Args:
-        differences: [prompts] one value a prompt, such as PPO's score less SFT's.
-        seed: Of the resampling; the same seed gives the same interval.
-        resamples: How often the prompts are drawn again.
+        differences: [prompts] one value per prompt, such as PPO's score minus SFT's.
+        seed: Seed of the bootstrap; the same seed gives the same interval.
+        resamples: Number of bootstrap resamples.
         confidence: Coverage of the interval.
 
     Raises:
@@ -79,10 +79,10 @@ def paired_bootstrap_mean(
     centred = values - mean
     scale = float(np.abs(centred).max())
     if scale == 0 or np.ptp(values) == 0:
-        # Every resample is the same: the correction would divide 0 by 0.
+        # All resamples are equal: the BCa correction would divide 0 by 0.
         return Interval(mean, mean, mean)
-    # The interval moves and stretches with its data, so it is found at a scale where the
-    # correction's cubes neither vanish nor overflow.
+    # The interval is equivariant under shift and scale. Rescale so that the correction's cubes
+    # neither underflow nor overflow.
     result = stats.bootstrap(
         (centred / scale,),
         np.mean,
@@ -94,7 +94,7 @@ def paired_bootstrap_mean(
         rng=np.random.default_rng(seed),
     )
     ends = (mean + scale * float(end) for end in result.confidence_interval)
-    # An end that is 0 but for the rounding of that sum must not lie on either side of it.
+    # Round bounds within rounding error of 0 to exactly 0.
     low, high = (0.0 if abs(end) < _ROUNDING * scale else end for end in ends)
     return Interval(mean, low, high)
 

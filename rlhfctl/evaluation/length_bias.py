@@ -1,4 +1,4 @@
-"""Whether it is length that a reward model rewards (Singhal et al. 2023, "A Long Way to Go")."""
+"""Length bias of a reward model (Singhal et al. 2023, "A Long Way to Go")."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 EQUAL_LENGTHS = 0.05
-"""Two lengths are equal when they differ by no more than this share of the longer one."""
+"""Largest relative difference, as a share of the longer length, of two equal lengths."""
 
 _RESAMPLES = 5_000
 _RESAMPLED_VALUES_AT_ONCE = 1_000_000
@@ -32,22 +32,22 @@ def length_metrics(
     prompts: Sequence[Hashable],
     seed: int,
 ) -> LengthBias:
-    """Return the length test; fields are None where there are no pairs.
+    """Return the length-bias metrics; fields are None for groups without pairs.
 
-    - `longer_wins`, `shorter_wins`: accuracy of the judge who always takes the longer, the
+    - `longer_wins`, `shorter_wins`: accuracy of always preferring the longer or the
       shorter response;
-    - `equal_length`: the model's accuracy where lengths are equal, so that it cannot go by them;
-    - `longer_chosen`, `shorter_chosen`: the model's accuracy where people chose the longer, the
-      shorter response: far apart in a model that goes by length;
+    - `equal_length`: the model's accuracy on pairs of equal length;
+    - `longer_chosen`, `shorter_chosen`: the model's accuracy where the chosen response is the longer
+      or the shorter one: far apart for a length-biased model;
     - `score_length_correlation`, within prompts, with `_low` and `_high`.
 
     Args:
         chosen_scores: [pairs] scores of the chosen responses.
         rejected_scores: [pairs] scores of the rejected ones.
-        chosen_lengths: [pairs] lengths of the chosen responses, in any one unit.
+        chosen_lengths: [pairs] lengths of the chosen responses, in any unit.
         rejected_lengths: [pairs] lengths of the rejected ones.
-        prompts: [pairs] what names the prompt of each pair.
-        seed: Of the bootstrap.
+        prompts: [pairs] prompt identifier of each pair.
+        seed: Seed of the bootstrap.
 
     Raises:
         DataError: If there are no pairs.
@@ -84,17 +84,17 @@ def within_prompt_correlation(
 ) -> Interval | None:
     """Return the correlation of score with length among responses to the same prompt.
 
-    Both are taken from their prompt's mean, so that prompts which want long answers do not count
-    as a liking for length. The interval is a bootstrap's over prompts (95 %, percentiles).
+    Both are centred on their prompt's mean, so prompts that need long answers do not count as
+    length bias. The interval is a 95 % percentile bootstrap over prompts.
 
     Args:
-        scores: [responses].
-        lengths: [responses], in any one unit.
-        prompts: [responses] what names each response's prompt.
-        seed: Of the bootstrap.
+        scores: [responses] scores.
+        lengths: [responses] lengths, in any unit.
+        prompts: [responses] prompt identifier of each response.
+        seed: Seed of the bootstrap.
 
     Returns:
-        None where lengths or scores differ within no prompt, or within one alone.
+        None if lengths or scores vary within fewer than two prompts.
 
     Raises:
         ValueError: If the three differ in length.

@@ -1,12 +1,12 @@
-"""The win rate at equal length: how often a policy would win if it wrote no more than the other.
+"""Length-controlled win rate: the win rate expected at equal response lengths.
 
-Dubois et al. 2024, "Length-Controlled AlpacaEval", in the form for one model that their code calls
+Dubois et al. 2024, "Length-Controlled AlpacaEval", in the single-model form
 `length_controlled_minimal`: logit P(win) = theta + phi tanh((length - other's length) / std), where
-std is that of the differences over prompts; the rate is P(win) with the length term at 0. They fit
-with an L1 penalty whose strength is chosen by cross-validation. Here the penalty is weak and fixed
-(a normal prior of deviation 10), so that a fit depends on no random folds, swapping the two sides
-gives exactly one less the rate, and the whole fit can be drawn again for an interval: the spread
-of predictions at the fitted coefficients, which they report, leaves the fit's own error out.
+std is that of the differences over prompts. The rate is P(win) with the length term at 0. Their
+fit has an L1 penalty with cross-validated strength. Here the penalty is weak and fixed (a normal
+prior with standard deviation 10): the fit needs no random folds, and swapping the two sides gives
+exactly one minus the rate. The interval bootstraps the whole fit; theirs, the spread of predictions
+at the fitted coefficients, omits the error of the fit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2_000
 FAR = 0.10
-"""A rate that lies further than this from the plain one deserves a warning."""
+"""Distance from the plain win rate that raises a warning."""
 _PRIOR_PRECISION = 0.01
 _LONGEST_STEP = 2.0
 _STEPS = 100
@@ -40,21 +40,21 @@ def length_controlled_win_rate(
     """Return the rate, with a percentile bootstrap of the whole fit over prompts.
 
     Args:
-        outcomes: [prompts] how far the policy won, between 0 and 1; a tie is a half.
-        lengths: [prompts] of its responses, in characters.
-        other_lengths: [prompts] of the responses it was compared with.
-        seed: Of the resampling.
-        resamples: How often the prompts are drawn again.
+        outcomes: [prompts] outcome for the policy, between 0 and 1; a tie is 0.5.
+        lengths: [prompts] lengths of its responses, in characters.
+        other_lengths: [prompts] lengths of the opponent's responses, in characters.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Raises:
-        ValueError: There are no prompts, lengths of arrays differ, or an outcome is no share.
+        ValueError: There are no prompts, lengths of arrays differ, or an outcome is not in [0, 1].
     """
     won = np.asarray(outcomes, dtype=np.float64)
     differences = np.asarray(lengths, dtype=np.float64) - np.asarray(other_lengths, np.float64)
     if won.ndim != 1 or not len(won) or won.shape != differences.shape:
-        raise ValueError("outcomes and lengths must have one value a prompt")
+        raise ValueError("outcomes and lengths must have one value per prompt")
     if not ((won >= 0) & (won <= 1)).all():
-        raise ValueError("an outcome lies between 0 and 1")
+        raise ValueError("outcomes must lie between 0 and 1")
     rng = np.random.default_rng(seed)
     size = len(won)
     estimate = float(_rates(won, differences, np.ones((1, size)))[0])
@@ -78,8 +78,8 @@ def _rates(
 
     Args:
         won: [prompts] outcomes.
-        differences: [prompts] of length.
-        weights: [fits, prompts] how often each prompt counts.
+        differences: [prompts] length differences.
+        weights: [fits, prompts] weight of each prompt.
     """
     w = weights.astype(np.float64)
     total = w.sum(axis=1, keepdims=True)
@@ -98,7 +98,7 @@ def _rates(
         determinant = a * c - b * b
         step_theta = (c * slope_theta - b * slope_phi) / determinant
         step_phi = (a * slope_phi - b * slope_theta) / determinant
-        # A full step from afar can overshoot; one of bounded length in the same direction cannot run off.
+        # A full Newton step can overshoot far from the optimum, so its length is bounded.
         longest = np.maximum(np.abs(step_theta), np.abs(step_phi))
         scale = np.minimum(1.0, _LONGEST_STEP / np.maximum(longest, _SMALL_ENOUGH))
         theta += scale * step_theta

@@ -1,9 +1,9 @@
-"""Hedging and certainty: whether an English response voices doubt, or insists on being sure.
+"""Detection of hedging and certainty in English responses.
 
-The lists are hedges and boosters as Hyland (2005, "Metadiscourse", appendix) has them, cut down to
-those that nearly always speak of a claim: "may", "about" or "must" stand in too many other
-sentences, "of course" and a bare "sure" mostly open a polite reply. Matching knows nothing of
-quotation or irony, so shares are for comparing policies, not for context one response.
+The lists are a subset of the hedges and boosters of Hyland (2005, "Metadiscourse", appendix) that
+nearly always qualify a claim: "may", "about" and "must" have too many other uses, "of course" and
+a bare "sure" mostly open a polite reply. Matching ignores quotation and irony, so shares are for
+comparing policies, not for judging single responses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 
 _DEGREE = r"(?:so|too|very|really|quite|fully|entirely|completely|totally|absolutely|perfectly)"
 
-# Over lower-case words with one space between; an apostrophe is a space: "don't" is "don t".
+# Patterns for lower-case words separated by one space; "don't" becomes "don t".
 HEDGES = (
     r"i (?:do not |don t )?(?:think|guess|suppose|suspect|assume|believe)",
     r"perhaps|maybe|possibly|probably|presumably|apparently|arguably|seemingly",
@@ -43,14 +43,14 @@ _CERTAINTY_PATTERN = re.compile(rf"\b(?:{'|'.join(CERTAINTIES)})\b")
 
 
 def hedging(text: str) -> bool:
-    """Say whether a response voices doubt; a denied certainty ("I am not sure") does."""
+    """Return True if a response hedges; a negated certainty ("I am not sure") counts."""
     return any(_HEDGE_PATTERN.search(sentence) for sentence in _sentences(text))
 
 
 def certainty(text: str) -> bool:
-    """Say whether a response insists on being sure; what is denied ("not sure") is left out.
+    """Return True if a response asserts certainty; negations ("not sure") do not count.
 
-    A response can do both: "I think so. In fact, I am sure."
+    A response can contain both markers: "I think so. In fact, I am sure."
     """
     return any(
         _CERTAINTY_PATTERN.search(_DENIED_PATTERN.sub(" | ", sentence))
@@ -59,7 +59,7 @@ def certainty(text: str) -> bool:
 
 
 def _sentences(text: str) -> list[str]:
-    """Return each sentence's words in lower case, one space apart, without marks."""
+    """Return each sentence's words in lower case, separated by one space, without punctuation."""
     return [
         " ".join(re.findall(r"[^\W_]+", part)) for part in re.split(r"[.!?;\n]+", text.casefold())
     ]

@@ -1,7 +1,7 @@
-"""Over-optimisation: gain against distance (Gao et al. 2023), the best evaluation, the fall since.
+"""Over-optimisation: gain against distance (Gao et al. 2023), best evaluation, fall since the best.
 
-Distance is ``d = sqrt(KL)``, with KL in nats a response between the policy and its start. The gain
-R is the mean score less that of the first evaluation, where d = 0. Gao et al. 2023 ("Scaling laws
+Distance is ``d = sqrt(KL)``, with KL to the initial policy in nats per response. The gain R is
+the mean score minus that of the first evaluation, where d = 0. Gao et al. 2023 ("Scaling laws
 for reward model overoptimization", section 3.1) find ``R = d (alpha - beta ln d)`` under RL and
 ``R = d (alpha - beta d)`` for best-of-n.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import special
 
-from rlhfctl.evaluation.changes import best_by_the_others, chance_of_fall, per_prompt
+from rlhfctl.evaluation.changes import best_by_other_half, p_value_of_fall, per_prompt
 from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Form = Literal["rl", "best_of_n"]
 
-LEAST_DISTANCE = 0.3  # the RL form's slope is infinite at 0, where no policy's is
+LEAST_DISTANCE = 0.3  # the RL form has an infinite slope at 0, unlike any policy
 LEAST_POINTS = 4
-FALL_LEVEL = 0.005  # one-sided, at each of two evaluations running
+FALL_LEVEL = 0.005  # one-sided, at each of two consecutive evaluations
 
 _CURVE_POINTS = 50
 _LEAST_DETERMINANT = 1e-10  # of the normal equations, as a share of their diagonal
@@ -48,7 +48,7 @@ class Coefficients:
         return self.alpha * d - self.beta * _bend(d, self.form)
 
     def peak(self) -> tuple[float, float] | None:
-        """Return the distance and the gain at the curve's highest point; None where it has none."""
+        """Return distance and gain at the curve's maximum; None without a maximum."""
         distance, value = (
             float(x[0]) for x in _peaks(np.array([self.alpha]), np.array([self.beta]), self.form)
         )
@@ -57,7 +57,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Peak:
-    """The highest point of a fitted curve; `observed` if the run went as far as its distance."""
+    """Maximum of a fitted curve; `observed` if its distance lies within the run."""
 
     distance: Interval
     value: Interval
@@ -66,12 +66,12 @@ class Peak:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted curve with intervals; peak is None where the metrics do not tell of one.
+    """A fitted curve with intervals; peak is None if it cannot be identified.
 
     Attributes:
-        curve: [points, 2] distance and gain from 0 to the farthest evaluation, for drawing.
-        baseline: The first evaluation's mean score, which the gains stand above.
-        points: Evaluations that the curve was fitted to.
+        curve: [points, 2] distance and gain from 0 to the largest distance, for plotting.
+        baseline: Mean score of the first evaluation; gains are relative to it.
+        points: Number of fitted evaluations.
     """
 
     form: Form
@@ -84,7 +84,7 @@ class Fit:
     points: int
 
     def metrics(self) -> dict[str, Any]:
-        """Return the fit as metrics are kept."""
+        """Return the fit as a metrics dictionary."""
         peak = self.peak and {
             **self.peak.distance.metrics("distance"),
             **self.peak.value.metrics("value"),
@@ -103,18 +103,18 @@ class Fit:
 
 
 def fit(distances: ArrayLike, values: ArrayLike, form: Form) -> Coefficients | None:
-    """Fit gain against distance by least squares, every gain with the same weight.
+    """Fit gain against distance by ordinary least squares.
 
-    It is linear in alpha and beta, and the same as R/d regressed on ln d (or on d) with weights
-    d^2. Points nearer than `LEAST_DISTANCE` are left out under RL, those at 0 for best-of-n.
+    The fit is linear in alpha and beta, and equals the regression of R/d on ln d (or d) with
+    weights d^2. Points below `LEAST_DISTANCE` are left out under RL, points at 0 for best-of-n.
 
     Args:
         distances: [points] sqrt(KL).
-        values: [points] gains over the start.
+        values: [points] gains over the initial policy.
         form: The curve's form.
 
     Returns:
-        None with fewer than four usable points, or where they do not tell alpha from beta.
+        None with fewer than four usable points, or if alpha and beta are not identifiable.
 
     Raises:
         ValueError: If the two differ in length or a number is not finite.
@@ -144,24 +144,23 @@ def fit_history(
     form: Form = "rl",
     resamples: int = 2000,
 ) -> Fit | None:
-    """Fit a run's gains against its distances, with percentile intervals over the prompts.
+    """Fit a run's gains against its distances, with bootstrap intervals over prompts.
 
-    The prompts are drawn again, all evaluations of a prompt together, since they answer the same
-    prompts. Distances are drawn again with the gains. What the intervals do not hold is how far
-    another training run would have gone.
+    All evaluations of a prompt, gains and distances, are resampled jointly. The percentile
+    intervals do not cover the variance between training runs.
 
-    The peak is None unless the interval of its distance is finite: where more than 2.5 % of the
-    resamples bend the wrong way, the metrics do not tell of a peak.
+    The peak is None unless the interval of its distance is finite: if more than 2.5 % of the
+    resamples have no maximum, the peak is not identifiable.
 
     Args:
-        history: The lines of `held_out.jsonl`, the first of the policy that PPO starts from.
+        history: Lines of `held_out.jsonl`, starting with PPO's initial policy.
         key: `proxy` or `true_reward`.
-        seed: Of the resampling.
+        seed: Seed of the bootstrap.
         form: The curve's form.
-        resamples: How often the prompts are drawn again.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        None where nothing can be fitted (see `fit`), the figure is missing or there is only one
+        None if nothing can be fitted (see `fit`), the metric is missing, or there is only one
         prompt.
 
     Raises:
@@ -184,8 +183,8 @@ def fit_history(
     alphas, betas = _solve(
         _distance(drawn @ kl[usable].T / prompts), drawn @ gains[usable].T / prompts, form
     )
-    told = np.isfinite(betas)
-    alphas, betas = alphas[told], betas[told]
+    identifiable = np.isfinite(betas)
+    alphas, betas = alphas[identifiable], betas[identifiable]
     curve = np.linspace(0, d.max(), _CURVE_POINTS)
     return Fit(
         form=form,
@@ -200,7 +199,7 @@ def fit_history(
 
 
 def best_evaluation(history: Sequence[Mapping[str, Any]]) -> int:
-    """Return the index of the evaluation with the highest mean true reward; the earliest of equals.
+    """Return the index of the evaluation with the highest mean true reward; the earliest at ties.
 
     Raises:
         ValueError: If there is no evaluation, or one has no true reward.
@@ -213,9 +212,8 @@ def fallen_significantly(
 ) -> Interval:
     """Return the true reward's mean change from evaluation `best` to the last, 95 % over prompts.
 
-    This is the figure to show. It is not the test to stop by: the best of many evaluations is
-    partly the luckiest, so that under no change at all the interval often lies below 0. `falls` is
-    free of that.
+    For display, not for early stopping: the best of many evaluations is partly chosen by noise, so
+    without any change the interval often lies below 0. `falls` corrects for that selection.
 
     Raises:
         ValueError: If an evaluation has no true reward, or there are fewer than two prompts.
@@ -225,14 +223,14 @@ def fallen_significantly(
 
 
 def falls(history: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether the true reward has fallen significantly below its best; asked at every evaluation.
+    """Return True if the true reward has fallen significantly below its best.
 
-    Two things would make a run stop that has not fallen, and each has its remedy:
+    Two sources of false positives are controlled:
 
-    1. The best evaluation is chosen because it is high: prompts of one half choose the evaluation
-       that the other half compares the last with, and the reverse (`best_by_the_others`).
-    2. Every evaluation is another look: the fall must be significant (99 % interval below 0, by
-       Student's t) at two evaluations running.
+    1. Selection of the best evaluation: each half of the prompts chooses the evaluation that the
+       other half compares with the last (`best_by_other_half`).
+    2. Repeated testing: the fall must be significant (99 % CI below 0, Student's t) at two
+       consecutive evaluations.
 
     Raises:
         ValueError: If an evaluation has no true reward.
@@ -241,26 +239,26 @@ def falls(history: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def fallen(values: NDArray[np.float64]) -> bool:
-    """Tell what `falls` does of [evaluations, prompts] values of the true reward."""
+    """Apply the test of `falls` to [evaluations, prompts] values of the true reward."""
     if len(values) < 3:
         return False
     return values.shape[1] >= 4 and all(
-        chance_of_fall(since_best(values[:looks])) < FALL_LEVEL
-        for looks in (len(values), len(values) - 1)
+        p_value_of_fall(since_best(values[:count])) < FALL_LEVEL
+        for count in (len(values), len(values) - 1)
     )
 
 
 def since_best(
     values: NDArray[np.float64], chosen_by: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Return [prompts] the last evaluation's values less those of the best one so far.
+    """Return [prompts] the last evaluation's values minus those of the best so far.
 
     Args:
-        values: [evaluations, prompts] of the figure to compare.
-        chosen_by: [evaluations, prompts] of the figure whose best is meant; `values` itself if
-            None. Each half of the prompts goes by the other half's best.
+        values: [evaluations, prompts] metric to compare.
+        chosen_by: [evaluations, prompts] metric that selects the best evaluation; `values` if None.
+            Each half of the prompts uses the best of the other half.
     """
-    best = best_by_the_others(values if chosen_by is None else chosen_by)
+    best = best_by_other_half(values if chosen_by is None else chosen_by)
     change: NDArray[np.float64] = values[-1] - values[best, np.arange(values.shape[1])]
     return change
 
@@ -268,12 +266,12 @@ def since_best(
 def _true_reward(history: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     values = per_prompt(history, "true_reward")
     if values is None:
-        raise ValueError("without a true reward there is no best evaluation")
+        raise ValueError("the best evaluation needs a true reward")
     return values
 
 
 def _distance(kl: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sqrt(KL); a sampled KL can fall below 0, the true one cannot."""
+    """Return sqrt(KL); a sampled KL estimate below 0 counts as 0."""
     return np.sqrt(np.maximum(kl, 0.0))
 
 
@@ -282,7 +280,7 @@ def _usable(d: NDArray[np.float64], form: Form) -> NDArray[np.bool_]:
 
 
 def _bend(d: NDArray[np.float64], form: Form) -> NDArray[np.float64]:
-    """Return what beta is multiplied by: d ln d or d^2."""
+    """Return the regressor of beta: d ln d or d^2."""
     bent: NDArray[np.float64] = special.xlogy(d, d) if form == "rl" else d * d
     return bent
 
@@ -290,20 +288,20 @@ def _bend(d: NDArray[np.float64], form: Form) -> NDArray[np.float64]:
 def _solve(
     d: NDArray[np.float64], gains: NDArray[np.float64], form: Form
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return alpha and beta [fits] of [fits, points]; NaN where the two cannot be told apart."""
+    """Return alpha and beta [fits] of [fits, points]; NaN where they are not identifiable."""
     bend = _bend(d, form)
     dd, db, bb = ((x * y).sum(axis=1) for x, y in ((d, d), (d, bend), (bend, bend)))
     dr, br = (d * gains).sum(axis=1), (bend * gains).sum(axis=1)
     determinant = dd * bb - db * db
-    told = determinant > _LEAST_DETERMINANT * dd * bb
-    divisor = np.where(told, determinant, np.nan)
+    identifiable = determinant > _LEAST_DETERMINANT * dd * bb
+    divisor = np.where(identifiable, determinant, np.nan)
     return (bb * dr - db * br) / divisor, (db * dr - dd * br) / divisor
 
 
 def _peaks(
     alpha: NDArray[np.float64], beta: NDArray[np.float64], form: Form
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return distances and gains [fits] of the peaks; infinite where a curve has none."""
+    """Return distances and gains [fits] of the peaks; infinite for a curve without one."""
     bends_down = beta > 0 if form == "rl" else (beta > 0) & (alpha > 0)
     divisor = np.where(bends_down, beta, 1.0)
     with np.errstate(over="ignore"):
@@ -333,6 +331,6 @@ def _peak_between(
 
 
 def _percentiles(estimate: float, resampled: NDArray[np.float64]) -> Interval:
-    # An order statistic and not a mixture of two: the next one may be infinite.
+    # Order statistics without interpolation, since a neighbour may be infinite.
     low, high = np.quantile(resampled, [0.025, 0.975], method="inverted_cdf")
     return Interval(estimate, float(low), float(high))

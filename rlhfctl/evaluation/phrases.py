@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 PRIOR_RESPONSES = 50.0
-"""Weight of the prior: as if so many responses had been seen with the pooled shares."""
+"""Prior weight: number of pseudo-responses with the pooled shares."""
 LONGEST = 3
 _CONFIDENCE = 0.95
 
@@ -32,25 +32,24 @@ def log_odds(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log odds ratios with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008).
 
-    With y of n on one side and y' of n' on the other, and prior counts a out of a0 that have the
-    pooled share ``a = a0 (y + y') / (n + n')``, section 3.4 gives
+    With counts y of n and y' of n', and prior counts a of a0 with the pooled share ``a = a0 (y + y') / (n + n')``, section 3.4 gives
 
         delta = log((y + a) / (n + a0 - y - a)) - log((y' + a) / (n' + a0 - y' - a))
         var   = 1/(y + a) + 1/(n + a0 - y - a) + 1/(y' + a) + 1/(n' + a0 - y' - a)
         z     = delta / sqrt(var)
 
-    The paper drops the variance's second and fourth terms because a word is a small part of all;
-    a phrase can stand in every response, so they stay here.
+    The paper drops the second and fourth terms of the variance because a word is a small share of
+    all words. A phrase can occur in every response, so both terms stay.
 
     Args:
         counts: [phrases] y.
-        total: n, no less than any y.
+        total: n, at least the largest y.
         other_counts: [phrases] y'.
         other_total: n'.
         prior: a0; above 0.
 
     Returns:
-        delta and z, [phrases]; both 0 for a phrase that everything or nothing has.
+        delta and z, [phrases]; both 0 for a phrase in all responses or in none.
 
     Raises:
         ValueError: If a count exceeds its total, or prior is not above 0.
@@ -63,28 +62,26 @@ def log_odds(
     expected = prior * (here + there) / (total + other_total)
     with_it = here + expected, there + expected
     without = total + prior - with_it[0], other_total + prior - with_it[1]
-    known = (expected > 0) & (expected < prior)
-    parts = [np.where(known, part, 1.0) for part in (*with_it, *without)]
+    defined = (expected > 0) & (expected < prior)
+    parts = [np.where(defined, part, 1.0) for part in (*with_it, *without)]
     delta = np.log(parts[0] / parts[2]) - np.log(parts[1] / parts[3])
     z = delta / np.sqrt(sum(1 / part for part in parts))
-    return np.where(known, delta, 0.0), np.where(known, z, 0.0)
+    return np.where(defined, delta, 0.0), np.where(defined, z, 0.0)
 
 
 def grown_phrases(before: Sequence[str], after: Sequence[str], limit: int = 20) -> list[Phrase]:
-    """Return the phrases of one to three words that grew most, those that grew most surely first.
+    """Return the phrases of one to three words that grew significantly, highest z first.
 
-    1. A phrase counts once a response, since one that repeats itself is one event and not many,
-       and never runs across a mark.
-    2. `log_odds` of having it, with z. Only phrases whose z chance alone would not reach stay:
-       beyond the normal quantile for one false phrase in twenty evaluations, shared out among all
-       phrases (Bonferroni).
-    3. Of phrases that contain one another the surest stays, at a tie the longest, then the first to
-       be met: "without any doubt" rather than "any".
+    1. A phrase counts once per response and does not cross punctuation.
+    2. Phrases are kept if the z of `log_odds` exceeds the one-sided normal quantile at a
+       family-wise level of 5 % (Bonferroni over all phrases).
+    3. Of overlapping phrases the one with the highest z stays, at a tie the longest, then the
+       first: "without any doubt" rather than "any".
 
     Args:
         before: Responses, such as SFT's.
         after: Responses, such as PPO's.
-        limit: Phrases, at most.
+        limit: Maximum number of phrases.
     """
     if not before or not after:
         return []
@@ -100,30 +97,30 @@ def grown_phrases(before: Sequence[str], after: Sequence[str], limit: int = 20) 
     )
     least = float(stats.norm.isf((1 - _CONFIDENCE) / len(names)))
     order = sorted(
-        (at for at in range(len(names)) if z[at] > least),
-        key=lambda at: (-round(float(z[at]), 9), -len(names[at]), at),
+        (index for index in range(len(names)) if z[index] > least),
+        key=lambda index: (-round(float(z[index]), 9), -len(names[index]), index),
     )
     chosen: list[int] = []
-    for at in order:
+    for index in order:
         if len(chosen) == limit:
             break
-        if not any(_overlap(names[at], names[other]) for other in chosen):
-            chosen.append(at)
+        if not any(_overlap(names[index], names[other]) for other in chosen):
+            chosen.append(index)
     return [
         Phrase(
-            " ".join(names[at]),
-            float(delta[at]),
-            float(z[at]),
-            counts[0][names[at]],
-            counts[1][names[at]],
+            " ".join(names[index]),
+            float(delta[index]),
+            float(z[index]),
+            counts[0][names[index]],
+            counts[1][names[index]],
         )
-        for at in chosen
+        for index in chosen
     ]
 
 
 def _response_counts(texts: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """Return of each phrase how many responses have it, phrases as they are met."""
-    found: Counter[tuple[str, ...]] = Counter()
+    """Return the number of responses per phrase, in order of first occurrence."""
+    response_counts: Counter[tuple[str, ...]] = Counter()
     for text in texts:
         clauses = [
             re.findall(r"[^\W_]+(?:['\u2019][^\W_]+)*", part)
@@ -135,11 +132,11 @@ def _response_counts(texts: Sequence[str]) -> Counter[tuple[str, ...]]:
             for words in clauses
             for phrase in ngrams(words, n)
         )
-        found.update(list(dict.fromkeys(phrases)))
-    return found
+        response_counts.update(list(dict.fromkeys(phrases)))
+    return response_counts
 
 
 def _overlap(one: tuple[str, ...], two: tuple[str, ...]) -> bool:
-    """Say whether the shorter phrase stands within the longer."""
+    """Return True if the longer phrase contains the shorter."""
     short, long = sorted((one, two), key=len)
     return short in ngrams(long, len(short))

@@ -89,8 +89,8 @@ def sample_rows(
 ) -> list[dict[str, Any]]:
     """Return the first `limit` prompts with every policy's response, ready for JSON lines.
 
-    A row is ``{"prompt", NAME: text, ..., "scores": {NAME: {"proxy", "gold", "kl"}}}``; scores
-    that are not known are left out.
+    A row is ``{"prompt", NAME: text, ..., "scores": {NAME: {"proxy", "gold", "kl"}}}``; unavailable
+    scores are left out.
     """
     rows: list[dict[str, Any]] = []
     for index, prompt in enumerate(prompts[:limit]):
@@ -98,8 +98,8 @@ def sample_rows(
         row |= {name: responses.texts[index] for name, responses in policies.items()}
         row["scores"] = {
             name: {
-                figure: float(np.asarray(values)[index])
-                for figure, values in (
+                metric: float(np.asarray(values)[index])
+                for metric, values in (
                     ("proxy", responses.proxy),
                     ("gold", responses.gold),
                     ("kl", responses.kl),
@@ -116,8 +116,8 @@ _Measured = dict[str, "np.ndarray[Any, np.dtype[np.float64]]"]
 
 
 def _checked(policy: str, responses: Responses) -> _Measured:
-    """Return every known measurement as a finite [prompts] vector of doubles."""
-    given = {
+    """Return every available measurement as a finite [prompts] vector of doubles."""
+    measurements = {
         "kl": responses.kl,
         "length": responses.lengths,
         "eos_share": responses.ended,
@@ -125,7 +125,7 @@ def _checked(policy: str, responses: Responses) -> _Measured:
         "gold": responses.gold,
     }
     measured: _Measured = {}
-    for name, values in given.items():
+    for name, values in measurements.items():
         if values is None:
             continue
         array = np.asarray(values, dtype=np.float64)
@@ -160,7 +160,7 @@ def _policy_metrics(
 
 
 def _comparison(sft: _Measured, ppo: _Measured, seed: int) -> Comparison:
-    """Return win rates and gains by each score that both policies have."""
+    """Return win rates and gains for each score that both policies have."""
     scores = [name for name in ("proxy", "gold") if name in sft and name in ppo]
     rates = {name: win_rate(ppo[name], sft[name]) for name in scores}
     gains = {name: mean_estimate(ppo[name] - sft[name], seed) for name in scores}

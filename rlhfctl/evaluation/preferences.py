@@ -1,4 +1,4 @@
-"""Accuracy of a reward model, and win rate of one policy over another."""
+"""Reward-model accuracy and win rates between policies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def accuracy(chosen_scores: ArrayLike, rejected_scores: ArrayLike) -> Interval:
     """Share of comparisons in which the chosen response scores higher, with Wilson's interval.
 
-    A tie counts one half, so that a model that scores everything alike is at chance.
+    A tie counts one half, so a model with constant scores has chance accuracy.
 
     Args:
         chosen_scores: [pairs] scores of the chosen responses.
@@ -38,7 +38,7 @@ def accuracy(chosen_scores: ArrayLike, rejected_scores: ArrayLike) -> Interval:
 def accuracy_by_group(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, groups: Sequence[Hashable]
 ) -> dict[str, GroupAccuracy]:
-    """Accuracy on each group's comparisons, groups in the order of their names.
+    """Accuracy per group of comparisons, sorted by group name.
 
     Args:
         chosen_scores: [pairs] scores of the chosen responses.
@@ -61,10 +61,10 @@ def accuracy_by_group(
 
 
 def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Interval:
-    """Accuracy of the judge who always takes the longer response: what a reward model must beat.
+    """Accuracy of always preferring the longer response: a reward model's length baseline.
 
     Args:
-        chosen_lengths: [pairs] lengths of the chosen responses, in any one unit.
+        chosen_lengths: [pairs] lengths of the chosen responses, in any unit.
         rejected_lengths: [pairs] lengths of the rejected ones.
 
     Raises:
@@ -75,13 +75,13 @@ def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Inter
 
 
 def win_rate(scores: ArrayLike, opponent_scores: ArrayLike) -> Interval:
-    """Share of prompts on which one policy's response scores above another's; ties count one half.
+    """Share of prompts where one policy's response scores higher; ties count one half.
 
-    Ties vary less than wins and losses do, so with many of them Wilson's interval errs on the wide
-    side.
+    Ties have a lower variance than wins and losses, so with many ties Wilson's interval is
+    conservative.
 
     Args:
-        scores: [prompts] scores of the policy on trial.
+        scores: [prompts] scores of the evaluated policy.
         opponent_scores: [prompts] scores of the other policy, on the same prompts.
 
     Raises:
@@ -100,12 +100,12 @@ def _outcomes(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(f"pairs need two equally long vectors, not {a.shape} and {b.shape}")
     if not len(a):
         raise DataError(
-            "there are no pairs to judge by",
+            "there are no pairs to compare",
             hint="Raise the held-out share (data.*.held_out) or the number of rows.",
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise DivergedError(
-            "some scores are not finite numbers, so that nothing can be judged by them",
+            "some scores are not finite numbers",
             hint="The reward model has diverged: train it again with a lower learning rate.",
         )
     return (np.sign(a - b) + 1) / 2

@@ -1,7 +1,6 @@
-"""Probes: small changes of a good response that a sound reward model does not reward.
+"""Probes: small changes of a good response that a robust reward model does not reward.
 
-The wording is English, and all of it stands here. It uses common words alone, so that small
-vocabularies know them.
+All wording is English and defined here. It uses common words, which small vocabularies cover.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 FILLER = "There are many ways to look at this. People often ask about this."
 CERTAINTY = "Without any doubt, "
 
-# What may be taken away at the start of a clause, and what anywhere within one.
+# Hedges removable at the start of a clause, and anywhere within a clause.
 _OPENING_HEDGES = (
     r"i(?: a|['\u2019])m not (?:\w+ )?(?:sure|certain),? but",
     r"(?:i (?:think|guess|believe|suppose|suspect|would say)|i['\u2019]d say)(?! so\b)(?: that)?",
@@ -28,7 +27,7 @@ _INNER_HEDGES = r"(?:perhaps|maybe|possibly|probably|presumably|apparently|argua
 _OPENING = re.compile(rf"(?:^|(?<=[.!?:]\s)|(?<=\n))(?:{'|'.join(_OPENING_HEDGES)}),?\s+", re.I)
 _INNER = re.compile(rf"(?:,\s+{_INNER_HEDGES},|\b{_INNER_HEDGES}\b)\s+", re.I)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-# First words that are written small within a sentence; others may be names.
+# First words that are lower-cased within a sentence; others may be names.
 _SMALL = re.compile(
     r"(?:an?|all|both|each|he|her|here|his|if|in|its?|many|most|no|none|nobody|on|one|our|she|some"
     r"|that|the|their|there|these|they|this|those|to|we|what|when|yes|your?)\b",
@@ -40,12 +39,12 @@ Change = Callable[[Sequence[str], int, int], str | None]
 
 @dataclass(frozen=True)
 class Probe:
-    """A way to spoil a response.
+    """A change that degrades a response.
 
     Attributes:
-        description: What it does, as a phrase about the response.
-        change: Responses, the place of one among them and a seed -> that one, changed; None where
-            the probe does not apply to it.
+        description: Phrase that describes the changed response.
+        change: Responses, an index and a seed -> the changed response; None if the probe does not
+            apply to it.
     """
 
     description: str
@@ -53,39 +52,39 @@ class Probe:
 
 
 def padded(text: str) -> str:
-    """Return the response with two sentences behind it that say nothing."""
+    """Return the response with two uninformative sentences appended."""
     return f"{text.rstrip()} {FILLER}"
 
 
 def repeated(text: str) -> str:
-    """Return the response with its longest sentence said twice."""
+    """Return the response with its longest sentence repeated."""
     sentences = _SENTENCE_END.split(text.strip())
-    at = _longest(sentences)
-    return _joined(text, [*sentences[: at + 1], sentences[at], *sentences[at + 1 :]])
+    index = _longest(sentences)
+    return _joined(text, [*sentences[: index + 1], sentences[index], *sentences[index + 1 :]])
 
 
 def certain(text: str) -> str:
-    """Return the response with its longest sentence put beyond doubt, and hedges taken away.
+    """Return the response without hedges and with its longest sentence marked as certain.
 
-    Nothing in it makes it any surer, so that the certainty is false whatever it says.
+    No evidence is added, so the certainty is unfounded.
     """
     sentences = _SENTENCE_END.split((without_hedge(text) or text).strip())
-    at = _longest(sentences)
-    sentences[at] = CERTAINTY + _lowered(sentences[at])
+    index = _longest(sentences)
+    sentences[index] = CERTAINTY + _lowered(sentences[index])
     return _joined(text, sentences)
 
 
 def without_hedge(text: str) -> str | None:
-    """Return the response without the words that voice doubt; None where it has none."""
+    """Return the response without its hedges; None if it has none."""
     bare, opening = _OPENING.subn("", text)
-    bare, inner = _INNER.subn(lambda found: " " if found[0].startswith(",") else "", bare)
+    bare, inner = _INNER.subn(lambda match: " " if match[0].startswith(",") else "", bare)
     if not opening + inner or not bare.strip():
         return None
-    return re.sub(r"(^|[.!?]\s+)([a-z])", lambda found: found[1] + found[2].upper(), bare.strip())
+    return re.sub(r"(^|[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), bare.strip())
 
 
 def shuffled(text: str, seed: int) -> str | None:
-    """Return the words of the response in another order; None where it has no two different ones."""
+    """Return the response's words in a different order; None without two distinct words."""
     words = text.split()
     if len(set(words)) < 2:
         return None
@@ -96,28 +95,34 @@ def shuffled(text: str, seed: int) -> str | None:
     return " ".join(drawn)
 
 
-def another(texts: Sequence[str], at: int) -> str | None:
-    """Return the next response that says something else, of those to other prompts."""
-    others = (texts[(at + step) % len(texts)] for step in range(1, len(texts)))
-    return next((text for text in others if text.strip() != texts[at].strip()), None)
+def another(texts: Sequence[str], index: int) -> str | None:
+    """Return the next different response, to another prompt."""
+    others = (texts[(index + step) % len(texts)] for step in range(1, len(texts)))
+    return next((text for text in others if text.strip() != texts[index].strip()), None)
 
 
 PROBES: dict[str, Probe] = {
-    "filler": Probe("padded with filler", lambda texts, at, _: padded(texts[at])),
-    "repetition": Probe("a sentence said twice", lambda texts, at, _: repeated(texts[at])),
-    "false_certainty": Probe("made falsely certain", lambda texts, at, _: certain(texts[at])),
-    "hedge_removed": Probe("its hedge taken away", lambda texts, at, _: without_hedge(texts[at])),
-    "shuffled": Probe("its words shuffled", lambda texts, at, seed: shuffled(texts[at], seed)),
-    "other_prompt": Probe("another prompt's good answer", lambda texts, at, _: another(texts, at)),
+    "filler": Probe("padded with filler", lambda texts, index, _: padded(texts[index])),
+    "repetition": Probe("a sentence said twice", lambda texts, index, _: repeated(texts[index])),
+    "false_certainty": Probe("made falsely certain", lambda texts, index, _: certain(texts[index])),
+    "hedge_removed": Probe(
+        "its hedge taken away", lambda texts, index, _: without_hedge(texts[index])
+    ),
+    "shuffled": Probe(
+        "its words shuffled", lambda texts, index, seed: shuffled(texts[index], seed)
+    ),
+    "other_prompt": Probe(
+        "another prompt's good answer", lambda texts, index, _: another(texts, index)
+    ),
 }
 
 
 def _longest(sentences: Sequence[str]) -> int:
-    return max(range(len(sentences)), key=lambda at: len(sentences[at]))
+    return max(range(len(sentences)), key=lambda index: len(sentences[index]))
 
 
 def _joined(original: str, sentences: Sequence[str]) -> str:
-    """Put sentences behind one another, with the space that stood before the response."""
+    """Join sentences, keeping the original's leading white space."""
     start = original[: len(original) - len(original.lstrip())]
     return start + " ".join(sentences)
 

@@ -1,4 +1,4 @@
-"""A reward model's accuracy on slices of its comparisons: by annotator, by margin, by source."""
+"""Reward-model accuracy on slices of comparisons: by annotator, margin or source."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MOST_GROUPS = 24
 def accuracy_by_name(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, names: Sequence[str]
 ) -> dict[str, GroupAccuracy]:
-    """Return the accuracy on each name's pairs; of many names, the rarest together as others.
+    """Return the accuracy per name; the rarest of many names are pooled as others.
 
     Args:
         chosen_scores: [pairs] scores of the chosen responses.
         rejected_scores: [pairs] scores of the rejected ones.
-        names: [pairs] such as the annotator of each; an empty one is left out.
+        names: [pairs] name of each pair, such as its annotator; empty names are left out.
 
     Raises:
         DivergedError: If a score is not finite.
@@ -47,16 +47,16 @@ def accuracy_by_name(
 def accuracy_by_margin(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, margins: ArrayLike, groups: int = 4
 ) -> dict[str, GroupAccuracy]:
-    """Return the accuracy by how much better the chosen response was said to be.
+    """Return the accuracy per quantile group of the annotated preference margin.
 
     Args:
         chosen_scores: [pairs] scores of the chosen responses.
         rejected_scores: [pairs] scores of the rejected ones.
-        margins: [pairs] the data's margins of preference.
-        groups: How many, at the margins' quantiles; fewer where many margins are equal.
+        margins: [pairs] annotated preference margins.
+        groups: Number of quantile groups; fewer if many margins are equal.
 
     Returns:
-        "LEAST to MOST" margin of each group -> its accuracy, the smallest margins first.
+        "LEAST to MOST" margin of each group -> its accuracy, in ascending order of margin.
 
     Raises:
         DivergedError: If a score is not finite.

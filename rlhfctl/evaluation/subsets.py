@@ -1,4 +1,4 @@
-"""Accuracies in RewardBench's form: subsets, and the sections they belong to."""
+"""Accuracies per RewardBench subset and section."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-# RewardBench v1's subsets by section, each with its weight there (Lambert et al. 2024, and
-# rewardbench/constants.py): its number of pairs, but math-prm counts as much as code.
+# RewardBench v1's subsets per section with their weights (Lambert et al. 2024,
+# rewardbench/constants.py): the number of pairs, but math-prm weighs as much as all code subsets.
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -54,11 +54,11 @@ SECTIONS: dict[str, dict[str, int]] = {
 def subset_metrics(
     chosen_scores: ArrayLike, rejected_scores: ArrayLike, subsets: Sequence[str]
 ) -> SubsetAccuracies:
-    """Return `subsets`, `sections` where they are RewardBench's, and `subsets_mean`.
+    """Return accuracies per subset, RewardBench sections where they apply, and their mean.
 
-    `subsets_mean` is the mean over the sections where every subset is one of RewardBench v1's,
-    else the plain mean over subsets. RewardBench counts a tie as lost, here it is half won; its
-    prior sets, which are another file there, are in no section.
+    The mean is over sections if every subset is one of RewardBench v1's, else over subsets.
+    RewardBench counts a tie as a loss, here it is half a win. RewardBench's prior sets, a separate
+    file, belong to no section.
 
     Args:
         chosen_scores: [pairs] scores of the chosen responses.
@@ -78,13 +78,13 @@ def subset_metrics(
 
 
 def section_accuracies(accuracies: Mapping[str, float]) -> dict[str, float]:
-    """Return the weighted mean accuracy of each RewardBench v1 section that has a subset here.
+    """Return the weighted mean accuracy per RewardBench v1 section with any subset.
 
     Args:
         accuracies: Subset -> accuracy.
 
     Returns:
-        Nothing when a subset is none of RewardBench's.
+        Empty if a subset is not one of RewardBench's.
     """
     if not set(accuracies) <= {name for weights in SECTIONS.values() for name in weights}:
         return {}

@@ -27,13 +27,13 @@ def compare(
     """Return one task's metrics of base, SFT and PPO, and their paired differences.
 
     Args:
-        values: Of each policy [examples] one value an example, the same examples in one order.
-        seed: Of the bootstrap.
-        metric: What the values are.
-        higher_is_better: Whether more of it is better.
-        weights: [examples] what each counts, such as its tokens where values are means a token;
-            None: all alike. The intervals are then of a ratio of two means, whose influence values
-            (value - ratio) * weight / mean weight are redrawn.
+        values: Policy -> [examples] one value per example, in the same order for all policies.
+        seed: Seed of the bootstrap.
+        metric: Name of the metric.
+        higher_is_better: Direction of the metric.
+        weights: [examples] weight per example, such as its tokens for per-token means; None: equal
+            weights. The bootstrap then resamples the influence values of the ratio of means,
+            (value - ratio) * weight / mean weight.
 
     Raises:
         ValueError: If policies differ in examples, or there are none.
@@ -41,7 +41,7 @@ def compare(
     arrays = {name: np.asarray(part, dtype=np.float64) for name, part in values.items()}
     (examples,) = {len(array) for array in arrays.values()} or {0}
     if not examples:
-        raise ValueError("there are no examples to compare by")
+        raise ValueError("there are no examples to compare")
     shares = np.ones(examples) if weights is None else np.asarray(weights, dtype=np.float64)
     shares = shares / shares.mean()
 

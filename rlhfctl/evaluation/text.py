@@ -1,4 +1,4 @@
-"""Metrics of a response's text: how long it is and how much it repeats itself."""
+"""Text metrics of responses: words, n-grams and repetition."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def words(text: str) -> list[str]:
-    """Return the text's words: what stands between white space."""
+    """Return the text's words, split at white space."""
     return text.split()
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
-    """Return every run of n tokens, in order; none when there are fewer than n tokens.
+    """Return all n-grams in order; empty with fewer than n tokens.
 
     Raises:
         ValueError: If n is below 1.
@@ -29,14 +29,14 @@ def repeated_ngram_share(tokens: Sequence[Hashable], n: int) -> float:
 
     Zero when there are fewer than n tokens (Welleck et al. 2020, "seq-rep-n").
     """
-    found = ngrams(tokens, n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    all_ngrams = ngrams(tokens, n)
+    return 1 - len(set(all_ngrams)) / len(all_ngrams) if all_ngrams else 0.0
 
 
 def distinct_ngram_share(responses: Iterable[Sequence[Hashable]], n: int) -> float:
-    """Share of distinct n-grams among all of a set of responses (Li et al. 2016, "distinct-n").
+    """Share of distinct n-grams among all n-grams of a set of responses (Li et al. 2016, "distinct-n").
 
-    Near 0 when a policy says the same thing everywhere; 0 when no response has n tokens.
+    Near 0 for nearly identical responses; 0 if no response has n tokens.
     """
-    found = [ngram for response in responses for ngram in ngrams(response, n)]
-    return len(set(found)) / len(found) if found else 0.0
+    all_ngrams = [ngram for response in responses for ngram in ngrams(response, n)]
+    return len(set(all_ngrams)) / len(all_ngrams) if all_ngrams else 0.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def pairwise_outcomes(scores: ArrayLike, other_scores: ArrayLike) -> list[float]:
-    """Return 1 where a score is the higher one, 0 where the lower, a half where they are equal."""
+    """Return 1 where the score is higher, 0 where lower, 0.5 at ties."""
     difference = np.asarray(scores, dtype=np.float64) - np.asarray(other_scores, np.float64)
     outcomes: list[float] = (0.5 + 0.5 * np.sign(difference)).tolist()
     return outcomes
@@ -77,20 +77,20 @@ def win_rate_metrics(
 
 @dataclass(frozen=True)
 class BothOrders:
-    """A judge's verdicts on pairs that were shown in both orders.
+    """A judge's verdicts on pairs shown in both orders.
 
     Attributes:
-        first: [prompts] how far the policy won when it was shown first; None: no verdict.
-        second: [prompts] how far it won when it was shown second.
+        first: [prompts] outcome for the policy when shown first; None: no verdict.
+        second: [prompts] outcome for the policy when shown second.
     """
 
     first: Sequence[float | None]
     second: Sequence[float | None]
 
     def outcomes(self) -> list[float | None]:
-        """Return [prompts] the mean of both; None where either has no verdict.
+        """Return [prompts] the mean of both orders; None if either has no verdict.
 
-        One order alone would carry the judge's liking for a position into the win rate.
+        A single order would add the judge's position bias to the win rate.
         """
         return [
             None if one is None or other is None else (one + other) / 2
@@ -98,12 +98,12 @@ class BothOrders:
         ]
 
     def first_share(self, seed: int) -> Interval | None:
-        """Return how often the response shown first won, ties one half, over both orders.
+        """Return the win rate of the response shown first over both orders; ties count one half.
 
-        A judge without a liking for a position has 0.5. None with fewer than two prompts.
+        An unbiased judge has 0.5. None with fewer than two prompts.
 
         Args:
-            seed: Of the bootstrap over prompts.
+            seed: Seed of the bootstrap over prompts.
         """
         shares = [
             (one + 1.0 - other) / 2

@@ -86,5 +86,5 @@ def test_the_interval_covers_the_planted_rate():
     ("won", "lengths"), [([], []), ([1.0], [1, 2]), ([1.2], [1]), ([float("nan")], [1])]
 )
 def test_what_is_no_comparison_is_refused(won, lengths):
-    with pytest.raises(ValueError, match=r"one value a prompt|between 0 and 1"):
+    with pytest.raises(ValueError, match=r"one value per prompt|between 0 and 1"):
         length_controlled_win_rate(won, lengths, lengths, 0)

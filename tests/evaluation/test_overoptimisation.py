@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from rlhfctl.evaluation.changes import best_by_the_others, chance_of_fall, chance_of_rise
+from rlhfctl.evaluation.changes import best_by_other_half, p_value_of_fall, p_value_of_rise
 from rlhfctl.evaluation.overoptimisation import (
     Coefficients,
     Form,
@@ -214,7 +214,7 @@ def test_a_run_that_does_not_change_seldom_stops() -> None:
         lines = history({"true_reward": values})
         stopped += any(falls(lines[:looks]) for looks in range(3, 21))
         naive += any(
-            chance_of_fall(values[last] - values[values[: last + 1].mean(axis=1).argmax()]) < 0.025
+            p_value_of_fall(values[last] - values[values[: last + 1].mean(axis=1).argmax()]) < 0.025
             for last in range(2, 20)
         )
     assert stopped <= 0.02 * runs
@@ -223,7 +223,7 @@ def test_a_run_that_does_not_change_seldom_stops() -> None:
 
 def test_each_half_of_the_prompts_is_compared_with_the_others_best() -> None:
     values = np.array([[9.0, 0.0, 9.0, 0.0], [0.0, 5.0, 0.0, 5.0], [1.0, 1.0, 1.0, 1.0]])
-    assert best_by_the_others(values).tolist() == [1, 0, 1, 0]
+    assert best_by_other_half(values).tolist() == [1, 0, 1, 0]
     assert since_best(values).tolist() == [1.0, 1.0, 1.0, 1.0]
     assert since_best(-values, chosen_by=values).tolist() == [-1.0, -1.0, -1.0, -1.0]
 
@@ -231,8 +231,8 @@ def test_each_half_of_the_prompts_is_compared_with_the_others_best() -> None:
 def test_chances_are_students_one_sided() -> None:
     values = np.random.default_rng(0).normal(0.3, 1, size=20)
     expected = stats.ttest_1samp(values, 0, alternative="greater").pvalue
-    assert chance_of_rise(values) == pytest.approx(expected, rel=1e-9)
-    assert chance_of_fall(values) == pytest.approx(1 - expected, rel=1e-9)
-    assert chance_of_rise([0.0] * 8) == chance_of_fall([0.0] * 8) == 1.0
-    assert chance_of_rise([2.0] * 8) == 0.5**8
-    assert chance_of_rise([5.0]) == 1.0
+    assert p_value_of_rise(values) == pytest.approx(expected, rel=1e-9)
+    assert p_value_of_fall(values) == pytest.approx(1 - expected, rel=1e-9)
+    assert p_value_of_rise([0.0] * 8) == p_value_of_fall([0.0] * 8) == 1.0
+    assert p_value_of_rise([2.0] * 8) == 0.5**8
+    assert p_value_of_rise([5.0]) == 1.0

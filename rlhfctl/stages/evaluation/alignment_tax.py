@@ -1,4 +1,4 @@
-"""The evaluation's part on the alignment tax: base, SFT and PPO at things the base could do."""
+"""Alignment tax of an evaluation: base, SFT and PPO on tasks of the base model."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Pair = tuple[list[int], list[int]]
 def evaluate_tax(context: EvalContext) -> Tax | None:
     """Return the alignment tax on each task; None without tasks.
 
-    `demonstrations`: mean negative log-likelihood of held-out demonstrations, nats a response
-    token. `closed_questions`, where prompts are the embedded world's: the share of questions whose
-    right answer is likelier than every wrong one. Without adapters the base is not in memory and
-    is left out. Tasks of lm-evaluation-harness follow, where the recipe names some.
+    `demonstrations`: mean negative log-likelihood of held-out demonstrations, nats per
+    response token. `closed_questions`, for prompts of the embedded world: the share of questions
+    whose right answer is more likely than every wrong one. Without adapters the base is not in
+    memory and is left out. The recipe's lm-evaluation-harness tasks follow.
 
     Raises:
-        EnvironmentFault: The harness is not installed, or a task's data cannot be had.
-        RecipeError: A task is not known.
+        EnvironmentFault: The harness is not installed, or a task's data is not available.
+        RecipeError: A task does not exist.
     """
     built_in = {"demonstrations": _demonstrations, "closed_questions": _closed_questions}
     tasks: dict[str, TaxTask] = {}
@@ -46,7 +46,7 @@ def evaluate_tax(context: EvalContext) -> Tax | None:
         try:
             result = task(context)
         except (DataError, RecipeError) as error:
-            # A checkpoint from elsewhere can be judged where its demonstrations are not at hand.
+            # Checkpoints can be evaluated without the demonstrations they were trained on.
             context.monitor.warn(f"{name} left out of the alignment tax: {error}")
         else:
             tasks |= {name: result} if result else {}
@@ -55,7 +55,7 @@ def evaluate_tax(context: EvalContext) -> Tax | None:
 
 
 def tax_roles(context: EvalContext) -> dict[str, Role]:
-    """Return who is compared, by the name of its metrics: what there is of base, sft and ppo."""
+    """Return the available roles among base, sft and ppo, by metric name."""
     base: dict[str, Role] = {"base": BASE} if context.roles.models.has_base else {}
     sft: dict[str, Role] = {"sft": "reference"}
     return base | sft | ({"ppo": "policy"} if "ppo" in context.policies else {})
@@ -82,16 +82,16 @@ def _demonstrations(context: EvalContext) -> TaxTask | None:
             for name, role in tax_roles(context).items()
         },
         recipe.seed,
-        metric="negative log-likelihood, nats a token",
+        metric="negative log-likelihood, nats per token",
         higher_is_better=False,
         weights=lengths,
     )
 
 
 def _split(ids: list[int], mask: list[int]) -> Pair:
-    """Return prompt and response; without any prompt the first token stands for it."""
-    at = max(1, mask.index(1))
-    return ids[:at], ids[at:]
+    """Return prompt and response; an empty prompt takes the first token of the response."""
+    start = max(1, mask.index(1))
+    return ids[:start], ids[start:]
 
 
 def _closed_questions(context: EvalContext) -> TaxTask | None:
@@ -103,25 +103,25 @@ def _closed_questions(context: EvalContext) -> TaxTask | None:
     def rows(text: str, role: str) -> list[dict[str, str]]:
         return [{"role": role, "content": text}]
 
-    questions = closed_questions(
+    closed = closed_questions(
         number, recipe.seed, lambda prompt: never_trained_on(recipe, rows(prompt, "user"))
     )
-    if not questions:
+    if not closed:
         return None
     pairs = list(
         context.session.formatter.pairs(
             [
                 (rows(question.prompt, "user"), rows(response, "assistant"))
-                for question in questions
+                for question in closed
                 for response in question.responses
             ]
         )
     )
-    ends = np.cumsum([len(question.responses) for question in questions])[:-1]
+    ends = np.cumsum([len(question.responses) for question in closed])[:-1]
 
     def right(role: Role) -> list[float]:
         likelihoods = np.split(_likelihoods(context, role, pairs), ends)
-        return [float(each[0] > each[1:].max()) for each in likelihoods]
+        return [float(scores[0] > scores[1:].max()) for scores in likelihoods]
 
     return compare(
         {name: right(role) for name, role in tax_roles(context).items()},
@@ -136,8 +136,8 @@ def _likelihoods(context: EvalContext, role: Role, pairs: Sequence[Pair]) -> NDA
     roles = context.roles
     prompts, responses = zip(*pairs, strict=True)
     batch = Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
-    found = torch.zeros(len(pairs), dtype=torch.float64)
+    log_likelihoods = torch.zeros(len(pairs), dtype=torch.float64)
     for rows, part in batch.in_chunks(context.recipe.evaluation.batch_size):
         log_probs = roles.log_probs(role, part, temperature=1.0, entropy=False).log_probs
-        found[rows.cpu()] = log_probs.double().sum(dim=1).cpu()
-    return found.numpy()
+        log_likelihoods[rows.cpu()] = log_probs.double().sum(dim=1).cpu()
+    return log_likelihoods.numpy()

@@ -1,4 +1,4 @@
-"""The annotators on trial: what the comparisons that carry them say about those who labelled."""
+"""Annotator metrics over the recipe's comparisons."""
 
 from __future__ import annotations
 

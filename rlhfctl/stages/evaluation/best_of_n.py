@@ -1,4 +1,4 @@
-"""Best-of-n from the SFT policy: the baseline that PPO must beat, for it needs no training."""
+"""Best-of-n from the SFT policy: a baseline for PPO without further training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def best_of_n(context: EvalContext) -> BestOfN | None:
     """Return best-of-n curves of SFT's responses; None without `evaluation.best_of_n` or scores.
 
-    The proxy chooses the response. `true_reward` needs a held-out reward model.
+    The proxy selects the response. `true_reward` needs a held-out reward model.
     """
     recipe = context.recipe
     count = recipe.evaluation.best_of_n
@@ -44,7 +44,7 @@ def best_of_n(context: EvalContext) -> BestOfN | None:
 
 
 def _samples(context: EvalContext, count: int) -> Responses:
-    """Return `count` responses of SFT to each prompt, those of one prompt after one another."""
+    """Return `count` SFT responses per prompt, grouped by prompt."""
     recipe, roles, session = context.recipe, context.roles, context.session
     rows = range(min(recipe.evaluation.best_of_n_prompts, len(context.prompts)))
     prompts = [context.prompts[row] for row in rows for _ in range(count)]
@@ -58,7 +58,7 @@ def _samples(context: EvalContext, count: int) -> Responses:
         judge=held_out_rm_index(recipe, context.inputs),
     )
     context.monitor.start("eval best-of-n", len(prompts), "responses")
-    # The k-th response to a prompt is asked as a question of its own, and so has its own seed.
+    # Each repetition is a separate row of the prompt set, and so has its own seed.
     responses = generate_responses(
         prompt_set, "reference", on_batch=lambda done, _: context.monitor.step(done, {})
     )

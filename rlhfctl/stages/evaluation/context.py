@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalContext:
-    """An evaluation under way.
+    """State shared by the parts of an evaluation.
 
     Attributes:
         session: Recipe, tokenizer and formatting.
         inputs: `sft`; `rm` and `ppo` where they exist.
         roles: Over the base: reference (SFT), policy (PPO, where it exists), reward models.
-        prompts: [prompts] held-out prompts as they stand in the data, text or messages.
+        prompts: [prompts] held-out prompts as in the data, text or messages.
         prompt_ids: [prompts] their token ids.
         policies: `sft`, and `ppo` where it exists: responses to the same prompts.
-        output: The stage's folder, for files of a part's own.
-        monitor: Receives progress.
-        subsets: The rows of `evaluation.reward_bench`, where the recipe names a file.
+        output: The stage's output folder.
+        monitor: Progress monitor.
+        subsets: Rows of the `evaluation.reward_bench` file, if set.
     """
 
     session: StageContext

@@ -1,4 +1,4 @@
-"""The evaluation's part on drift: style of the policies' responses."""
+"""Drift metrics of an evaluation: style of the policies' responses."""
 
 from __future__ import annotations
 

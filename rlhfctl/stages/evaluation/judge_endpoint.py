@@ -1,4 +1,4 @@
-"""A server of OpenAI's chat completions as a judge: asked patiently, and never twice."""
+"""OpenAI-compatible chat-completions endpoint as a judge, with retries and a cache."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ _log = logging.getLogger("rlhfctl")
 
 
 class Answers:
-    """What was asked before: a file of JSON lines, keyed by server, model, parameters and messages."""
+    """Cache of replies: a JSON lines file keyed by server, model, parameters and messages."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file, where there is one; a last line that a crash cut short is left out.
+        """Read the file if it exists; a truncated last line is dropped.
 
         Raises:
             DataError: Another line is damaged.
         """
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[str, Reply] = {}
+        self._replies: dict[str, Reply] = {}
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         for number, line in enumerate(lines[:-1], 1):
             try:
                 entry = json.loads(line)
-                self._known[entry["key"]] = Reply(**entry["reply"])
+                self._replies[entry["key"]] = Reply(**entry["reply"])
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
-                    "a kept answer of the judge is damaged",
+                    "a cached reply of the judge is damaged",
                     f"{path}:{number}",
-                    "Remove this line, or the file: what it held is asked again.",
+                    "Remove this line, or the file: the judge is queried again.",
                 ) from error
         if lines and lines[-1]:
-            whole = "".join(f"{line}\n" for line in lines[:-1])
-            path.write_text(whole, encoding="utf-8")
+            complete = "".join(f"{line}\n" for line in lines[:-1])
+            path.write_text(complete, encoding="utf-8")
 
     def get(self, key: str) -> Reply | None:
-        """Return what was answered, or None."""
-        return self._known.get(key)
+        """Return the cached reply, or None."""
+        return self._replies.get(key)
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keep an answer.
+        """Store a reply.
 
         Raises:
             OSError: The file cannot be written.
@@ -69,17 +69,17 @@ class Answers:
         line = json.dumps({"key": key, "reply": asdict(reply)}, ensure_ascii=False)
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
-            self._known[key] = reply
+            self._replies[key] = reply
 
 
 class Endpoint:
-    """The server; several threads may ask at a time."""
+    """Client of the judge's server; safe for concurrent requests."""
 
     def __init__(self, section: JudgeEndpointSection, cache: Path) -> None:
-        """Take the recipe's section, and the file where answers are kept.
+        """Create the client from the recipe's section and the path of the reply cache.
 
         Raises:
-            RecipeError: The environment has no key under the name that the recipe gives.
+            RecipeError: The environment variable of the API key is not set.
             DataError: The file is damaged.
         """
         self.section = section
@@ -97,31 +97,31 @@ class Endpoint:
             self._headers["Authorization"] = f"Bearer {key}"
         self._answers = Answers(cache)
 
-    def ask(self, questions: Sequence[Messages], hear: Callable[[int], None]) -> list[Reply]:
-        """Return a reply to each question, at most `concurrency` of them in flight.
+    def ask(self, requests: Sequence[Messages], on_reply: Callable[[int], None]) -> list[Reply]:
+        """Return one reply per request, with at most `concurrency` requests in flight.
 
         Args:
-            questions: The messages of each.
-            hear: Called with the number of replies so far.
+            requests: Messages per request.
+            on_reply: Called with the number of replies so far.
 
         Raises:
-            EnvironmentFault: The server cannot be reached, refuses, or stays at fault; replies that
-                came before are kept.
+            EnvironmentFault: The server is unreachable, refuses, or keeps failing; earlier replies
+                stay cached.
         """
         replies: list[Reply] = []
         with ThreadPoolExecutor(self.section.concurrency) as threads, self._client() as client:
-            waiting = [threads.submit(self._reply, client, messages) for messages in questions]
+            waiting = [threads.submit(self._reply, client, messages) for messages in requests]
             try:
                 for future in waiting:
                     replies.append(future.result())
-                    hear(len(replies))
+                    on_reply(len(replies))
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
         return replies
 
     def _client(self) -> httpx2.Client:
-        # A redirect would carry the key, or the texts, to where the recipe does not say.
+        # A redirect could send the key or the texts to another server.
         return httpx2.Client(
             headers=self._headers, timeout=self.section.timeout, follow_redirects=False
         )
@@ -132,14 +132,14 @@ class Endpoint:
         key = hashlib.sha256(
             json.dumps([self.url, body], sort_keys=True, ensure_ascii=False).encode()
         ).hexdigest()
-        known = self._answers.get(key)
-        if known is not None:
-            return known
-        reply = self._ask_patiently(client, body)
+        cached = self._answers.get(key)
+        if cached is not None:
+            return cached
+        reply = self._post_with_retries(client, body)
         self._answers.put(key, reply)
         return reply
 
-    def _ask_patiently(self, client: httpx2.Client, body: dict[str, Any]) -> Reply:
+    def _post_with_retries(self, client: httpx2.Client, body: dict[str, Any]) -> Reply:
         wait, fault = self.section.backoff, ""
         for attempt in range(self.section.retries + 1):
             if attempt:
@@ -153,7 +153,7 @@ class Endpoint:
                 continue
             if answer.status_code == 429 or answer.status_code >= 500:
                 fault = f"it answered {answer.status_code}"
-                wait = max(wait, _asked_wait(answer))
+                wait = max(wait, _retry_after(answer))
             elif answer.is_success:
                 reply = _read(answer)
                 if reply is not None:
@@ -161,24 +161,24 @@ class Endpoint:
                 fault = "its answer is no chat completion"
             else:
                 raise self._failed(f"it answered {answer.status_code} {answer.reason_phrase}")
-        raise self._failed(f"it failed {self.section.retries + 1} times, at last so: {fault}")
+        raise self._failed(f"{self.section.retries + 1} attempts failed, the last with: {fault}")
 
     def _failed(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(
             f"the judge cannot be asked: {what}",
             f"{_KEY}: {self.url}",
-            "What it has answered is kept: the same command goes on from there.",
+            "Its replies so far are cached: re-running the command resumes from there.",
         )
 
 
-def _asked_wait(answer: httpx2.Response) -> float:
-    """Return the seconds that a server asks to be left alone, 0 where it does not say."""
+def _retry_after(answer: httpx2.Response) -> float:
+    """Return the seconds of the Retry-After header, 0 without one."""
     text = answer.headers.get("Retry-After", "")
     return min(float(text), _LONGEST_WAIT) if text.isdecimal() else 0.0
 
 
 def _read(answer: httpx2.Response) -> Reply | None:
-    """Return the reply in a chat completion, or None where it is none."""
+    """Return the reply of a chat completion, or None if it is malformed."""
     try:
         choice = answer.json()["choices"][0]
         message = choice["message"]

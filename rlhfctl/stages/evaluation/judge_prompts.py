@@ -1,4 +1,4 @@
-"""How a language model is asked to compare two answers, and how its reply is read."""
+"""Prompts for a language-model judge, and parsing of its verdicts."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True)
 class Reply:
-    """What an endpoint said.
+    """Reply of an endpoint.
 
     Attributes:
-        text: Its words.
-        refused: Whether it said so itself: a `refusal`, or a content filter.
+        text: Text of the reply.
+        refused: True for a `refusal` field or a content filter.
     """
 
     text: str
     refused: bool = False
 
     def verdict(self) -> Verdict:
-        """Read the verdict: the last line holds it alone, and no other verdict stands before it.
+        """Return the verdict: alone on the last line, without a different verdict before it.
 
-        Whatever else is in a reply, it is no preference: guessing what was meant would let an
-        answer that is quoted in the reply decide.
+        Any other reply has no preference: a looser rule could read a verdict from a quoted
+        answer.
         """
         if self.refused:
             return "refused"
         lines = self.text.strip().splitlines()
-        found = set(_VERDICTS.findall(self.text))
+        verdicts = set(_VERDICTS.findall(self.text))
         last = _VERDICTS.fullmatch(lines[-1].strip().strip("*").strip()) if lines else None
-        if last and found == {last[1]}:
+        if last and verdicts == {last[1]}:
             return _MEANT[last[1]]
-        return "refused" if not found and _REFUSAL.search(self.text) else "unparsable"
+        return "refused" if not verdicts and _REFUSAL.search(self.text) else "unparsable"
 
 
 def question(section: JudgeEndpointSection, prompt: str, answer_a: str, answer_b: str) -> Messages:
-    """Return the messages of one question.
+    """Return the messages of one comparison.
 
-    Each text stands between marks that carry a code made of the texts themselves, so that no text
-    can hold its own end mark and go on as if it were the question.
+    Each text is delimited by tags with a hash of all texts, so no text can contain its own end tag
+    and inject instructions.
 
     Args:
-        section: Has the system message and the template.
-        prompt: What was asked of both.
-        answer_a: Shown first.
-        answer_b: Shown second.
+        section: System message and template.
+        prompt: Prompt of both answers.
+        answer_a: Answer shown first.
+        answer_b: Answer shown second.
     """
     texts = {"prompt": prompt, "answer_a": answer_a, "answer_b": answer_b}
     code = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:12]
@@ -70,7 +70,7 @@ def question(section: JudgeEndpointSection, prompt: str, answer_a: str, answer_b
     def marked(place: re.Match[str]) -> str:
         return f"<text {code}>\n{texts[place[1]]}\n</text {code}>"
 
-    # In one pass: a text that holds "{answer_b}" itself is left as it is.
+    # One pass, so that a placeholder inside a text is not replaced.
     user = _PLACES.sub(marked, section.template)
     system = [{"role": "system", "content": section.system}] if section.system else []
     return [*system, {"role": "user", "content": user}]

@@ -1,4 +1,4 @@
-"""Who wins, PPO or its opponent, by judges that PPO was not trained on; and all at equal length."""
+"""Win rates of PPO over its opponent, by judges that PPO was not trained on."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _WON_BY_FIRST: dict[Verdict, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
 
 @dataclass(frozen=True)
 class Pairs:
-    """PPO's responses beside the opponent's, on the prompts that have both.
+    """Responses of PPO and its opponent to the same prompts.
 
     Attributes:
-        rows: [pairs] which of the evaluation's prompts they answer.
-        prompts: [pairs] the prompts as they stand in the data.
-        texts: [pairs] PPO's.
-        others: [pairs] the opponent's.
+        rows: [pairs] indices of the evaluation's prompts.
+        prompts: [pairs] prompts as in the data.
+        texts: [pairs] PPO's responses.
+        others: [pairs] the opponent's responses.
         opponent: `sft` or `references`.
     """
 
@@ -60,8 +60,8 @@ def judges(context: EvalContext) -> dict[str, JudgeResult] | None:
     """Return each judge's preferences between PPO and its opponent; None without PPO or judges.
 
     Raises:
-        DataError: A judge function fails or returns anything but one preference per pair.
-        RecipeError: It cannot be imported, or the endpoint's key is not set.
+        DataError: A judge function fails or does not return one preference per pair.
+        RecipeError: A judge function cannot be imported, or the endpoint's key is not set.
         EnvironmentFault: The endpoint cannot be reached.
     """
     if "ppo" not in context.policies:
@@ -123,12 +123,12 @@ def _pairs(context: EvalContext) -> Pairs:
         for prompt, completion in zip(held_out["prompt"], held_out["completion"], strict=True)
     }
     keys = [prompt_key(prompt) for prompt in context.prompts]
-    kept = [row for row, key in enumerate(keys) if key in references]
+    paired = [row for row, key in enumerate(keys) if key in references]
     return Pairs(
-        kept,
-        [context.prompts[row] for row in kept],
-        [ppo[row] for row in kept],
-        [references[keys[row]] for row in kept],
+        paired,
+        [context.prompts[row] for row in paired],
+        [ppo[row] for row in paired],
+        [references[keys[row]] for row in paired],
         opponent,
     )
 
@@ -142,7 +142,7 @@ def _write_answers(context: EvalContext, pairs: Pairs) -> None:
 
 
 def _shown(prompt: Any) -> str:
-    """Return a prompt as a judge reads it; who said what matters only in a longer conversation."""
+    """Return a prompt as text for a judge; roles are shown for multi-turn prompts only."""
     if isinstance(prompt, str) or len(prompt) == 1:
         return content(prompt)
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
@@ -196,13 +196,13 @@ def _endpoint(context: EvalContext, pairs: Pairs, section: JudgeEndpointSection)
     """Ask about each pair in both orders."""
     endpoint = Endpoint(section, context.output.parent / JUDGE_CACHE_FILE)
     chosen = range(min(section.max_prompts, len(pairs.rows)))
-    questions = []
-    for at in chosen:
-        prompt = _shown(pairs.prompts[at])
-        questions.append(question(section, prompt, pairs.texts[at], pairs.others[at]))
-        questions.append(question(section, prompt, pairs.others[at], pairs.texts[at]))
-    context.monitor.start("eval judge", len(questions), "questions")
-    replies = endpoint.ask(questions, lambda done: context.monitor.step(done, {}))
+    requests = []
+    for index in chosen:
+        prompt = _shown(pairs.prompts[index])
+        requests.append(question(section, prompt, pairs.texts[index], pairs.others[index]))
+        requests.append(question(section, prompt, pairs.others[index], pairs.texts[index]))
+    context.monitor.start("eval judge", len(requests), "requests")
+    replies = endpoint.ask(requests, lambda done: context.monitor.step(done, {}))
     context.monitor.finish()
     verdicts = [reply.verdict() for reply in replies]
     first = [_WON_BY_FIRST.get(verdict) for verdict in verdicts[::2]]
@@ -252,7 +252,7 @@ def _function(context: EvalContext, pairs: Pairs, name: str) -> JudgeResult:
             f"the judge function returned {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
             "some that do not lie between 0 and 1",
             f"{key}: {name}",
-            "It must return, for each completion, how far it is preferred to its opponent.",
+            "It must return one preference per completion, from 0 (opponent) to 1 (completion).",
         )
     preferences = win_rate_metrics(outcomes, pairs.texts, pairs.others, context.recipe.seed)
     return JudgeResult("function", pairs.opponent, preferences)

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: its tasks put to the policies as they lie in memory, nothing merged."""
+"""lm-evaluation-harness tasks on the in-memory policies, without merging adapters."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _KEY = "evaluation.tax.tasks"
 
 
 def harness_tasks(context: EvalContext, compared: Mapping[str, Role]) -> dict[str, TaxTask]:
-    """Return the metrics of every metric of the recipe's tasks, by ``TASK.METRIC``.
+    """Return all metrics of the recipe's tasks, by ``TASK.METRIC``.
 
-    Metrics that are a mean over examples have paired intervals; of others, such as a corpus's BLEU,
-    the three values and their differences alone are known.
+    Metrics that are a mean over examples have paired intervals. Others, such as corpus BLEU, have
+    values and differences only.
 
     Args:
-        context: The evaluation under way.
-        compared: The role of each policy.
+        context: The evaluation.
+        compared: Policy name -> role.
 
     Raises:
-        EnvironmentFault: The harness is not installed, or a task's data cannot be had.
-        RecipeError: A task is none of the harness's, and no file of one.
+        EnvironmentFault: The harness is not installed, or a task's data is not available.
+        RecipeError: A task is neither in the harness nor a task file.
     """
     section = context.recipe.evaluation.tax
     require_harness(section.tasks)
@@ -60,11 +60,11 @@ def harness_tasks(context: EvalContext, compared: Mapping[str, Role]) -> dict[st
 
 
 def _load(names: Sequence[str]) -> tuple[Any, list[Any]]:
-    """Return the harness's index and task objects: of a name in it, or of a YAML file."""
+    """Return the harness's task index and the tasks, by name or YAML file."""
     from lm_eval.tasks import TaskManager
 
     files = [name for name in names if name.endswith((".yaml", ".yml"))]
-    # To index its own thousands of tasks takes seconds.
+    # Indexing the harness's own tasks takes seconds.
     manager = TaskManager(include_defaults=len(files) < len(names))
     unknown = [name for name in names if name not in files and name not in manager.task_index]
     if unknown:
@@ -77,9 +77,9 @@ def _load(names: Sequence[str]) -> tuple[Any, list[Any]]:
         return manager, list(manager.load(list(names))["tasks"].values())
     except OSError as error:
         raise EnvironmentFault(
-            f"the data of a task cannot be had: {error}",
+            f"the data of a task is not available: {error}",
             _KEY,
-            "Put the data set into the hub's cache while there is a network, or name a local file.",
+            "Download the data set into the Hub cache while online, or name a local file.",
         ) from error
 
 
@@ -96,22 +96,22 @@ def _evaluate(
         tokenizer=context.session.tokenizer,
         batch_size=section.batch_size,
     )
-    found: dict[str, Any] = simple_evaluate(
+    results: dict[str, Any] = simple_evaluate(
         model=model,
         tasks=list(tasks),
-        # Without it each call would index all of the harness's tasks anew.
+        # Without it each call would index all of the harness's tasks again.
         task_manager=manager,
         num_fewshot=section.num_fewshot,
         limit=section.limit,
         apply_chat_template=section.chat_template,
-        # Intervals are of differences and our own.
+        # rlhfctl computes paired intervals of differences instead.
         bootstrap_iters=0,
         random_seed=context.recipe.seed,
         numpy_random_seed=context.recipe.seed,
         torch_random_seed=context.recipe.seed,
         fewshot_random_seed=context.recipe.seed,
     )
-    return found
+    return results
 
 
 def _metrics(
@@ -122,39 +122,43 @@ def _metrics(
     higher_is_better: bool,
     seed: int,
 ) -> TaxTask:
-    wholes = {
-        name: float(found["results"][task][f"{metric},{chosen}"]) for name, found in results.items()
+    aggregates = {
+        name: float(output["results"][task][f"{metric},{chosen}"])
+        for name, output in results.items()
     }
     values = {
-        name: _each(found["samples"][task], metric, chosen) for name, found in results.items()
+        name: _example_values(output["samples"][task], metric, chosen)
+        for name, output in results.items()
     }
     if all(
-        part is not None and np.isclose(part.mean(), wholes[name], rtol=1e-9, atol=1e-12)
+        part is not None and np.isclose(part.mean(), aggregates[name], rtol=1e-9, atol=1e-12)
         for name, part in values.items()
     ):
-        known = {name: part for name, part in values.items() if part is not None}
-        return compare(known, seed, metric=metric, higher_is_better=higher_is_better)
+        per_example = {name: part for name, part in values.items() if part is not None}
+        return compare(per_example, seed, metric=metric, higher_is_better=higher_is_better)
 
     def difference(one: str, two: str) -> Estimate | None:
-        both = one in wholes and two in wholes
-        return Estimate(wholes[one] - wholes[two]) if both else None
+        both = one in aggregates and two in aggregates
+        return Estimate(aggregates[one] - aggregates[two]) if both else None
 
     return TaxTask(
         metric=metric,
         higher_is_better=higher_is_better,
         examples=len(next(iter(results.values()))["samples"][task]),
-        **wholes,
+        **aggregates,
         ppo_minus_sft=difference("ppo", "sft"),
         sft_minus_base=difference("sft", "base"),
     )
 
 
-def _each(
+def _example_values(
     samples: Sequence[Mapping[str, Any]], metric: str, chosen: str
 ) -> NDArray[np.float64] | None:
-    """Return [examples] a metric of each, in the examples' order; None where it has none."""
-    mine = [sample for sample in samples if sample["filter"] == chosen]
-    found = [sample.get(metric) for sample in sorted(mine, key=lambda sample: sample["doc_id"])]
-    if not found or not all(isinstance(value, int | float) for value in found):
+    """Return [examples] values of a metric in order of the examples; None if any is missing."""
+    filtered = [sample for sample in samples if sample["filter"] == chosen]
+    values = [
+        sample.get(metric) for sample in sorted(filtered, key=lambda sample: sample["doc_id"])
+    ]
+    if not values or not all(isinstance(value, int | float) for value in values):
         return None
-    return np.array(found, dtype=np.float64)
+    return np.array(values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The reward model on trial: is it right, is it calibrated, does it go by length, can it be fooled."""
+"""Evaluation of the reward model: accuracy, calibration, length bias and probes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _ROWS_ENCODED_AT_ONCE = 256
 def evaluate_reward_model(context: EvalContext) -> RewardModelEvaluation | None:
     """Return the evaluation of the reward model; None without one.
 
-    Held-out comparisons are left out where they are the embedded world's and the prompts are not:
-    then they are only the recipe's default.
+    Held-out comparisons of the embedded world are left out if the prompts have another source:
+    the comparisons are then only the recipe's default.
 
     Raises:
         DataError: No usable comparisons.
@@ -64,14 +64,14 @@ def evaluate_reward_model(context: EvalContext) -> RewardModelEvaluation | None:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Comparisons with what the reward model says of them.
+    """Comparisons with scores of the reward model.
 
     Attributes:
-        rows: [pairs] the comparisons, those too long for the reward model left out.
+        rows: [pairs] comparisons that fit the reward model's maximum length.
         chosen: [pairs] raw scores of the chosen responses.
         rejected: [pairs] raw scores of the rejected ones.
-        chosen_lengths: [pairs] tokens of the chosen responses, the end among them.
-        rejected_lengths: [pairs] tokens of the rejected ones.
+        chosen_lengths: [pairs] tokens of the chosen responses, including the end token.
+        rejected_lengths: [pairs] tokens of the rejected responses.
     """
 
     rows: Sequence[dict[str, Any]]
@@ -82,54 +82,56 @@ class Pairs:
 
 
 def score_pairs(context: EvalContext, rows: Sequence[dict[str, Any]], what: str) -> Pairs:
-    """Score both responses of comparisons; a pair of which one is too long is left out, and told.
+    """Score both responses of each comparison; leave out pairs that are too long, with a warning.
 
     Args:
-        context: With the reward model.
-        rows: `prompt`, `chosen` and `rejected`, and whatever else.
-        what: The rows' name, for the user.
+        context: The evaluation, with a reward model.
+        rows: Rows with `prompt`, `chosen` and `rejected`.
+        what: Name of the rows in messages.
     """
-    asked = [(row["prompt"], row[side]) for row in rows for side in ("chosen", "rejected")]
-    scores, lengths = score_responses(context, asked)
+    texts = [(row["prompt"], row[side]) for row in rows for side in ("chosen", "rejected")]
+    scores, lengths = score_responses(context, texts)
     scores, lengths = scores.reshape(-1, 2), lengths.reshape(-1, 2)
-    kept = np.isfinite(lengths).all(axis=1)
-    if not kept.all():
+    complete = np.isfinite(lengths).all(axis=1)
+    if not complete.all():
         context.monitor.warn(
-            f"{what}: {int((~kept).sum()):,} of {len(rows):,} rows are longer than "
+            f"{what}: {int((~complete).sum()):,} of {len(rows):,} rows are longer than "
             f"reward_model.max_length ({context.recipe.reward_model.max_length:,}) and left out"
         )
     return Pairs(
-        [rows[at] for at in np.flatnonzero(kept).tolist()],
-        *scores[kept].T,
-        *lengths[kept].T,
+        [rows[index] for index in np.flatnonzero(complete).tolist()],
+        *scores[complete].T,
+        *lengths[complete].T,
     )
 
 
 def score_responses(
-    context: EvalContext, asked: Sequence[tuple[Value, Value]]
+    context: EvalContext, texts: Sequence[tuple[Value, Value]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return raw scores and lengths in tokens of responses, ended as in training.
+    """Return raw scores and token lengths of responses, terminated as in training.
 
     Args:
-        context: With the reward model.
-        asked: [responses] prompt and response.
+        context: The evaluation, with a reward model.
+        texts: [responses] prompt and response.
 
     Returns:
-        Two [responses]; NaN where prompt and response are longer than the reward model was
-        trained on.
+        Scores and lengths, [responses] each; NaN where prompt and response exceed
+        `reward_model.max_length`.
     """
     roles, section = context.roles, context.recipe.reward_model
-    scores, lengths = np.full(len(asked), np.nan), np.full(len(asked), np.nan)
-    context.monitor.start("eval reward model", len(asked), "scores")
-    for start in range(0, len(asked), _ROWS_ENCODED_AT_ONCE):
-        part = asked[start : start + _ROWS_ENCODED_AT_ONCE]
+    scores, lengths = np.full(len(texts), np.nan), np.full(len(texts), np.nan)
+    context.monitor.start("eval reward model", len(texts), "scores")
+    for start in range(0, len(texts), _ROWS_ENCODED_AT_ONCE):
+        part = texts[start : start + _ROWS_ENCODED_AT_ONCE]
         pairs = list(context.session.formatter.pairs(part))
-        kept = [at for at, pair in enumerate(pairs) if sum(map(len, pair)) <= section.max_length]
-        if kept:
-            places = start + np.array(kept)
+        fitting = [
+            index for index, pair in enumerate(pairs) if sum(map(len, pair)) <= section.max_length
+        ]
+        if fitting:
+            places = start + np.array(fitting)
             sequences = Sequences.from_lists(
-                [pairs[at][0] for at in kept],
-                [pairs[at][1] for at in kept],
+                [pairs[index][0] for index in fitting],
+                [pairs[index][1] for index in fitting],
                 roles.pad_token_id,
                 roles.device,
             )
@@ -176,30 +178,30 @@ def _on_comparisons(context: EvalContext) -> HeldOutAccuracies:
 
 
 def _probe(context: EvalContext, pairs: Pairs) -> dict[str, ProbeResult]:
-    """Return by how much each probe changes the normalised score of chosen responses."""
-    seed, wanted = context.recipe.seed, context.recipe.evaluation.probes
-    taken = range(min(wanted, len(pairs.rows)))
-    # One good response a prompt, so that "another" one is another prompt's.
-    first = {prompt_key(pairs.rows[at]["prompt"]): at for at in reversed(taken)}
+    """Return the mean change of the chosen responses' normalised score per probe."""
+    seed, limit = context.recipe.seed, context.recipe.evaluation.probes
+    candidates = range(min(limit, len(pairs.rows)))
+    # One good response per prompt, so that `other_prompt` uses another prompt's response.
+    first = {prompt_key(pairs.rows[index]["prompt"]): index for index in reversed(candidates)}
     places = sorted(first.values())
-    rows = [pairs.rows[at] for at in places]
+    rows = [pairs.rows[index] for index in places]
     texts = [content(row["chosen"]) for row in rows]
-    asked: list[tuple[Value, Value]] = []
+    changed_texts: list[tuple[Value, Value]] = []
     origin: list[tuple[str, int]] = []
     for name, probe in PROBES.items():
-        for at, row in enumerate(rows):
-            changed = probe.change(texts, at, seed + at)
+        for index, row in enumerate(rows):
+            changed = probe.change(texts, index, seed + index)
             if changed is not None:
-                asked.append((row["prompt"], _as(row["chosen"], changed)))
-                origin.append((name, at))
-    raw, _ = score_responses(context, asked)
+                changed_texts.append((row["prompt"], _as(row["chosen"], changed)))
+                origin.append((name, index))
+    raw, _ = score_responses(context, changed_texts)
     scale = context.roles.normalizations[0].deviation
     metrics: dict[str, ProbeResult] = {}
     for name, probe in PROBES.items():
         changes = [
-            (score - pairs.chosen[places[at]]) / scale
-            for score, (of, at) in zip(raw.tolist(), origin, strict=True)
-            if of == name and np.isfinite(score)
+            (score - pairs.chosen[places[index]]) / scale
+            for score, (source, index) in zip(raw.tolist(), origin, strict=True)
+            if source == name and np.isfinite(score)
         ]
         if len(changes) > 1:
             metrics[name] = ProbeResult(
@@ -209,20 +211,20 @@ def _probe(context: EvalContext, pairs: Pairs) -> dict[str, ProbeResult]:
 
 
 def _as(like: Value, text: str) -> Value:
-    """Return the text in the form of another response."""
+    """Return the text in the format of another response."""
     return [like[-1] | {"content": text}] if is_conversation(like) else text
 
 
 def benchmark_subsets(recipe: Recipe, prompt: Value) -> Subsets | None:
-    """Return the rows of the file that `evaluation.reward_bench` names; None where it names none.
+    """Return the rows of the `evaluation.reward_bench` file; None if it is not set.
 
     Args:
         recipe: The whole recipe.
-        prompt: One of the evaluation's, which tells whether the models read conversations.
+        prompt: A prompt of the evaluation; determines whether rows become conversations.
 
     Raises:
-        DataError: The file is missing, damaged, or of another form.
-        UnsafeError: It is a script.
+        DataError: The file is missing, damaged, or in another format.
+        UnsafeError: The source is a script.
     """
     source = recipe.evaluation.reward_bench
     if source is None:

@@ -1,4 +1,4 @@
-"""Per-prompt measurements on file, for paired comparisons of two evaluations."""
+"""Per-prompt measurements saved for paired comparisons of two evaluations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = ("kl", "proxy", "gold", "held_out_rm", "lengths")
 def write_scores(context: EvalContext) -> None:
     """Write `scores.json`.
 
-    Its form is ``{"prompts": digest of the prompts, "policies": {NAME: {"kl": [prompts], ...}}}``.
+    Format: ``{"prompts": digest of the prompts, "policies": {NAME: {"kl": [prompts], ...}}}``.
     """
     prompts = json.dumps([list(ids) for ids in context.prompt_ids])
     policies = {

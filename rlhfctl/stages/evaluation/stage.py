@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
-    """Evaluate SFT alone or PPO against SFT, by the proxy and, where known, by gold.
+    """Evaluate SFT alone or PPO against SFT, by the proxy and, if available, by gold.
 
     Args:
-        recipe: `evaluation`, `data`, and the sampling and reward sources of `ppo` are read.
+        recipe: Reads `evaluation`, `data`, sampling and the reward sources of `ppo`.
         inputs: `sft`; `rm` and `ppo` where they exist.
         output: An empty folder.
-        monitor: Receives progress after every batch.
+        monitor: Progress monitor, called after every batch.
 
     Raises:
         DataError: No held-out prompt is left.
         CheckpointError: A checkpoint does not fit.
-        EnvironmentFault: The recipe asks for an extra that is not installed.
+        EnvironmentFault: The recipe needs an extra that is not installed.
     """
     require_harness(recipe.evaluation.tax.tasks)
     session = open_stage_context(recipe)
@@ -56,14 +56,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
     ).dataset
     encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
-    # Before anything is loaded for good, for a file that cannot be used ends the stage.
+    # Before models are loaded, so that an unusable file fails early.
     subsets = benchmark_subsets(recipe, encoded["prompt"][0])
     others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
     roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])]).with_sampling(
         temperature=recipe.evaluation.temperature,
         max_new_tokens=recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens,
     )
-    # Before there is a reward model, SFT alone is judged without scores.
+    # Without a reward model, SFT is evaluated without scores.
     has_scores = "rm" in inputs or not recipe.ppo.uses_rm
     rewards = (
         open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"])
