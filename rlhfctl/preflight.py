@@ -122,7 +122,7 @@ def _functions(recipe: Recipe) -> Iterator[Finding]:
     }
     if recipe.evaluation.judge_function is not None:
         judge = recipe.evaluation.judge_function
-        named["evaluation.judge_function"] = ("context function", judge)
+        named["evaluation.judge_function"] = ("judge function", judge)
     for where, (kind, function) in named.items():
         package = function.partition(":")[0].split(".")[0]
         if importlib.util.find_spec(package) or importlib.machinery.PathFinder.find_spec(
