@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 TERMINAL = "RLHFCTL_TERMINAL"
-"""Environment variable: descriptor of the user's stderr if 2 was redirected before the start."""
+"""Environment variable: descriptor of the user's stderr if 2 is redirected at startup."""
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines without a terminal."""
 
@@ -86,7 +86,7 @@ class Terminal:
 
     @property
     def live(self) -> bool:
-        """Return whether stderr is an interactive terminal that can move its cursor."""
+        """Return whether stderr is an interactive terminal with cursor control."""
         return (
             not self.quiet
             and self._stream.isatty()

@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet, each with its exit code: what, where, what to do next."""
+"""User-facing errors and their exit codes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ExitCode(IntEnum):
 EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.DONE: "done",
     ExitCode.INTERNAL: "internal error (a bug: please report it with --debug)",
-    ExitCode.USAGE: "usage or recipe",
-    ExitCode.DATA: "data",
-    ExitCode.ENVIRONMENT: "environment (device, library, hub, folder, lost process)",
-    ExitCode.DIVERGED: "diverged (NaN, infinite, or the KL budget overrun)",
+    ExitCode.USAGE: "invalid usage or recipe",
+    ExitCode.DATA: "invalid data",
+    ExitCode.ENVIRONMENT: "environment (device, library, Hub, folder, lost process)",
+    ExitCode.DIVERGED: "diverged (NaN, infinity, or KL budget exceeded)",
     ExitCode.GATE_FAILED: "a gate failed",
     ExitCode.NO_CHECKPOINT: "no valid checkpoint",
     ExitCode.LOCKED: "the run is locked by another process",
@@ -45,12 +45,12 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 
 @dataclass(eq=False)
 class RlhfctlError(Exception):
-    """A failure that the user can understand and mend; anything else that escapes is a bug.
+    """A failure that the user can fix. Any other exception that leaves a command is a bug.
 
     Attributes:
-        what: One sentence: what is wrong.
-        where: File and line, recipe key, or folder; empty when there is none.
-        hint: What to do, or the next command; empty when there is none.
+        what: The problem, in one sentence.
+        where: File and line, recipe key or folder; empty if none applies.
+        hint: Suggested fix or next command; empty if there is none.
     """
 
     what: str
@@ -60,59 +60,59 @@ class RlhfctlError(Exception):
     exit_code = ExitCode.INTERNAL
 
     def __str__(self) -> str:
-        """Return the message as it is shown: ``where: what`` and the hint on its own line."""
+        """Return ``where: what``, with the hint on a line of its own."""
         line = f"{self.where}: {self.what}" if self.where else self.what
         return f"{line}\n{self.hint}" if self.hint else line
 
 
 class UsageError(RlhfctlError):
-    """The command line does not say what to do, or says it wrongly."""
+    """The command line is incomplete or invalid."""
 
     exit_code = ExitCode.USAGE
 
 
 class RecipeError(RlhfctlError):
-    """The recipe is not one; `what` may list several errors, a line each."""
+    """The recipe is invalid; `what` may list several errors, one per line."""
 
     exit_code = ExitCode.USAGE
 
 
 class DataError(RlhfctlError):
-    """A data set is missing, unreadable, of the wrong form, or empty."""
+    """A data set is missing, unreadable, in the wrong format, or empty."""
 
     exit_code = ExitCode.DATA
 
 
 class EnvironmentFault(RlhfctlError):
-    """The machine, a library, the hub or a folder does not give what the run needs."""
+    """The machine, a library, the Hub or a folder lacks something that the run needs."""
 
     exit_code = ExitCode.ENVIRONMENT
 
 
 class LostProcessFault(EnvironmentFault):
-    """Another process of this command ended, or cannot be reached."""
+    """Another process of this command has exited or cannot be reached."""
 
 
 class DivergedError(RlhfctlError):
-    """Training left the range in which its metrics mean anything."""
+    """Training diverged: metrics are NaN or infinite, or the KL budget is exceeded."""
 
     exit_code = ExitCode.DIVERGED
 
 
 class GateError(RlhfctlError):
-    """A gate that the recipe sets was not passed."""
+    """A gate in the recipe failed."""
 
     exit_code = ExitCode.GATE_FAILED
 
 
 class CheckpointError(RlhfctlError):
-    """A checkpoint is missing, damaged, or made for another base, rank or tokenizer."""
+    """A checkpoint is missing, damaged, or incompatible with the base model, rank or tokenizer."""
 
     exit_code = ExitCode.NO_CHECKPOINT
 
 
 class LockedError(RlhfctlError):
-    """Another process works in this run folder."""
+    """Another process is using this run folder."""
 
     exit_code = ExitCode.LOCKED
 
@@ -124,31 +124,31 @@ class OutOfMemoryFault(RlhfctlError):
 
 
 class DiskFullError(RlhfctlError):
-    """The disk is full; what was complete before is still there."""
+    """The disk is full; finished results are intact."""
 
     exit_code = ExitCode.DISK_FULL
 
 
 class UnsafeError(RlhfctlError):
-    """Something would run code that the user has not agreed to."""
+    """An operation would run code that the user has not allowed."""
 
     exit_code = ExitCode.UNSAFE
 
 
 class PreemptedError(RlhfctlError):
-    """The process was asked to end and saved a checkpoint first."""
+    """The process received SIGTERM and saved a checkpoint before exiting."""
 
     exit_code = ExitCode.PREEMPTED
 
 
 @dataclass(eq=False)
 class PeerError(RlhfctlError):
-    """What another process of this command failed with, as it told this one.
+    """The error of another process of this command.
 
     Attributes:
-        rank: The other's number.
-        kind: The name of its error's class.
-        code: Its exit code.
+        rank: Rank of that process.
+        kind: Class name of its error.
+        code: Exit code of that process.
     """
 
     rank: int = 0
@@ -156,9 +156,9 @@ class PeerError(RlhfctlError):
     code: int = ExitCode.INTERNAL
 
     def __post_init__(self) -> None:
-        """Take over the other process's exit code."""
+        """Use the exit code of the other process."""
         self.exit_code = ExitCode(self.code)
 
     def __str__(self) -> str:
-        """Return the other process's message, with its number."""
+        """Return the message of the other process, with its rank."""
         return f"process {self.rank}: {super().__str__()}"

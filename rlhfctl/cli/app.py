@@ -1,6 +1,6 @@
 """The command line: one function per command.
 
-No postponed annotations here: Typer reads the types when a command is registered.
+Annotations are not postponed here: Typer reads the types when a command is registered.
 """
 
 from pathlib import Path
@@ -287,7 +287,7 @@ def run(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run all stages that are not up to date and write the report."""
+    """Run every stage that is not up to date and write the report."""
     from rlhfctl.cli.run_stages import run_command
 
     overrides = key_overrides(
@@ -326,7 +326,7 @@ def sweep(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run a grid of settings: --set KEY=VALUE,VALUE,..."""
+    """Run every combination of settings given as --set KEY=VALUE,VALUE,..."""
     from rlhfctl.cli.sweep import run_grid
 
     options = RunOptions(
@@ -384,7 +384,7 @@ def validate(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Check a recipe and the data files and columns that it names."""
+    """Check a recipe and the data files and columns it refers to."""
     from rlhfctl.cli.inspection import validate_recipe
 
     options = RunOptions(

@@ -34,11 +34,11 @@ _HUB_PACKAGES = {"builtins", "datasets", "httpx", "httpx2", "huggingface_hub"}
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, kept from Typer, which would end without a word."""
+    """Ctrl-C. Wrapped because Typer would exit without a message."""
 
 
 class Boundary(TyperGroup):
-    """The command group; whatever escapes a command is explained here and nowhere else."""
+    """The command group. All exceptions that leave a command are reported here."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command and exit with its code."""
@@ -62,7 +62,7 @@ class Boundary(TyperGroup):
 
 
 def explain(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Tell the user why a command ended, or whoever launched this process; return its exit code."""
+    """Report an error to the user, or to the launching process; return the exit code."""
     code, message = classify(error)
     trace = "".join(traceback.format_exception(error)) if debug else ""
     if exit_status.expected():
@@ -73,13 +73,13 @@ def explain(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 
 def show_error(message: str, described: dict[str, Any], trace: str = "", *, as_json: bool) -> None:
-    """Show why a command ended.
+    """Print an error.
 
     Args:
-        message: For people; empty if they have seen it.
-        described: For programs, where they asked for JSON.
-        trace: A traceback; empty if nobody asked for it.
-        as_json: Whether programs did.
+        message: Error message; empty if it was already shown.
+        described: The error as JSON values, for ``--json``.
+        trace: Traceback, for ``--debug``; else empty.
+        as_json: Print `described` to stdout.
     """
     from rlhfctl.console import Terminal
 
@@ -93,7 +93,7 @@ def show_error(message: str, described: dict[str, Any], trace: str = "", *, as_j
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Return an error as plain JSON values."""
+    """Return an error as JSON values."""
     code, message = classify(error)
     recognised = recognise(error)
     return {
@@ -106,14 +106,14 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def classify(error: BaseException) -> tuple[int, str]:
-    """Return the exit code of an error, and the message to show."""
+    """Return the exit code and the message of an error."""
     recognised = recognise(error)
     if recognised is not None:
         return recognised.exit_code, str(recognised)
     if isinstance(error, Interrupted):
         return ExitCode.INTERRUPTED, f"interrupted; {_KEPT}"
     if type(error).__name__ == "Terminated":
-        return ExitCode.PREEMPTED, f"ended by SIGTERM; {_KEPT}"
+        return ExitCode.PREEMPTED, f"terminated by SIGTERM; {_KEPT}"
     parsing: Callable[[], str] | None = getattr(error, "format_message", None)
     if parsing is not None:
         return ExitCode.USAGE, _usage(error, parsing())
@@ -125,15 +125,15 @@ _KEPT = "finished stages are kept, and re-running the command resumes from there
 
 
 def recognise(error: BaseException) -> RlhfctlError | None:
-    """Return the error the user can mend that stands behind an exception, if there is one.
+    """Return the user-facing error behind an exception, if there is one.
 
-    Libraries wrap what happened, so the whole chain of causes is looked at, outermost first.
+    Libraries wrap exceptions, so the whole chain of causes is searched, outermost first.
     """
     for link in _chain(error):
         if isinstance(link, RlhfctlError):
             return link
-        for find in (_memory, _disk, _permission, _lost_process):
-            fault = find(link)
+        for detect in (_memory, _disk, _permission, _lost_process):
+            fault = detect(link)
             if fault is not None:
                 return fault
         if _is(link, _HUB_ERRORS, _HUB_PACKAGES) and not isinstance(link, BrokenPipeError):
@@ -164,7 +164,7 @@ def _disk(error: BaseException) -> RlhfctlError | None:
         return DiskFullError(
             "the disk is full",
             where=where,
-            hint="free some space and re-run the command; finished stages are kept",
+            hint="free some space, then re-run the command; finished stages are kept",
         )
     return None
 
@@ -172,39 +172,39 @@ def _disk(error: BaseException) -> RlhfctlError | None:
 def _hub(error: BaseException) -> RlhfctlError:
     text = str(error).strip() or type(error).__name__
     return EnvironmentFault(
-        f"the Hugging Face hub request failed: {text.splitlines()[0]}",
-        hint="check the name and the network; without one, give a local path or a cached copy "
-        "with HF_HUB_OFFLINE=1",
+        f"the request to the Hugging Face Hub failed: {text.splitlines()[0]}",
+        hint="check the name and the network connection; offline, use a local path, or a cached "
+        "copy with HF_HUB_OFFLINE=1",
     )
 
 
 def _permission(error: BaseException) -> RlhfctlError | None:
     if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return EnvironmentFault(
-            f"not allowed: {error.strerror}",
+            f"access denied: {error.strerror}",
             where=str(error.filename or ""),
-            hint="change its permissions, or choose another place",
+            hint="change the permissions, or choose another path",
         )
     return None
 
 
 def _lost_process(error: BaseException) -> RlhfctlError | None:
-    """Recognise what torch's collectives raise when a process at the other end is gone.
+    """Detect the errors that torch's collectives raise when a peer process is gone.
 
-    Gloo raises a plain RuntimeError that names its source file.
+    Gloo raises a plain RuntimeError that contains the path of its source file.
     """
     gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     if gloo or _is(error, {"DistBackendError", "DistNetworkError"}, {"torch"}):
         return LostProcessFault(
-            f"another process of this command is gone: {str(error).splitlines()[0]}",
-            hint="the launcher's output says which and how; re-running the command "
-            "resumes from the last checkpoint",
+            f"lost the connection to another process of this command: {str(error).splitlines()[0]}",
+            hint="see the launcher's output for the cause; re-running the command resumes from the "
+            "last checkpoint",
         )
     return None
 
 
 def _is(error: BaseException, names: set[str], packages: set[str]) -> bool:
-    """Whether an exception is of a class known by name, without importing its package."""
+    """Return whether an exception has one of these class names, without importing its package."""
     return any(
         kind.__name__ in names and kind.__module__.partition(".")[0] in packages
         for kind in type(error).__mro__
@@ -221,13 +221,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _usage(error: BaseException, message: str) -> str:
-    """Put Typer's complaint about the arguments into our words; empty when it is the help page."""
+    """Return Typer's usage error with suggestions; empty if it printed the help page."""
     possibilities = getattr(error, "possibilities", None)
     if possibilities:
         message = f"{getattr(error, 'message', message)}; did you mean {_either(possibilities)}?"
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "rlhfctl")
-    return f"{message}\n`{command} --help` shows the options" if message else ""
+    return f"{message}\n`{command} --help` lists the options" if message else ""
 
 
 def _either(words: Sequence[str]) -> str:

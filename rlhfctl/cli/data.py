@@ -1,6 +1,6 @@
 """The `data agreement` command: inter-annotator agreement of a label file.
 
-No postponed annotations here: Typer reads the types when a command is made.
+Annotations are not postponed here: Typer reads the types when a command is registered.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,25 +28,32 @@ def _data() -> None:
 @app.command()
 def agreement(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A json, jsonl, csv or parquet file.")
+        str, typer.Argument(metavar="FILE", help="JSON, JSON Lines, CSV or Parquet file.")
     ],
     columns: Annotated[
         list[str] | None,
         typer.Option(
             "--columns",
-            metavar="OURS=THEIRS",
-            help="Which column is which, such as annotator=worker_id. Repeatable.",
+            metavar="NAME=COLUMN",
+            help="Map an expected column to one in the file, for example "
+            "annotator=worker_id. Repeatable.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print only the result and errors.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """How far annotators agree, how reliable each is, and the ceiling on a reward model's accuracy.
+    """Measure inter-annotator agreement and the accuracy ceiling it sets for a reward model.
 
-    FILE has votes of several annotators on the same items: a row a choice (prompt, chosen,
-    rejected, annotator) or a label (item, annotator, label); or a row an item with a votes mapping
-    or list, or a column an annotator (label_NAME).
+    FILE holds labels by several annotators on the same items, in one of these layouts:
+
+    - one row per comparison: prompt, chosen, rejected, annotator;
+
+    - one row per label: item, annotator, label;
+
+    - one row per item: a votes mapping or list, or one label_NAME column per annotator.
     """
     from rlhfctl.evaluation.annotator_quality import examine_file
 
@@ -67,17 +74,17 @@ def agreement(
 
 
 def _mapping(columns: list[str]) -> dict[str, str]:
-    """Return our column -> theirs.
+    """Return expected column -> column in the file.
 
     Raises:
-        UsageError: One of them is not OURS=THEIRS.
+        UsageError: An entry is not NAME=COLUMN.
     """
     mapping: dict[str, str] = {}
     for column in columns:
-        ours, equals, theirs = column.partition("=")
-        if not (ours and equals and theirs):
-            raise UsageError(f"{column!r} is not OURS=THEIRS", "--columns")
-        mapping[ours] = theirs
+        name, equals, source = column.partition("=")
+        if not (name and equals and source):
+            raise UsageError(f"{column!r} is not NAME=COLUMN", "--columns")
+        mapping[name] = source
     return mapping
 
 
@@ -96,14 +103,14 @@ def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
         if name in section:
             interval = f"{section[f'{name}_low']:.3f} to {section[f'{name}_high']:.3f}"
             table.add_row(title, f"{section[name]:.3f}", interval)
-    circles = metrics.get("intransitive", {})
-    if circles.get("expected") is not None:
-        table.add_row("  by noise alone", f"{circles['expected']:.3f}")
+    triples = metrics.get("intransitive", {})
+    if triples.get("expected") is not None:
+        table.add_row("  expected from noise", f"{triples['expected']:.3f}")
     yield table
     if metrics["per_annotator"]:
-        people = Table("annotator", "labels", "agreement", "accuracy", box=None, pad_edge=False)
+        annotators = Table("annotator", "labels", "agreement", "accuracy", box=None, pad_edge=False)
         for name, scores in metrics["per_annotator"].items():
-            people.add_row(
+            annotators.add_row(
                 safe(name),
                 f"{scores['labels']:,}",
                 *(
@@ -112,4 +119,4 @@ def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
                 ),
             )
         yield ""
-        yield people
+        yield annotators

@@ -31,7 +31,7 @@ def check_file_types(files: HumanVoteFiles) -> None:
 def exchange_votes(
     files: HumanVoteFiles, resolved: Resolved, results: Sequence[StageResult], monitor: Monitor
 ) -> list[StageResult]:
-    """Import votes and export pairs; return the results with the imported votes.
+    """Import votes and export pairs; return the results, updated with the votes.
 
     Args:
         files: Destination of the pairs and source of the votes.

@@ -38,10 +38,10 @@ def show_recipe(options: RunOptions) -> None:
 
 
 def validate_recipe(options: RunOptions) -> None:
-    """Check a recipe and the local files and columns that it names.
+    """Check a recipe and the local files and columns it refers to.
 
     Raises:
-        RlhfctlError: Lists every error.
+        RlhfctlError: The recipe or a file is invalid; lists every error.
     """
     terminal = Terminal(quiet=options.quiet, as_json=options.json)
     resolved = resolve(options)
@@ -70,11 +70,11 @@ def _lines(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[Te
 
 
 def _rows(
-    values: Mapping[str, Any], origins: Mapping[str, str], above: str
+    values: Mapping[str, Any], origins: Mapping[str, str], prefix: str
 ) -> Iterator[tuple[str, str]]:
-    indent = "  " * above.count(".")
+    indent = "  " * prefix.count(".")
     for key, value in values.items():
-        dotted = f"{above}{key}"
+        dotted = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             yield f"{indent}{key}:", ""
             yield from _rows(value, origins, f"{dotted}.")

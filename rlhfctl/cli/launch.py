@@ -1,7 +1,7 @@
-"""``--launch FILE``: the same command again under `accelerate launch`, and how it ended.
+"""``--launch FILE``: re-run the command under `accelerate launch` and report its outcome.
 
-There is no launcher here: accelerate starts the processes and ends all when one fails. This
-process only passes signals on and turns what the others left behind into an exit code.
+Accelerate starts the processes, and stops all of them when one fails. This process forwards
+signals and derives the exit code from the status files of the others.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
     from rlhfctl.cli.options import RunOptions
 
 _OPTION = "--launch"
-_FAREWELL = 40.0
-"""Seconds that processes have to end after a signal; the launcher itself kills them after 30."""
-_TAIL = 20
+_EXIT_TIMEOUT = 40.0
+"""Seconds to wait for processes to exit after a signal; the launcher kills them after 30."""
+_TAIL = 20  # lines
 _CONSEQUENCES = {LostProcessFault.__name__, "Terminated"}
-"""Errors of a process whose real reason is another's death."""
+"""Error types that are caused by the failure of another process."""
 
 
 def launch(file: Path, options: RunOptions) -> int:
-    """Run a command in the processes that an accelerate configuration asks for.
+    """Run a command in the processes that an accelerate configuration defines.
 
     Args:
         file: Accelerate configuration.
         options: Options from the command line.
 
     Returns:
-        The exit code of process 0, or of whichever failed first.
+        Exit code of process 0, or of the process that failed first.
 
     Raises:
-        UsageError: The file is no accelerate configuration, or this process was itself launched.
-        EnvironmentFault: The launcher failed, or a process died without a word.
+        UsageError: The file is not an accelerate configuration, or this process was itself launched.
+        EnvironmentFault: The run folder cannot be used.
     """
     if "LOCAL_RANK" in os.environ or exit_status.expected():
         raise UsageError(
-            "--launch starts processes, but this one was itself started by a launcher",
-            hint="leave --launch out where accelerate launch or torchrun is used",
+            "--launch cannot be used in a process that accelerate launch or torchrun started",
+            hint="remove --launch, or run rlhfctl directly",
         )
     config = read_config(find(file))
     directory = resolve(options).directory
@@ -74,8 +74,8 @@ def launch(file: Path, options: RunOptions) -> int:
     Terminal(quiet=options.quiet, as_json=options.json).note(shlex.join(launcher_command))
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launcher_command[1:]]
     with tempfile.TemporaryDirectory(prefix="rlhfctl-") as folder:
-        ended = _run(command, Path(folder), directory.launch_log)
-        status = _exit_outcome(exit_status.read(Path(folder)), ended, directory.launch_log)
+        outcome = _run(command, Path(folder), directory.launch_log)
+        status = _exit_outcome(exit_status.read(Path(folder)), outcome, directory.launch_log)
     if status.message:
         trace = status.traceback if options.debug else ""
         show_error(status.message, status.error or {}, trace, as_json=options.json)
@@ -83,24 +83,28 @@ def launch(file: Path, options: RunOptions) -> int:
 
 
 def find(file: Path) -> Path:
-    """Return the file, or the one of that name that comes with rlhfctl.
+    """Return the file, or the shipped configuration of that name.
 
     Raises:
-        UsageError: There is neither.
+        UsageError: Neither exists.
     """
     if file.is_file():
         return file
     shipped = shipped_recipes()[0].parent / "launch" / file.with_suffix(".yaml").name
     if shipped.is_file() and str(file.parent) in {".", "recipes/launch"}:
         return shipped
-    raise UsageError("there is no such file", f"{_OPTION} {file}", "recipes/launch/ddp.yaml is one")
+    raise UsageError(
+        "file not found",
+        f"{_OPTION} {file}",
+        "pass an accelerate config, for example recipes/launch/ddp.yaml",
+    )
 
 
 def read_config(file: Path) -> str:
-    """Return the file's name after accelerate's own parser has taken it.
+    """Return the file's path after checking it with accelerate's own parser.
 
     Raises:
-        UsageError: It has not, or it asks for DeepSpeed or for processes started by mpirun.
+        UsageError: The file is invalid, or requests DeepSpeed or processes started by mpirun.
     """
     import yaml
     from accelerate.commands.config.config_args import load_config_from_file
@@ -112,15 +116,15 @@ def read_config(file: Path) -> str:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"not a configuration of accelerate: {reason}",
+            f"not an accelerate configuration: {reason}",
             where,
-            "`accelerate config --config_file FILE` writes one; recipes/launch has examples",
+            "create one with `accelerate config --config_file FILE`; recipes/launch has examples",
         ) from error
     if config.distributed_type == DistributedType.MULTI_CPU:
         raise UsageError(
-            "accelerate starts MULTI_CPU processes by mpirun only",
+            "accelerate supports distributed_type MULTI_CPU with mpirun only",
             where,
-            "Say distributed_type: MULTI_GPU: without a GPU its processes run on the CPU.",
+            "use distributed_type: MULTI_GPU; without a GPU its processes run on the CPU",
         )
     if config.distributed_type == DistributedType.DEEPSPEED:
         raise no_deepspeed(where)
@@ -141,12 +145,12 @@ def without_option(arguments: Sequence[str]) -> list[str]:
     return remaining
 
 
-class _Ended:
-    """How the launcher ended.
+class _LauncherExit:
+    """Exit of the launcher.
 
     Attributes:
-        code: Its exit code.
-        signal: The signal that was passed on to it; None without one.
+        code: Exit code.
+        signal: Last signal that was forwarded to it; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -154,14 +158,14 @@ class _Ended:
         self.signal: int | None = None
 
 
-def _run(command: Sequence[str], folder: Path, log: Path) -> _Ended:
-    """Run the launcher until all its processes have ended.
+def _run(command: Sequence[str], folder: Path, log: Path) -> _LauncherExit:
+    """Run the launcher until all its processes have exited.
 
-    The launcher's stderr, with its stack traces, goes to the log. Process 0 shows things on the
-    user's stderr all the same: the launcher passes descriptor 0 on, and nobody reads from it.
+    The launcher's stderr, including its stack traces, goes to the log. Process 0 still writes to
+    the user's stderr: it inherits it from the launcher as descriptor 0, which is not read.
     """
     environment = os.environ | {exit_status.VARIABLE: str(folder), TERMINAL: "0"}
-    ended = _Ended()
+    outcome = _LauncherExit()
     with log.open("a", encoding="utf-8") as file:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(f"{now} === {shlex.join(command)}\n")
@@ -173,39 +177,41 @@ def _run(command: Sequence[str], folder: Path, log: Path) -> _Ended:
             env=environment,
             start_new_session=True,
         )
-        with _passing_signals_on(process.pid, ended):
-            ended.code = process.wait()
+        with _forward_signals(process.pid, outcome):
+            outcome.code = process.wait()
             _await_processes(folder)
-    return ended
+    return outcome
 
 
 @contextmanager
-def _passing_signals_on(group: int, ended: _Ended) -> Iterator[None]:
-    """Send SIGINT and SIGTERM to the launcher's process group instead of ending by them.
+def _forward_signals(group: int, outcome: _LauncherExit) -> Iterator[None]:
+    """Forward SIGINT and SIGTERM to the launcher's process group instead of exiting.
 
-    torchrun's processes have groups of their own and get the signal from torchrun, so each hears
-    it once.
+    torchrun's processes have process groups of their own and receive the signal from torchrun, so
+    each receives it once.
     """
 
-    def pass_on(number: int, _frame: object) -> None:
-        ended.signal = number
+    def forward(number: int, _frame: object) -> None:
+        outcome.signal = number
         try:
             os.killpg(group, number)
         except ProcessLookupError:
-            ended.signal = number  # all have ended meanwhile
+            outcome.signal = number  # all have exited already
 
-    earlier = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        for number, handler in earlier.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _await_processes(folder: Path) -> None:
-    """Wait for processes that outlive their launcher, as one that a signal ends may leave."""
-    limit = time.monotonic() + _FAREWELL
-    while time.monotonic() < limit:
+    """Wait for processes that outlive their launcher, as can happen after a signal."""
+    deadline = time.monotonic() + _EXIT_TIMEOUT
+    while time.monotonic() < deadline:
         if not any(
             status.code is None and _alive(status.pid) for status in exit_status.read(folder)
         ):
@@ -222,32 +228,32 @@ def _alive(pid: int) -> bool:
 
 
 def _exit_outcome(
-    left: Sequence[exit_status.ExitStatus], ended: _Ended, log: Path
+    statuses: Sequence[exit_status.ExitStatus], outcome: _LauncherExit, log: Path
 ) -> exit_status.ExitStatus:
-    """Return how the command ended, from the words that its processes left."""
-    spoken = [status for status in left if status.code is not None]
-    silent = [status for status in left if status.code is None]
-    causes = [status for status in spoken if not _is_consequence(status)]
-    if ended.signal is not None:
-        return _by_signal(spoken, ended.signal)
-    if silent and (not causes or all(status.code == 0 for status in causes)):
+    """Return the exit status of the command, given the statuses of its processes."""
+    finished = [status for status in statuses if status.code is not None]
+    killed = [status for status in statuses if status.code is None]
+    causes = [status for status in finished if not _is_consequence(status)]
+    if outcome.signal is not None:
+        return _by_signal(finished, outcome.signal)
+    if killed and (not causes or all(status.code == 0 for status in causes)):
         return _fault(
             LostProcessFault(
-                f"{_named(silent)} died without a word",
+                f"{_named(killed)} exited without a status",
                 str(log),
-                "Killed for memory, perhaps (see `dmesg`); the same command goes on from the last "
-                "checkpoint.",
+                "it may have been killed for lack of memory (see `dmesg`); re-running the command "
+                "resumes from the last checkpoint",
             )
         )
-    if not spoken:
+    if not finished:
         return _fault(
             EnvironmentFault(
-                f"accelerate launch ended with code {ended.code} before any process began:\n"
+                f"accelerate launch ended with code {outcome.code} before any process started:\n"
                 f"{_tail(log)}",
                 str(log),
             )
         )
-    chosen = causes or spoken
+    chosen = causes or finished
     main = [status for status in chosen if status.rank == 0]
     return (main or sorted(chosen, key=lambda status: status.time))[0]
 
@@ -256,14 +262,14 @@ def _is_consequence(status: exit_status.ExitStatus) -> bool:
     return (status.error or {}).get("type") in _CONSEQUENCES
 
 
-def _by_signal(spoken: Sequence[exit_status.ExitStatus], number: int) -> exit_status.ExitStatus:
-    """Return the status of process 0 on a signal, or what it would have said."""
-    for status in spoken:
+def _by_signal(finished: Sequence[exit_status.ExitStatus], number: int) -> exit_status.ExitStatus:
+    """Return the status of process 0 after a signal, or the one it would have reported."""
+    for status in finished:
         if status.rank == 0:
             return status
     if number == signal.SIGINT:
         return _fault(Interrupted(), ExitCode.INTERRUPTED, "interrupted")
-    return _fault(Interrupted(), ExitCode.PREEMPTED, "ended by SIGTERM")
+    return _fault(Interrupted(), ExitCode.PREEMPTED, "terminated by SIGTERM")
 
 
 def _fault(
@@ -275,8 +281,8 @@ def _fault(
     )
 
 
-def _named(silent: Sequence[exit_status.ExitStatus]) -> str:
-    parts = [f"process {status.rank} (pid {status.pid})" for status in silent]
+def _named(killed: Sequence[exit_status.ExitStatus]) -> str:
+    parts = [f"process {status.rank} (pid {status.pid})" for status in killed]
     return " and ".join(parts)
 
 

@@ -1,6 +1,6 @@
 """Arguments and options that several commands share.
 
-No postponed annotations here: Typer reads the types when a command is registered.
+Annotations are not postponed here: Typer reads the types when a command is registered.
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ class HumanVoteFiles:
 
 
 def key_overrides(*options: tuple[str, str, str | None]) -> "tuple[Override, ...]":
-    """Return an override per option that is set.
+    """Return one override per option that is set.
 
     Args:
         options: Flag, recipe key and value of each option; None if the user did not pass it.
@@ -145,9 +145,9 @@ def key_overrides(*options: tuple[str, str, str | None]) -> "tuple[Override, ...
 
 
 def absolute_path(name: str | None) -> str | None:
-    """Return an existing local path in full; leave a name on the Hub unchanged.
+    """Return an existing local path as an absolute path; leave a Hub name unchanged.
 
-    The run's own recipe can then be read from any working directory.
+    The recipe in the run folder then works from any working directory.
     """
     if name is None:
         return None

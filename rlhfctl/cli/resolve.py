@@ -22,11 +22,11 @@ _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe in use, and why it was chosen.
+    """The recipe in use and its origin.
 
     Attributes:
-        path: The file.
-        reason: Origin, for the user: an argument, a variable, a run or the default.
+        path: Recipe file.
+        reason: Origin: an argument, an environment variable, a run or the default.
         run: The run that the recipe belongs to; None for a standalone recipe.
     """
 
@@ -101,7 +101,7 @@ def choose_recipe(options: RunOptions) -> Choice:
 
 
 def newest_run(runs_dir: Path) -> RunDirectory | None:
-    """Return the run whose recipe was written last; None without runs."""
+    """Return the run with the newest recipe file; None if there are no runs."""
     if not runs_dir.is_dir():
         return None
     runs = [

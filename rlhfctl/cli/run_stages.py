@@ -103,12 +103,12 @@ def _update_report(resolved: Resolved, results: Sequence[StageResult]) -> None:
 
 
 def _evaluated(results: Sequence[StageResult]) -> bool:
-    """Return whether the last stage was the evaluation, which writes the report."""
+    """Return whether the last stage was the evaluation, the one that updates the report."""
     return results[-1].stage == EVALUATION.name
 
 
 def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]) -> None:
-    """Print the results; exit with the gate's code if one failed."""
+    """Print the results; exit with the code of `GateError` if a gate failed."""
     gates = _gate_results(resolved, results)
     failure: GateError | None = None
     try:

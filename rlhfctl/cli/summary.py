@@ -109,8 +109,8 @@ def _change(metrics: Mapping[str, Any], before: str, after: str, label: str, tem
 
 
 def _versus(pairs: Mapping[str, Mapping[str, Any]], name: str, label: str) -> str:
-    both = {when: metrics.get(name) for when, metrics in pairs.items()}
-    return _change(both, "before", "after", label, "{:.3g}")
+    values = {when: metrics.get(name) for when, metrics in pairs.items()}
+    return _change(values, "before", "after", label, "{:.3g}")
 
 
 def _interval(metrics: Mapping[str, Any], name: str, label: str) -> str:

@@ -46,7 +46,7 @@ def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
 
     Raises:
         RlhfctlError: The sweep failed.
-        typer.Exit: A point failed; has its exit code. The results have been printed.
+        typer.Exit: A point failed; carries its exit code. The results have been printed.
     """
     from rlhfctl.report import sweep as page
     from rlhfctl.sweep.run import exit_code, run_sweep
@@ -57,7 +57,7 @@ def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
     root = options.runs_dir / name
     terminal.note(
         f"recipe {choice.path} ({choice.reason}), sweep {root}: {len(plan.points)} points, "
-        f"{len(plan.shared)} runs that they share"
+        f"{len(plan.shared)} shared runs"
     )
     require_valid_files(plain, terminal)
     with Board(terminal) as board:
@@ -72,7 +72,7 @@ def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
 
 
 def _plan(options: RunOptions, path: Path, *, zipped: bool) -> tuple[Plan, Recipe, str]:
-    """Return all runs, the recipe with what holds for all points, and the sweep's name."""
+    """Return all runs, the recipe with the fixed settings, and the sweep's name."""
     from rlhfctl.sweep.grid import combine, merge, read_lists
     from rlhfctl.sweep.plan import make_plan
 
@@ -84,12 +84,12 @@ def _plan(options: RunOptions, path: Path, *, zipped: bool) -> tuple[Plan, Recip
     check_run_name(name)
     points = combine(merge(recipe.sweep, fixed, lists), zipped=zipped or recipe.sweep.zip)
     if any("name" in point for point in points):
-        raise UsageError("a sweep names its runs itself; `name` cannot be swept", "--set")
+        raise UsageError("`name` cannot be swept: the sweep names its own runs", "--set")
     return make_plan(path, overrides, points, options.runs_dir / name), recipe, name
 
 
 class _Observer:
-    """Shows a line a job: as it ends, and on a terminal while it runs."""
+    """Prints one line per finished job, and the progress of running jobs on a terminal."""
 
     def __init__(self, terminal: Terminal, board: Board, total: int) -> None:
         self.terminal = terminal
@@ -98,11 +98,11 @@ class _Observer:
         self.ends = 0
 
     def waiting(self, job: Job, reason: str) -> None:
-        self.terminal.note(f"{job.name} waits: {reason}")
+        self.terminal.note(f"{job.name} waiting: {reason}")
 
     def began(self, job: Job) -> None:
         if not self.terminal.live:
-            self.terminal.note(f"{job.name} begins")
+            self.terminal.note(f"{job.name} started")
 
     def tick(self, lines: Mapping[str, str]) -> None:
         self.board.show(f"{self.ends}/{self.total}", lines)
@@ -131,23 +131,21 @@ def _show(terminal: Terminal, directory: RunDirectory, value: dict[str, Any]) ->
     parts: list[Any] = [_table(value["keys"], value["points"])]
     if "groups" in value:
         keys = [key for key in value["keys"] if key != "seed"]
-        parts += ["", "means over seeds \N{PLUS-MINUS SIGN} half the 95 % interval between them"]
+        parts += ["", "means over seeds \N{PLUS-MINUS SIGN} half-width of the 95 % CI"]
         parts.append(_table(keys, value["groups"], intervals=True))
     parts.append("")
     if value["recommended"]:
         parts.append(f"recommended  {value['recommended']['why']}")
     elif any(point["status"] == "done" for point in value["points"]):
-        parts.append(
-            "recommended  none: without gold or a held-out reward model nothing says which is best"
-        )
+        parts.append("recommended  none: ranking needs gold rewards or a held-out reward model")
     parts += [f"sweep folder {directory.root}", f"report       {directory.report}"]
     terminal.result(*parts)
     for point in value["points"]:
         if "error" in point:
-            terminal.error(f"{point['run']}: {_sentence(point['error'])}")
+            terminal.error(f"{point['run']}: {_error_text(point['error'])}")
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
+def _error_text(error: Mapping[str, Any]) -> str:
     line = f"{error['where']}: {error['message']}" if error.get("where") else error["message"]
     return f"{line}\n{error['hint']}" if error.get("hint") else str(line)
 
@@ -155,15 +153,15 @@ def _sentence(error: Mapping[str, Any]) -> str:
 def _table(
     keys: Sequence[str], rows: Sequence[Mapping[str, Any]], *, intervals: bool = False
 ) -> Table:
-    # With one space between, all of it fits the 80 columns of a pipe.
+    # One space between columns keeps the table within the 80 columns of a pipe.
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for key in keys:
         table.add_column(safe(key), style="bold", no_wrap=True)
-    left_out = {"repetition"} if intervals else set()
+    omitted = {"repetition"} if intervals else set()
     shown = [
         name
         for name in _COLUMNS
-        if name not in left_out and any(name in row.get("metrics", {}) for row in rows)
+        if name not in omitted and any(name in row.get("metrics", {}) for row in rows)
     ]
     for name in shown:
         table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
@@ -185,10 +183,10 @@ def _cell(metrics: Mapping[str, Any], name: str, *, intervals: bool) -> str:
     if name not in metrics:
         return ""
     if not intervals or f"{name}_low" not in metrics:
-        return _written(name, metrics[name])
+        return _formatted(name, metrics[name])
     half = (metrics[f"{name}_high"] - metrics[f"{name}_low"]) / 2
-    return f"{_written(name, metrics[name])} \N{PLUS-MINUS SIGN} {half:.2g}"
+    return f"{_formatted(name, metrics[name])} \N{PLUS-MINUS SIGN} {half:.2g}"
 
 
-def _written(name: str, value: float) -> str:
+def _formatted(name: str, value: float) -> str:
     return f"{value:.3f}" if name == "repetition" else format_metric(name, value)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def require_valid_files(recipe: Recipe, terminal: Terminal) -> list[Finding]:
-    """Check the files and columns that a recipe names and print warnings.
+    """Check the files and columns a recipe refers to and print warnings.
 
     Raises:
         DataError: Lists every missing or malformed file or column.

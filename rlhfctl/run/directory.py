@@ -1,4 +1,4 @@
-"""Every path of a run folder, and the lock that keeps two processes out of one."""
+"""Paths of a run folder, and the lock that gives one process exclusive use of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECIPE_FILE = "recipe.yaml"
-"""In a run: the recipe as resolved, every default written out."""
+"""In a run: the resolved recipe, defaults included."""
 MANIFEST_FILE = "manifest.json"
 """In a run: the record of the finished stages."""
 REPORT_FILE = "report.html"
@@ -26,51 +26,51 @@ REPORT_FILE = "report.html"
 LOGS_FOLDER = "logs"
 """In a run or sweep: metrics, and the output of libraries or of the sweep's runs."""
 METRICS_FILE = "metrics.json"
-"""In `rm/` and `eval/`: what the stage measured."""
+"""In `rm/` and `eval/`: the metrics of the stage."""
 SAMPLES_FILE = "samples.jsonl"
 """In `ppo/`: sampled episodes; in `eval/`: prompts with each policy's response."""
 PROBE_FILE = "probe.json"
-"""In `rm/`: a few token ids and the scores that training gave them."""
+"""In `rm/`: a few token ids and their scores at the end of training."""
 HELD_OUT_RM_FOLDER = "judge"
-"""In `rm/`: the reward model that PPO never sees."""
+"""In `rm/`: the held-out reward model, which PPO does not train against."""
 HELD_OUT_FILE = "held_out.jsonl"
 """In `ppo/`: one line per held-out evaluation."""
 OVER_OPTIMISATION_FILE = "over_optimisation.json"
-"""In `ppo/`: what the held-out evaluations say together."""
+"""In `ppo/`: summary of the held-out evaluations."""
 BEST_FOLDER = "best"
 """In `ppo/`: the policy with the highest true reward on held-out prompts."""
 BEST_MARKER_FILE = "held_out_evaluation.json"
-"""In a policy kept as best: the rollout it was kept after."""
+"""In a best checkpoint: the rollout after which it was saved."""
 CRITIC_FOLDER = "critic"
 """In `ppo/`: the critic."""
 SCORES_FILE = "scores.json"
 """In `eval/`: per-prompt measurements of each policy."""
 ANSWERS_FILE = "answers.jsonl"
-"""In `eval/`: both responses to every prompt, for people to vote on."""
+"""In `eval/`: both responses to every prompt, for human voting."""
 JUDGE_CACHE_FILE = "judge_cache.jsonl"
 """In `eval/`: the endpoint judge's answers."""
 HUMAN_KEY_FILE = "human_pairs_key.json"
-"""In the run: which side of each exported pair is PPO's."""
+"""In the run: the side of PPO in each exported pair."""
 HUMAN_VOTES_FILE = "human_votes.jsonl"
-"""In `eval/`: the votes as they were imported."""
+"""In `eval/`: the votes as imported."""
 SWEEP_FILE = "sweep.json"
-"""In a sweep's folder: its points and what they show."""
+"""In a sweep's folder: its points and their results."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The layout of `runs/NAME`; nothing else builds these paths."""
+    """The layout of `runs/NAME`; no other code builds these paths."""
 
     root: Path
 
     @property
     def name(self) -> str:
-        """The run's name, which is its folder's."""
+        """Name of the run and of its folder."""
         return self.root.name
 
     @property
     def recipe(self) -> Path:
-        """The recipe as resolved, every default written out."""
+        """The resolved recipe, defaults included."""
         return self.root / RECIPE_FILE
 
     @property
@@ -80,22 +80,22 @@ class RunDirectory:
 
     @property
     def logs(self) -> Path:
-        """The folder of metrics and of what the libraries had to say."""
+        """Folder of metrics and library output."""
         return self.root / LOGS_FOLDER
 
     @property
     def log_file(self) -> Path:
-        """Warnings and chatter of the libraries, and tracebacks of failures."""
+        """Library output and warnings, and tracebacks of failures."""
         return self.logs / "rlhfctl.log"
 
     @property
     def launch_log(self) -> Path:
-        """What `accelerate launch` had to say, and processes that failed to start."""
+        """Output of `accelerate launch`, including processes that failed to start."""
         return self.logs / "launch.log"
 
     @property
     def report(self) -> Path:
-        """The page that shows the run."""
+        """The report page."""
         return self.root / REPORT_FILE
 
     def stage(self, name: str) -> Path:
@@ -103,19 +103,19 @@ class RunDirectory:
         return self.root / name
 
     def partial(self, name: str) -> Path:
-        """Where a stage works until it is done."""
+        """Working folder of a stage until it is done."""
         return self.root / f".{name}.partial"
 
     def partial_inputs(self, name: str) -> Path:
-        """Recipe part and inputs that a stage's partial folder is being made from."""
+        """Recipe part and inputs of a stage's partial folder."""
         return self.root / f".{name}.partial.json"
 
     def replaced(self, name: str) -> Path:
-        """Where an earlier result waits until its successor is recorded."""
+        """The earlier result, until the new one is recorded."""
         return self.root / f".{name}.replaced"
 
     def metrics(self, name: str) -> Path:
-        """The metrics of a stage, a JSON object a line."""
+        """The metrics of a stage, one JSON object per line."""
         return self.logs / f"{name}.jsonl"
 
     def partial_metrics(self, name: str) -> Path:
@@ -123,14 +123,14 @@ class RunDirectory:
         return self.logs / f"{name}.partial.jsonl"
 
     def failed_metrics(self, name: str) -> Path:
-        """The metrics of a try that failed while an earlier result stands."""
+        """The metrics of a failed attempt while an earlier result is kept."""
         return self.logs / f"{name}.failed.jsonl"
 
     def create(self) -> None:
-        """Make the run folder and its logs folder.
+        """Create the run folder and its logs folder.
 
         Raises:
-            EnvironmentFault: The folder cannot be made or written to.
+            EnvironmentFault: The folder cannot be created or is not writable.
         """
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -138,18 +138,18 @@ class RunDirectory:
             raise _unusable(self.root, error) from error
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise EnvironmentFault(
-                "the run folder cannot be written to",
+                "the run folder is not writable",
                 where=str(self.root),
-                hint="change its permissions, or choose another place with --runs-dir",
+                hint="change the permissions, or choose another directory with --runs-dir",
             )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run folder; the system frees it when the process ends, however it ends.
+        """Lock the run folder; the operating system releases the lock if the process dies.
 
         Raises:
-            LockedError: Another process holds it; names the host, the process and since when.
-            EnvironmentFault: The folder cannot be written to.
+            LockedError: Another process holds the lock; gives its host, pid and start time.
+            EnvironmentFault: The folder is not writable.
         """
         from filelock import FileLock, Timeout
 
@@ -159,9 +159,9 @@ class RunDirectory:
             lock.acquire(timeout=0)
         except Timeout:
             raise LockedError(
-                f"another process works in this run{_describe(holder)}",
+                f"another process is using this run{_describe(holder)}",
                 where=str(self.root),
-                hint="wait for it to end, or name another run with --run NAME",
+                hint="wait for it to finish, or use another run with --run NAME",
             ) from None
         except OSError as error:
             raise _unusable(self.root, error) from error
@@ -181,7 +181,7 @@ class RunDirectory:
 
 
 def _describe(holder: Path) -> str:
-    """Say who holds a lock, as far as its holder has written it down."""
+    """Describe the holder of a lock; empty if it left no record."""
     try:
         record = json.loads(holder.read_text(encoding="utf-8"))
         return f": process {record['pid']} on {record['host']}, since {record['since']}"
@@ -193,5 +193,5 @@ def _unusable(root: Path, error: OSError) -> EnvironmentFault:
     return EnvironmentFault(
         f"the run folder cannot be used: {error.strerror or error}",
         where=str(root),
-        hint="choose another place with --runs-dir",
+        hint="choose another directory with --runs-dir",
     )

@@ -1,7 +1,7 @@
-"""Exit status of each process of a launched command, in a file for the command that launched it.
+"""Exit status files of launched processes, read by the command that launched them.
 
-A launcher turns every exit code of a process into 1 and drops the reason. So each process writes a
-small file when it starts, and adds its exit code and error when it ends. A file without an exit
+A launcher replaces every exit code by 1 and drops the reason. So each process writes a small file
+when it starts, and adds its exit code and error when it ends. A file without an exit
 code belongs to a process that was killed.
 """
 
@@ -17,12 +17,12 @@ from typing import Any
 from rlhfctl.run.files import write_json
 
 VARIABLE = "RLHFCTL_EXIT_STATUS"
-"""Environment variable with the folder of these files; set for the processes of ``--launch``."""
+"""Environment variable: folder of these files; set for the processes of ``--launch``."""
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """The start of a process or its end.
+    """The start or the end of a process.
 
     Attributes:
         rank: Rank of the process.
@@ -44,7 +44,7 @@ class ExitStatus:
 
 
 def expected() -> bool:
-    """Whether a launching command will read and show this process's exit status."""
+    """Return whether a launching command will read and show this process's exit status."""
     return VARIABLE in os.environ
 
 
@@ -57,7 +57,7 @@ def begin() -> None:
 def leave(
     code: int, message: str = "", error: dict[str, Any] | None = None, traceback: str = ""
 ) -> None:
-    """Record how this process ends, if its status is expected; the first record is kept."""
+    """Record the exit of this process, if its status is expected; the first record is kept."""
     if not expected():
         return
     recorded = _read(_path())

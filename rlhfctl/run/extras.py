@@ -1,4 +1,4 @@
-"""Packages that come with an extra of rlhfctl only, and the sentence where one is missing."""
+"""Checks for packages of rlhfctl's optional extras."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 
 def require_harness(tasks: Sequence[str]) -> None:
-    """Make sure that lm-evaluation-harness is installed where the recipe names tasks of it.
+    """Check that lm-evaluation-harness is installed if the recipe lists tasks.
 
     Raises:
-        EnvironmentFault: It is not installed.
+        EnvironmentFault: The package is not installed.
     """
     if tasks:
         require_extra("lm_eval", "lm-evaluation-harness (lm-eval)", "tax", "evaluation.tax.tasks")
 
 
 def require_extra(module: str, package: str, extra: str, key: str) -> None:
-    """Make sure that a module is installed, without importing it.
+    """Check that a module is installed, without importing it.
 
     Args:
-        module: What would be imported.
-        package: What it is called.
-        extra: The extra of rlhfctl that brings it.
-        key: The recipe's key that asks for it.
+        module: Import name.
+        package: Display name.
+        extra: Extra of rlhfctl that installs it.
+        key: Recipe key that requires it.
 
     Raises:
-        EnvironmentFault: It is not installed.
+        EnvironmentFault: The module is not installed.
     """
     if importlib.util.find_spec(module) is None:
         raise EnvironmentFault(

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and digests that tell when one has changed."""
+"""Atomic file writes and SHA-256 digests of files and folders."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CHECKPOINTS = "checkpoints"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+    """Replace a file atomically: readers see the old or the new content, even after a crash.
 
     Args:
-        path: Where to; its folder must exist.
+        path: Destination; its folder must exist.
         content: Text (written as UTF-8) or bytes.
 
     Raises:
-        OSError: The file cannot be written; what was there before is unchanged.
+        OSError: The file cannot be written; the old content is unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -41,35 +41,35 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically, keys in the order they were put in.
+    """Write a value as indented JSON, atomically; keys keep their order.
 
     Raises:
-        ValueError: A number in it is NaN or infinite, which JSON does not know.
+        ValueError: A number is NaN or infinite, which JSON cannot represent.
         OSError: The file cannot be written.
     """
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's relative file names and their contents.
+    """Return the SHA-256 of a file, or of the relative paths and contents in a folder.
 
-    A folder's `checkpoints/` is left out: it serves resuming and is no part of the result.
+    A folder's `checkpoints/` is excluded: it is for resuming and not part of the result.
 
     Raises:
-        OSError: Something in it cannot be read.
+        OSError: A file cannot be read.
     """
     if not path.is_dir():
         return _file_digest(path)
-    whole = hashlib.sha256()
+    combined = hashlib.sha256()
     for file in _files(path):
         name = file.relative_to(path).as_posix().encode("utf-8", "surrogateescape")
-        whole.update(len(name).to_bytes(8, "big") + name)
-        whole.update(bytes.fromhex(_file_digest(file)))
-    return whole.hexdigest()
+        combined.update(len(name).to_bytes(8, "big") + name)
+        combined.update(bytes.fromhex(_file_digest(file)))
+    return combined.hexdigest()
 
 
 def sync_folder(root: Path) -> None:
-    """Flush every file below a folder to the disk, so that renaming the folder commits it."""
+    """Flush every file in a folder to disk, so that renaming the folder commits its contents."""
     for folder, _, names in os.walk(root):
         for name in names:
             file = Path(folder, name)
@@ -79,7 +79,7 @@ def sync_folder(root: Path) -> None:
 
 
 def sync_entry(path: Path) -> None:
-    """Flush one file, or a folder's list of names, to the disk."""
+    """Flush one file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,12 +93,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _files(root: Path) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for folder, folders, names in os.walk(root):
         if Path(folder) == root and CHECKPOINTS in folders:
             folders.remove(CHECKPOINTS)
-        found.extend(Path(folder, name) for name in names)
-    return sorted(found, key=lambda file: file.relative_to(root).parts)
+        files.extend(Path(folder, name) for name in names)
+    return sorted(files, key=lambda file: file.relative_to(root).parts)
 
 
 def _umask() -> int:

@@ -50,7 +50,7 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the metric is present and within the bound."""
+        """Return whether the metric is present and within the bound."""
         return self.value is not None and _HOLDS[self.gate.relation](self.value, self.gate.bound)
 
 
@@ -58,7 +58,7 @@ def parse_gates(gates: Mapping[str, str]) -> list[Gate]:
     """Read the recipe's `evaluation.gates`.
 
     Raises:
-        RecipeError: Some bounds cannot be parsed; names each.
+        RecipeError: A bound cannot be parsed; lists every such gate.
     """
     parsed: list[Gate] = []
     errors: list[str] = []
@@ -85,20 +85,20 @@ def require_gates(results: Sequence[GateResult]) -> None:
     """Raise if a gate failed.
 
     Raises:
-        GateError: At least one gate failed; names each with the metric's value.
+        GateError: A gate failed; lists every failed gate with the metric's value.
     """
     failed = [result for result in results if not result.passed]
     if failed:
         raise GateError(
             "\n".join(f"gate failed: {result.gate}, but {_describe(result)}" for result in failed),
-            hint="the run's results and its report are kept",
+            hint="the results and the report of the run are kept",
         )
 
 
 def find_metric(metrics: Mapping[str, Any], name: str) -> float | None:
-    """Return a metric by dotted name; `policies.ppo.` may be left out.
+    """Return a metric by dotted name; the prefix `policies.ppo.` is optional.
 
-    None when it is missing or not a finite number.
+    None if it is missing or not a finite number.
     """
     for full_name in (name, f"policies.ppo.{name}"):
         value = _lookup(metrics, full_name)
@@ -108,7 +108,7 @@ def find_metric(metrics: Mapping[str, Any], name: str) -> float | None:
 
 
 def _lookup(metrics: Any, name: str) -> Any:
-    """Return the value under a dotted name; keys, such as a task's, may contain dots themselves."""
+    """Return the value under a dotted name; keys, such as task names, may contain dots."""
     if not isinstance(metrics, dict):
         return None
     if name in metrics:

@@ -1,4 +1,4 @@
-"""Keeps libraries quiet: their telemetry off, their warnings and bars in the run's log file."""
+"""Redirection of library output to the run's log file; telemetry and progress bars off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ENVIRONMENT = {
-    # huggingface_hub's own switch, which TRL's report of every training run honours too
+    # Also disables the telemetry that TRL sends per training run.
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -23,9 +23,9 @@ _ENVIRONMENT = {
 
 
 def quiet_environment() -> None:
-    """Set what libraries read from the environment; call before any of them is imported.
+    """Set environment variables that silence libraries; call before importing any of them.
 
-    A variable that the user has set stays as it is.
+    Variables that are already set are not changed.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -33,27 +33,27 @@ def quiet_environment() -> None:
 
 @contextmanager
 def capture_logs(log: Path, heading: str) -> Iterator[None]:
-    """Send everything written to stdout and stderr, by any library or child, to a log file.
+    """Redirect stdout and stderr, including those of libraries and child processes, to a file.
 
-    The file descriptors themselves are turned, so that C libraries and worker processes go there
-    too. Whoever must reach the user meanwhile holds a copy of the old descriptor.
+    The file descriptors are redirected, which covers C libraries and worker processes. Code that
+    writes to the user meanwhile uses a copy of the original descriptor.
 
     Args:
-        log: The file, appended to.
-        heading: Written first, with the time.
+        log: Log file, appended to.
+        heading: First line, written with the time.
 
     Raises:
         OSError: The log file cannot be opened.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    kept: dict[int, int] = {}
+    originals: dict[int, int] = {}
     handler: logging.Handler | None = None
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         os.write(descriptor, f"{now} === {heading}\n".encode())
         _flush()
         for standard in (1, 2):
-            kept[standard] = os.dup(standard)
+            originals[standard] = os.dup(standard)
             os.dup2(descriptor, standard)
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -65,7 +65,7 @@ def capture_logs(log: Path, heading: str) -> Iterator[None]:
             logging.captureWarnings(capture=False)
             logging.getLogger().removeHandler(handler)
         _flush()
-        for standard, copy in kept.items():
+        for standard, copy in originals.items():
             os.dup2(copy, standard)
             os.close(copy)
         os.close(descriptor)

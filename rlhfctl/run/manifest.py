@@ -1,4 +1,4 @@
-"""The record of the finished stages: what each was made from, what it made, with what metrics."""
+"""Record of the finished stages: inputs, outputs and metrics per stage."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or folder at the time it was used: its path and the SHA-256 of its contents.
+    """Path and SHA-256 of a file or folder at the time of use.
 
     Attributes:
-        path: Relative to the run folder when inside it, else absolute.
-        sha256: As `rlhfctl.run.files.digest` gives it.
+        path: Relative to the run folder if inside it, else absolute.
+        sha256: Digest by `rlhfctl.run.files.digest`.
     """
 
     path: str
@@ -30,10 +30,10 @@ class Artifact:
 
     @classmethod
     def of(cls, path: Path, root: Path) -> Self:
-        """Record a file or folder as it is now.
+        """Record the current state of a file or folder.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The path cannot be read.
         """
         absolute = path.resolve()
         inside = absolute.is_relative_to(root.resolve())
@@ -47,13 +47,13 @@ class StageRecord:
 
     Attributes:
         stage: `sft`, `rm`, `ppo` or `eval`.
-        recipe_part: What of the recipe the result depends on, as plain JSON values.
-        inputs: Checkpoints of earlier stages (`sft`, `rm`, `ppo`) and local files the recipe names.
+        recipe_part: Recipe values that the result depends on, as JSON values.
+        inputs: Checkpoints of earlier stages (`sft`, `rm`, `ppo`) and local files in the recipe.
         outputs: The result folder, under the stage's name.
-        metrics: The metrics the stage reported.
-        versions: Of Python, rlhfctl and the libraries.
-        seed: The run's seed.
-        started: UTC, ISO 8601.
+        metrics: Metrics of the stage.
+        versions: Versions of Python, rlhfctl and the libraries.
+        seed: Seed of the run.
+        started: Start time, UTC, ISO 8601.
         seconds: Wall-clock time.
     """
 
@@ -70,20 +70,20 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What a stage returns; its metrics are numbers, never prose."""
+    """Return value of a stage: numeric metrics."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The finished stages of one run; a stage is done only when it stands here."""
+    """The finished stages of one run; a stage is done once it is listed here."""
 
     stages: Mapping[str, StageRecord] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def with_stage(self, record: StageRecord) -> Manifest:
-        """Return the manifest with this stage's record put in or replaced."""
+        """Return the manifest with this stage's record added or replaced."""
         return Manifest({**self.stages, record.stage: record})
 
     def save(self, path: Path) -> None:
@@ -103,10 +103,10 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read a manifest; a run that has none yet has an empty one.
+        """Read a manifest; return an empty one if the file does not exist.
 
         Raises:
-            CheckpointError: The file is damaged, unreadable, or of a newer rlhfctl.
+            CheckpointError: The file is damaged, unreadable, or has another schema version.
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ class Manifest:
             raise CheckpointError(
                 f"the manifest is damaged ({type(error).__name__}: {error})",
                 where=str(path),
-                hint="put a good copy back, or move it away to run the stages afresh",
+                hint="restore a valid copy, or remove the file to re-run all stages",
             ) from error
         return cls(stages)
 
@@ -136,5 +136,5 @@ def _other_version(path: Path, version: object) -> CheckpointError:
     return CheckpointError(
         f"the manifest has schema version {version!r}; this rlhfctl reads {SCHEMA_VERSION}",
         where=str(path),
-        hint="use the rlhfctl that made the run, or name another run with --run NAME",
+        hint="use the rlhfctl version that created the run, or another run with --run NAME",
     )

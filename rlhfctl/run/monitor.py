@@ -1,4 +1,4 @@
-"""How a stage tells of its progress: to the metrics file, to the terminal, or to nobody."""
+"""Progress monitors: the protocol, a metrics file, a fan-out and a no-op."""
 
 from __future__ import annotations
 
@@ -15,84 +15,84 @@ if TYPE_CHECKING:
 
 
 class Monitor(Protocol):
-    """What a stage reports to. A stage may call `start` again for another phase of its work."""
+    """Receiver of a stage's progress. A stage may call `start` once per phase."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Begin a phase of `total` units of work, such as `steps` or `episodes`."""
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Report that `done` units are done, with the metrics that came with them."""
+        """Report that `done` units are done, with their metrics."""
 
     def note(self, message: str) -> None:
-        """Tell the user one plain line."""
+        """Show the user a message of one line."""
 
     def warn(self, message: str) -> None:
-        """Tell the user one line that asks for attention."""
+        """Show the user a warning of one line."""
 
     def finish(self) -> None:
         """End the phase."""
 
 
 class NullMonitor:
-    """A monitor that tells nobody."""
+    """A monitor that does nothing."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def warn(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def finish(self) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 class MultiMonitor:
-    """A monitor that tells several others, in order."""
+    """A monitor that forwards to several others, in order."""
 
     def __init__(self, monitors: Sequence[Monitor]) -> None:
         self._monitors = tuple(monitors)
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Begin a phase in each."""
+        """Begin a phase in every monitor."""
         for monitor in self._monitors:
             monitor.start(stage, total, unit)
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Report to each."""
+        """Report to every monitor."""
         for monitor in self._monitors:
             monitor.step(done, metrics)
 
     def note(self, message: str) -> None:
-        """Tell each."""
+        """Show the message in every monitor."""
         for monitor in self._monitors:
             monitor.note(message)
 
     def warn(self, message: str) -> None:
-        """Tell each."""
+        """Show the warning in every monitor."""
         for monitor in self._monitors:
             monitor.warn(message)
 
     def finish(self) -> None:
-        """End the phase in each."""
+        """End the phase in every monitor."""
         for monitor in self._monitors:
             monitor.finish()
 
 
 class MetricsLog:
-    """Appends every step to a file as one JSON object a line: `step`, `time` and the metrics.
+    """Appends one JSON object per step to a file: `step`, `time` and the metrics.
 
-    A figure that is NaN or infinite is written as null, since JSON has no word for it.
+    NaN and infinite metrics are written as null, since JSON cannot represent them.
 
     Args:
-        path: The file; its folder must exist.
-        resume: Go on with the file that is there. Lines from the first reported step onwards
-            are then dropped, since the resumed stage does that work again.
+        path: Metrics file; its folder must exist.
+        resume: Append to an existing file. Lines from the first reported step onwards are then
+            dropped, since the resumed stage repeats those steps.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
@@ -102,7 +102,7 @@ class MetricsLog:
             write_atomic(path, "")
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Say nothing: phases are not recorded."""
+        """Do nothing: phases are not recorded."""
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
@@ -112,8 +112,8 @@ class MetricsLog:
         """
         if self._resuming:
             self._resuming = False
-            kept = [line for line in read_metrics(self._path) if line["step"] < done]
-            write_atomic(self._path, "".join(map(_line, kept)))
+            earlier_lines = [line for line in read_metrics(self._path) if line["step"] < done]
+            write_atomic(self._path, "".join(map(_line, earlier_lines)))
         entry: dict[str, Any] = {
             "step": done,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -123,19 +123,19 @@ class MetricsLog:
             file.write(_line(entry))
 
     def note(self, message: str) -> None:
-        """Say nothing: the file holds metrics."""
+        """Do nothing: the file holds metrics only."""
 
     def warn(self, message: str) -> None:
-        """Say nothing: the file holds metrics."""
+        """Do nothing: the file holds metrics only."""
 
     def finish(self) -> None:
-        """Do nothing: every line is on file already."""
+        """Do nothing: every line is written already."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics file; empty when there is none.
+    """Read a metrics file; return an empty list if it does not exist.
 
-    A last line that a crash cut short is left out.
+    A last line truncated by a crash is ignored.
 
     Raises:
         ValueError: A line before the last is not JSON.

@@ -1,8 +1,8 @@
-"""The processes of one command that accelerate or torchrun started.
+"""Communication between the processes of a command started by accelerate or torchrun.
 
-Process 0 decides, writes and shows; the others follow its instructions. Instructions go through
-the key-value store that the launcher or process 0 keeps at MASTER_ADDR. Waiting for one is no
-collective, so it cannot time out, and signals are handled meanwhile.
+Process 0 plans the work and writes all output; the others follow its instructions. Instructions
+are sent through the key-value store of the launcher or process 0 at MASTER_ADDR. Waiting for one
+is not a collective: it cannot time out, and signals are handled meanwhile.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _LONGEST_COLLECTIVE = timedelta(days=7)
-"""One process may work alone for long; the launcher detects a dead one."""
+"""One process may work alone for hours; the launcher detects dead processes."""
 _POLL = 0.05  # seconds
 _MEGATRON = "ACCELERATE_USE_MEGATRON_LM"
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 _ACCELERATE_FSDP = "ACCELERATE_USE_FSDP"
 _FSDP = "RLHFCTL_USE_FSDP"
-"""Set where the launcher's configuration asks for FSDP; accelerate's own variable is removed."""
+"""Set if the launcher's configuration requests FSDP; accelerate's own variable is removed."""
 _FAILURE = "rlhfctl/failure"
 
 
@@ -34,12 +34,12 @@ class ProcessGroup:
     """This process and its peers.
 
     Attributes:
-        rank: Number of this process.
+        rank: Rank of this process.
         count: Number of processes.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
-        """Describe the group without connecting; `join` connects."""
+        """Create the group without connecting; `join` connects."""
         self.rank = rank
         self.count = count
         self._store: Any = None
@@ -47,26 +47,26 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> ProcessGroup:
-        """Return the group of the launcher's variables RANK and WORLD_SIZE."""
+        """Return the group defined by the launcher's variables RANK and WORLD_SIZE."""
         if "LOCAL_RANK" not in os.environ:
             return cls()
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property
     def is_main(self) -> bool:
-        """Whether this is process 0."""
+        """Return whether this is process 0."""
         return self.rank == 0
 
     @property
     def joined(self) -> bool:
-        """Whether this process is connected to others."""
+        """Return whether this process is connected to others."""
         return self._store is not None
 
     def join(self) -> None:
         """Connect to the other processes, if any.
 
         Raises:
-            RuntimeError: They are unreachable.
+            RuntimeError: The processes are unreachable.
         """
         if self.count == 1 or self._store is not None:
             return
@@ -77,7 +77,7 @@ class ProcessGroup:
         self._store = TCPStore(address, port, is_master=False, wait_for_workers=False)
 
     def broadcast(self, instruction: Mapping[str, Any]) -> None:
-        """Send an instruction from process 0 to all others, which read them in order."""
+        """Send an instruction from process 0 to all others, in order."""
         if self._store is not None:
             key = f"rlhfctl/instruction/{self._instructions}"
             self._store.set(key, json.dumps(dict(instruction)))
@@ -102,7 +102,7 @@ class ProcessGroup:
             yield instruction
 
     def finished(self) -> None:
-        """Report to process 0 that the last instruction is carried out."""
+        """Report to process 0 that the last instruction is complete."""
         if self._store is not None:
             self._store.add(f"rlhfctl/finished/{self._instructions}", 1)
 
@@ -110,7 +110,7 @@ class ProcessGroup:
         """Wait in process 0 until every other process has finished the last instruction.
 
         Raises:
-            LostProcessFault: One of them failed.
+            LostProcessFault: A process failed.
         """
         if self._store is None:
             return
@@ -119,7 +119,7 @@ class ProcessGroup:
             time.sleep(_POLL)
 
     def first_failure(self, failure: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish why this process fails; return the first failure that any process published.
+        """Publish the failure of this process; return the first failure that any process published.
 
         The cause is published before its consequences elsewhere, such as a lost connection.
         """
@@ -128,7 +128,7 @@ class ProcessGroup:
             return own
         try:
             published = self._store.compare_set(_FAILURE, "", json.dumps(own))
-        except RuntimeError:  # the store went down with the process that kept it
+        except RuntimeError:  # the process that held the store is gone
             return own
         first: dict[str, Any] = json.loads(published)
         return first
@@ -150,47 +150,47 @@ class ProcessGroup:
 
 
 def refuse_sharding(stages: Sequence[str]) -> None:
-    """Refuse to train under a launcher's configuration for Megatron-LM or DeepSpeed.
+    """Reject training under a launcher's configuration for Megatron-LM or DeepSpeed.
 
-    Under such a wrapper a stage would run wrongly or end in the library's own error. FSDP is allowed:
-    every stage shards its frozen base by FSDP2 itself.
+    Such a wrapper would give wrong results or fail inside the library. FSDP is allowed: every
+    stage shards its frozen base model itself, by FSDP2.
 
     Args:
-        stages: Names of the stages to run; those of process 0 only are unaffected.
+        stages: Names of the stages to run; stages that run in process 0 only are unaffected.
 
     Raises:
-        UsageError: The configuration asks for one of them, and a stage would train.
+        UsageError: The configuration requests one of them, and a stage would train.
     """
     training = [stage for stage in stages if not stage_named(stage).main_process_only]
     if training and os.environ.get(_MEGATRON, "").lower() == "true":
         raise UsageError(
-            f"{', '.join(training)} cannot run under Megatron-LM: rlhfctl keeps a whole model in "
-            "every process there",
-            hint="use recipes/launch/ddp.yaml; model.quantization=4bit makes the model smaller, "
-            "and recipes/launch/fsdp2.yaml shards its frozen base",
+            f"{', '.join(training)} cannot run under Megatron-LM: rlhfctl does not split models "
+            "across processes by tensor parallelism",
+            hint="use recipes/launch/ddp.yaml, with model.quantization=4bit if memory is short, or "
+            "recipes/launch/fsdp2.yaml, which shards the frozen base model",
         )
     if training and os.environ.get(_DEEPSPEED, "").lower() == "true":
         raise no_deepspeed()
 
 
 def no_deepspeed(where: str = "") -> UsageError:
-    """Return the error for a launcher's configuration that asks for DeepSpeed.
+    """Return the error for a launcher's configuration that requests DeepSpeed.
 
     Args:
         where: The command-line option that names the configuration.
     """
     return UsageError(
-        "DeepSpeed is not supported", where, "Use recipes/launch/fsdp2.yaml to shard the base."
+        "DeepSpeed is not supported", where, "use recipes/launch/fsdp2.yaml to shard the base model"
     )
 
 
 def join_processes() -> Any:
     """Return accelerate's state of this process, connected to its peers, if any.
 
-    On machines without a GPU, accelerate has to be asked for gloo, or each process would run
-    alone. The variable that requests FSDP is hidden from the libraries: accelerate would shard
-    trained weights too, and only on a GPU; transformers would leave the weights of a new head
-    uninitialised in every process but the first.
+    Without a GPU, accelerate must be told to use gloo, or each process would run alone. The
+    variable that requests FSDP is hidden from the libraries. With it, accelerate would shard the
+    trained weights too, and only on a GPU; transformers would initialise the weights of a new
+    head in process 0 only.
     """
     if os.environ.pop(_ACCELERATE_FSDP, "").lower() == "true":
         os.environ[_FSDP] = "true"

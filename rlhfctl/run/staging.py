@@ -1,9 +1,13 @@
-"""Where a stage works until it is done, and how its result takes the place of an earlier one.
+"""Working folder of a stage, and the atomic replacement of an earlier result.
 
-A result folder appears only whole. The order is: the stage works in `.STAGE.partial`; its files
-are flushed; an earlier result steps aside to `.STAGE.replaced`; the partial folder takes the
-result's name; the manifest is written; the earlier result is removed. A crash at any point leaves
-either the earlier result with its record or the new one with its own: `recover` sees to the rest.
+A result folder is complete whenever it exists. The steps are:
+
+1. The stage writes to `.STAGE.partial`, and its files are flushed.
+2. An earlier result is renamed to `.STAGE.replaced`.
+3. The partial folder is renamed to the result.
+4. The manifest is written, and the earlier result is removed.
+
+After a crash at any point, `recover` restores a result that matches its record.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def recover(directory: RunDirectory, stage: str, record: StageRecord | None) -> None:
-    """Finish or undo a replacement of a stage's result that a crash cut short."""
+    """Finish or undo a replacement that was interrupted by a crash."""
     replaced, final = directory.replaced(stage), directory.stage(stage)
     if not replaced.exists():
         return
@@ -47,16 +51,16 @@ def open_partial(
     *,
     fresh: bool,
 ) -> bool:
-    """Make a stage's partial folder, or keep the one that an interrupted try left.
+    """Create a stage's partial folder, or keep that of an interrupted attempt.
 
-    It is kept when it holds checkpoints and was being made from the same recipe part and inputs.
+    It is kept if it holds checkpoints and has the same recipe part and inputs.
 
     Args:
-        directory: The run's.
-        stage: The stage's name.
-        recipe_part: What of the recipe its result depends on.
-        inputs: What it is made from.
-        fresh: Never keep what is there.
+        directory: Run folder.
+        stage: Name of the stage.
+        recipe_part: Recipe values that the result depends on.
+        inputs: Inputs of the stage.
+        fresh: Always start with an empty folder.
 
     Returns:
         Whether there are checkpoints to resume from.
@@ -76,10 +80,10 @@ def open_partial(
 
 @contextmanager
 def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[None]:
-    """Write the run's recipe for as long as a stage works, and for good when it succeeds.
+    """Write the run's recipe before a stage runs, and restore the earlier one if it fails.
 
-    Where it fails and leaves nothing to go on from, the earlier recipe comes back: commands that
-    name none read the run's, and should not find there what has just been refused.
+    The new recipe stays if the stage succeeds or leaves checkpoints to resume from. Commands
+    without a recipe argument read the run's, which must not be one that has just failed.
     """
     path = directory.recipe
     earlier = path.read_text(encoding="utf-8") if path.exists() else None
@@ -93,20 +97,20 @@ def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[N
 
 
 def has_checkpoints(partial: Path) -> bool:
-    """Whether a partial folder holds something to resume from."""
+    """Return whether a partial folder holds checkpoints to resume from."""
     checkpoints = partial / CHECKPOINTS
     return checkpoints.is_dir() and any(checkpoints.iterdir())
 
 
 def discard_partial(directory: RunDirectory, stage: str) -> None:
-    """Remove a stage's partial folder and what it was being made from."""
+    """Remove a stage's partial folder and the record of its inputs."""
     if directory.partial(stage).exists():
         shutil.rmtree(directory.partial(stage))
     directory.partial_inputs(stage).unlink(missing_ok=True)
 
 
 def promote(directory: RunDirectory, stage: str) -> None:
-    """Give the partial folder the result's name; an earlier result steps aside."""
+    """Rename the partial folder to the result; move an earlier result aside."""
     partial, final = directory.partial(stage), directory.stage(stage)
     sync_folder(partial)
     if final.exists():
@@ -116,7 +120,7 @@ def promote(directory: RunDirectory, stage: str) -> None:
 
 
 def clean_up(directory: RunDirectory, stage: str) -> None:
-    """Remove what only an unfinished stage needs, once its result is recorded."""
+    """Remove the files of an unfinished stage, once its result is recorded."""
     if directory.replaced(stage).exists():
         shutil.rmtree(directory.replaced(stage))
     directory.partial_inputs(stage).unlink(missing_ok=True)

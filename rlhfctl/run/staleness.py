@@ -1,4 +1,4 @@
-"""Differences between a stage's record and what it would be made from now."""
+"""Differences between a stage's record and its current recipe, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def staleness(
         record: The finished stage.
         recipe_part: Current values of the recipe keys that it reads.
         inputs: Current inputs.
-        directory: The run's.
+        directory: Run folder.
     """
     reasons = recipe_changes(record.recipe_part, recipe_part)
     for name in sorted({*record.inputs, *inputs}):
@@ -44,7 +44,7 @@ def staleness(
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Describe each recipe key whose value differs, with both values; a null section by its name."""
+    """Describe each changed recipe key with both values; a null section as one key."""
     return list(_differences(before, now, ""))
 
 

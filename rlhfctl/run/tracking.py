@@ -1,6 +1,6 @@
-"""Metrics to wandb, mlflow, trackio or TensorBoard, through accelerate's trackers.
+"""Logging of metrics to wandb, mlflow, trackio or TensorBoard, through accelerate.
 
-A tracker is company, never a condition: one that fails is told of once and left out from then on.
+Trackers are optional: a failing one is reported once and disabled.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class TrackerMonitor:
-    """A monitor that hands every step's metrics to trackers, named STAGE/FIGURE.
+    """A monitor that logs every step's metrics to trackers, as STAGE/METRIC.
 
     Args:
-        names: Trackers as accelerate knows them.
-        run_name: The run's name there.
-        folder: Where trackers that write files put them.
-        settings: The recipe's leaves by dotted key, kept as the run's configuration.
-        told: Hears of a tracker that failed.
+        names: Tracker names of accelerate.
+        run_name: Name of the run in the trackers.
+        folder: Folder for trackers that write files.
+        settings: Recipe values by dotted key, logged as the run's configuration.
+        monitor: Receives a warning when a tracker fails.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class TrackerMonitor:
         run_name: str,
         folder: Path,
         settings: Mapping[str, Any],
-        told: Monitor,
+        monitor: Monitor,
     ) -> None:
         self._names = tuple(names)
         self._run_name = run_name
@@ -41,7 +41,7 @@ class TrackerMonitor:
             key: value if isinstance(value, str | int | float | bool) else str(value)
             for key, value in settings.items()
         }
-        self._told = told
+        self._monitor = monitor
         self._stage = ""
         self._trackers: dict[str, Any] = {}
 
@@ -53,20 +53,20 @@ class TrackerMonitor:
                 self._guarded(name, partial(self._open, name))
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Hand on the metrics."""
+        """Log the metrics."""
         named = {f"{self._stage}/{key}": value for key, value in metrics.items()}
         for name, tracker in tuple(self._trackers.items()):
             if tracker is not None:
                 self._guarded(name, partial(tracker.log, named, step=done))
 
     def note(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def warn(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def finish(self) -> None:
-        """Say nothing: a stage may begin another phase."""
+        """Do nothing: a stage may begin another phase."""
 
     def close(self) -> None:
         """Close the trackers."""
@@ -84,10 +84,10 @@ class TrackerMonitor:
         tracker.store_init_configuration(self._settings)
         self._trackers[name] = tracker
 
-    def _guarded(self, name: str, act: Callable[[], object]) -> None:
-        """Do something with a tracker; whatever its service throws must not end a run."""
+    def _guarded(self, name: str, action: Callable[[], object]) -> None:
+        """Call a tracker; its errors must not end the run."""
         try:
-            act()
+            action()
         except Exception as error:
             self._trackers[name] = None
-            self._told.warn(f"tracker {name} is left out: {type(error).__name__}: {error}")
+            self._monitor.warn(f"tracker {name} is disabled: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The versions that a result was made with."""
+"""Installed versions of Python, rlhfctl and the libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIBRARIES = (
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of Python, rlhfctl and the libraries; reads package data only."""
+    """Return the installed versions from package metadata, without importing the libraries."""
     versions = {"python": platform.python_version(), "rlhfctl": rlhfctl.__version__}
     for name in _LIBRARIES:
         try:

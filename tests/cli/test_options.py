@@ -33,7 +33,7 @@ OPTIONS = {
         *("RUN ...", "--runs-dir DIR = runs", "--format = html", "--output FILE"),
         *OUTPUT,
     },
-    "data agreement": {"FILE required", "--columns OURS=THEIRS ...", *OUTPUT},
+    "data agreement": {"FILE required", "--columns NAME=COLUMN ...", *OUTPUT},
 }
 
 

@@ -129,7 +129,7 @@ def test_a_sweep_whose_parent_was_killed_goes_on_where_it_was(begin, sweep, root
     _, said = second.communicate(timeout=60)
     assert second.returncode == 0, said
     assert said.count("is up to date, skipped") == 2
-    assert f"beta-0 waits: another process works in this run: process {holder}" in said
+    assert f"beta-0 waiting: another process is using this run: process {holder}" in said
     assert [point["status"] for point in points(root)] == ["done", "done"]
 
 
