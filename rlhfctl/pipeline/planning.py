@@ -1,4 +1,4 @@
-"""Which stages have to run, from which inputs, and why."""
+"""The stages to run, their inputs, and why a recorded result is out of date."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a recipe may contain and how one is read; nothing here imports torch."""
+"""The recipe schema and its reader; nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""What the schema says about a key: which keys stand beside it, and what its value may be."""
+"""Sibling keys and types of recipe keys, from the schema."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def all_keys(section: type[Section] = Recipe, above: KeyPath = ()) -> Iterator[K
 
 def suggest(path: KeyPath) -> str:
     """Return a hint for a key that the schema does not have; empty when none comes to mind."""
-    known = [key for key in all_keys() if key[:-1] == path[:-1]]
-    close = difflib.get_close_matches(path[-1], [key[-1] for key in known], n=1, cutoff=0.6)
+    siblings = [key for key in all_keys() if key[:-1] == path[:-1]]
+    close = difflib.get_close_matches(path[-1], [key[-1] for key in siblings], n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
     elsewhere = [".".join(key) for key in all_keys() if key[-1] == path[-1]]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    if 0 < len(known) <= 12:
-        return f"known here: {', '.join(key[-1] for key in known)}"
+    if 0 < len(siblings) <= 12:
+        return f"valid keys here: {', '.join(key[-1] for key in siblings)}"
     return ""

@@ -104,7 +104,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
         RecipeError: The recipe is wrong; all errors at once, each a line ``file:line: key: what``.
     """
     if not _exists(path):
-        shipped = ", ".join(sorted(found.name for found in shipped_recipes()))
+        shipped = ", ".join(sorted(recipe.name for recipe in shipped_recipes()))
         raise UsageError("there is no such recipe", str(path), f"shipped recipes: {shipped}")
     layers = _Layers()
     for name, document in reversed(list(_family(path))):
@@ -188,8 +188,8 @@ def _document(path: Path) -> strict_yaml.Document:
     try:
         document = strict_yaml.read(path)
     except strict_yaml.YamlError as error:
-        found = "\n".join(f"{path}:{line}: {sentence}" for line, sentence in error.errors)
-        raise RecipeError(found) from error
+        messages = "\n".join(f"{path}:{line}: {sentence}" for line, sentence in error.errors)
+        raise RecipeError(messages) from error
     except IsADirectoryError as error:
         raise RecipeError("is a folder, not a recipe", str(path)) from error
     except OSError as error:
@@ -251,13 +251,13 @@ def shipped_recipes() -> list[Path]:
     """Return the recipes that come with the package, or stand beside it in a checkout."""
     package = Path(rlhfctl.__file__).parent
     for folder in (package / "recipes", package.parent / "recipes"):
-        found = sorted(folder.glob("*.yaml"))
-        if found:
-            return found
+        recipes = sorted(folder.glob("*.yaml"))
+        if recipes:
+            return recipes
     return []
 
 
 def shipped_recipe(name: str) -> Path | None:
     """Return the shipped recipe of this name (``base``, ``base.yaml`` or ``recipes/base.yaml``)."""
-    wanted = Path(name).name.removesuffix(".yaml")
-    return next((path for path in shipped_recipes() if path.stem == wanted), None)
+    stem = Path(name).name.removesuffix(".yaml")
+    return next((path for path in shipped_recipes() if path.stem == stem), None)

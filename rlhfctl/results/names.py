@@ -86,10 +86,10 @@ def _candidates(name: str) -> Iterator[str]:
     for metric in METRICS[Source.EVAL]:
         if "[]" in metric.name:
             continue
-        for known in metric.names:
-            shapes = [known.replace("POLICY", policy).split(".") for policy in POLICIES]
-            if known.startswith("policies.POLICY."):
-                shapes.append(known.split(".")[2:])
+        for pattern in metric.names:
+            shapes = [pattern.replace("POLICY", policy).split(".") for policy in POLICIES]
+            if pattern.startswith("policies.POLICY."):
+                shapes.append(pattern.split(".")[2:])
             for shape in shapes:
                 filled = [
                     parts[index] if index < len(parts) and re.fullmatch("[A-Z_]+", part) else part

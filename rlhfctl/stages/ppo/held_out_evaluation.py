@@ -137,19 +137,19 @@ class HeldOutEvaluator:
     def finish(self) -> Path | None:
         """Write the summary and return the folder of the best policy, if there is one."""
         write_json(self.output / OVER_OPTIMISATION_FILE, self.summary())
-        kept = self._kept()
-        if not kept:
+        folders = self._best_folders()
+        if not folders:
             return None
         best = self.output / BEST_FOLDER
-        kept[-1].rename(best)
-        for folder in kept[:-1]:
+        folders[-1].rename(best)
+        for folder in folders[:-1]:
             shutil.rmtree(folder)
         return best
 
     def _line(self, rollout: int, episodes: int) -> Line:
-        each = self._measured()
+        per_prompt = self._measured()
         line: Line = {"step": episodes, "rollout": rollout}
-        for name, values in each.items():
+        for name, values in per_prompt.items():
             if name in _SHARES:
                 line[_SHARES[name]] = float(np.mean(values))
             elif name in _MEANS:
@@ -157,35 +157,38 @@ class HeldOutEvaluator:
             else:
                 line[f"score_{name}"] = float(np.mean(values))
         line["sqrt_kl"] = math.sqrt(max(line["kl"], 0.0))
-        return line | {"each": each}
+        return line | {"each": per_prompt}
 
     def _measured(self) -> dict[str, list[float]]:
         """Return the metrics per prompt, [prompts] each, gathered over all processes."""
-        questions, processes = self.held_out_set.questions, self.processes
-        prompts = len(questions.prompts)
+        prompt_set, processes = self.held_out_set.prompt_set, self.processes
+        prompts = len(prompt_set.prompts)
         rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
-        found = generate_responses(questions, "policy", processes.share(rows))
-        split = [words(text) for text in found.texts]
+        responses = generate_responses(prompt_set, "policy", processes.share(rows))
+        split = [words(text) for text in responses.texts]
         measured: dict[str, Any] = {
-            "kl": found.kl,
-            "proxy": found.proxy,
-            "true_reward": found.gold
+            "kl": responses.kl,
+            "proxy": responses.proxy,
+            "true_reward": responses.gold
             if self.held_out_set.true_reward == "gold"
-            else found.held_out_rm,
-            "length": found.lengths,
+            else responses.held_out_rm,
+            "length": responses.lengths,
             "repetition": [repeated_ngram_share(text, REPEATED_NGRAM) for text in split],
-            "certainty": [certainty(text) for text in found.texts],
-            "hedging": [hedging(text) for text in found.texts],
-            "entropy": found.entropy,
-            "ended": found.ended,
-            "disagreement": found.disagreement,
-            "out_of_range": self._out_of_range(found.proxy),
+            "certainty": [certainty(text) for text in responses.texts],
+            "hedging": [hedging(text) for text in responses.texts],
+            "entropy": responses.entropy,
+            "ended": responses.ended,
+            "disagreement": responses.disagreement,
+            "out_of_range": self._out_of_range(responses.proxy),
         }
-        known = {name: values for name, values in measured.items() if values is not None}
-        items = list(zip(*(list(map(float, values)) for values in known.values()), strict=True))
+        measurements = {name: values for name, values in measured.items() if values is not None}
+        items = list(
+            zip(*(list(map(float, values)) for values in measurements.values()), strict=True)
+        )
         whole = processes.gather_items(items)[:prompts]
         return {
-            name: list(values) for name, values in zip(known, zip(*whole, strict=True), strict=True)
+            name: list(values)
+            for name, values in zip(measurements, zip(*whole, strict=True), strict=True)
         }
 
     def _out_of_range(self, scores: Any) -> list[bool] | None:
@@ -227,16 +230,16 @@ class HeldOutEvaluator:
         self.save_policy(folder)
         write_json(folder / BEST_MARKER_FILE, {"rollout": rollout})
         oldest = self._oldest_checkpoint(rollout)
-        needed = [kept for kept in self._kept() if _rollout(kept) <= oldest]
-        for kept in needed[:-1]:
-            shutil.rmtree(kept)
+        needed = [path for path in self._best_folders() if _rollout(path) <= oldest]
+        for folder in needed[:-1]:
+            shutil.rmtree(folder)
 
     def _oldest_checkpoint(self, rollout: int) -> int:
         """Return the earliest rollout that training could resume from."""
         checkpoints = sorted((self.output / "checkpoints").glob("rollout-*"))
         return min(_rollout(checkpoints[0]), rollout) if checkpoints else rollout
 
-    def _kept(self) -> list[Path]:
+    def _best_folders(self) -> list[Path]:
         """Return the saved best policies of evaluations in the history, oldest first."""
         seen = {line["rollout"] for line in self.history}
         return sorted(

@@ -31,18 +31,18 @@ class HeldOutSet:
     """What the watch looks at, and by which measure.
 
     Attributes:
-        questions: The held-out prompts and who answers.
+        prompt_set: The held-out prompts and who answers.
         true_reward: `gold` or `held_out_rm`; None where nothing stands in for the true reward.
         score_range: Lowest and highest normalised score that the reward model gave on held-out
             comparisons; None where it is not known, or the score is not that model's alone.
     """
 
-    questions: PromptSet
+    prompt_set: PromptSet
     true_reward: str | None
     score_range: tuple[float, float] | None
 
 
-def held_out_prompts(session: StageContext, monitor: Monitor) -> Dataset | None:
+def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
     """Return the held-out prompts to look at, encoded; None where there are too few.
 
     The evaluation takes the first `evaluation.num_prompts` of them. A best checkpoint chosen on
@@ -51,30 +51,30 @@ def held_out_prompts(session: StageContext, monitor: Monitor) -> Dataset | None:
     Raises:
         RecipeError: There are too few, and the recipe stops or chooses by them.
     """
-    recipe = session.recipe
+    recipe = context.recipe
     try:
-        found = encode_prompts(
-            evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
+        encoded = encode_prompts(
+            evaluation_prompts(recipe), context.formatter, recipe.generation.max_prompt_length
         ).dataset
     except DataError as error:
-        _go_without(session, monitor, str(error))
+        _go_without(context, monitor, str(error))
         return None
-    wanted = recipe.ppo.eval_prompts
-    if len(found) < FEWEST_PROMPTS:
-        _go_without(session, monitor, f"{len(found)} held-out prompt is too few")
+    requested = recipe.ppo.eval_prompts
+    if len(encoded) < FEWEST_PROMPTS:
+        _go_without(context, monitor, f"{len(encoded)} held-out prompt is too few")
         return None
-    first = min(recipe.evaluation.num_prompts, max(0, len(found) - wanted))
+    first = min(recipe.evaluation.num_prompts, max(0, len(encoded) - requested))
     if first < recipe.evaluation.num_prompts:
-        shared = min(len(found), recipe.evaluation.num_prompts) - first
+        shared = min(len(encoded), recipe.evaluation.num_prompts) - first
         monitor.note(
             f"PPO's held-out evaluations share {shared} prompts with the evaluation stage: only "
-            f"{len(found)} prompts are held out"
+            f"{len(encoded)} prompts are held out"
         )
-    return found.select(range(first, min(len(found), first + wanted)))
+    return encoded.select(range(first, min(len(encoded), first + requested)))
 
 
-def _go_without(session: StageContext, monitor: Monitor, why: str) -> None:
-    section = session.recipe.ppo
+def _go_without(context: StageContext, monitor: Monitor, why: str) -> None:
+    section = context.recipe.ppo
     if section.early_stop == "stop" or section.load_best_model_at_end:
         raise RecipeError(
             f"held-out evaluation of PPO is not possible: {why}",
@@ -85,7 +85,7 @@ def _go_without(session: StageContext, monitor: Monitor, why: str) -> None:
 
 
 def open_held_out_set(
-    session: StageContext,
+    context: StageContext,
     inputs: Mapping[str, Path],
     roles: Roles,
     rewards: Rewards,
@@ -95,7 +95,7 @@ def open_held_out_set(
     """Return what there is to look at.
 
     Args:
-        session: Tokenizer and recipe.
+        context: Tokenizer and recipe.
         inputs: `rm` where the reward model is a source.
         roles: They answer.
         rewards: The givers of scores, over these very prompts.
@@ -105,7 +105,7 @@ def open_held_out_set(
     Raises:
         RecipeError: The recipe stops or chooses by a true reward, and there is none.
     """
-    recipe = session.recipe
+    recipe = context.recipe
     gold = recipe.data.prompts.source == "embedded"
     true_reward = "gold" if gold else "held_out_rm" if judge is not None else None
     section = recipe.ppo
@@ -115,8 +115,8 @@ def open_held_out_set(
             "ppo.early_stop, ppo.load_best_model_at_end",
             "Train a held-out reward model with reward_model.judge_share, or leave both keys out.",
         )
-    questions = PromptSet(
-        session,
+    prompt_set = PromptSet(
+        context,
         roles,
         rewards,
         prompts["prompt"],
@@ -126,7 +126,7 @@ def open_held_out_set(
     )
     only_rm = section.uses_rm and len(section.reward_sources) == 1
     score_range = _score_range(inputs["rm"], roles) if only_rm else None
-    return HeldOutSet(questions, true_reward, score_range)
+    return HeldOutSet(prompt_set, true_reward, score_range)
 
 
 def _score_range(rm: Path, roles: Roles) -> tuple[float, float] | None:

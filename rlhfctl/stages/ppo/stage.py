@@ -81,7 +81,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         DivergedError: Metrics are not finite, or KL overran `ppo.kl_stop`.
     """
     opened = open_trainer(recipe, inputs, output, monitor)
-    trainer, session = opened.trainer, opened.session
+    trainer, context = opened.trainer, opened.context
     metrics: dict[str, Any] = trainer.train() | {
         "rollouts": trainer.progress.rollout,
         "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
@@ -93,7 +93,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     if evaluator is not None:
         metrics["over_optimisation"] = evaluator.summary()
     if trainer.processes.is_main:
-        _save(session, opened.roles, output)
+        _save(context, opened.roles, output)
         best = evaluator.finish() if evaluator is not None else None
         if best is not None:
             _complete_best(opened, output, best, metrics)
@@ -103,8 +103,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
 def _complete_best(opened: PPOSetup, output: Path, best: Path, metrics: dict[str, Any]) -> None:
     """Make the best policy a checkpoint of its own, and the stage's result where so asked."""
-    session = opened.session
-    if session.recipe.ppo.load_best_model_at_end:
+    context = opened.context
+    if context.recipe.ppo.load_best_model_at_end:
         opened.monitor.note(
             f"Result: the best checkpoint by the true reward, episode "
             f"{metrics['over_optimisation']['best']['step']:,}"
@@ -112,8 +112,8 @@ def _complete_best(opened: PPOSetup, output: Path, best: Path, metrics: dict[str
         shutil.copytree(
             best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
         )
-    _describe(opened.session, opened.roles, best)
-    write_model_card(best, "ppo", session.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
+    _describe(opened.context, opened.roles, best)
+    write_model_card(best, "ppo", context.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class PPOSetup:
     """PPO ready to run.
 
     Attributes:
-        session: Tokenizer and formatting.
+        context: Tokenizer and formatting.
         roles: Roles of the trainer.
         trainer: Trainer to run.
         prompts: Training prompts before encoding, text or messages.
@@ -130,7 +130,7 @@ class PPOSetup:
         monitor: Receives metrics and messages.
     """
 
-    session: StageContext
+    context: StageContext
     roles: Roles
     trainer: PPOTrainer
     prompts: Sequence[Any]
@@ -147,20 +147,20 @@ def open_trainer(
     Takes and raises what `run` does.
     """
     shard = sharding.is_requested(recipe)
-    session = open_stage_context(recipe)
+    context = open_stage_context(recipe)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
-        rows.train, session.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
+        rows.train, context.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
     )
     report_dropped_rows(monitor, "prompts", (rows.report, encoded.report))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
     section = recipe.ppo
-    held_out = held_out_prompts(session, monitor) if section.eval_rollouts is not None else None
+    held_out = held_out_prompts(context, monitor) if section.eval_rollouts is not None else None
     others = extra_reward_models(section)
     judge = held_out_rm_folder(recipe, inputs) if held_out is not None else None
     roles = open_roles(
-        session,
+        context,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
         [*others, *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
@@ -168,18 +168,18 @@ def open_trainer(
         gradient_checkpointing=section.gradient_checkpointing,
     )
     settings = ppo_settings(recipe)
-    rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
+    rewards = open_rewards(section, roles, context.formatter, encoded.dataset["prompt"])
     checks = _preflight(recipe, inputs, roles, prompts, settings, monitor)
 
     def keep_samples(episodes: int, rollout: Rollout) -> None:
-        _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
+        _append_samples(context, episodes, rollout, output / SAMPLES_FILE)
 
     processes = Processes()
     evaluator: HeldOutEvaluator | None = None
     if held_out is not None:
-        scored = open_rewards(section, roles, session.formatter, held_out["prompt"])
+        scored = open_rewards(section, roles, context.formatter, held_out["prompt"])
         number = held_out_rm_index(recipe, inputs)
-        held_out_set = open_held_out_set(session, inputs, roles, scored, held_out, number)
+        held_out_set = open_held_out_set(context, inputs, roles, scored, held_out, number)
         save = roles.models.save_policy
         evaluator = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
     trainer = PPOTrainer(
@@ -190,19 +190,19 @@ def open_trainer(
         keep_samples,
         output / CHECKPOINTS,
         rewards,
-        _demonstrations(session) if section.ptx_coefficient else (),
+        _demonstrations(context) if section.ptx_coefficient else (),
         processes,
         evaluator,
     )
-    return PPOSetup(session, roles, trainer, encoded.dataset["prompt"], checks, evaluator, monitor)
+    return PPOSetup(context, roles, trainer, encoded.dataset["prompt"], checks, evaluator, monitor)
 
 
-def _demonstrations(session: StageContext) -> list[tuple[list[int], list[int]]]:
+def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:
     """Return prompt and response ids of the SFT stage's training rows."""
-    recipe = session.recipe
+    recipe = context.recipe
     rows = encode_demonstrations(
         load_demonstrations(recipe).train,
-        session.formatter,
+        context.formatter,
         recipe.sft.max_length,
         recipe.data.bad_rows,
     ).dataset
@@ -242,7 +242,7 @@ def _preflight(
     return checks
 
 
-def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path: Path) -> None:
+def _append_samples(context: StageContext, episodes: int, rollout: Rollout, path: Path) -> None:
     """Append a few episodes to the samples; drop those that a resumed run repeats."""
     batch = rollout.sequences
     earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -252,8 +252,8 @@ def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path
         ids = batch.ids[row].tolist()
         sample = {
             "episode": episodes,
-            "prompt": session.formatter.decode(ids[:prompt]),
-            "response": session.formatter.decode(ids[prompt:end]),
+            "prompt": context.formatter.decode(ids[:prompt]),
+            "response": context.formatter.decode(ids[prompt:end]),
             "score": float(rollout.model_scores[row]),
             "kl": float(rollout.kl[row]),
             "ended": bool(rollout.ended[row]),
@@ -262,16 +262,16 @@ def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path
     write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
-def _save(session: StageContext, roles: Roles, output: Path) -> None:
+def _save(context: StageContext, roles: Roles, output: Path) -> None:
     roles.models.save_policy(output)
-    if session.recipe.ppo.has_critic:
+    if context.recipe.ppo.has_critic:
         critic = output / CRITIC_FOLDER
         critic.mkdir(exist_ok=True)
         roles.models.save_critic(critic)
-    _describe(session, roles, output)
+    _describe(context, roles, output)
 
 
-def _describe(session: StageContext, roles: Roles, output: Path) -> None:
+def _describe(context: StageContext, roles: Roles, output: Path) -> None:
     """Write the tokenizer and the provenance of the base."""
-    session.save_tokenizer(output)
-    session.provenance("ppo", roles.models.language_model("reference")).save(output)
+    context.save_tokenizer(output)
+    context.provenance("ppo", roles.models.language_model("reference")).save(output)
