@@ -72,19 +72,6 @@ SLOW_LIBRARIES = {
 STAGE_WORDS = {word for stage in STAGES for word in (stage.name, stage.command)}
 # A dict of `sft` and `ppo` may be about policies; one with these words is about stages.
 TELLING_STAGE_WORDS = {REWARD_MODEL.name, REWARD_MODEL.command, EVALUATION.name}
-STAGE_TABLES_TO_REMOVE = {
-    "rlhfctl/cli/app.py",
-    "rlhfctl/cli/summary.py",
-    "rlhfctl/console.py",
-    "rlhfctl/report/curves.py",
-    "rlhfctl/report/sections/stages.py",
-    "rlhfctl/report/sources.py",
-    "rlhfctl/stages/shared/model_card.py",
-    "rlhfctl/sweep/plan.py",
-    "rlhfctl/sweep/run.py",
-}
-"""Files that still have a table of stages; a file leaves this set with its last table."""
-
 MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 80
 
@@ -328,14 +315,7 @@ def test_tables_of_stages_are_in_the_stage_table_only():
         name = path.relative_to(ROOT).as_posix()
         if path.name != "stage_table.py" and (hits := stage_table_complaints(name, _parsed(path))):
             complaints[name] = hits
-    unexpected = [
-        hit
-        for name, hits in complaints.items()
-        for hit in hits
-        if name not in STAGE_TABLES_TO_REMOVE
-    ]
-    assert not unexpected, "\n".join(unexpected)
-    assert set(complaints) >= STAGE_TABLES_TO_REMOVE, "take these files out of the set"
+    assert not complaints, "\n".join(hit for hits in complaints.values() for hit in hits)
 
 
 def test_each_file_name_of_a_run_is_a_literal_once():

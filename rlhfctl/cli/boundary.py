@@ -111,9 +111,9 @@ def classify(error: BaseException) -> tuple[int, str]:
     if recognised is not None:
         return recognised.exit_code, str(recognised)
     if isinstance(error, Interrupted):
-        return ExitCode.INTERRUPTED, f"interrupted; {_KEPT}"
+        return ExitCode.INTERRUPTED, f"interrupted; {_RESUME_HINT}"
     if type(error).__name__ == "Terminated":
-        return ExitCode.PREEMPTED, f"terminated by SIGTERM; {_KEPT}"
+        return ExitCode.PREEMPTED, f"terminated by SIGTERM; {_RESUME_HINT}"
     parsing: Callable[[], str] | None = getattr(error, "format_message", None)
     if parsing is not None:
         return ExitCode.USAGE, _usage(error, parsing())
@@ -121,7 +121,7 @@ def classify(error: BaseException) -> tuple[int, str]:
     return ExitCode.INTERNAL, f"internal error: {summary}\n--debug shows the traceback"
 
 
-_KEPT = "finished stages are kept, and re-running the command resumes from there"
+_RESUME_HINT = "finished stages are kept, and re-running the command resumes from there"
 
 
 def recognise(error: BaseException) -> RlhfctlError | None:

@@ -188,5 +188,5 @@ def _entry_of(
 def _without_seed(job: Job) -> str:
     part = stage_part(job.recipe, EVALUATION)
     del part["seed"]
-    part["evaluation"] = {**part["evaluation"], "sft": None, "rm": None}
+    part["evaluation"] = part["evaluation"] | dict.fromkeys(("sft", "rm"))
     return json.dumps(part, sort_keys=True)

@@ -1,9 +1,11 @@
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "mutants.py"
+sys.path.insert(0, str(SCRIPT.parent))
 spec = importlib.util.spec_from_file_location("mutants", SCRIPT)
 mutants = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(mutants)

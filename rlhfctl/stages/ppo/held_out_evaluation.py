@@ -32,7 +32,7 @@ from rlhfctl.run.directory import (
     HELD_OUT_FILE,
     OVER_OPTIMISATION_FILE,
 )
-from rlhfctl.run.files import write_atomic, write_json
+from rlhfctl.run.files import CHECKPOINTS, write_atomic, write_json
 from rlhfctl.stages.shared.responses import generate_responses
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class HeldOutEvaluator:
 
     def _oldest_checkpoint(self, rollout: int) -> int:
         """Return the earliest rollout that training could resume from."""
-        checkpoints = sorted((self.output / "checkpoints").glob("rollout-*"))
+        checkpoints = sorted((self.output / CHECKPOINTS).glob("rollout-*"))
         return min(_rollout(checkpoints[0]), rollout) if checkpoints else rollout
 
     def _best_folders(self) -> list[Path]:
