@@ -53,7 +53,7 @@ def clipped_value_loss(
 ) -> Clipped:
     """Return 0.5 max((v - R)^2, (clip(v, v_old +- eps) - R)^2), all [B, R].
 
-    As in Ziegler et al. 2019's code. `clip_range` is in units of the normalised score; None disables
+    As in Ziegler et al. 2019's code. `clip_range` is in units of the normalised score; None: no
     clipping.
     """
     plain = (values - returns).square()

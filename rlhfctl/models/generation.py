@@ -75,9 +75,9 @@ def generate(
 ) -> list[list[int]]:
     """Return one response per prompt, including its stop token, if any.
 
-    Prompts are left-padded; transformers counts positions from each prompt's first token. Ended rows
-    are removed from the batch, `ENOUGH` of it at a time, to save the computation for them while
-    longer responses continue.
+    Prompts are left-padded; transformers counts positions from each prompt's first token. Ended
+    rows are removed from the batch, at least `ENOUGH` of it at a time, so that they cost nothing
+    while longer responses continue.
 
     Args:
         model: Causal language model in evaluation mode.

@@ -18,7 +18,7 @@ NORMALIZATION_FILE = "score_normalization.json"
 
 
 def initialise_score_head(head: torch.nn.Linear, seed: int) -> None:
-    """Draw the weights with standard deviation 1 / sqrt(d + 1), bias 0 (Ziegler et al. 2019's code).
+    """Draw weights with standard deviation 1 / sqrt(d + 1), bias 0 (Ziegler et al. 2019's code).
 
     Args:
         head: Linear layer from [H] to [1].

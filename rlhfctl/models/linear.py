@@ -1,7 +1,7 @@
 """Faster linear layers and LoRA in fp32 on CPUs.
 
-Two things are slow there. torch multiplies fp32 matrices with MKL, which uses only 256-bit vectors on
-processors not made by Intel; oneDNN, also part of torch, is 2.2 times as fast on a Zen 5 core.
+Two things are slow there. On processors not made by Intel, torch multiplies fp32 matrices with
+256-bit vectors only, by MKL; oneDNN, also part of torch, is 2.2 times as fast on a Zen 5 core.
 peft's LoRA writes three tensors of a layer's output size (the product with B, its scaled copy and
 the sum), forward and backward, where one suffices.
 

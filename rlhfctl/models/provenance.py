@@ -70,10 +70,9 @@ class Provenance:
         """Return descriptions of the differences from `other`; empty if the two fit."""
         differences = []
         if self.base_fingerprint != other.base_fingerprint:
-            names = f"{self.base} and {other.base}"
-            differences.append(
-                f"the base model ({names if self.base != other.base else f'{self.base}, with other weights'})"
-            )
+            renamed = self.base != other.base
+            detail = f"and {other.base}" if renamed else "with other weights"
+            differences.append(f"the base model ({self.base} {detail})")
         if self.tokenizer_digest != other.tokenizer_digest:
             differences.append("the tokenizer, its special tokens or its chat template")
         if self.stop_token_ids != other.stop_token_ids:

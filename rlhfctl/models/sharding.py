@@ -1,9 +1,9 @@
 """Sharding of the frozen base over processes by FSDP2; adapters stay whole in each process.
 
-A layer's weights are gathered when the layer computes and released afterwards. Adapters and heads are
+A layer's weights are gathered for its computation and released afterwards. Adapters and heads are
 not sharded: they are small, take turns on the base, and their gradients are averaged by DDP. Every
-process must run the same number of passes, which equal shares of every batch ensure, until the base is
-gathered again.
+process must run the same number of passes until the base is gathered again; equal shares of every
+batch ensure that.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def gather_base(model: torch.nn.Module) -> None:
 def average_gradients(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
     """Wrap a model with a sharded base so that its adapters' gradients are averaged over processes.
 
-    accelerate refuses to put DistributedDataParallel around sharded weights. Those here are frozen, so
-    nothing is reduced for them. Only DDP's initial comparison and broadcast must be replaced, since it
-    assumes that every weight is whole.
+    accelerate refuses to wrap sharded weights in DistributedDataParallel. Those here are frozen, so
+    nothing is reduced for them. Only DDP's initial comparison and broadcast must be replaced, since
+    they assume that every weight is whole.
 
     Args:
         model: Model whose trainable weights are whole in every process.

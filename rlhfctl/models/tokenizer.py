@@ -72,7 +72,7 @@ def _separate_pad(tokenizer: Any, source: str) -> None:
     raise EnvironmentFault(
         "the tokenizer has no pad token besides EOS",
         source,
-        "Set pad_token in a local copy's tokenizer_config.json to a token that never occurs in text.",
+        "In a local copy's tokenizer_config.json, set pad_token to a token unused in text.",
     )
 
 

@@ -317,7 +317,8 @@ class RowStream:
     """Endless stream of row indices, in a new order per pass.
 
     It wraps around, so that a data set smaller than a batch neither hangs nor trains zero steps
-    (known bug 12 in docs/ppo.md). The order depends on seed and place only, so that a run resumes exactly.
+    (known bug 12 in docs/ppo.md). The order depends on seed and place only, so a run
+    resumes exactly.
 
     Attributes:
         place: Rows consumed.

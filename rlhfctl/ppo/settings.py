@@ -31,7 +31,7 @@ class Roles(Protocol):
         """Device of the roles' weights."""
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[Seed]) -> list[list[int]]:
-        """Return a response to each prompt, sampled from its own seed."""
+        """Return one response per prompt, each sampled from its own seed."""
 
     def ended(self, response: Sequence[int]) -> bool:
         """Return whether a response ends with a stop token."""

@@ -45,7 +45,7 @@ def seal(checkpoint: Path) -> None:
     )
 
 
-def newest_sound(folder: Path) -> Path | None:
+def newest_valid(folder: Path) -> Path | None:
     """Return the newest checkpoint whose digests match, or None if none was completed.
 
     Args:

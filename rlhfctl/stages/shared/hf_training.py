@@ -15,7 +15,7 @@ from rlhfctl.models.adapters import restore_float32
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
-from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_sound
+from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,5 +186,5 @@ def evaluate_untrained(trainer: Any) -> dict[str, float]:
 
 def newest_checkpoint(output: Path) -> str | None:
     """Return the newest valid checkpoint in a stage's folder to resume from, or None."""
-    newest = newest_sound(output / CHECKPOINTS)
+    newest = newest_valid(output / CHECKPOINTS)
     return None if newest is None else str(newest)

@@ -69,8 +69,8 @@ def open_stage_context(recipe: Recipe) -> StageContext:
     stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.generation.stop_tokens}
     if tokenizer.pad_token_id in stops:
         raise RecipeError(
-            f"{tokenizer.pad_token!r} is both the pad token and a stop token: a reward model's score "
-            "at the last non-pad token would be read one token early",
+            f"{tokenizer.pad_token!r} is both the pad token and a stop token: the reward model's "
+            "score, read at the last non-pad token, would be read one token early",
             f"the tokenizer of {recipe.model.name_or_path}",
             "Set another pad_token in a local copy's tokenizer_config.json, or remove it from "
             "generation.stop_tokens.",

@@ -3,7 +3,7 @@
 import pytest
 
 from rlhfctl.errors import CheckpointError
-from rlhfctl.stages.shared.hf_checkpoints import SEAL, newest_sound, seal
+from rlhfctl.stages.shared.hf_checkpoints import SEAL, newest_valid, seal
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ def folder(tmp_path):
 
 
 def test_one_that_was_cut_short_is_passed_over(folder):
-    assert newest_sound(folder).name == "checkpoint-10"
+    assert newest_valid(folder).name == "checkpoint-10"
     seal(folder / "checkpoint-11")
-    assert newest_sound(folder).name == "checkpoint-11"
+    assert newest_valid(folder).name == "checkpoint-11"
 
 
 @pytest.mark.parametrize("file", ["weights", "state.json", SEAL])
@@ -36,18 +36,18 @@ def test_a_damaged_one_is_passed_over(folder, file, damage):
     else:
         content[len(content) // 2] ^= 0x01
         path.write_bytes(content)
-    assert newest_sound(folder).name == "checkpoint-9"
+    assert newest_valid(folder).name == "checkpoint-9"
 
 
 def test_when_all_are_damaged_it_is_said_rather_than_begun_anew(folder):
     for step in (9, 10):
         (folder / f"checkpoint-{step}" / "weights").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of 2"):
-        newest_sound(folder)
+        newest_valid(folder)
 
 
 def test_when_the_first_save_was_cut_short_there_is_nothing_to_go_on_from(folder):
     for step in (9, 10):
         (folder / f"checkpoint-{step}" / SEAL).unlink()
-    assert newest_sound(folder) is None
-    assert newest_sound(folder / "missing") is None
+    assert newest_valid(folder) is None
+    assert newest_valid(folder / "missing") is None

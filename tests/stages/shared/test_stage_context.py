@@ -27,7 +27,7 @@ def test_stop_tokens_of_the_recipe_stand_beside_eos():
 
 
 def test_a_stop_token_that_is_the_pad_is_refused():
-    with pytest.raises(RecipeError, match="pad token and ends responses"):
+    with pytest.raises(RecipeError, match="pad token and a stop token"):
         open_stage_context(recipe_of(["<|pad|>"]))
 
 
