@@ -43,8 +43,8 @@ class Column:
 
     Attributes:
         label: Heading.
-        kind: `text`, `sentence`, `number`, `model` (text of a model, its lines kept), `scale`, whose
-            cells are bars between 0 and 1, or `range`, whose bars have no scale of their own.
+        kind: `text`, `sentence`, `number`, `model` (text of a model, with line breaks), `scale`,
+            whose cells are bars between 0 and 1, or `range`, whose bars have no scale of their own.
     """
 
     label: str

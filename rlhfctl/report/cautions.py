@@ -140,13 +140,15 @@ def _policy_cautions(
 ) -> Iterator[str]:
     kl = finite(ppo.get("kl"))
     if kl is not None and kl > kl_alarm:
-        yield f"High KL to the reference: {number(kl)} nats per response (limit {number(kl_alarm)})."
+        limit = number(kl_alarm)
+        yield f"High KL to the reference: {number(kl)} nats per response (limit {limit})."
     before, after = finite(sft.get("length")), finite(ppo.get("length"))
     if before and after is not None and abs(after / before - 1) > LENGTH_CHANGE:
         yield (
             f"Mean response length {'rose' if after > before else 'fell'} from {number(before)} to "
-            f"{number(after)} tokens ({signed(round(100 * (after / before - 1)))} %). Check that the "
-            f"reward model is not simply rewarding {'long' if after > before else 'short'} answers."
+            f"{number(after)} tokens ({signed(round(100 * (after / before - 1)))} %). Check that "
+            "the reward model is not simply rewarding "
+            f"{'long' if after > before else 'short'} answers."
         )
     for name, sign, change in (
         ("eos_share", -1, "Fewer responses end with EOS"),

@@ -2,18 +2,18 @@
 
 With an evaluation of both SFT and PPO, the first rule that holds decides. "Above" and "below"
 mean that the 95 % CI of PPO's win rate over SFT lies entirely above or below 0.5. The
-judge is gold where gold is available; else the most independent of the judges that compared PPO with
-SFT: people, then an endpoint, then a function, then a reward model that PPO never saw.
+judge is gold where gold is available, else the most independent judge that compared PPO with SFT:
+people, then an endpoint, then a function, then a reward model that PPO never saw.
 
 | judge | its win rate | proxy win rate | level | sentence |
 |---|---|---|---|---|
 | yes | above | any | `gain` | PPO beats SFT |
 | yes | below | above | `hacking` | the proxy rose and the judge's win rate fell: reward hacking |
 | yes | below | not above | `loss` | PPO is worse than SFT |
-| yes | neither | above | `hacking` | the proxy rose but the judge's win rate did not: likely reward hacking |
+| yes | neither | above | `hacking` | the proxy rose, the judge's win rate did not: likely hacking |
 | yes | neither | not above | `unclear` | no evidence of a gain |
-| none | - | above | `proxy` | PPO scores higher by the score it was trained on, which shows no more than that |
-| none | - | below | `loss` | PPO scores lower even by the score it was trained on |
+| none | - | above | `proxy` | PPO scores higher, but only on its training reward |
+| none | - | below | `loss` | PPO scores lower even on its training reward |
 | none | - | neither | `unclear` | no evidence of a gain |
 
 Before that, the level is `unfinished` and the sentence names the next command.
@@ -111,8 +111,8 @@ def _by_proxy(metrics: Mapping[str, Any], proxy_side: str, at_kl: str) -> tuple[
     won = rate("proxy", metrics, "proxy_win_rate")
     if proxy_side == "above":
         return "proxy", (
-            f"PPO beats SFT on the score it was trained on: {won}{at_kl}. Without a gold reward or an "
-            "independent judge, this does not show that its responses are better."
+            f"PPO beats SFT on the score it was trained on: {won}{at_kl}. Without a gold reward or "
+            "an independent judge, this does not show that its responses are better."
         )
     if proxy_side == "below":
         return "loss", f"PPO is below SFT even on the score it was trained on: {won}{at_kl}."

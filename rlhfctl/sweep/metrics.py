@@ -98,7 +98,7 @@ def gains(directory: RunDirectory) -> dict[str, Any]:
 
 
 def bootstrap_mean(values: Sequence[float]) -> Interval:
-    """Return a mean over prompts with its 95 % bootstrap CI; a single prompt has a CI of zero width."""
+    """Return a mean over prompts with its 95 % bootstrap CI, of zero width for one prompt."""
     if len(values) < 2:
         return Interval(values[0], values[0], values[0])
     return paired_bootstrap_mean(values, BOOTSTRAP_SEED)
@@ -121,8 +121,8 @@ def means(points: Sequence[Metrics]) -> Metrics:
     """Return the mean over seeds of every number common to all, with a 95 % CI between seeds.
 
     The interval is Student's, mean +- t(k - 1) s / sqrt(k) over the k seeds: it covers variation
-    between training runs as well as between prompts. A single seed has no CI. The seeds' own CI ends
-    and non-numeric values are omitted.
+    between training runs as well as between prompts. A single seed has no CI. The seeds' own CI
+    ends and non-numeric values are omitted.
     """
     values: defaultdict[str, list[float]] = defaultdict(list)
     for metrics in points:
@@ -162,7 +162,7 @@ def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(directory: RunDirectory) -> dict[str, Any]:
-    """Return the scores per policy and the digest of `prompts` from `eval/scores.json`, if it exists."""
+    """Return scores per policy and the prompts' digest from `eval/scores.json`, if it exists."""
     path = directory.stage(EVALUATION.folder) / SCORES_FILE
     if not path.is_file():
         return {}

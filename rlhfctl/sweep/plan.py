@@ -1,7 +1,7 @@
 """Runs of a sweep, with stages shared between points.
 
-A point's SFT checkpoint and reward model rarely depend on the swept keys. Each has a run of its own,
-named by a digest of everything it depends on, and the points refer to it by `ppo.sft` and `ppo.rm`.
+A point's SFT checkpoint and reward model rarely depend on the swept keys. Each has a run of its
+own, named by a digest of all it depends on; points refer to it by `ppo.sft` and `ppo.rm`.
 A larger sweep reuses these runs.
 """
 

@@ -56,6 +56,6 @@ def test_metrics_that_are_no_object_are_damaged(finished_run: Path) -> None:
 
 
 def test_no_run_folder_says_how_to_start_one(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no run folder") as raised:
+    with pytest.raises(CheckpointError, match="run folder not found") as raised:
         read_run(tmp_path / "nothing")
     assert "rlhfctl run" in raised.value.hint
