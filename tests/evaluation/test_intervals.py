@@ -48,7 +48,7 @@ def test_wilson_takes_half_counts_and_stays_between_zero_and_one(counted: tuple[
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (-1, 3), (4, 3), (float("nan"), 3)])
 def test_wilson_refuses_what_is_no_share(successes: float, trials: int) -> None:
-    with pytest.raises(ValueError, match=r"trials"):
+    with pytest.raises(ValueError, match=r"trial"):
         wilson(successes, trials)
 
 

@@ -194,7 +194,7 @@ def test_the_best_evaluation_and_the_fall_since() -> None:
     assert fall.value == pytest.approx(
         np.mean(metrics["true_reward"][5] - metrics["true_reward"][2])
     )
-    with pytest.raises(ValueError, match="without a true reward"):
+    with pytest.raises(ValueError, match="needs a true reward"):
         best_evaluation(history({"kl": metrics["kl"]}))
 
 

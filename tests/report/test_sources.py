@@ -51,7 +51,7 @@ def test_a_damaged_file_is_named(finished_run: Path, name: str) -> None:
 
 def test_metrics_that_are_no_object_are_damaged(finished_run: Path) -> None:
     (finished_run / "eval" / "metrics.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="no object"):
+    with pytest.raises(CheckpointError, match="no JSON object"):
         read_run(finished_run)
 
 

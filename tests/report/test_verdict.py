@@ -139,7 +139,7 @@ def cautions(metrics: dict[str, Any] | None = None, **fields: Any) -> str:
 def test_kl_above_the_recipes_alarm_is_a_caution(make_record: MakeRecord) -> None:
     assert "High KL to the reference: 26.0" in cautions(evaluated(ABOVE, ABOVE, kl=26.0))
     strict = make_record("ppo", {}, recipe_part={"ppo": {"kl_alarm": 5.0}})
-    assert "6.10 nats a response, above 5.00" in cautions(records={"ppo": strict})
+    assert "6.10 nats per response (limit 5.00)" in cautions(records={"ppo": strict})
 
 
 def test_a_change_of_length_ending_or_repetition_is_a_caution() -> None:
