@@ -8,8 +8,8 @@ resumes from such a folder, and its record is stored under "earlier".
 
 The shipped model was trained in several such steps while the world's text was being developed; its
 record lists them all. Two findings: with batches this small, Muon at its usual rate of 0.02 learns
-little beyond phrases, while 0.006 works. A model of this size does not learn to distinguish between
-the values of several people, so prompts have one person.
+little beyond phrases, while 0.006 works. A model of this size does not learn to identify whose value
+is asked for, so prompts do not require it.
 """
 
 from __future__ import annotations
