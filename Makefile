@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-odd coverage bench browser extras setup lint docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-odd coverage mutants bench browser extras setup lint docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test-slow: $(STAMP) ## the proofs that take minutes
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+
+mutants: $(STAMP) ## one-line faults in the numeric core, each of which a test must catch (minutes)
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 # Another order of sums than on a developer's machine: torch without vector instructions, one thread,
 # and torch's and peft's own layers in place of rlhfctl's.

@@ -91,7 +91,7 @@ def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[fl
         opened = open_trainer(recipe, inputs, Path(folder), NullMonitor())
 
         def record(episodes: int, rollout) -> None:  # noqa: ANN001
-            batch, decode = rollout.sequences, opened.session.formatter.decode
+            batch, decode = rollout.sequences, opened.context.formatter.decode
             prompts = [opened.prompts[row] for row in rollout.rows]
             texts = [decode(ids) for ids in batch.response_lists()]
             curves["gold"].append(float(np.mean(gold_rewards(recipe, prompts, texts))))

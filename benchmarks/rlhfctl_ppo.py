@@ -21,7 +21,7 @@ from rlhfctl.models.roles import Roles, load_roles
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stages.ppo.stage import settings_from
+from rlhfctl.stages.ppo.stage import ppo_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,6 +110,17 @@ class _Marks(NullMonitor):
         self.last = metrics
 
 
+class _TimedRoles:
+    """Roles whose sampling is timed as the phase "generation"."""
+
+    def __init__(self, roles: Any, meter: Meter) -> None:
+        self._roles = roles
+        self.generate = meter.timed("generation", roles.generate)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._roles, name)
+
+
 def run(work: Work, folder: Path) -> dict[str, Any]:
     """Run the workload and return its metrics, with seconds of generation, scoring and update."""
     torch.set_num_threads(work.threads)
@@ -118,8 +129,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     meter = Meter(work.warmup)
     roles = roles_for(work, recipe, folder)
     monitor = _Marks(meter)
-    roles.generate = meter.timed("generation", roles.generate)
-    PPOTrainer(roles, prompts, settings_from(recipe), monitor).train()
+    PPOTrainer(_TimedRoles(roles, meter), prompts, ppo_settings(recipe), monitor).train()
     metrics = meter.metrics()
     phases = metrics["phases"]
     phases["scoring"] = phases.pop("collection") - phases["generation"]

@@ -22,7 +22,6 @@ for helpers in ("reference", "ppo", "report"):
     sys.path.insert(0, str(Path(__file__).parent / helpers))
 
 BOTH_CORES = (
-    "models/test_zero3.py",
     "stages/test_killed.py",
     "stages/test_processes.py",
     "cli/test_launch.py",

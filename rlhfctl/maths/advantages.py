@@ -1,4 +1,4 @@
-"""From scores and log-probabilities to rewards, advantages and returns."""
+"""Rewards, advantages and returns from scores and log-probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Advantages(NamedTuple):
-    """Both [B, R], 0 where masked."""
+    """Advantages and returns, both [B, R], 0 where masked."""
 
     advantages: Tensor
     returns: Tensor
@@ -20,13 +20,13 @@ class Advantages(NamedTuple):
 def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> Tensor:
     """Return per-token rewards: -beta * kl_t, plus the score at the last response token.
 
-    Ouyang et al. 2022, equation 2; the score stands on the EOS itself, not on the pad after it.
+    Ouyang et al. 2022, equation 2; the score is placed on the EOS itself, not on the pad after it.
 
     Args:
         scores: [B], normalised and clipped.
-        kl: [B, R] in nats.
+        kl: [B, R], per token, in nats.
         mask: [B, R], True on response tokens, which start each row.
-        beta: Coefficient of the penalty.
+        beta: KL coefficient.
 
     Returns:
         [B, R], 0 where masked.
@@ -47,7 +47,7 @@ def generalized_advantages(
         rewards: [B, R].
         values: [B, R], V(s_t) read before response token t.
         mask: [B, R], True on response tokens, which start each row.
-        gamma: Discount a token.
+        gamma: Discount per token.
         gae_lambda: Trade-off between bias (0) and variance (1).
 
     Returns:
@@ -69,17 +69,17 @@ def generalized_advantages(
 def batch_mean_advantages(rewards: Tensor, mask: Tensor, gamma: float) -> Advantages:
     """Return REINFORCE's advantages with the batch's mean return as baseline (Williams 1992).
 
-    An advantage is the discounted sum of a token's own and later rewards, less the mean over the
-    batch of whole responses' returns: GAE at lambda 1 of values that are 0, and so without a critic.
+    An advantage is the discounted sum of a token's own and later rewards, minus the mean return
+    of the batch's responses: GAE at lambda 1 with values 0, so no critic is needed.
 
     Args:
         rewards: [B, R].
         mask: [B, R], True on response tokens, which start each row.
-        gamma: Discount a token.
+        gamma: Discount per token.
 
     Returns:
         Advantages before any whitening; returns = the discounted sums.
     """
-    nothing = torch.zeros_like(rewards)
-    returns = generalized_advantages(rewards, nothing, mask, gamma, gae_lambda=1.0).returns
+    no_values = torch.zeros_like(rewards)
+    returns = generalized_advantages(rewards, no_values, mask, gamma, gae_lambda=1.0).returns
     return Advantages(torch.where(mask, returns - returns[:, 0].mean(), 0.0), returns)

@@ -1,4 +1,4 @@
-"""One score from several sources: a weighted sum, or an ensemble's rule."""
+"""Combination of scores from several sources: weighted sum or ensemble rule."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Rule = Literal["weighted_sum", "mean", "worst", "uncertainty"]
 def combine_scores(
     scores: Tensor, weights: Sequence[float], rule: Rule, penalty: float = 0.0
 ) -> Tensor:
-    """Return one score a response, [B], from those of S sources.
+    """Return one score per response, [B], from those of S sources.
 
-    Mean, worst case and uncertainty-weighted are those of Coste et al. 2024, section 3.2; the last
-    is mean - penalty * variance (equation 5), the variance divided by S - 1 as in their code. They
-    are meant for members of one scale. A single source has variance 0.
+    `mean`, `worst` and `uncertainty` follow Coste et al. 2024, section 3.2; the last is
+    mean - penalty * variance (equation 5), with S - 1 in the variance's denominator as in their
+    code. They assume sources on one scale. A single source has variance 0.
 
     Args:
         scores: [S, B], normalised.
-        weights: S numbers, read by `weighted_sum` alone.
-        rule: How to combine.
-        penalty: Price of the variance, read by `uncertainty` alone.
+        weights: [S], used by `weighted_sum` only.
+        rule: Combination rule.
+        penalty: Coefficient of the variance, used by `uncertainty` only.
 
     Raises:
-        ValueError: No source, weights of another number than the sources, or no such rule.
+        ValueError: No sources, a wrong number of weights, or an unknown rule.
     """
     if scores.shape[0] == 0:
         raise ValueError("there is no source of scores")

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_ELEMENTS = 2**25
-"""Elements of logits that exist at a time: 128 MiB in fp32."""
+"""Maximum number of logits in memory at a time: 128 MiB in fp32."""
 
 
 class TokenLogProbs(NamedTuple):
-    """Of each token, [N], fp32: its log-probability, and the entropy of its distribution in nats."""
+    """Log-probability per token and entropy of its distribution in nats, both [N], fp32."""
 
     log_probs: Tensor
     entropy: Tensor
@@ -55,18 +55,18 @@ def token_log_probs(
 ) -> TokenLogProbs:
     """Return log softmax(head(hidden) / temperature) at the targets, in chunks of tokens.
 
-    Where several chunks need gradients, each is recomputed in the backward pass, so that only one
-    chunk's logits ever exist.
+    With several chunks, each is recomputed in the backward pass, so that only one chunk's logits
+    are in memory at a time.
 
     Args:
-        head: [n, H] to logits of at least V columns; those beyond stand for no token.
-        hidden: [N, H], the state that predicts each target.
+        head: Maps [n, H] to logits with at least V columns; columns beyond V are padding.
+        hidden: [N, H], hidden state that predicts each target.
         targets: [N] token ids.
-        vocabulary: V, over which the softmax runs, and from which the chunk's length follows.
-        temperature: Of the distribution that was sampled from.
-        with_entropy: Whether to work out the entropy, which costs a second pass over the logits;
-            else it is 0.
-        chunk_elements: Most elements of a chunk's logits.
+        vocabulary: V, the width of the softmax; it also sets the chunk length.
+        temperature: Sampling temperature.
+        with_entropy: Whether to compute the entropy, a second pass over the logits; otherwise it
+            is 0.
+        chunk_elements: Maximum number of logits per chunk.
     """
     step = max(1, chunk_elements // vocabulary)
     if hidden.shape[0] <= step:

@@ -1,4 +1,4 @@
-"""The losses of PPO and of the reward model, per token or per comparison, not yet averaged."""
+"""Losses of PPO and the reward model, per token or per comparison, before averaging."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LOG_RATIO_BOUND = 20.0
 
 
 class Clipped(NamedTuple):
-    """A clipped loss and where a clip set it; both [B, R]."""
+    """A loss and the mask of values determined by a clip; both [B, R]."""
 
     loss: Tensor
     clipped: Tensor
 
 
 def importance_ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
-    """Return pi / pi_old a token, [B, R]; the log-ratio is bounded by 20 so that exp stays finite."""
+    """Return pi / pi_old per token, [B, R]; log-ratios are clamped to 20, so that exp is finite."""
     return (log_probs - old_log_probs).clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND).exp()
 
 
@@ -33,10 +33,10 @@ def clipped_surrogate(
     With `dual_clip` c the loss of a token with A < 0 is at most -c A (Ye et al. 2020, equation 5).
 
     Args:
-        ratio: [B, R] of `importance_ratio`.
+        ratio: [B, R], from `importance_ratio`.
         advantages: [B, R].
         clip_range: eps.
-        dual_clip: c, above 1; None: no such bound.
+        dual_clip: c, above 1; None: no dual clip.
     """
     plain = -advantages * ratio
     bounded = -advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
@@ -53,7 +53,8 @@ def clipped_value_loss(
 ) -> Clipped:
     """Return 0.5 max((v - R)^2, (clip(v, v_old +- eps) - R)^2), all [B, R].
 
-    Ziegler et al. 2019's code; `clip_range` is in units of the normalised score, None: no clipping.
+    As in Ziegler et al. 2019's code. `clip_range` is in units of the normalised score; None disables
+    clipping.
     """
     plain = (values - returns).square()
     if clip_range is None:
@@ -71,8 +72,8 @@ def bradley_terry_loss(
 ) -> Tensor:
     """Return -(1 - s) log sigmoid(d) - s log sigmoid(-d), d = chosen - rejected - margin, all [B].
 
-    Ouyang et al. 2022, equation 1, with Llama 2's margin. s is the chance that the label is wrong:
-    one number for all (label smoothing), or [B], 1 less the share of votes for the chosen response
+    Ouyang et al. 2022, equation 1, with Llama 2's margin. s is the probability that the label is
+    wrong: one number (label smoothing), or [B], 1 minus the share of votes for the chosen response
     (soft labels). At the optimum sigmoid(d) = 1 - s.
     """
     d = chosen - rejected - margin

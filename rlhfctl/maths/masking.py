@@ -1,4 +1,4 @@
-"""Means, variances and whitening that padding never enters.
+"""Means, variances and whitening that ignore padding.
 
 Masked slots are replaced, not multiplied by zero: NaN * 0 is NaN.
 """
@@ -17,7 +17,7 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
     """Return [B, width], True at positions before each row's length.
 
     Args:
-        lengths: [B] whole numbers.
+        lengths: [B], integers.
         width: Columns of the mask.
     """
     return torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
@@ -34,7 +34,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the biased variance (division by n), so that one token gives 0 and not NaN."""
+    """Return the biased variance (divisor n), so that a single token gives 0 and not NaN."""
     centred = values - masked_mean(values, mask)
     return masked_mean(centred.square(), mask)
 
@@ -44,14 +44,14 @@ def whiten(
 ) -> Tensor:
     """Scale to variance 1 over the mask and, with `shift_mean`, to mean 0.
 
-    Without `shift_mean` the values are scaled about their mean, which stays (as Ziegler et al. 2019
-    whiten rewards). Masked slots become 0.
+    Without `shift_mean` the values are scaled about their mean, which is kept (as in Ziegler et al.
+    2019 for rewards). Masked slots become 0.
 
     Args:
         values: [...].
         mask: [...], True where a value counts.
         shift_mean: Whether the mean becomes 0.
-        epsilon: Least variance.
+        epsilon: Lower bound of the variance.
     """
     mean = masked_mean(values, mask)
     scaled = (values - mean) * masked_variance(values, mask).clamp(min=epsilon).rsqrt()

@@ -1,7 +1,7 @@
-"""How prompts and responses lie in tensors: right-padded, with masks that come from lengths.
+"""Right-padded batches of prompts and responses, with masks derived from lengths.
 
-Right padding lets every pass run under the plain causal mask: no token that counts sees a pad, so
-no figure depends on padding, and positions are those of an unpadded run.
+With right padding the causal mask suffices: no real token attends to padding, so no result depends
+on it, and positions equal those without padding.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sequences:
-    """A batch of prompts with their responses.
+    """Batch of prompts with their responses.
 
     Attributes:
-        ids: [B, T] prompt, response, padding.
+        ids: [B, T], prompt, response, padding.
         prompt_lengths: [B].
         response_lengths: [B], each at least 1.
     """
@@ -41,7 +41,7 @@ class Sequences:
         pad_token_id: int,
         device: torch.device | str = "cpu",
     ) -> Sequences:
-        """Lay out token lists, one prompt and one response a row."""
+        """Build a batch from token lists, with one prompt and one response per row."""
         rows = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
         width = max(len(row) for row in rows)
         ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
@@ -56,7 +56,7 @@ class Sequences:
 
     @property
     def response_width(self) -> int:
-        """R, the longest response."""
+        """R, the length of the longest response."""
         return int(self.response_lengths.max())
 
     @property
@@ -66,14 +66,14 @@ class Sequences:
 
     @property
     def response_positions(self) -> Tensor:
-        """[B, R], where in the row each response token stands; masked slots repeat the last."""
+        """[B, R], position of each response token in its row; masked slots repeat the last."""
         offsets = torch.arange(self.response_width, device=self.ids.device)[None, :]
         last = self.prompt_lengths + self.response_lengths - 1
         return torch.minimum(self.prompt_lengths[:, None] + offsets, last[:, None])
 
     @property
     def responses(self) -> Tensor:
-        """[B, R] token ids of the responses; masked slots repeat the last token."""
+        """[B, R], token ids of the responses; masked slots repeat the last token."""
         return self.ids.gather(1, self.response_positions)
 
     def response_lists(self) -> list[list[int]]:
@@ -88,19 +88,19 @@ class Sequences:
 
     @property
     def last_positions(self) -> Tensor:
-        """[B], where the last response token stands: the score is read there."""
+        """[B], position of the last response token, where the score is read."""
         return self.prompt_lengths + self.response_lengths - 1
 
     def select(self, rows: Tensor) -> Sequences:
-        """Return the episodes of `rows` [n], cut to the longest of them."""
+        """Return the episodes of `rows` [n], trimmed to the longest of them."""
         prompt_lengths, response_lengths = self.prompt_lengths[rows], self.response_lengths[rows]
         width = int((prompt_lengths + response_lengths).max())
         return Sequences(self.ids[rows, :width], prompt_lengths, response_lengths)
 
     def in_chunks(self, size: int) -> Iterator[tuple[Tensor, Sequences]]:
-        """Yield rows [n] and their episodes, `size` at a time, those of like length together.
+        """Yield row indices [n] and their episodes in chunks of `size`, sorted by length.
 
-        This keeps padding small; no figure depends on it.
+        Sorting reduces padding; no result depends on it.
         """
         order = torch.argsort(self.last_positions, stable=True)
         for start in range(0, len(self), size):

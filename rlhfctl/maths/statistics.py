@@ -1,4 +1,4 @@
-"""Metrics that tell how training goes."""
+"""Explained variance and running moments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """Return 1 - var(returns - values) / var(returns) over the mask; 1 for perfect values.
 
-    NaN-free: returns without variance give 0.
+    Returns without variance give 0 rather than NaN.
     """
     total = masked_variance(returns, mask)
     if float(total) == 0.0:
@@ -24,14 +24,14 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
 
 @dataclass(frozen=True)
 class RunningMoments:
-    """Mean and squared deviations of all scores so far (Chan et al. 1983's parallel update)."""
+    """Count, mean and sum of squared deviations of all scores so far (Chan et al. 1983)."""
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
 
     def update(self, scores: Tensor) -> RunningMoments:
-        """Return the moments with `scores` [n] added."""
+        """Return the moments updated with `scores` [n]."""
         n = scores.numel()
         if n == 0:
             return self
@@ -47,7 +47,7 @@ class RunningMoments:
 
     @property
     def deviation(self) -> float:
-        """Biased standard deviation; 1 before there is any spread."""
+        """Biased standard deviation; 1 if the variance is 0 or there are fewer than two scores."""
         if self.count < 2 or self.squares == 0.0:
             return 1.0
         return float((self.squares / self.count) ** 0.5)

@@ -1,4 +1,4 @@
-"""LoRA adapters as ordinary PEFT folders: made, read, checked, written."""
+"""Creation, reading, checks and writing of LoRA adapters as ordinary PEFT folders."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SCORE_BIAS = "base_model.model.score.bias"
 
 
 def new_config(section: LoraSection, task_type: str) -> Any:
-    """Return the LoraConfig of a fresh adapter.
+    """Return the LoraConfig of a new adapter.
 
-    The task type is always said: without it peft either crashes on a classifier or leaves the
-    score head out of what it trains and saves.
+    The task type is always set: without it peft either crashes on a classifier or neither trains
+    nor saves the score head.
 
     Args:
-        section: Rank, alpha, dropout, targets.
+        section: Rank, alpha, dropout and target modules.
         task_type: CAUSAL_LM, SEQ_CLS or TOKEN_CLS.
     """
     from peft import LoraConfig
@@ -43,7 +43,7 @@ def new_config(section: LoraSection, task_type: str) -> Any:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Say whether a folder holds a PEFT adapter, rather than a whole model."""
+    """Return whether a folder holds a PEFT adapter rather than a whole model."""
     return (folder / CONFIG).is_file()
 
 
@@ -51,7 +51,7 @@ def read_config(folder: Path) -> Any:
     """Read an adapter's LoraConfig.
 
     Raises:
-        CheckpointError: There is none, or it is damaged or no LoRA.
+        CheckpointError: The adapter is missing, damaged, or not LoRA.
     """
     from peft import LoraConfig, PeftConfig
 
@@ -61,10 +61,10 @@ def read_config(folder: Path) -> Any:
         raise CheckpointError(
             f"no readable adapter: {str(error).splitlines()[0]}",
             str(folder),
-            "Give a folder that rlhfctl or peft's save_pretrained wrote.",
+            "Name a folder written by rlhfctl or by peft's save_pretrained.",
         ) from error
     if not isinstance(config, LoraConfig):
-        raise CheckpointError("the adapter is no LoRA", str(folder / CONFIG))
+        raise CheckpointError("the adapter is not a LoRA adapter", str(folder / CONFIG))
     return config
 
 
@@ -72,7 +72,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read an adapter's tensors by their saved names.
 
     Raises:
-        CheckpointError: The file is missing, cut short or otherwise damaged.
+        CheckpointError: The file is missing, truncated or otherwise damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -84,25 +84,25 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"the adapter's weights cannot be read: {error}",
             str(path),
-            "Train the stage again with --force, or give another checkpoint.",
+            "Train the stage again with --force, or use another checkpoint.",
         ) from error
 
 
 def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source: Path) -> None:
-    """Put saved tensors into the adapter `name`; every one of its tensors must be given.
+    """Load saved tensors into the adapter `name`; all of its tensors are required.
 
     Args:
-        model: A PeftModel that holds the adapter.
-        weights: By saved name; score weights may be among them only if the model has that head.
-        name: The adapter's name in the model.
-        source: The folder they came from, for messages.
+        model: PeftModel with the adapter.
+        weights: Tensors by saved name; score weights only if the model has a score head.
+        name: Name of the adapter in the model.
+        source: Folder of the weights, for messages.
 
     Raises:
         CheckpointError: Shapes or names differ.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    # Never with embeddings: peft would compare the vocabulary with the hub's config of the base.
+    # Without embeddings: peft would compare the vocabulary with the base's config on the hub.
     expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     missing = sorted(set(expected) - set(weights))
     unexpected = sorted(set(weights) - set(expected))
@@ -125,28 +125,28 @@ def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source:
 
 
 def check_rank(folder: Path, section: LoraSection) -> None:
-    """Refuse an adapter whose rank or scale is not the recipe's: copies of it would not fit.
+    """Refuse an adapter whose rank or alpha differs from the recipe's.
 
     Raises:
-        CheckpointError: They differ.
+        CheckpointError: Rank or alpha differs.
     """
     config = read_config(folder)
-    found = (config.r, float(config.lora_alpha))
-    wanted = (section.r, float(section.alpha))
-    if found != wanted:
+    saved = (config.r, float(config.lora_alpha))
+    expected = (section.r, float(section.alpha))
+    if saved != expected:
         raise CheckpointError(
-            f"the adapter has rank {found[0]} and alpha {found[1]:g}, "
-            f"the recipe says {wanted[0]} and {wanted[1]:g}",
+            f"the adapter has rank {saved[0]} and alpha {saved[1]:g}, "
+            f"but the recipe has rank {expected[0]} and alpha {expected[1]:g}",
             str(folder),
-            f"Use --set lora.r={found[0]} --set lora.alpha={found[1]:g}, or train it again.",
+            f"Use --set lora.r={saved[0]} --set lora.alpha={saved[1]:g}, or train it again.",
         )
 
 
 def restore_float32(model: torch.nn.Module) -> None:
-    """Put every trainable weight in fp32.
+    """Convert every trainable weight to fp32.
 
     TRL 1.16 casts the adapters of a quantised base to bfloat16, where updates at PPO's and even
-    SFT's learning rates are partly lost to rounding, and where the score head meets fp32 states.
+    SFT's learning rates are partly lost to rounding, and where the score head receives fp32 states.
     """
     import torch
 
@@ -158,14 +158,14 @@ def restore_float32(model: torch.nn.Module) -> None:
 def save_adapter(
     weights: dict[str, torch.Tensor], config: Any, folder: Path, base_name: str, task_type: str
 ) -> None:
-    """Write an adapter as peft does, so that peft alone can load it.
+    """Write an adapter in peft's format, so that peft alone can load it.
 
     Args:
-        weights: By saved name, the score head's among them for a classifier.
-        config: The LoraConfig it was made with.
-        folder: Where to; made if need be.
+        weights: Tensors by saved name, including the score head of a classifier.
+        config: LoraConfig of the adapter.
+        folder: Target folder; created if missing.
         base_name: Name or path of the base.
-        task_type: What `PeftModel.from_pretrained` shall make of it.
+        task_type: Task type that `PeftModel.from_pretrained` is to use.
     """
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""The base model: loaded once a stage, in the recipe's precision, quantised on request."""
+"""Loading of the base model in the recipe's precision, quantised on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
 
 HEAD_MODULES = ("lm_head", "score")
-"""Never quantised and never adapted: the LM head and the score or value head."""
+"""Modules that are never quantised or adapted: the LM head and the score or value head."""
 
 
 def device() -> torch.device:
@@ -27,7 +27,7 @@ def device() -> torch.device:
 
 
 def effective_quantization(section: ModelSection) -> str:
-    """Return `none`, `4bit` or `8bit`; `auto` is 4-bit where there is a CUDA GPU."""
+    """Return `none`, `4bit` or `8bit`; `auto` is 4-bit on a CUDA GPU."""
     if section.quantization == "auto":
         return "4bit" if torch.cuda.is_available() else "none"
     return section.quantization
@@ -37,8 +37,8 @@ def effective_dtype(section: ModelSection) -> torch.dtype:
     """Return the base's dtype; `auto` is bfloat16 on CUDA and float32 on CPU."""
     if section.dtype == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    named: torch.dtype = getattr(torch, section.dtype)
-    return named
+    dtype: torch.dtype = getattr(torch, section.dtype)
+    return dtype
 
 
 def _quantization_config(section: ModelSection) -> Any:
@@ -71,7 +71,7 @@ def _load(auto_class: Any, source: str, section: ModelSection, **extra: Any) -> 
     quantization = _quantization_config(section)
     if quantization is not None:
         arguments["quantization_config"] = quantization
-    # Straight to the device: a quantised model cannot be moved there afterwards.
+    # Load directly onto the device: a quantised model cannot be moved afterwards.
     arguments["device_map"] = {"": device()}
     with hub_errors(source, "model.name_or_path"):
         model = auto_class.from_pretrained(source, **arguments)
@@ -81,10 +81,10 @@ def _load(auto_class: Any, source: str, section: ModelSection, **extra: Any) -> 
 
 
 def _keep_backward(model: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+    """Prevent bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
 
-    Its first forward in evaluation mode would swap them for an inference format that computes in
-    bfloat16 and has no backward: gradients of later training would be silently wrong.
+    The first forward pass in evaluation mode would convert them to an inference format that
+    computes in bfloat16 and has no backward pass. Later gradients would be silently wrong.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -95,8 +95,8 @@ def load_causal_lm(section: ModelSection, source: str | None = None) -> Any:
     """Load a causal language model on this process's device.
 
     Args:
-        section: Says how; and which, where `source` is None.
-        source: A folder to load instead, such as a fully fine-tuned checkpoint.
+        section: Precision and attention; also the model if `source` is None.
+        source: Folder to load instead, such as a fully fine-tuned checkpoint.
     """
     from transformers import AutoModelForCausalLM
 
@@ -106,13 +106,13 @@ def load_causal_lm(section: ModelSection, source: str | None = None) -> Any:
 def load_scorer(
     section: ModelSection, pad_token_id: int, source: str | None = None, *, per_token: bool = False
 ) -> Any:
-    """Load the base with a head of one output, `score`, in fp32.
+    """Load the base with a head `score` of one output, in fp32.
 
     Args:
-        section: Says how; and which, where `source` is None.
+        section: Precision and attention; also the model if `source` is None.
         pad_token_id: The score is read at the last token that is not this one.
-        source: A folder to load instead.
-        per_token: A value at every token (token classification) rather than one a sequence.
+        source: Folder to load instead.
+        per_token: One value per token (token classification) rather than per sequence.
     """
     from transformers import (
         AutoModelForSequenceClassification,
@@ -124,7 +124,7 @@ def load_scorer(
         AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
     )
     verbosity = logging.get_verbosity()
-    # The report that score is new and lm_head unused is what is meant to happen here.
+    # Suppress the warning that score is new and lm_head unused: both are intended.
     logging.set_verbosity_error()
     try:
         model = _load(auto_class, source or model_source(section), section, num_labels=1)
@@ -136,7 +136,7 @@ def load_scorer(
 
 
 def disable_dropout(model: Any) -> None:
-    """Set every dropout probability to 0, the attention's own numbers included."""
+    """Set every dropout probability to 0, including that of attention."""
     from trl.trainer.utils import disable_dropout_in_model
 
     disable_dropout_in_model(model)
@@ -146,10 +146,10 @@ def disable_dropout(model: Any) -> None:
 
 
 def decoder_of(model: Any) -> torch.nn.Module:
-    """Return the part of a transformers model that gives hidden states, below any head.
+    """Return the decoder of a transformers model, which outputs hidden states, below any head.
 
     Raises:
-        EnvironmentFault: The architecture has no such part.
+        EnvironmentFault: The architecture has no separate decoder.
     """
     decoder = getattr(model, model.base_model_prefix, None)
     if not isinstance(decoder, torch.nn.Module):
@@ -162,10 +162,10 @@ def decoder_of(model: Any) -> torch.nn.Module:
 
 
 def base_fingerprint(model: Any) -> str:
-    """Return a digest that tells one base from another, whatever dtype it is loaded in.
+    """Return a digest that identifies the base independently of its dtype.
 
     It covers the architecture's sizes and a corner of the embedding, rounded to bfloat16;
-    quantisation leaves embeddings alone.
+    embeddings are never quantised.
     """
     config = model.config.get_text_config()
     sizes = [

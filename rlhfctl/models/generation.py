@@ -1,6 +1,7 @@
-"""Responses by transformers' `generate`, sampled from the softmax at a temperature and nothing else.
+"""Sampling of responses by transformers' `generate`, from the plain softmax at a temperature.
 
-No top-k, top-p, penalty or forced token comes in: log-probabilities are of what was sampled.
+There is no top-k, top-p, penalty or forced token, so log-probabilities describe the distribution
+that was sampled from.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENOUGH = 0.5
-"""Share of a batch that has ended when it is worth its while to go on without them."""
+"""Share of ended rows at which they are removed from the batch."""
 
 
 class UniformSampling(LogitsProcessor):  # type: ignore[misc]
-    """Leaves one token a row: that of the row's next uniform number."""
+    """Leaves one token per row, chosen by the row's next uniform number."""
 
     def __init__(
         self, uniforms: Tensor, prompt_width: int, temperature: float, vocabulary: int
     ) -> None:
-        """Take the numbers of a whole batch.
+        """Store the uniform numbers of a batch.
 
         Args:
-            uniforms: [B, R], one number for each token to come.
-            prompt_width: Columns of the prompts.
-            temperature: Divides the logits.
-            vocabulary: Tokens from here on are never taken.
+            uniforms: [B, R], one number per token to sample.
+            prompt_width: Width of the padded prompts.
+            temperature: Divisor of the logits.
+            vocabulary: Number of tokens; larger ids are never sampled.
         """
         self.uniforms = uniforms
         self.prompt_width = prompt_width
@@ -48,15 +49,15 @@ class UniformSampling(LogitsProcessor):  # type: ignore[misc]
 
 
 class _EnoughEnded(StoppingCriteria):  # type: ignore[misc]
-    """Halts a whole batch as soon as a share of its rows have ended."""
+    """Stops generation for the whole batch once a share `ENOUGH` of its rows has ended."""
 
     def __init__(self, stops: Tensor, rows: int) -> None:
-        """Look for stop tokens [S] in the new tokens of a number of rows."""
+        """Store the stop tokens [S]; no row has ended yet."""
         self.stops = stops
         self.ended = torch.zeros(rows, dtype=torch.bool, device=stops.device)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        """Return [B], all True when it is time."""
+        """Return [B], all True once enough rows have ended."""
         self.ended |= torch.isin(input_ids[:, -1], self.stops)
         return (self.ended.float().mean() >= ENOUGH).expand_as(self.ended)
 
@@ -72,22 +73,22 @@ def generate(
     pad_token_id: int,
     synced: bool = False,
 ) -> list[list[int]]:
-    """Return a response to each prompt, its stop token included where it ended by one.
+    """Return one response per prompt, including its stop token, if any.
 
-    Prompts are padded on the left; transformers counts positions from each prompt's own start. Rows
-    that have ended leave the batch, a share of it at a time, so that few long responses do not keep
-    all the others computing.
+    Prompts are left-padded; transformers counts positions from each prompt's first token. Ended rows
+    are removed from the batch, `ENOUGH` of it at a time, to save the computation for them while
+    longer responses continue.
 
     Args:
-        model: A causal language model in evaluation mode.
-        prompts: B lists of token ids.
-        uniforms: [B, R] on the model's device; R is the length limit.
-        temperature: Of the softmax.
-        vocabulary: Tokens that the tokenizer knows; rows of the head beyond them are padding.
-        stop_token_ids: What ends a response.
-        pad_token_id: None of the stop tokens.
-        synced: Keep the batch whole until every process is done, since each needs the others'
-            weights for every pass.
+        model: Causal language model in evaluation mode.
+        prompts: Token ids, one list per prompt.
+        uniforms: [B, R], on the model's device; R is the maximum response length.
+        temperature: Divisor of the logits.
+        vocabulary: Number of tokens of the tokenizer; further rows of the head are padding.
+        stop_token_ids: Tokens that end a response.
+        pad_token_id: Pad token; not a stop token.
+        synced: Keep all rows until every process is done. Needed with a sharded base, since every
+            pass involves all processes.
     """
     width, limit = max(len(prompt) for prompt in prompts), uniforms.shape[1]
     stops = torch.tensor(stop_token_ids, device=uniforms.device)
@@ -95,15 +96,15 @@ def generate(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     ids, mask = ids.to(stops.device), mask.to(stops.device)
     cache = None if synced else _shrinkable_cache(model)
-    left = torch.arange(len(prompts), device=stops.device)
+    active = torch.arange(len(prompts), device=stops.device)
     responses: list[list[int]] = [[] for _ in prompts]
-    while len(left):
+    while len(active):
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
-            logits_processor=[UniformSampling(uniforms[left], width, temperature, vocabulary)],
-            stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(left))],
+            logits_processor=[UniformSampling(uniforms[active], width, temperature, vocabulary)],
+            stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(active))],
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=limit + width - ids.shape[1],
@@ -115,26 +116,28 @@ def generate(
         )
         new = output[:, width:]
         ended = torch.isin(new, stops).any(1) | (new.shape[1] == limit) | (cache is None)
-        for row, tokens in zip(left[ended].tolist(), new[ended].tolist(), strict=True):
+        for row, tokens in zip(active[ended].tolist(), new[ended].tolist(), strict=True):
             responses[row] = _cut(tokens, set(stop_token_ids))
-        rest = (~ended).nonzero().squeeze(1)
-        left, mask = left[rest], mask[rest]
-        mask = torch.cat([mask, mask.new_ones(len(rest), output.shape[1] - mask.shape[1])], dim=1)
-        ids = output[rest]
+        remaining = (~ended).nonzero().squeeze(1)
+        active, mask = active[remaining], mask[remaining]
+        mask = torch.cat(
+            [mask, mask.new_ones(len(remaining), output.shape[1] - mask.shape[1])], dim=1
+        )
+        ids = output[remaining]
         if cache is not None:
-            cache.batch_select_indices(rest)
+            cache.batch_select_indices(remaining)
     return responses
 
 
 def _shrinkable_cache(model: Any) -> DynamicCache | None:
-    """Return an empty cache that rows can be taken out of; None for an architecture without one."""
+    """Return an empty cache whose rows can be removed; None if the architecture has none."""
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    able = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
-    return cache if able else None
+    shrinkable = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    return cache if shrinkable else None
 
 
 def _cut(tokens: list[int], stops: set[int]) -> list[int]:
-    for at, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         if token in stops:
-            return tokens[: at + 1]
+            return tokens[: index + 1]
     return tokens

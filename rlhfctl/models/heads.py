@@ -1,4 +1,4 @@
-"""The two heads of one output, and the scale that scores are put on."""
+"""Score head, value head and score normalization."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def initialise_score_head(head: torch.nn.Linear, seed: int) -> None:
     """Draw the weights with standard deviation 1 / sqrt(d + 1), bias 0 (Ziegler et al. 2019's code).
 
     Args:
-        head: [H] to [1].
-        seed: Of a generator of its own, so that no other draw moves.
+        head: Linear layer from [H] to [1].
+        seed: Seed of a separate generator, so that the global random state is unchanged.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(head.weight.shape, generator=generator)
@@ -37,9 +37,9 @@ class ScoreNormalization:
     """Mean and deviation of raw scores over responses of the SFT policy.
 
     Attributes:
-        mean: Of the raw score.
+        mean: Mean of the raw score.
         deviation: Biased standard deviation of the raw score, above 0.
-        samples: How many responses they were taken over.
+        samples: Number of responses.
     """
 
     mean: float
@@ -47,17 +47,17 @@ class ScoreNormalization:
     samples: int
 
     def apply(self, scores: torch.Tensor) -> torch.Tensor:
-        """Return (scores - mean) / deviation, of the shape of `scores`."""
+        """Return (scores - mean) / deviation, same shape as `scores`."""
         return (scores - self.mean) / self.deviation
 
     def save(self, folder: Path) -> None:
-        """Write beside the reward model's weights."""
+        """Write to the reward model's folder."""
         text = json.dumps(asdict(self), indent=2) + "\n"
         (folder / NORMALIZATION_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ScoreNormalization:
-        """Read what `save` wrote.
+        """Read the file written by `save`.
 
         Raises:
             CheckpointError: The file is missing or damaged.
@@ -74,11 +74,11 @@ class ScoreNormalization:
 
 
 def zero_value_head(width: int, device: torch.device) -> torch.nn.Linear:
-    """Return a value head that says 0 everywhere, for a critic that starts from no reward model.
+    """Return a value head whose output is 0, for a critic not initialised from a reward model.
 
     Args:
-        width: H.
-        device: Where to.
+        width: H, the hidden size.
+        device: Device of the head.
     """
     value = torch.nn.Linear(width, 1, bias=True, dtype=torch.float32)
     with torch.no_grad():
@@ -93,8 +93,8 @@ def value_head_from_score(
     """Return a value head whose output is the normalised score of the score head.
 
     Args:
-        head: [H] to [1], raw scores.
-        normalization: Of those scores, so that values start on the scale of rewards.
+        head: Score head from [H] to [1].
+        normalization: Normalization of its scores, so that values start on the scale of rewards.
     """
     value = torch.nn.Linear(head.in_features, 1, bias=True, dtype=torch.float32)
     bias = 0.0 if head.bias is None else float(head.bias)

@@ -1,11 +1,11 @@
-"""Linear layers and LoRA in fp32 on a CPU, with less to multiply slowly and less to copy.
+"""Faster linear layers and LoRA in fp32 on CPUs.
 
-Two things are slow there. torch multiplies fp32 matrices by MKL, which keeps to 256-bit vectors on
-processors that are not Intel's; oneDNN, which is in torch too, has no such rule, and is 2.2 times as
-fast on a Zen 5 core. And peft's LoRA writes three tensors as large as a layer's output (the product
-with B, its scaled copy, the sum), forward and backward, where one would do.
+Two things are slow there. torch multiplies fp32 matrices with MKL, which uses only 256-bit vectors on
+processors not made by Intel; oneDNN, also part of torch, is 2.2 times as fast on a Zen 5 core.
+peft's LoRA writes three tensors of a layer's output size (the product with B, its scaled copy and
+the sum), forward and backward, where one suffices.
 
-All is computed in fp32; only the order of sums differs, so the last bits.
+All arithmetic is in fp32. Only the order of summation differs, hence the last bits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 @cache
 def prefers_onednn() -> bool:
-    """Say whether this processor has 512-bit vectors that MKL leaves unused."""
+    """Return whether this processor has 512-bit vectors that MKL does not use."""
     return (
         torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -56,7 +56,7 @@ def _weight_gradient(above: Tensor, states: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """states [..., K] times weight [N, K] transposed, plus bias [N]."""
+    """Linear layer: states [..., K] times weight [N, K] transposed, plus bias [N]."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -67,19 +67,19 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         states, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        needed = ctx.needs_input_grad
         return (
-            _product(above, weight.t()) if wanted[0] else None,
-            _weight_gradient(_rows(above), _rows(states)) if wanted[1] else None,
-            _rows(above).sum(0) if wanted[2] else None,
+            _product(above, weight.t()) if needed[0] else None,
+            _weight_gradient(_rows(above), _rows(states)) if needed[1] else None,
+            _rows(above).sum(0) if needed[2] else None,
         )
 
 
 def _merging_pays(states: Tensor, weight: Tensor) -> bool:
-    """Say whether W + scaling * B A costs fewer operations than the products with A and with B.
+    """Return whether W + scaling * B A costs fewer operations than the products with A and with B.
 
-    At rank r these are N K r against M (N + K) r, for M rows. Twice over, since a merged weight is
-    written and read once more.
+    At rank r and M rows these are N K r and M (N + K) r. The factor 2 accounts for writing and
+    reading the merged weight.
     """
     outputs, inputs = weight.shape
     return states.numel() // inputs * (outputs + inputs) > 2 * outputs * inputs
@@ -88,8 +88,8 @@ def _merging_pays(states: Tensor, weight: Tensor) -> bool:
 class _LoRA(torch.autograd.Function):
     """states W^T + bias + scaling * states A^T B^T, for a frozen W [N, K], A [r, K] and B [N, r].
 
-    Of many rows, by the merged weight W + scaling * B A, which is made anew in the backward pass
-    instead of being kept.
+    With many rows it uses the merged weight W + scaling * B A, which is recomputed in the backward
+    pass rather than stored.
     """
 
     @staticmethod
@@ -117,35 +117,35 @@ class _LoRA(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         states, weight, down, up, *rest = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        needed = ctx.needs_input_grad
         rows = _rows(above)
         scaled = _product(rows, up.t()) * ctx.scaling
         inner = rest[0] if rest else _product(_rows(states), down)
         below = None
-        if wanted[0] and ctx.merged:
+        if needed[0] and ctx.merged:
             below = _product(above, torch.addmm(weight, up, down, alpha=ctx.scaling).t())
-        elif wanted[0]:
+        elif needed[0]:
             below = _product(above, weight.t())
             _rows(below).addmm_(scaled, down)
         return (
             below,
             None,
             None,
-            _weight_gradient(scaled, _rows(states)) if wanted[3] else None,
-            _weight_gradient(rows, inner) * ctx.scaling if wanted[4] else None,
+            _weight_gradient(scaled, _rows(states)) if needed[3] else None,
+            _weight_gradient(rows, inner) * ctx.scaling if needed[4] else None,
             None,
         )
 
 
 def _plain(*tensors: Tensor) -> bool:
-    """Say whether all are fp32 on a CPU, and nothing casts them."""
+    """Return whether all tensors are fp32 on a CPU, without autocast."""
     return not torch.is_autocast_enabled("cpu") and all(
         tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors
     )
 
 
 class CPULinear(torch.nn.Linear):
-    """A linear layer by `_Linear`."""
+    """Linear layer computed by `_Linear`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
         """Return input [..., K] times the weight transposed, plus the bias."""
@@ -156,10 +156,10 @@ class CPULinear(torch.nn.Linear):
 
 
 class CPULoRA(lora.Linear):  # type: ignore[misc]
-    """peft's LoRA on a linear layer, by `_LoRA` where one plain adapter is active."""
+    """peft's LoRA on a linear layer, computed by `_LoRA` if one plain adapter is active."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the layer's output [..., N] with that of its active adapter."""
+        """Return the output [..., N] of the layer with its active adapter."""
         if args or kwargs or not self._is_simple(x):
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
@@ -184,9 +184,9 @@ class CPULoRA(lora.Linear):  # type: ignore[misc]
 
 
 def use_fast_cpu_layers(model: torch.nn.Module) -> None:
-    """Let a model's layers compute as above where they lie on a CPU; its weights stay as they are.
+    """Replace the classes of a model's layers by the faster ones; weights are unchanged.
 
-    `RLHFCTL_FAST_CPU_LAYERS=0` leaves torch's and peft's own layers in place.
+    `RLHFCTL_FAST_CPU_LAYERS=0` keeps the layers of torch and peft.
     """
     if os.environ.get(SWITCH) == "0":
         return

@@ -1,4 +1,4 @@
-"""What a checkpoint was made on, kept beside it, so that stages that do not fit are told apart."""
+"""Record of a checkpoint's base and tokenizer, to detect stages that do not fit together."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FILE = "rlhfctl.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """The base and the tokenizer of a checkpoint.
+    """Base and tokenizer of a checkpoint.
 
     Attributes:
-        stage: Which stage wrote it.
+        stage: Stage that wrote it.
         base: Name or path of the base model.
-        base_fingerprint: Of `models.base.base_fingerprint`.
-        tokenizer_digest: Of `models.tokenizer.tokenizer_digest`: vocabulary, template, pad, EOS.
-        stop_token_ids: The tokens that end a response.
+        base_fingerprint: Result of `models.base.base_fingerprint`.
+        tokenizer_digest: Result of `models.tokenizer.tokenizer_digest`.
+        stop_token_ids: Tokens that end a response, sorted.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class Provenance:
     def of(
         cls, stage: str, base: str, model: Any, tokenizer: Any, stop_token_ids: list[int]
     ) -> Provenance:
-        """Describe a stage's base model and tokenizer as they are loaded."""
+        """Return the provenance for a loaded base model and tokenizer."""
         return cls(
             stage,
             base,
@@ -48,12 +48,12 @@ class Provenance:
         )
 
     def save(self, folder: Path) -> None:
-        """Write beside the checkpoint's weights."""
+        """Write to the checkpoint's folder."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Provenance | None:
-        """Read what `save` wrote; None where another tool made the checkpoint.
+        """Read the file written by `save`; return None for checkpoints of other tools.
 
         Raises:
             CheckpointError: The file is damaged.
@@ -67,31 +67,33 @@ class Provenance:
             raise CheckpointError(f"is damaged: {error}", str(path)) from error
 
     def differences(self, other: Provenance) -> list[str]:
-        """Name what differs from `other`, in words; empty when the two fit together."""
-        found = []
+        """Return descriptions of the differences from `other`; empty if the two fit."""
+        differences = []
         if self.base_fingerprint != other.base_fingerprint:
-            names = f"{self.base} against {other.base}"
-            found.append(
-                f"the base model ({names if self.base != other.base else f'{self.base}, other weights'})"
+            names = f"{self.base} and {other.base}"
+            differences.append(
+                f"the base model ({names if self.base != other.base else f'{self.base}, with other weights'})"
             )
         if self.tokenizer_digest != other.tokenizer_digest:
-            found.append("the tokenizer, its special tokens or its chat template")
+            differences.append("the tokenizer, its special tokens or its chat template")
         if self.stop_token_ids != other.stop_token_ids:
-            found.append(f"the stop tokens ({self.stop_token_ids} against {other.stop_token_ids})")
-        return found
+            differences.append(
+                f"the stop tokens ({self.stop_token_ids} and {other.stop_token_ids})"
+            )
+        return differences
 
 
 def check_fits(folder: Path, current: Provenance) -> None:
-    """Refuse a checkpoint that was made on another base or tokenizer.
+    """Refuse a checkpoint of another base or tokenizer.
 
     Raises:
-        CheckpointError: It names what differs.
+        CheckpointError: Base, tokenizer or stop tokens differ.
     """
     saved = Provenance.load(folder)
     differences = saved.differences(current) if saved else []
     if differences:
         raise CheckpointError(
-            f"was made with other parts than this recipe's: {'; '.join(differences)}",
+            f"does not match this recipe; differences: {'; '.join(differences)}",
             str(folder),
-            "Use the recipe it was made with, or train that stage again.",
+            "Use the recipe of that checkpoint, or train its stage again.",
         )

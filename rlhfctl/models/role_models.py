@@ -1,4 +1,4 @@
-"""Which weights answer for a role: one base with an adapter each, or a model each."""
+"""Weights of the roles: one base with an adapter per role, or one model per role."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
 
 Role = str
-"""`policy`, `reference`, `critic`, `base`, or one of `reward_role`."""
+"""`policy`, `reference`, `critic`, `base`, or a result of `reward_role`."""
 BASE: Role = "base"
-"""The base with no adapter at work, where roles are adapters: what SFT started from."""
+"""The base with all adapters disabled: the model before SFT."""
 CriticInit = Literal["reward_model", "sft"]
 TRAINED: tuple[Role, ...] = ("policy", "critic")
 
@@ -37,13 +37,13 @@ def reward_role(number: int) -> Role:
 
 @dataclass(frozen=True)
 class RoleFolders:
-    """The checkpoints that roles start from.
+    """Checkpoints that initialise the roles.
 
     Attributes:
-        sft: Of the reference, and of the policy if it has none of its own.
-        rms: Of the reward models, in order; the critic starts as the first.
-        policy: Of a trained policy.
-        critic: What the critic starts as; None: there is none.
+        sft: Checkpoint of the reference, and of the policy if `policy` is None.
+        rms: Checkpoints of the reward models, in order.
+        policy: Checkpoint of a trained policy.
+        critic: Initialisation of the critic: the first reward model or SFT; None: no critic.
     """
 
     sft: Path
@@ -53,75 +53,77 @@ class RoleFolders:
 
 
 class RoleModels(ABC):
-    """The roles' weights; `activate` is the only place where roles are switched."""
+    """Weights of the roles; roles are switched by `activate` only."""
 
     score_heads: dict[Role, torch.nn.Linear]
     value_head: torch.nn.Linear
     has_base = False
-    """Whether the base itself is among the roles."""
+    """Whether `base` is among the roles."""
     sharded = False
-    """Whether processes hold shares of the base, so that all of them must compute together."""
+    """Whether the base is sharded, so that all processes must compute together."""
 
     @abstractmethod
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
-        """Return the decoder of a role, its adapter switched on, gradients on if `training`."""
+        """Enable a role's adapter, with gradients if `training`, and return the decoder."""
 
     @abstractmethod
     def language_model(self, role: Role) -> Any:
-        """Return a model with `generate` that speaks for a role once that role is activated."""
+        """Return a model with `generate` that is valid for a role while the role is active."""
 
     @abstractmethod
     def lm_head(self, role: Role) -> torch.nn.Module:
-        """Return what turns hidden states [N, H] of a role into logits [N, V]."""
+        """Return the module that maps hidden states [N, H] of a role to logits [N, V]."""
 
     @abstractmethod
     def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Return the trainable weights of a role below its head, by name."""
+        """Return the trainable parameters of a role below its head, by name."""
 
     @abstractmethod
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as an ordinary causal language model or adapter of one."""
+        """Write the policy as an ordinary causal language model or adapter."""
 
     @abstractmethod
     def save_critic(self, folder: Path) -> None:
-        """Write the critic as an ordinary token classifier, or adapter of one."""
+        """Write the critic as an ordinary token classifier or adapter."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass of trained roles, to save memory."""
 
     def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Return all trainable weights of a role by name, the critic's value head among them."""
-        found = self.body_parameters(role)
+        """Return all trainable parameters of a role by name, including the critic's value head."""
+        parameters = self.body_parameters(role)
         if role == "critic":
-            found |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
-        return found
+            parameters |= {
+                f"value_head.{name}": p for name, p in self.value_head.named_parameters()
+            }
+        return parameters
 
 
 class AdapterRoleModels(RoleModels):
-    """One base in memory; each role is a LoRA adapter on it.
+    """One base in memory with a LoRA adapter per role.
 
-    Policy and reference start as the SFT adapter; reward and critic as the reward model's, or the
-    critic as the SFT adapter.
+    Policy and reference start as the SFT adapter. The critic starts as the first reward model's
+    adapter or the SFT adapter.
     """
 
     has_base = True
 
     def __init__(self, section: ModelSection, folders: RoleFolders) -> None:
-        """Load the base and put the adapters on it.
+        """Load the base and its adapters.
 
         Args:
-            section: The base.
-            folders: The adapters'.
+            section: Model section of the recipe.
+            folders: Folders of the adapters.
 
         Raises:
-            CheckpointError: An adapter is damaged or made for another base.
+            CheckpointError: An adapter is damaged or belongs to another base.
         """
         from peft import PeftModel, get_peft_model
         from transformers import GenerationConfig
 
         base = load_causal_lm(section)
-        # The model's own sampling defaults (top_p, repetition penalty) must not come in.
+        # The model's own sampling defaults (top_p, repetition penalty) must not apply.
         base.generation_config = GenerationConfig()
         self.base_name = str(base.config.name_or_path)
         self._configs: dict[str, Any] = {}
@@ -174,7 +176,7 @@ class AdapterRoleModels(RoleModels):
         adapters.set_weights(self.model, weights, role, folder)
 
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
-        """Switch the one base to a role's adapter, or all adapters off."""
+        """Enable a role's adapter on the base, or disable all adapters."""
         if self._active != (role, training):
             if role == BASE:
                 self.model.base_model.disable_adapter_layers()
@@ -186,11 +188,11 @@ class AdapterRoleModels(RoleModels):
         return self._decoder
 
     def language_model(self, role: Role) -> Any:
-        """Return the base, which speaks for whichever adapter is active."""
+        """Return the base with the active adapter."""
         return self.model.get_base_model()
 
     def lm_head(self, role: Role) -> torch.nn.Module:
-        """Return the base's own LM head."""
+        """Return the LM head of the base."""
         head: torch.nn.Module = self.model.get_base_model().get_output_embeddings()
         return head
 
@@ -200,12 +202,12 @@ class AdapterRoleModels(RoleModels):
         return {name: p for name, p in self.model.named_parameters() if marker in name}
 
     def shard(self) -> None:
-        """Spread the frozen base over the processes."""
+        """Shard the frozen base over the processes."""
         shard_base(self.model.get_base_model())
         self.sharded = True
 
     def checkpoint_gradients(self) -> None:
-        """Recompute the one base's activations."""
+        """Recompute the activations of the base."""
         self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
 
     def _saved(self, role: Role) -> dict[str, torch.Tensor]:
@@ -223,7 +225,7 @@ class AdapterRoleModels(RoleModels):
         )
 
     def save_critic(self, folder: Path) -> None:
-        """Write the critic's adapter with its value head as the `score` of a token classifier."""
+        """Write the critic's adapter, with the value head as `score` of a token classifier."""
         weights = self._saved("critic") | {
             adapters.SCORE_WEIGHT: self.value_head.weight,
             adapters.SCORE_BIAS: self.value_head.bias,
@@ -232,15 +234,15 @@ class AdapterRoleModels(RoleModels):
 
 
 class SeparateRoleModels(RoleModels):
-    """A whole model for each role, for full fine-tuning (`lora: null`)."""
+    """One whole model per role, for full fine-tuning (`lora: null`)."""
 
     def __init__(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
-        """Load two language models, a scorer for each reward model, and the critic.
+        """Load two language models, a scorer per reward model, and the critic.
 
         Args:
             section: Precision and attention.
-            folders: The models'.
-            pad_token_id: Of the tokenizer.
+            folders: Folders of the models.
+            pad_token_id: Pad token of the tokenizer.
         """
         from transformers import GenerationConfig
 
@@ -280,20 +282,20 @@ class SeparateRoleModels(RoleModels):
         self.models["critic"] = critic
 
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
-        """Return the role's own decoder."""
+        """Return the decoder of the role's model."""
         return decoder_of(self.models[role])
 
     def language_model(self, role: Role) -> Any:
-        """Return the role's own model."""
+        """Return the model of the role."""
         return self.models[role]
 
     def lm_head(self, role: Role) -> torch.nn.Module:
-        """Return the role's own LM head; a tied one is trained with the embedding."""
+        """Return the LM head of the role's model; a tied head is trained with the embedding."""
         head: torch.nn.Module = self.models[role].get_output_embeddings()
         return head
 
     def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Return every weight of the role's model; for the critic, those below its head."""
+        """Return every parameter of the role's model; for the critic, those below its head."""
         model = self.models[role] if role != "critic" else decoder_of(self.models[role])
         return dict(model.named_parameters())
 
@@ -317,9 +319,9 @@ def _score_head(rm: Path, base: Any) -> torch.nn.Linear:
     weight = weights.get(adapters.SCORE_WEIGHT)
     hidden = int(base.config.get_text_config().hidden_size)
     if weight is None or tuple(weight.shape) != (1, hidden):
-        found = "none" if weight is None else str(list(weight.shape))
+        shape = "none" if weight is None else str(list(weight.shape))
         raise CheckpointError(
-            f"the reward model's score head should be [1, {hidden}], found {found}",
+            f"the reward model's score head should be [1, {hidden}], found {shape}",
             str(rm / adapters.WEIGHTS),
             "Train it again: rlhfctl train-rm --force",
         )

@@ -42,7 +42,7 @@ class Roles:
     Attributes:
         models: Weights of every role.
         normalizations: Score normalization per reward model.
-        pad_token_id: Fills sequences up on the right; counts in no result.
+        pad_token_id: Right padding of sequences; affects no result.
         vocabulary: Number of tokens in the tokenizer. An LM head's rows beyond them are padding,
             neither sampled nor part of any softmax.
         stop_token_ids: Tokens that end a response, sorted.
@@ -97,7 +97,7 @@ class Roles:
             batch: B episodes.
             training: Whether gradients are computed.
             temperature: Divisor of the logits; None: the sampling temperature.
-            entropy: Whether to compute it; None: only for the policy, without gradients.
+            entropy: Whether to compute the entropy; None: only for the policy, without gradients.
 
         Returns:
             Two [B, R] in fp32, 0 where masked. Entropy is 0 where it is not computed.
@@ -151,7 +151,7 @@ class Roles:
     def generate(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Seed], role: Role = "policy"
     ) -> list[list[int]]:
-        """Sample a response to each prompt; each depends on its own seed and prompt alone.
+        """Sample one response per prompt; each depends only on its own seed and prompt.
 
         Args:
             prompts: Token ids, one list per prompt.
@@ -159,7 +159,7 @@ class Roles:
             role: policy, or reference for the SFT policy's responses.
 
         Returns:
-            Token ids of each response, its stop token included where it ended by one.
+            Token ids per response, including the stop token, if any.
         """
         self.models.activate(role, training=False).eval()
         return generation.generate(
@@ -174,7 +174,7 @@ class Roles:
         )
 
     def ended(self, response: Sequence[int]) -> bool:
-        """Return whether a response ended by a stop token, rather than at the length limit."""
+        """Return whether a response ends with a stop token rather than at the length limit."""
         return response[-1] in self.stop_token_ids
 
     def trainable(self, role: Role) -> dict[str, torch.nn.Parameter]:
@@ -183,10 +183,10 @@ class Roles:
 
 
 def _check_head(role_models: RoleModels) -> None:
-    """Make sure that decoder and LM head alone give the model's logits.
+    """Check that the LM head applied to the decoder's output gives the model's logits.
 
-    Some architectures scale or cap logits between the two. Log-probabilities without this step would
-    be those of another distribution than the one sampled from.
+    Some architectures scale or cap logits after the head. Log-probabilities without that step would
+    belong to another distribution than the one sampled from.
     """
     ids = torch.arange(1, 5, device=device())[None, :]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Shard the frozen base over processes by FSDP2, with every adapter whole in each process.
+"""Sharding of the frozen base over processes by FSDP2; adapters stay whole in each process.
 
 A layer's weights are gathered when the layer computes and released afterwards. Adapters and heads are
 not sharded: they are small, take turns on the base, and their gradients are averaged by DDP. Every
@@ -108,7 +108,7 @@ def average_gradients(model: torch.nn.Module, options: Mapping[str, Any]) -> tor
 
     accelerate refuses to put DistributedDataParallel around sharded weights. Those here are frozen, so
     nothing is reduced for them. Only DDP's initial comparison and broadcast must be replaced, since it
-    takes every weight to be whole.
+    assumes that every weight is whole.
 
     Args:
         model: Model whose trainable weights are whole in every process.

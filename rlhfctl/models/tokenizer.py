@@ -1,4 +1,4 @@
-"""The tokenizer of a run: its template, and a pad token that is no end token."""
+"""Tokenizer of a run, with the recipe's chat template and a pad token distinct from EOS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAD_CANDIDATES = (
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """Load the tokenizer of the base, with the recipe's chat template and a pad of its own.
+    """Load the tokenizer of the base, with the recipe's chat template and a separate pad token.
 
     Raises:
         EnvironmentFault: The tokenizer cannot be loaded, or has no EOS, or no free pad token.
@@ -57,10 +57,10 @@ def load_tokenizer(section: ModelSection) -> Any:
 
 
 def _separate_pad(tokenizer: Any, source: str) -> None:
-    """Give the tokenizer a pad token that ends nothing.
+    """Set a pad token distinct from EOS.
 
-    A sequence classifier reads its score at the last token that is not the pad: were EOS the pad,
-    it would read one token too early.
+    A sequence classifier reads its score at the last non-pad token. With EOS as the pad it would
+    read one token too early.
     """
     if tokenizer.pad_token_id not in {None, tokenizer.eos_token_id}:
         return
@@ -72,12 +72,12 @@ def _separate_pad(tokenizer: Any, source: str) -> None:
     raise EnvironmentFault(
         "the tokenizer has no pad token besides EOS",
         source,
-        "Set pad_token in a local copy's tokenizer_config.json to a token that text never holds.",
+        "Set pad_token in a local copy's tokenizer_config.json to a token that never occurs in text.",
     )
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Return a digest of what turns text into ids: vocabulary, template, special tokens."""
+    """Return a digest of vocabulary, chat template and special tokens."""
     parts = [
         repr(sorted(tokenizer.get_vocab().items())),
         tokenizer.chat_template or "",

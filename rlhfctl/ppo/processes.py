@@ -1,8 +1,8 @@
-"""What the processes of one training run tell one another; one process alone hears itself.
+"""Collective operations over the processes of a training run; no-ops for a single process.
 
-Every process holds all weights. Each collects its share of the episodes; the rollout is then
-gathered whole on all of them, so that whitening, metrics and decisions are those of one process.
-Gradients are summed by hand, since roles are adapters on one base, which no wrapper knows of.
+Every process holds all weights and samples its share of the episodes. The whole rollout is then
+gathered on all of them, so whitening, metrics and decisions do not depend on their number.
+Gradients are summed explicitly: DDP does not support roles that are adapters on one shared base.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ Item = TypeVar("Item")
 
 
 class Processes:
-    """The processes that accelerate, torchrun or nobody has started.
+    """Processes started by accelerate or torchrun, or the only process.
 
     Attributes:
-        rank: This one's number.
-        count: How many there are.
+        rank: Index of this process.
+        count: Number of processes.
     """
 
     def __init__(self) -> None:
-        """Join the group, where there is one."""
+        """Join the process group, if there is one."""
         self._state = join_processes()
         self.rank = int(self._state.process_index)
         self.count = int(self._state.num_processes)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and tells."""
+        """Whether this is process 0, which writes files and logs."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return this process's run of items, whose number `count` divides."""
+        """Return this process's contiguous share of items, whose number `count` divides."""
         size = len(items) // self.count
         return items[self.rank * size : (self.rank + 1) * size]
 
     def gather_items(self, items: Sequence[Any]) -> list[Any]:
-        """Return every process's items, those of process 0 first."""
+        """Return the items of all processes, in order of rank."""
         if self.count == 1:
             return list(items)
         from accelerate.utils import gather_object
@@ -55,7 +55,7 @@ class Processes:
         return gathered
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return [count * b, ...] from every process's [b, ...], those of process 0 first."""
+        """Return [count * b, ...] from [b, ...] per process, in order of rank."""
         if self.count == 1:
             return values
         from accelerate.utils import gather
@@ -64,7 +64,7 @@ class Processes:
         return gathered
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over processes of tensors of one shape."""
+        """Return the sum over processes of tensors of equal shape."""
         if self.count == 1:
             return values
         from accelerate.utils import reduce
@@ -73,7 +73,7 @@ class Processes:
         return total
 
     def sum_gradients(self, weights: Sequence[torch.nn.Parameter]) -> None:
-        """Put the sum of all processes' gradients in every process's weights."""
+        """Replace the gradients in every process by their sum over processes."""
         if self.count == 1:
             return
         grads = [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
@@ -82,5 +82,5 @@ class Processes:
             weight.grad = part.view_as(weight)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes have called this."""
         self._state.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""Where scores come from: reward models, callables, servers; one, or several by a rule."""
+"""Reward sources and the rule that combines several into one score."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class RewardSource(Protocol):
-    """A giver of scores."""
+    """Source of one score per response: a reward model, a function or a server."""
 
     name: str
 
     def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        """Return a score for each episode, [B].
+        """Return one score per episode, [B].
 
         Args:
             batch: B episodes.
-            rows: Which prompt of the data each of them answers.
+            rows: Prompt index per episode.
         """
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """Sources and the rule that makes one score of theirs.
+    """Reward sources and the rule that combines their scores.
 
     Attributes:
-        sources: At least one.
-        weights: One a source.
-        rule: As in `combine_scores`.
-        penalty: As there.
+        sources: Reward sources, at least one.
+        weights: Weight per source, for `weighted_sum`.
+        rule: Rule of `combine_scores`.
+        penalty: Variance penalty of `combine_scores`, for `uncertainty`.
     """
 
     sources: Sequence[RewardSource]
@@ -47,21 +47,22 @@ class Rewards:
     rule: Rule = "weighted_sum"
     penalty: float = 0.0
 
-    def each(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        """Return every source's scores, [S, B], on the batch's device."""
-        found = [source.scores(batch, rows) for source in self.sources]
-        return torch.stack([scores.to(batch.ids.device, torch.float32) for scores in found])
+    def scores_per_source(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
+        """Return the scores of every source, [S, B], on the batch's device."""
+        per_source = [source.scores(batch, rows) for source in self.sources]
+        return torch.stack([scores.to(batch.ids.device, torch.float32) for scores in per_source])
 
-    def combine(self, each: Tensor) -> Tensor:
-        """Return one score an episode, [B], from [S, B]."""
-        return combine_scores(each, self.weights, self.rule, self.penalty)
+    def combine(self, source_scores: Tensor) -> Tensor:
+        """Return one score per episode, [B], from [S, B]."""
+        return combine_scores(source_scores, self.weights, self.rule, self.penalty)
 
-    def metrics(self, each: Tensor) -> dict[str, float]:
-        """Return each source's mean score and how far they differ, where there are several."""
+    def metrics(self, source_scores: Tensor) -> dict[str, float]:
+        """Return the mean score per source and their disagreement; empty for one source."""
         if len(self.sources) == 1:
             return {}
         means = {
             f"score_{source.name}": float(scores.mean())
-            for source, scores in zip(self.sources, each, strict=True)
+            for source, scores in zip(self.sources, source_scores, strict=True)
         }
-        return means | {"score_disagreement": float(each.std(dim=0, correction=1).mean())}
+        disagreement = float(source_scores.std(dim=0, correction=1).mean())
+        return means | {"score_disagreement": disagreement}

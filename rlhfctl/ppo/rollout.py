@@ -159,7 +159,8 @@ def score_rollout(
         parts.reference_log_probs[chunk, :width] = roles.log_probs("reference", part).log_probs
         if settings.has_critic:
             parts.values[chunk, :width] = roles.values(part)
-        parts.source_scores[chunk] = rewards.each(part, [rows[i] for i in chunk.tolist()]).T
+        chunk_prompts = [rows[i] for i in chunk.tolist()]
+        parts.source_scores[chunk] = rewards.scores_per_source(part, chunk_prompts).T
     return parts
 
 
@@ -313,10 +314,10 @@ def _require_finite(outputs: _Scored) -> None:
 
 
 class RowStream:
-    """Row numbers without end, in a fresh order per pass.
+    """Endless stream of row indices, in a new order per pass.
 
     It wraps around, so that a data set smaller than a batch neither hangs nor trains zero steps
-    (known bug 12 in docs/ppo.md). The order depends on seed and place only, for exact resuming.
+    (known bug 12 in docs/ppo.md). The order depends on seed and place only, so that a run resumes exactly.
 
     Attributes:
         place: Rows consumed.

@@ -1,4 +1,4 @@
-"""The `evaluation` section: who judges the policy, on what, and which metrics end a run."""
+"""The `evaluation` section: prompts, judges, metrics and gates."""
 
 from __future__ import annotations
 
@@ -12,77 +12,119 @@ from rlhfctl.results.names import check_gate_names
 
 
 class TaxSection(Section):
-    """Tasks of lm-evaluation-harness that base, SFT and PPO are compared on."""
+    """Alignment tax: tasks of lm-evaluation-harness that base, SFT and PPO are compared on."""
 
     tasks: list[str] = Field(
         default_factory=list,
-        description="Names of the harness, or paths of task files (.yaml); needs rlhfctl[tax].",
+        description="Task names of lm-evaluation-harness, or paths of task files (.yaml); needs "
+        "the extra `rlhfctl[tax]`. Empty runs none.",
     )
-    limit: Count | None = Field(None, description="Examples a task, at most.")
-    batch_size: Count = 8
-    num_fewshot: Natural | None = Field(None, description="null: as each task has it.")
+    limit: Count | None = Field(
+        None, description="Largest number of examples per task; null uses all."
+    )
+    batch_size: Count = Field(8, description="Examples per forward pass.")
+    num_fewshot: Natural | None = Field(
+        None, description="Few-shot examples per prompt; null uses each task's own number."
+    )
     chat_template: bool = Field(
-        False, description="Put questions into the chat template, which the base never saw."
+        False,
+        description="Format the examples with the chat template, which the base model was not "
+        "trained on.",
     )
 
 
 class EvaluationSection(Section):
-    """The context of the policy against SFT on held-out prompts."""
+    """Comparison of the PPO policy with SFT on held-out prompts."""
 
-    sft: str | None = Field(None, description="SFT checkpoint; null: the one PPO started from.")
-    rm: str | None = Field(None, description="Reward model; null: the one PPO trained against.")
-    ppo: str | None = Field(None, description="PPO checkpoint to judge; null: the run's.")
+    sft: str | None = Field(
+        None, description="SFT checkpoint folder; null uses the one that PPO started from."
+    )
+    rm: str | None = Field(
+        None, description="Reward-model folder; null uses the one that PPO trained against."
+    )
+    ppo: str | None = Field(
+        None, description="Folder of the PPO policy to evaluate; null uses the run's own."
+    )
     judge_rm: str | None = Field(
         None,
-        description="A reward model that PPO never saw, to judge by; null: the one that "
-        "reward_model.judge_share made, if any.",
+        description="Folder of a reward model to judge by, one that PPO did not train against; null "
+        "uses the held-out reward model of `reward_model.judge_share`, if there is one.",
     )
     judge_endpoint: JudgeEndpointSection | None = Field(
-        None, description="A language model to judge by, over OpenAI's chat interface."
+        None,
+        description="Language model to judge by, over an OpenAI-compatible API; null uses none.",
     )
     judge_function: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="`module:function` to judge by: prompts, completions, opponents -> how far each "
-        "completion is preferred to its opponent, 0 to 1.",
+        description="Python function to judge by, as `module:function`. It takes prompts, "
+        "completions and opponents, and returns for each completion the probability from 0 to 1 "
+        "that it is preferred. null uses none.",
     )
     opponent: Literal["sft", "references"] = Field(
-        "sft", description="Whom judges compare PPO with: SFT, or the held-out demonstrations."
+        "sft",
+        description="Responses that PPO is compared with: the SFT policy's, or those of the "
+        "held-out demonstrations.",
     )
-    num_prompts: Count = Field(256, description="Held-out prompts to answer, at most.")
-    batch_size: Count = 64
+    num_prompts: Count = Field(
+        256, description="Largest number of held-out prompts to generate responses to."
+    )
+    batch_size: Count = Field(64, description="Responses per forward pass.")
     max_new_tokens: Count | None = Field(
-        None, description="Longest response, in tokens; null: generation.max_new_tokens."
+        None, description="Longest response, in tokens; null uses `generation.max_new_tokens`."
     )
-    temperature: Positive = 1.0
-    ngram: int = Field(3, ge=1, description="Length of the n-grams whose repetition is counted.")
+    temperature: Positive = Field(
+        1.0, description="Sampling temperature of the evaluated responses."
+    )
+    ngram: int = Field(
+        3, ge=1, description="Length of the n-grams whose repetition is measured, in tokens."
+    )
     tax_demonstrations: Natural = Field(
-        128, description="Held-out demonstrations whose likelihood base, SFT and PPO are judged by."
+        128,
+        description="Held-out demonstrations whose log-likelihood is compared between base, SFT "
+        "and PPO; 0 skips this.",
     )
     tax_questions: Natural = Field(
-        128, description="Closed questions of the embedded world that the three answer."
+        128,
+        description="Closed questions with a known answer that base, SFT and PPO are tested on, "
+        "for embedded prompts only; 0 skips this.",
     )
-    tax: TaxSection = Field(default_factory=TaxSection)
-    num_samples: Natural = Field(64, description="Samples shown side by side in the report.")
+    tax: TaxSection = Field(
+        default_factory=TaxSection,
+        description="Tasks of lm-evaluation-harness that base, SFT and PPO are compared on.",
+    )
+    num_samples: Natural = Field(
+        64, description="Prompts whose responses are shown side by side in the report."
+    )
     best_of_n: Natural = Field(
-        0, description="SFT responses a prompt for best-of-n, chosen by the proxy; 0: off."
+        0,
+        description="SFT responses per prompt for the best-of-n baseline, chosen by the proxy "
+        "reward; 0 disables it.",
     )
-    best_of_n_prompts: Count = Field(64, description="Held-out prompts for it, at most.")
+    best_of_n_prompts: Count = Field(
+        64, description="Largest number of held-out prompts for best-of-n."
+    )
     num_comparisons: Count = Field(
-        2000, description="Held-out comparisons to try the reward model on, at most."
+        2000,
+        description="Largest number of held-out comparisons that the reward model is evaluated on.",
     )
-    calibration_bins: Count = Field(10, description="Of the reward model's reliability diagram.")
+    calibration_bins: Count = Field(
+        10, description="Bins of the reward model's reliability diagram."
+    )
     probes: Natural = Field(
-        128, description="Held-out responses that are spoilt to see whether scores fall; 0: none."
+        128,
+        description="Held-out responses that are corrupted to test whether the reward model's "
+        "scores fall; 0 disables it.",
     )
     reward_bench: str | None = Field(
         None,
-        description="A json/jsonl/csv/parquet file of subset, prompt, chosen, rejected, such as "
-        "RewardBench's, to try the reward model on.",
+        description="File (.json, .jsonl, .csv or .parquet) with columns subset, prompt, chosen and "
+        "rejected, as in RewardBench, that the reward model is evaluated on; null uses none.",
     )
     gates: dict[str, str] = Field(
         default_factory=dict,
-        description='Metric -> bound, such as {win_rate: ">=0.55"}; a failed one ends in 6.',
+        description='Bounds on metrics, such as {win_rate: ">=0.55"}. A metric outside its bound '
+        "ends the command with exit code 6.",
     )
 
     @field_validator("gates")

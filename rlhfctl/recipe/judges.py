@@ -1,4 +1,4 @@
-"""The `judge_endpoint` of an evaluation: a language model that compares two responses."""
+"""The `judge_endpoint` section: a language model that compares two responses."""
 
 from __future__ import annotations
 
@@ -30,50 +30,61 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 Parameter = str | int | float | bool
 
 
-def _without_chance() -> dict[str, Parameter]:
+def _deterministic() -> dict[str, Parameter]:
     return {"temperature": 0.0}
 
 
 class JudgeEndpointSection(Section):
-    """A server that speaks OpenAI's chat completions: a hosted model, vLLM, llama.cpp, Ollama."""
+    """Server with an OpenAI-compatible chat API: a hosted model, vLLM, llama.cpp, Ollama."""
 
     url: str = Field(
         pattern=r"^https?://",
-        description="Its base address, such as http://localhost:8000/v1; /chat/completions is added.",
+        description="Base address of the API, such as http://localhost:8000/v1; /chat/completions "
+        "is appended.",
     )
-    model: str = Field(min_length=1, description="The model's name there.")
-    system: str = Field(SYSTEM, description="The system message.")
+    model: str = Field(min_length=1, description="Name of the model on that server.")
+    system: str = Field(SYSTEM, description="System message of each request.")
     template: str = Field(
-        TEMPLATE, description="The user message, with {prompt}, {answer_a} and {answer_b}."
+        TEMPLATE,
+        description="User message; {prompt}, {answer_a} and {answer_b} are replaced by the texts.",
     )
-    max_prompts: Count = Field(256, description="Prompts judged, at most; each is asked twice.")
-    concurrency: Count = Field(4, description="PromptSet asked at a time.")
-    retries: Natural = Field(5, description="Further tries after a 429, a 5xx or a timeout.")
-    backoff: Positive = Field(1.0, description="Seconds before the second try; doubled each time.")
-    timeout: Positive = Field(60.0, description="Seconds that it has for an answer.")
+    max_prompts: Count = Field(
+        256,
+        description="Largest number of prompts to judge. Each takes two requests, one per order of "
+        "the responses.",
+    )
+    concurrency: Count = Field(4, description="Largest number of requests in flight.")
+    retries: Natural = Field(
+        5, description="Retries of a request after HTTP status 429 or 5xx, or a timeout."
+    )
+    backoff: Positive = Field(
+        1.0, description="Seconds before the first retry; doubled for each further one."
+    )
+    timeout: Positive = Field(60.0, description="Seconds to wait for a response.")
     api_key_env: str | None = Field(
         None,
-        description="The environment variable that holds its key; the key itself goes nowhere else.",
+        description="Name of the environment variable that holds the API key; null sends no key. "
+        "The key itself is never written to any file.",
     )
     parameters: dict[str, Parameter] = Field(
-        default_factory=_without_chance,
-        description="Sent along with each question, such as temperature or max_tokens.",
+        default_factory=_deterministic,
+        description="Further fields of each request, such as temperature or max_tokens.",
     )
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        # Not by a pattern of the field: its complaint would show what may be the key itself.
+        # A `pattern` on the field would quote the value, perhaps the key itself, in its error.
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
             raise ValueError(
-                "api_key_env is the name of an environment variable, such as JUDGE_KEY, and never "
-                "the key itself"
+                "api_key_env must be the name of an environment variable, such as JUDGE_KEY, "
+                "never the key itself"
             )
-        absent = [place for place in PLACES if place not in self.template]
-        if absent:
-            raise ValueError(f"template lacks {', '.join(absent)}")
+        missing = [place for place in PLACES if place not in self.template]
+        if missing:
+            raise ValueError(f"template lacks {', '.join(missing)}")
         if urlsplit(self.url).username or urlsplit(self.url).query:
             raise ValueError(
-                "url must not hold a name, a password or a query: recipes are kept beside results; "
-                "name the key's environment variable in api_key_env"
+                "url must not contain a user name, a password or a query, since recipes are stored "
+                "with results; put the key in the environment variable of api_key_env"
             )
         return self

@@ -1,4 +1,4 @@
-"""The `ppo` section: every switch of the algorithm, named as the papers name it."""
+"""The `ppo` section: every setting of the algorithm, named as in the papers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RUN_RM = "rm"
-"""The reward source that stands for the reward model of `ppo.rm`, else the run's."""
+"""Reward source that stands for the reward model of `ppo.rm`, or else the run's own."""
 
 
 def source_kind(source: str) -> Literal["rm", "folder", "function", "server"]:
-    """Tell what a reward source is from how it is written; a folder may be named with `./`."""
+    """Return the kind of a reward source from its form; ``./a:b`` is a folder."""
     if source == RUN_RM:
         return "rm"
     if source.startswith(("http://", "https://")):
@@ -30,7 +30,7 @@ def source_kind(source: str) -> Literal["rm", "folder", "function", "server"]:
 def source_file(source: str) -> str | None:
     """Return the local folder or module file behind a reward source, or None.
 
-    A function's module is looked for in the working folder; elsewhere it is an installed package.
+    A function's module is a file in the working folder if there is one, else a package.
     """
     kind = source_kind(source)
     if kind == "function":
@@ -39,213 +39,333 @@ def source_file(source: str) -> str | None:
 
 
 class KLControllerSection(Section):
-    """Ziegler et al. 2019, section 2.2: beta follows a target KL, in nats a response."""
+    """Adaptive KL controller (Ziegler et al. 2019, section 2.2)."""
 
-    target: Positive = 6.0
-    horizon: Positive = Field(10_000, description="In episodes.")
+    target: Positive = Field(6.0, description="Target KL, in nats per response.")
+    horizon: Positive = Field(
+        10_000, description="Time constant of the adaptation of beta, in episodes."
+    )
 
 
 class RewardSourceSection(Section):
-    """One giver of scores."""
+    """One source of scores."""
 
     source: str = Field(
         RUN_RM,
         min_length=1,
-        description="`rm`, a reward model's folder, `module:function`, or an http(s) address.",
+        description="`rm` (the run's reward model), a reward-model folder, a Python "
+        "`module:function`, or an http(s) address.",
     )
-    weight: float = Field(1.0, description="Of its scores in the weighted sum; may be negative.")
-    timeout: Positive = Field(60.0, description="Seconds that an http server has for an answer.")
-    retries: Natural = Field(3, description="Further tries after an http server has failed.")
+    weight: float = Field(
+        1.0, description="Weight in `reward_rule: weighted_sum`; may be negative, but not 0."
+    )
+    timeout: Positive = Field(60.0, description="Seconds to wait for a response of an http server.")
+    retries: Natural = Field(3, description="Retries after a failed request to an http server.")
 
 
 class AlarmsSection(Section):
-    """When a look at held-out prompts raises an alarm; null: never by this one.
+    """Alarms of held-out evaluations; null disables one.
 
-    A figure must be beyond its threshold and have moved significantly since SFT, prompt by prompt;
-    `kl_alarm` is the threshold of KL.
+    An alarm needs a metric beyond its threshold that has also moved significantly since SFT, in a
+    paired test over prompts. The threshold of KL is `ppo.kl_alarm`.
     """
 
     length: Positive | None = Field(
         0.5,
-        description="Growth of responses as a share of SFT's, without a gain in the true reward.",
+        description="Growth of the mean response length, relative to SFT, without a gain in the true "
+        "reward. null disables this alarm.",
     )
-    repetition: Positive | None = Field(0.1, description="Rise of the share of repeated n-grams.")
-    certainty: Positive | None = Field(0.2, description="Rise of the share that sounds certain.")
+    repetition: Positive | None = Field(
+        0.1,
+        description="Rise in the share of repeated n-grams since SFT. null disables this alarm.",
+    )
+    certainty: Positive | None = Field(
+        0.2,
+        description="Rise in the share of responses that express certainty since SFT. null disables "
+        "this alarm.",
+    )
     entropy: float | None = Field(
-        0.1, gt=0.0, lt=1.0, description="Share of SFT's entropy below which it has collapsed."
+        0.1,
+        gt=0.0,
+        lt=1.0,
+        description="Share of SFT's mean entropy below which entropy has collapsed. null disables "
+        "this alarm.",
     )
     divergence: Positive | None = Field(
         0.2,
-        description="Fall of the true reward from its best while the proxy holds, in standard "
-        "deviations of SFT's.",
+        description="Fall of the true reward from its best value while the proxy reward does not "
+        "fall, in standard deviations of SFT's true reward. null disables this alarm.",
     )
     score_range: float | None = Field(
-        0.2, gt=0.0, lt=1.0, description="Share of scores beyond those of held-out comparisons."
+        0.2,
+        gt=0.0,
+        lt=1.0,
+        description="Share of scores outside the range of scores on held-out comparisons. null "
+        "disables this alarm.",
     )
     disagreement: float | None = Field(
-        2.0, gt=1.0, description="Factor by which the reward models' disagreement has risen."
+        2.0,
+        gt=1.0,
+        description="Ratio of the reward models' disagreement to its value at SFT. null disables "
+        "this alarm.",
     )
     false_alarms: float = Field(
-        0.01, gt=0.0, lt=1.0, description="Chance of any false alarm granted to a whole run."
+        0.01,
+        gt=0.0,
+        lt=1.0,
+        description="Probability of any false alarm in a whole run, shared among all alarms and "
+        "evaluations.",
     )
 
 
 class PPOSection(Section):
     """Proximal policy optimisation against the reward model, with a learnt critic."""
 
-    sft: str | None = Field(None, description="SFT checkpoint to use; null: the run's.")
-    rm: str | None = Field(None, description="Reward model to use; null: the run's.")
+    sft: str | None = Field(
+        None, description="SFT checkpoint folder to start from; null uses the run's own."
+    )
+    rm: str | None = Field(None, description="Reward-model folder; null uses the run's own.")
 
-    episodes: Count = Field(50_000, description="Prompts answered over the whole run.")
-    rollout_batch_size: Count = Field(128, description="Episodes collected at a time.")
-    minibatch_size: Count = Field(32, description="Episodes an optimiser step.")
+    episodes: Count = Field(
+        50_000,
+        description="Episodes (one prompt with one response each) in the whole run, rounded up to "
+        "whole rollouts.",
+    )
+    rollout_batch_size: Count = Field(128, description="Episodes per rollout, over all processes.")
+    minibatch_size: Count = Field(32, description="Episodes per optimizer step.")
     forward_batch_size: Count = Field(
-        16, description="Episodes a forward pass; changes memory, never the update."
+        16,
+        description="Episodes per forward pass; changes memory and speed, not the update.",
     )
     epochs: Count = Field(2, description="Passes over each rollout.")
-    responses_per_prompt: Count = Field(1, description="Episodes that share a prompt.")
+    responses_per_prompt: Count = Field(1, description="Responses sampled per prompt in a rollout.")
 
     reward_sources: list[RewardSourceSection] = Field(
         default_factory=lambda: [RewardSourceSection()],
         min_length=1,
-        description="What gives the score; several are combined by reward_rule.",
+        description="Sources of the score, combined by `reward_rule`. Each has `source` (`rm`, a "
+        "reward-model folder, `module:function` or an http address), `weight`, `timeout` in seconds "
+        "and `retries`.",
     )
     reward_rule: Literal["weighted_sum", "mean", "worst", "uncertainty"] = Field(
-        "weighted_sum", description="Or an ensemble's: Coste et al. 2024."
+        "weighted_sum",
+        description="Combination of several sources: `weighted_sum`, or one of the ensemble rules of "
+        "Coste et al. 2024: `mean`, `worst` (the minimum), `uncertainty` (mean minus penalty).",
     )
     uncertainty_penalty: NonNegative = Field(
-        0.1, description="Times the sources' variance, taken from their mean: uncertainty only."
+        0.1,
+        description="Coefficient of the variance over sources in `reward_rule: uncertainty`.",
     )
 
-    learning_rate: Positive = Field(1e-5, description="Of the policy.")
-    value_learning_rate: Positive = Field(5e-5, description="Of the critic.")
-    warmup_rollouts: Natural = Field(10, description="From 0.1 of the rates; then linear to 0.")
-    lr_schedule: Literal["linear", "constant"] = "linear"
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        "adamw_torch", description="As in transformers; the 8-bit ones need CUDA."
+    learning_rate: Positive = Field(1e-5, description="Peak learning rate of the policy.")
+    value_learning_rate: Positive = Field(5e-5, description="Peak learning rate of the critic.")
+    warmup_rollouts: Natural = Field(
+        10,
+        description="Rollouts in which both learning rates rise from 0.1 of their peak; half of the "
+        "run at most.",
     )
-    adam_beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    adam_beta2: float = Field(0.95, ge=0.0, lt=1.0)
-    adam_epsilon: Positive = 1e-8
-    weight_decay: NonNegative = 0.0
-    max_grad_norm: Positive = Field(1.0, description="For policy and critic, each on its own.")
+    lr_schedule: Literal["linear", "constant"] = Field(
+        "linear", description="Learning rates after the warm-up: linear to 0, or constant."
+    )
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw_torch", description="Optimizer, as named in transformers; the 8-bit ones need CUDA."
+    )
+    adam_beta1: float = Field(0.9, ge=0.0, lt=1.0, description="Decay rate of Adam's first moment.")
+    adam_beta2: float = Field(
+        0.95, ge=0.0, lt=1.0, description="Decay rate of Adam's second moment."
+    )
+    adam_epsilon: Positive = Field(1e-8, description="Term added to Adam's denominator.")
+    weight_decay: NonNegative = Field(0.0, description="Weight decay of AdamW.")
+    max_grad_norm: Positive = Field(
+        1.0, description="Norm that gradients are clipped to, for policy and critic separately."
+    )
 
     ema_decay: float | None = Field(
-        None, gt=0.0, lt=1.0, description="Of a running mean of policies, a rollout; it is saved."
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Decay per rollout of an exponential moving average of the policy's weights, "
+        "which becomes the result. null keeps the last policy.",
     )
 
     beta: NonNegative = Field(0.05, description="Coefficient of the KL penalty.")
     kl_penalty: Literal["reward", "loss"] = Field(
-        "reward", description="Where the penalty stands: in each token's reward, or in the loss."
+        "reward", description="Place of the KL penalty: each token's reward, or the loss."
     )
     kl_estimator: Literal["k1", "k2", "k3"] = Field(
-        "k1", description="k1 in the reward; k2 (KL(pi||ref)) or k3 (KL(ref||pi)) in the loss."
+        "k1",
+        description="Estimator of the penalised KL: k1 with `kl_penalty: reward`; k2 for "
+        "KL(policy || reference) or k3 for KL(reference || policy) with `kl_penalty: loss`.",
     )
     kl_controller: KLControllerSection | None = Field(
-        None, description="null: beta stays; else Ziegler's adaptive controller starts from it."
+        None, description="Adaptive controller that starts from `beta`; null keeps beta constant."
     )
     advantage_estimator: Literal["gae", "batch_mean"] = Field(
-        "gae", description="With the critic; or without: REINFORCE less the batch's mean return."
+        "gae",
+        description="`gae` uses the critic; `batch_mean` is REINFORCE with the mean return of the "
+        "batch as baseline, without a critic.",
     )
     critic_init: Literal["reward_model", "sft"] = Field(
-        "reward_model", description="What the critic starts as; sft: with a value head of zeros."
+        "reward_model",
+        description="Initial weights of the critic: the reward model, or SFT with a value head of "
+        "zeros.",
     )
     critic_warmup_rollouts: Natural = Field(
-        0, description="First rollouts in which the critic alone learns."
+        0, description="First rollouts in which only the critic is trained."
     )
-    gamma: Share = 1.0
-    gae_lambda: Share = 0.95
-    clip_range: Positive = 0.2
+    gamma: Share = Field(1.0, description="Discount factor of rewards, per token.")
+    gae_lambda: Share = Field(
+        0.95, description="Lambda of generalised advantage estimation (Schulman et al. 2016)."
+    )
+    clip_range: Positive = Field(
+        0.2, description="Epsilon of the clipped objective; ratios are clipped to 1 +- epsilon."
+    )
     dual_clip: float | None = Field(
-        None, gt=1.0, description="Bound c on the ratio where the advantage is negative."
+        None,
+        gt=1.0,
+        description="Upper bound on the ratio where the advantage is negative; null omits it.",
     )
-    value_clip_range: Positive | None = Field(0.2, description="null: no value clipping.")
-    whiten_advantages: bool = True
-    whiten_rewards: bool = False
-    score_clip: Positive | None = Field(5.0, description="Bound on the normalised score.")
+    value_clip_range: Positive | None = Field(
+        0.2,
+        description="Largest change of a value in the clipped value loss, in units of the normalised "
+        "score; null disables value clipping.",
+    )
+    whiten_advantages: bool = Field(
+        True,
+        description="Normalise advantages to mean 0 and variance 1 over the rollout's response "
+        "tokens.",
+    )
+    whiten_rewards: bool = Field(
+        False,
+        description="Divide per-token rewards by their standard deviation over the rollout; the "
+        "mean is kept.",
+    )
+    score_clip: Positive | None = Field(
+        5.0,
+        description="Bound on the absolute normalised score, in standard deviations; null disables "
+        "clipping.",
+    )
     score_normalization: Literal["sft", "running"] = Field(
-        "sft", description="By the SFT policy's scores, kept in the RM; or by running statistics."
+        "sft",
+        description="Mean and standard deviation that scores are normalised by: `sft`, those of SFT "
+        "responses, stored with the reward model; `running`, those of the scores so far.",
     )
     missing_eos_score: float | None = Field(
-        -1.0, description="Replaces the score of a response that did not end; null: it is kept."
+        -1.0,
+        description="Normalised score of a response that did not end within "
+        "`generation.max_new_tokens`; null keeps its own score.",
     )
 
     min_response_length: Count | None = Field(
-        None, description="Shorter responses have their score replaced likewise."
+        None,
+        description="Shortest response that keeps its score, in tokens; a shorter one gets "
+        "`missing_eos_score`. null sets no limit.",
     )
 
     ptx_coefficient: NonNegative = Field(
-        0.0, description="Of the SFT loss on demonstrations, added to the policy's (PPO-ptx)."
+        0.0,
+        description="Coefficient of the SFT loss on demonstrations in the policy's loss (PPO-ptx, "
+        "Ouyang et al. 2022); 0 disables it.",
     )
-    ptx_batch_size: Count = Field(32, description="Demonstrations an optimiser step.")
+    ptx_batch_size: Count = Field(
+        32, description="Demonstrations per optimizer step, with `ptx_coefficient` above 0."
+    )
 
     kl_early_stop: Positive | None = Field(
-        0.1, description="Approximate KL a token at which a rollout's epochs end; null: never."
+        0.1,
+        description="Approximate KL between updated and sampling policy, in nats per token, that "
+        "ends the epochs of a rollout; null never does.",
     )
     max_ratio: float | None = Field(
-        10.0, gt=1.0, description="Minibatches whose mean ratio is beyond this are skipped."
+        10.0,
+        gt=1.0,
+        description="Minibatches with a mean probability ratio above this are skipped; null skips "
+        "none.",
     )
-    kl_alarm: Positive = Field(25.0, description="Nats a response from which on it warns.")
-    kl_stop: Positive | None = Field(50.0, description="Nats a response at which it stops.")
+    kl_alarm: Positive = Field(
+        25.0, description="KL to the reference, in nats per response, that raises a warning."
+    )
+    kl_stop: Positive | None = Field(
+        50.0,
+        description="KL to the reference, in nats per response, that stops the run; null never "
+        "stops it.",
+    )
 
-    gradient_checkpointing: bool = False
-    gate: Literal["refuse", "warn"] = Field(
-        "refuse", description="What to do when a check before PPO fails."
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Recompute activations in the backward pass: less memory, more time.",
     )
-    samples_per_run: Natural = Field(5, description="How often sample responses are kept.")
-    save_rollouts: Count | None = Field(None, description="Rollouts between checkpoints.")
+    gate: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="Action when a check before PPO fails, such as a reward model no better than a "
+        "length baseline: end with exit code 6, or warn and continue.",
+    )
+    samples_per_run: Natural = Field(
+        5, description="Rollouts, spread over the run, whose sample responses are stored."
+    )
+    save_rollouts: Count | None = Field(
+        None, description="Rollouts between checkpoints to resume from; null saves none."
+    )
 
     eval_rollouts: Count | None = Field(
-        10, description="Rollouts between looks at held-out prompts; null: nobody looks."
+        10,
+        description="Rollouts between held-out evaluations; null disables held-out evaluation.",
     )
-    eval_prompts: int = Field(128, ge=2, description="Held-out prompts that are looked at.")
+    eval_prompts: int = Field(128, ge=2, description="Prompts per held-out evaluation.")
     early_stop: Literal["never", "warn", "stop"] = Field(
-        "warn", description="What to do when the true reward has fallen below its best."
+        "warn",
+        description="Action when the true reward has fallen significantly below its best value: "
+        "ignore it, warn, or stop the run.",
     )
     load_best_model_at_end: bool = Field(
-        False, description="Let the result be `ppo/best` instead of the last policy."
+        False,
+        description="Make the policy with the best true reward the result, instead of the last one.",
     )
-    alarms: AlarmsSection = Field(default_factory=AlarmsSection)
+    alarms: AlarmsSection = Field(
+        default_factory=AlarmsSection, description="Thresholds of the held-out evaluations' alarms."
+    )
 
     @property
     def rollouts(self) -> int:
-        """How many rollouts the episodes make; the last one is whole too."""
+        """Number of rollouts; the last one is whole, too."""
         return -(-self.episodes // self.rollout_batch_size)
 
     @property
     def uses_rm(self) -> bool:
-        """Whether the run's reward model is one of the sources."""
+        """Whether the run's reward model is among the reward sources."""
         return any(source_kind(source.source) == "rm" for source in self.reward_sources)
 
     @property
     def has_critic(self) -> bool:
-        """Whether a critic is learnt."""
+        """Whether a critic is trained."""
         return self.advantage_estimator == "gae"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        complaints = [
-            *self._batch_complaints(),
-            *self._kl_complaints(),
-            *self._critic_complaints(),
-            *self._reward_complaints(),
-            *self._length_complaints(),
-            *self._watch_complaints(),
+        errors = [
+            *self._batch_errors(),
+            *self._kl_errors(),
+            *self._critic_errors(),
+            *self._reward_errors(),
+            *self._length_errors(),
+            *self._held_out_errors(),
         ]
-        if complaints:
-            raise ValueError("; ".join(complaints))
+        if errors:
+            raise ValueError("; ".join(errors))
         return self
 
-    def _batch_complaints(self) -> Iterator[str]:
-        whole = self.rollout_batch_size
+    def _batch_errors(self) -> Iterator[str]:
+        rollout = self.rollout_batch_size
         for name in ("minibatch_size", "responses_per_prompt"):
-            if whole % getattr(self, name):
+            if rollout % getattr(self, name):
                 yield (
-                    f"rollout_batch_size ({whole}) must be a multiple of "
+                    f"rollout_batch_size ({rollout}) must be a multiple of "
                     f"{name} ({getattr(self, name)})"
                 )
-        if self.episodes < whole:
-            yield (f"episodes ({self.episodes}) must be at least one rollout_batch_size ({whole})")
+        if self.episodes < rollout:
+            yield (
+                f"episodes ({self.episodes}) must be at least one rollout_batch_size ({rollout})"
+            )
         if self.ema_decay is not None and 1.0 / (1.0 - self.ema_decay) > self.rollouts:
             yield (
                 f"ema_decay ({self.ema_decay:g}) averages over {1 / (1 - self.ema_decay):.0f} "
@@ -253,24 +373,24 @@ class PPOSection(Section):
                 "SFT policy; lower it or raise episodes"
             )
 
-    def _kl_complaints(self) -> Iterator[str]:
+    def _kl_errors(self) -> Iterator[str]:
         estimator = self.kl_estimator
         if self.kl_penalty == "reward" and estimator != "k1":
             yield (
-                f"kl_estimator {estimator} in the reward has the wrong optimum: its penalty all "
-                "but vanishes near the reference; use k1, or kl_penalty: loss"
+                f"kl_estimator {estimator} in the reward has the wrong optimum: its penalty nearly "
+                "vanishes near the reference; use k1, or kl_penalty: loss"
             )
         if self.kl_penalty == "loss" and estimator == "k1":
             yield (
-                "kl_estimator k1 in the loss has a gradient of mean 0, so it penalises nothing; "
+                "kl_estimator k1 in the loss has a gradient with mean 0, so it penalises nothing; "
                 "use k2 or k3, or kl_penalty: reward"
             )
         if self.kl_controller is not None and self.beta == 0.0:
             yield "kl_controller multiplies beta, so beta must be above 0"
         if self.kl_stop is not None and self.kl_stop <= self.kl_alarm:
-            yield f"kl_stop ({self.kl_stop}) must lie above kl_alarm ({self.kl_alarm})"
+            yield f"kl_stop ({self.kl_stop}) must be above kl_alarm ({self.kl_alarm})"
 
-    def _critic_complaints(self) -> Iterator[str]:
+    def _critic_errors(self) -> Iterator[str]:
         warmup = self.critic_warmup_rollouts
         if warmup and not self.has_critic:
             yield (
@@ -288,30 +408,30 @@ class PPOSection(Section):
                 f"(source: {RUN_RM}); without it use critic_init: sft"
             )
 
-    def _reward_complaints(self) -> Iterator[str]:
-        named = [source.source for source in self.reward_sources]
-        for name in sorted({name for name in named if named.count(name) > 1}):
-            yield f"reward_sources has {name} twice; give it one weight"
+    def _reward_errors(self) -> Iterator[str]:
+        names = [source.source for source in self.reward_sources]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"reward_sources has {name} twice; list it once"
         if any(source.weight == 0.0 for source in self.reward_sources):
-            yield "a weight of 0 in reward_sources asks for scores that count for nothing"
+            yield "a weight of 0 in reward_sources computes scores that are not used; remove the source"
         if self.reward_rule != "weighted_sum":
-            if len(named) < 2:
+            if len(names) < 2:
                 yield f"reward_rule {self.reward_rule} needs at least two reward_sources"
             if any(source.weight != 1.0 for source in self.reward_sources):
-                yield f"reward_rule {self.reward_rule} takes no weights; leave them out"
+                yield f"reward_rule {self.reward_rule} takes no weights; remove them"
 
-    def _length_complaints(self) -> Iterator[str]:
+    def _length_errors(self) -> Iterator[str]:
         if self.min_response_length is not None and self.missing_eos_score is None:
-            yield "min_response_length gives shorter responses missing_eos_score, which is null"
+            yield "min_response_length needs missing_eos_score, which is null; set it to a number"
 
-    def _watch_complaints(self) -> Iterator[str]:
+    def _held_out_errors(self) -> Iterator[str]:
         if self.eval_rollouts is None and self.early_stop == "stop":
             yield (
-                "early_stop: stop needs looks at held-out prompts, and eval_rollouts is null; "
-                "give it a number"
+                "early_stop: stop needs held-out evaluations, and eval_rollouts is null; "
+                "set it to a number"
             )
         if self.eval_rollouts is None and self.load_best_model_at_end:
             yield (
-                "load_best_model_at_end needs looks at held-out prompts, and eval_rollouts is "
-                "null; give it a number"
+                "load_best_model_at_end needs held-out evaluations, and eval_rollouts is "
+                "null; set it to a number"
             )

@@ -1,4 +1,4 @@
-"""The `sweep` section: the settings at which `rlhfctl sweep` tries the recipe."""
+"""The `sweep` section: the settings that `rlhfctl sweep` combines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from rlhfctl.recipe.base import Section
 
 
 class SweepSection(Section):
-    """Read by `rlhfctl sweep` alone; no stage depends on it."""
+    """Settings of `rlhfctl sweep`; no stage reads them."""
 
     set: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default_factory=dict, description="Recipe key -> the values to try, all combinations."
+        default_factory=dict,
+        description="Map from recipe keys to lists of values; the sweep runs all combinations.",
     )
-    zip: bool = Field(False, description="Pair the lists, first with first, instead.")
+    zip: bool = Field(
+        False, description="Combine the n-th values of all lists, instead of all combinations."
+    )

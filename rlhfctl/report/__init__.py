@@ -1,1 +1,1 @@
-"""The page that shows a run: metrics, curves and samples, all read from the run folder."""
+"""Reports of runs: metrics, curves and samples, read from the run folder."""

@@ -1,4 +1,4 @@
-"""What a section of a report is made of, before it is written as HTML or Markdown."""
+"""Building blocks of a report section, independent of HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval as it is drawn: its ends and its estimate, in percent of the scale."""
+    """A drawn CI: its ends and its estimate, in percent of the scale."""
 
     low: float
     estimate: float
@@ -24,7 +24,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval in one cell."""
+    """A metric with its interval in one cell."""
 
     value: str
     interval: str
@@ -42,7 +42,7 @@ class Column:
     """A column of a table.
 
     Attributes:
-        label: Its heading.
+        label: Heading.
         kind: `text`, `sentence`, `number`, `model` (text of a model, its lines kept), `scale`, whose
             cells are bars between 0 and 1, or `range`, whose bars have no scale of their own.
     """
@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that belong together, under a heading across the table where it has one."""
+    """Rows under a common, optional heading across the table."""
 
     rows: tuple[tuple[Cell, ...], ...]
     heading: str = ""
@@ -62,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of written cells, one for each column; the first of a row is its heading."""
+    """Rows of formatted cells, one per column; a row's first cell is its heading."""
 
     kind: ClassVar[str] = "table"
     caption: str
@@ -72,7 +72,7 @@ class Table:
     @property
     def rows(self) -> list[tuple[Cell, ...]]:
         """The rows of all groups."""
-        return [row for found in self.groups for row in found.rows]
+        return [row for group in self.groups for row in group.rows]
 
     @property
     def stacks(self) -> bool:
@@ -87,7 +87,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plots:
-    """Pictures side by side; `folded` ones are shown on request, under these words."""
+    """Plots side by side, collapsed under the label `folded` if it is set."""
 
     kind: ClassVar[str] = "plots"
     plots: tuple[Plot, ...]
@@ -97,7 +97,7 @@ class Plots:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence; a warning asks for attention."""
+    """A sentence, optionally highlighted as a warning."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -116,7 +116,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What a link to it is called."""
+        """Target name of links to it."""
         return self.title.lower().replace(" ", "-")
 
 
@@ -124,46 +124,46 @@ def table(
     caption: str, columns: Sequence[Column], rows: Iterable[tuple[Cell, ...]]
 ) -> tuple[Block, ...]:
     """Return a table without the columns that are empty in every row; none without rows."""
-    kept = tuple(rows)
-    return grouped(caption, columns, [Group(kept)]) if kept else ()
+    all_rows = tuple(rows)
+    return grouped(caption, columns, [Group(all_rows)]) if all_rows else ()
 
 
 def grouped(caption: str, columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Block, ...]:
     """Return a table of groups, the columns that are empty in every row left out."""
-    rows = [row for found in groups for row in found.rows]
-    used = [at for at in range(len(columns)) if at == 0 or any(row[at] for row in rows)]
+    rows = [row for group in groups for row in group.rows]
+    used = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in rows)]
     cut = tuple(
-        replace(found, rows=tuple(tuple(row[at] for at in used) for row in found.rows))
-        for found in groups
+        replace(group, rows=tuple(tuple(row[index] for index in used) for row in group.rows))
+        for group in groups
     )
-    return (Table(caption, tuple(columns[at] for at in used), cut),)
+    return (Table(caption, tuple(columns[index] for index in used), cut),)
 
 
 def plots(
-    found: Iterable[Plot | None], folded: str = "", *, large: bool = False
+    candidates: Iterable[Plot | None], folded: str = "", *, large: bool = False
 ) -> tuple[Block, ...]:
-    """Return those plots that have lines side by side; nothing if none has."""
-    kept = tuple(plot for plot in found if plot is not None and plot.lines)
-    return (Plots(kept, folded, large),) if kept else ()
+    """Return the plots that have lines, side by side; nothing if none has."""
+    drawable = tuple(plot for plot in candidates if plot is not None and plot.lines)
+    return (Plots(drawable, folded, large),) if drawable else ()
 
 
-def notes(found: Any) -> tuple[Block, ...]:
-    """Return the sentences of a list of notes, where it is one."""
-    texts = found if isinstance(found, list) else []
+def notes(value: Any) -> tuple[Block, ...]:
+    """Return a list of notes as sentences; nothing for other values."""
+    texts = value if isinstance(value, list) else []
     return tuple(Note(f"{text[:1].upper()}{text[1:]}.") for text in texts if isinstance(text, str))
 
 
-def warnings(found: Any) -> tuple[Block, ...]:
-    """Return the sentences of a list of warnings, where it is one."""
-    texts = found if isinstance(found, list) else []
+def warnings(value: Any) -> tuple[Block, ...]:
+    """Return a list of warnings; nothing for other values."""
+    texts = value if isinstance(value, list) else []
     return tuple(Note(text, warning=True) for text in texts if isinstance(text, str))
 
 
-SHARE_COLUMNS = (Column("Share", "number"), Column("95 % interval", "number"), Column("", "scale"))
+SHARE_COLUMNS = (Column("Share", "number"), Column("95 % CI", "number"), Column("", "scale"))
 
 
 def share_cells(metrics: Mapping[str, Any], name: str) -> tuple[Cell, Cell, Cell]:
-    """Return a share as written, its interval, and the bar of both."""
+    """Return a formatted share, its CI, and a bar of both."""
     return share(metrics.get(name)), interval(metrics, name, share), share_bar(metrics, name)
 
 
@@ -179,7 +179,7 @@ def share_bar(metrics: Mapping[str, Any], name: str) -> Bar | None:
 def estimate(
     metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
 ) -> Estimate | None:
-    """Return a figure with its interval in one cell; None where it is missing."""
+    """Return a metric with its CI in one cell; None if it is missing."""
     if finite(metrics.get(name)) is None:
         return None
     return Estimate(write(metrics[name]), interval(metrics, name, write))
@@ -188,17 +188,17 @@ def estimate(
 def estimate_cells(
     metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
 ) -> tuple[str, str]:
-    """Return a figure as written and its interval."""
+    """Return a formatted metric and its CI."""
     return write(metrics.get(name)), interval(metrics, name, write)
 
 
 def objects(value: Any) -> dict[str, dict[str, Any]]:
-    """Return the entries of an object that are objects themselves; none of anything else."""
+    """Return the entries of an object that are objects themselves; empty for other values."""
     entries = value.items() if isinstance(value, dict) else ()
-    return {str(name): found for name, found in entries if isinstance(found, dict)}
+    return {str(name): entry for name, entry in entries if isinstance(entry, dict)}
 
 
-def group(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's accuracy with its interval under the names that other metrics have."""
-    ends = {f"accuracy_{end}": found.get(end) for end in ("low", "high") if end in found}
-    return {**ends, **found}
+def group(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's accuracy with its CI ends named as in other metrics."""
+    ends = {f"accuracy_{end}": metrics.get(end) for end in ("low", "high") if end in metrics}
+    return {**ends, **metrics}

@@ -1,4 +1,4 @@
-"""Several runs on one page: their verdicts, key metrics, curves, and what differs in their recipes."""
+"""Comparison of several runs: verdicts, key metrics, recipe differences and curves."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ _METRICS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
     ("Proxy win rate over SFT", "", "proxy_win_rate", share),
     ("Gold reward", "ppo", "gold", number),
     ("Proxy reward", "ppo", "proxy", number),
-    ("KL, nats a response", "ppo", "kl", number),
+    ("KL, nats per response", "ppo", "kl", number),
     ("Length, tokens", "ppo", "length", number),
     ("Repeated n-grams", "ppo", "repetition", share),
 )
 
 
 def html(runs: Sequence[RunFacts]) -> str:
-    """Return the comparison as one self-contained page, as a run's report is."""
+    """Return the comparison as one self-contained page."""
     return write("sections.html.j2", {**_head(runs), "sections": sections(runs), "summary": []})
 
 
 def markdown_text(runs: Sequence[RunFacts]) -> str:
     """Return the comparison as Markdown."""
-    kept = sections(runs)
-    return "\n".join([f"## {markdown.plain(_head(runs)['name'])}", "", *markdown.written(kept)])
+    parts = sections(runs)
+    return "\n".join([f"## {markdown.plain(_head(runs)['name'])}", "", *markdown.written(parts)])
 
 
 def value(runs: Sequence[RunFacts]) -> dict[str, Any]:
     """Return the comparison as a JSON object: each run's report, and how their recipes differ."""
-    different = {key: list(found) for key, found in recipe_differences(runs)}
+    different = {key: list(per_run) for key, per_run in recipe_differences(runs)}
     return {"runs": [values.report(run) for run in runs], "recipe_differences": different}
 
 
@@ -64,33 +64,33 @@ def sections(runs: Sequence[RunFacts]) -> list[Section]:
     """Return the parts of the comparison.
 
     Raises:
-        UsageError: There are more runs than a page can hold.
+        UsageError: Too many runs for one page.
     """
     if len(runs) > MOST_RUNS:
         raise UsageError(
             f"{len(runs)} runs are too many for one page",
             hint=f"name at most {MOST_RUNS} of them",
         )
-    found = (
+    parts = (
         ("Verdicts", _verdicts(runs)),
         ("Key metrics", _key_metrics(runs)),
         ("Recipes", _recipes(runs)),
         ("Curves", _curves(runs)),
     )
-    return [Section(title, blocks) for title, blocks in found if blocks]
+    return [Section(title, blocks) for title, blocks in parts if blocks]
 
 
 def recipe_differences(runs: Sequence[RunFacts]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield every recipe key whose value is not the same in all runs, with each run's value.
 
     Raises:
-        CheckpointError: If a run's recipe is no YAML mapping.
+        CheckpointError: If a run's recipe is not a YAML mapping.
     """
     recipes = [dict(_keys(_recipe(run))) for run in runs]
     for key in dict.fromkeys(key for recipe in recipes for key in recipe):
-        found = tuple(recipe.get(key, "not set") for recipe in recipes)
-        if len(set(found)) > 1 and key != "name":
-            yield key, found
+        per_run = tuple(recipe.get(key, "not set") for recipe in recipes)
+        if len(set(per_run)) > 1 and key != "name":
+            yield key, per_run
 
 
 def _head(runs: Sequence[RunFacts]) -> dict[str, str]:
@@ -98,18 +98,18 @@ def _head(runs: Sequence[RunFacts]) -> dict[str, str]:
 
 
 def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    judged = [(run.name, verdict.verdict_of(run)) for run in runs]
+    verdicts = [(run.name, verdict.verdict_of(run)) for run in runs]
     return table(
-        "Each by the rules of a run's own report, where its cautions are listed.",
+        "The cautions are listed in each run's own report.",
         (
             Column("Run"),
             Column("Verdict"),
-            Column("In a sentence", "sentence"),
+            Column("Summary", "sentence"),
             Column("Cautions", "number"),
         ),
         [
-            (name, found.label, found.sentence, number(len(found.cautions)))
-            for name, found in judged
+            (name, result.label, result.sentence, number(len(result.cautions)))
+            for name, result in verdicts
         ],
     )
 
@@ -120,8 +120,8 @@ def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     judges = tuple((f"Win rate by {name}", f"judges.{name}", "win_rate", share) for name in names)
     for label, source, name, write_figure in (*_METRICS, *judges):
         sides = [_source(run, source) for run in runs]
-        known = [side for side in sides if finite(side.get(name)) is not None]
-        if known:
+        measured = [side for side in sides if finite(side.get(name)) is not None]
+        if measured:
             bars = _bars(sides, name)
             rows: list[tuple[Cell, ...]] = [
                 (run.name, write_figure(side.get(name)), interval(side, name, write_figure), bar)
@@ -131,10 +131,10 @@ def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     columns = (
         Column("Run"),
         Column("Value", "number"),
-        Column("95 % interval", "number"),
-        Column("beside the others", "range"),
+        Column("95 % CI", "number"),
+        Column("All runs", "range"),
     )
-    caption = "Metrics of PPO's policy on held-out prompts. A bar's ends are those of its interval."
+    caption = "Metrics of the PPO policy on held-out prompts. Bars show the 95 % CIs."
     return grouped(caption, columns, groups) if groups else ()
 
 
@@ -147,47 +147,47 @@ def _source(run: RunFacts, source: str) -> Mapping[str, Any]:
 
 
 def _bars(sides: Sequence[Mapping[str, Any]], name: str) -> list[Bar | None]:
-    """Return each side's bar on a scale from the lowest end of all to the highest."""
+    """Return a bar per run, on a scale from the lowest end to the highest."""
     ends = [[finite(side.get(name + end)) for end in ("_low", "", "_high")] for side in sides]
-    whole = [[end for end in three if end is not None] for three in ends]
-    known = [end for three in whole if len(three) == 3 for end in three]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    finite_ends = [[end for end in three if end is not None] for three in ends]
+    all_ends = [end for three in finite_ends if len(three) == 3 for end in three]
+    low, high = (min(all_ends), max(all_ends)) if all_ends else (0.0, 1.0)
     width = high - low or 1.0
     return [
         Bar(*(100 * (end - low) / width for end in three)) if len(three) == 3 else None
-        for three in whole
+        for three in finite_ends
     ]
 
 
 def _recipes(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     groups = [
-        Group(tuple((run.name, value) for run, value in zip(runs, found, strict=True)), key)
-        for key, found in recipe_differences(runs)
+        Group(tuple((run.name, value) for run, value in zip(runs, per_run, strict=True)), key)
+        for key, per_run in recipe_differences(runs)
     ]
-    caption = "Every key of the resolved recipes whose value is not the same in all runs."
+    caption = "Recipe keys whose values differ between runs."
     return grouped(caption, (Column("Run"), Column("Value")), groups) if groups else ()
 
 
 def _recipe(run: RunFacts) -> Mapping[str, Any]:
     try:
-        found = yaml.safe_load(run.recipe) if run.recipe else {}
+        recipe = yaml.safe_load(run.recipe) if run.recipe else {}
     except yaml.YAMLError as error:
         raise _no_recipe(run) from error
-    if not isinstance(found, dict):
+    if not isinstance(recipe, dict):
         raise _no_recipe(run)
-    return found
+    return recipe
 
 
 def _no_recipe(run: RunFacts) -> CheckpointError:
     return CheckpointError(
-        "the run's recipe is no YAML mapping",
+        "the run's recipe is not a YAML mapping",
         where=f"{run.name}/{RECIPE_FILE}",
-        hint="Run one of its stages again to have it written anew.",
+        hint="Re-run one of its stages to write the recipe again.",
     )
 
 
-def _keys(found: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in found.items():
+def _keys(recipe: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in recipe.items():
         dotted = f"{above}{key}"
         if isinstance(value, dict):
             yield from _keys(value, f"{dotted}.")
@@ -196,7 +196,7 @@ def _keys(found: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
 
 
 def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    """Return the true reward against the distance from SFT, then every stage's main curves."""
+    """Return the true reward against √KL to SFT, then every stage's main curves."""
     against = [
         Plot(title, lines, whole_steps=False)
         for title, name in (
@@ -216,8 +216,8 @@ def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
 
 def _along(runs: Sequence[RunFacts], name: str) -> tuple[Any, ...]:
     lines = (
-        interval_line(run.name, run.held_out, "sqrt_kl", name, colour=at)
-        for at, run in enumerate(runs, 1)
+        interval_line(run.name, run.held_out, "sqrt_kl", name, colour=colour)
+        for colour, run in enumerate(runs, 1)
     )
     return tuple(line for line in lines if line is not None)
 

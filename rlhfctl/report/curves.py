@@ -1,4 +1,4 @@
-"""What a plot shows: its lines, their points and intervals; and which curves a stage has."""
+"""Plots of a report: lines, points and intervals, and the main plots of each stage."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _NO_CURVE = {"step", "time", "epoch"}
 
 @dataclass(frozen=True)
 class Line:
-    """One figure over the steps of a stage, or over whatever the plot's axis is.
+    """One metric over the plot's x axis, by default the steps of a stage.
 
     Attributes:
-        label: What it is called beside another line; empty when it is alone.
+        label: Label in the key; empty for a single line.
         steps: [points] in the order in which they are joined.
         values: [points] finite.
         low: [points] lower ends of the intervals; empty where there are none.
         high: [points] their upper ends.
-        style: `line`; `dots`, which are not joined; `dashed`, for what was fitted, not measured;
+        style: `line`; `dots`, not joined; `dashed`, for fitted curves;
             or `guide`, which has no colour and no label.
-        colour: Which of the page's colours, from 1; 0 takes the line's place in the plot.
+        colour: Index into the page's colours, from 1; 0 uses the line's position in the plot.
     """
 
     label: str
@@ -47,10 +47,10 @@ class Plot:
     """One small plot.
 
     Attributes:
-        title: What it shows, in a few words.
+        title: Title, in a few words.
         lines: At least one.
-        marks: Places on the axis with an upright line each.
-        whole_steps: Whether the axis counts something.
+        marks: Positions of vertical lines on the x axis.
+        whole_steps: Whether the x axis has integer ticks only.
     """
 
     title: str
@@ -155,18 +155,18 @@ def _specs(stage: Stage) -> tuple[PlotSpec, ...]:
 def curve(
     name: str, label: str, steps: Iterable[Mapping[str, Any]], colour: int = 0
 ) -> Line | None:
-    """Return one figure's points, thinned; None when it was never logged as a finite number."""
+    """Return one metric's points, thinned; None if it was never logged as a finite number."""
     points = [
-        (at, value)
+        (position, value)
         for step in steps
-        if (at := finite(step.get("step"))) is not None
+        if (position := finite(step.get("step"))) is not None
         and (value := finite(step.get(name))) is not None
     ]
     if not points:
         return None
     thinned = _thin(points)
-    ats, values = zip(*thinned, strict=True)
-    return Line(label, ats, values, colour=colour)
+    positions, values = zip(*thinned, strict=True)
+    return Line(label, positions, values, colour=colour)
 
 
 def interval_line(
@@ -176,38 +176,38 @@ def interval_line(
     name: str,
     style: str = "line",
     colour: int = 0,
-    less: float = 0.0,
+    baseline: float = 0.0,
 ) -> Line | None:
-    """Return a figure with its intervals along another figure, in the order of that.
+    """Return a metric with its CIs against another metric, sorted by the latter.
 
     Args:
         label: As in `Line`.
         rows: Each with the metrics `axis`, `name`, `name_low` and `name_high`.
-        axis: The figure to go along.
-        name: The figure to show.
+        axis: Metric on the x axis.
+        name: Metric on the y axis.
         style: As in `Line`.
         colour: As in `Line`.
-        less: Taken from every value and end.
+        baseline: Subtracted from every value and end.
 
     Returns:
-        None where no row has both metrics; a line without intervals where one of them lacks its own.
+        None if no row has both metrics; a line without CIs if a point lacks one.
     """
-    found = (
-        (at, value, finite(row.get(f"{name}_low")), finite(row.get(f"{name}_high")))
+    measured = (
+        (position, value, finite(row.get(f"{name}_low")), finite(row.get(f"{name}_high")))
         for row in rows
-        if (at := finite(row.get(axis))) is not None
+        if (position := finite(row.get(axis))) is not None
         and (value := finite(row.get(name))) is not None
     )
-    points = sorted(found, key=lambda point: point[0])
+    points = sorted(measured, key=lambda point: point[0])
     if not points:
         return None
-    lows = [low - less for _, _, low, _ in points if low is not None]
-    highs = [high - less for _, _, _, high in points if high is not None]
+    lows = [low - baseline for _, _, low, _ in points if low is not None]
+    highs = [high - baseline for _, _, _, high in points if high is not None]
     complete = len(lows) == len(highs) == len(points)
     return Line(
         label,
-        tuple(at for at, *_ in points),
-        tuple(value - less for _, value, *_ in points),
+        tuple(position for position, *_ in points),
+        tuple(value - baseline for _, value, *_ in points),
         tuple(lows) if complete else (),
         tuple(highs) if complete else (),
         style,
@@ -220,6 +220,6 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     width = -(-len(points) // MOST_POINTS)
     runs = (points[start : start + width] for start in range(0, len(points), width))
     return [
-        (sum(at for at, _ in run) / len(run), sum(value for _, value in run) / len(run))
+        (sum(position for position, _ in run) / len(run), sum(value for _, value in run) / len(run))
         for run in runs
     ]

@@ -1,4 +1,4 @@
-"""Pages from templates: everything escaped, and no script but the page's own."""
+"""Rendering of page templates, with escaping and only the page's own script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEMPLATES = files("rlhfctl.report") / "templates"
 
 
 def write(template: str, view: Mapping[str, Any]) -> str:
-    """Return a page: the template filled with what it shows, styles and script inside."""
+    """Return a page: the filled template, with styles and script inlined."""
     script = (_TEMPLATES / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ours = {
@@ -49,5 +49,5 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Spell out unseen characters in everything a template writes, markup of our own aside."""
+    """Spell out invisible characters in all template output except the package's own markup."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

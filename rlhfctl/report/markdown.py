@@ -1,4 +1,4 @@
-"""A report as Markdown, short enough for a comment on a pull request."""
+"""Report as Markdown, short enough for a comment on a pull request."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LEFT_OUT = {"Drift"}
 def report(facts: RunFacts) -> str:
     """Return verdict and key tables of a run; text that a model wrote is left out.
 
-    What else a data set or a recipe can name is written so that no character of it is markup,
-    a link, or a mention.
+    Other text from data sets and recipes is escaped, so that it contains no markup, link or
+    mention.
     """
-    found = verdict.verdict_of(facts)
+    result = verdict.verdict_of(facts)
     lines = [
-        f"## {plain(facts.name)}: {plain(found.label)}",
+        f"## {plain(facts.name)}: {plain(result.label)}",
         "",
-        f"**{plain(found.sentence)}**",
+        f"**{plain(result.sentence)}**",
         "",
     ]
-    if found.cautions:
-        lines += [*(f"- {plain(caution)}" for caution in found.cautions), ""]
+    if result.cautions:
+        lines += [*(f"- {plain(caution)}" for caution in result.cautions), ""]
     shown = [section for section in sections(facts) if section.title not in _LEFT_OUT]
     return "\n".join([*lines, *written(shown)])
 
@@ -63,16 +63,18 @@ def plain(text: str) -> str:
 
 
 def _table(block: Table) -> Iterator[str]:
-    kept = [at for at, column in enumerate(block.columns) if column.kind not in {"scale", "range"}]
-    yield _row([plain(block.columns[at].label) for at in kept])
-    rule = [("---:" if block.columns[at].kind == "number" else "---") for at in kept]
+    indices = [
+        index for index, column in enumerate(block.columns) if column.kind not in {"scale", "range"}
+    ]
+    yield _row([plain(block.columns[index].label) for index in indices])
+    rule = [("---:" if block.columns[index].kind == "number" else "---") for index in indices]
     yield _row(rule)
     for group in block.groups:
         if group.heading:
             note = f" ({plain(group.note)})" if group.note else ""
-            yield _row([f"**{plain(group.heading)}**{note}", *[""] * (len(kept) - 1)])
+            yield _row([f"**{plain(group.heading)}**{note}", *[""] * (len(indices) - 1)])
         for row in group.rows:
-            yield _row([_cell(row[at]) for at in kept])
+            yield _row([_cell(row[index]) for index in indices])
 
 
 def _cell(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""How metrics are written for people."""
+"""Formatting of metrics for readers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MISSING = "–"
 
 
 def finite(value: Any) -> float | None:
-    """Return the value as a number; None when it is none, or NaN, or infinite."""
+    """Return the value as a float; None if it is no number, NaN or infinite."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def number(value: Any) -> str:
-    """Write a figure with about three significant digits, whole numbers whole."""
+    """Write a metric with about three significant digits, whole numbers whole."""
     figure = finite(value)
     if figure is None:
         return MISSING
@@ -57,13 +57,13 @@ def fraction(value: Any) -> str:
 
 
 def signed(value: Any, write: Callable[[Any], str] = number) -> str:
-    """Write a difference with its sign, in the way of the metrics it is between."""
+    """Write a difference with its sign, in the format of its metric."""
     figure, text = finite(value), write(value)
     return f"+{text}" if figure is not None and figure > 0 else text
 
 
 def interval(metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number) -> str:
-    """Write a figure's 95 % interval, ``NAME_low`` and ``NAME_high``; nothing where it has none."""
+    """Write a metric's 95 % CI, ``NAME_low`` and ``NAME_high``; empty if it has none."""
     low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
     if finite(low) is None or finite(high) is None:
         return ""
@@ -74,7 +74,7 @@ def _fixed(value: Any, decimals: int) -> str:
     figure = finite(value)
     if figure is None:
         return MISSING
-    # Adding zero takes the sign from a zero that rounding left it on.
+    # Adding zero turns a rounded -0.0 into 0.0.
     return f"{round(figure, decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
 
 

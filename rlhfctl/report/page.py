@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing but itself."""
+"""Report of a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageCurves:
-    """The curves of one stage; `extra` are those of metrics that few people watch."""
+    """The curves of one stage; `extra` holds the less common metrics."""
 
     title: str
     unit: str
@@ -30,9 +30,9 @@ class StageCurves:
 def render(root: Path) -> str:
     """Return the report on a run folder as one self-contained HTML page.
 
-    It shows whatever is there: a stage that has not run leaves its section out. Text of models
-    and data sets is escaped, its unseen characters spelt out, and the page asks for nothing from
-    outside and runs no script but its own, without which everything can still be read.
+    Sections of stages that have not run are omitted. Text of models and data sets is escaped, with
+    invisible characters spelt out. The page loads nothing external, runs only its own script, and
+    is readable without it.
 
     Raises:
         CheckpointError: If there is no run folder, or a file in it is damaged.
@@ -46,7 +46,7 @@ def of(facts: RunFacts) -> str:
 
 
 def _view(facts: RunFacts) -> dict[str, Any]:
-    """Return what the page's template shows of a run."""
+    """Return the variables of the page's template."""
     records = list(facts.records.values())
     return {
         "name": facts.name,

@@ -1,4 +1,4 @@
-"""Small plots as SVG that takes its colours and its font from the page around it."""
+"""Small SVG plots that inherit colours and font from the page."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from rlhfctl.report.curves import Line, Plot
 
 COLOURS = 6
-# Stand-ins in matplotlib's output for the page's colours, which light and dark set anew.
-_LINES = tuple(f"#01010{at}" for at in range(1, COLOURS + 1))
+# Placeholder colours in matplotlib's output; the page's light and dark themes replace them.
+_LINES = tuple(f"#01010{index}" for index in range(1, COLOURS + 1))
 _TEXT, _GRID = "#030303", "#040404"
-_COLOURS = {colour: f"var(--line-{at})" for at, colour in enumerate(_LINES, 1)} | {
+_COLOURS = {colour: f"var(--line-{index})" for index, colour in enumerate(_LINES, 1)} | {
     _TEXT: "var(--muted)",
     _GRID: "var(--rule)",
 }
 _STEPS = (1, 2, 2.5, 5, 10)  # ticks that need few digits
 _SIZE = (3.3, 1.75)  # inches; the page scales it
 _AXES = (0.15, 0.14, 0.81, 0.81)  # left, bottom, width and height as shares of it
-# What the document form brings along and the page has no use for, ids and links above all.
+# Parts of an SVG document that the page does not need, mainly ids and links.
 _EMBEDDING = tuple(
     (re.compile(pattern, re.DOTALL), replacement)
     for pattern, replacement in (
@@ -47,11 +47,11 @@ class DrawnPlot:
     """A plot as the page shows it.
 
     Attributes:
-        title: What it shows.
+        title: Title.
         picture: The SVG element.
         lines: Each line's colour class, label and last value; fitted lines have no value.
-        points: What the script reads out under the pointer: where the axes lie in the picture, what
-            they span, and each line's points.
+        points: Data for the pointer read-out: frame of the axes in the picture, their ranges, and
+            each line's points.
     """
 
     title: str
@@ -61,21 +61,21 @@ class DrawnPlot:
 
 
 def drawn(plot: Plot) -> DrawnPlot:
-    """Draw a plot and say what its key and its read-out are."""
+    """Draw a plot with its key and its read-out."""
     picture, spans = _picture(plot)
-    shown = [(at, line) for at, line in _coloured(plot) if line.style != "guide"]
+    shown = [(colour, line) for colour, line in _coloured(plot) if line.style != "guide"]
     keys = tuple(
         (
-            f"line-{at}{' dashed' if line.style == 'dashed' else ''}",
+            f"line-{colour}{' dashed' if line.style == 'dashed' else ''}",
             line.label,
             number(line.values[-1]) if line.style == "line" else "",
         )
-        for at, line in shown
+        for colour, line in shown
     )
     points = [
         {
             "label": line.label,
-            "x": [_short(at) for at in line.steps],
+            "x": [_short(step) for step in line.steps],
             "y": [_short(value) for value in line.values],
         }
         for _, line in shown
@@ -110,16 +110,16 @@ def _picture(plot: Plot) -> tuple[Markup, dict[str, list[float]]]:
 
 
 def _coloured(plot: Plot) -> Iterator[tuple[int, Line]]:
-    """Yield each line with the number of its colour; more lines than colours begin anew."""
-    for at, line in enumerate(plot.lines):
-        yield ((line.colour or at + 1) - 1) % COLOURS + 1, line
+    """Yield each line with the number of its colour; colours repeat after the last."""
+    for index, line in enumerate(plot.lines):
+        yield ((line.colour or index + 1) - 1) % COLOURS + 1, line
 
 
 def _draw(axes: Any, plot: Plot) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    for at, line in _coloured(plot):
-        _draw_line(axes, line, _LINES[at - 1])
+    for colour, line in _coloured(plot):
+        _draw_line(axes, line, _LINES[colour - 1])
     for mark in plot.marks:
         axes.axvline(mark, color=_TEXT, lw=0.8, dashes=(2, 2))
     axes.margins(x=0.01, y=0.08)
@@ -160,7 +160,7 @@ def _draw_line(axes: Any, line: Line, colour: str) -> None:
 
 
 def _apart(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Return one path of pairs that are not joined to one another."""
+    """Return one path of disconnected pairs."""
     return [value for pair in zip(first, second, strict=True) for value in (*pair, float("nan"))]
 
 
@@ -176,17 +176,17 @@ def _compact(step: float) -> str:
 
 
 def _tick(value: float) -> str:
-    """Write a tick shortly; ticks are round, so that general format does not cut them."""
+    """Format a tick; ticks are round numbers, so the general format loses no digits."""
     if value and (abs(value) >= 10_000 or abs(value) < 0.001):
         return scientific(value).replace(".0e", "e")
     return f"{value:.4g}".replace("-", MINUS)
 
 
 def _embedded(document: str) -> Markup:
-    """Turn matplotlib's SVG document into an element that belongs to the page."""
+    """Convert matplotlib's SVG document into an element for embedding in the page."""
     element = document[document.index("<svg") :]
     for pattern, replacement in _EMBEDDING:
         element = pattern.sub(replacement, element)
-    for true_reward, colour in _COLOURS.items():
-        element = element.replace(true_reward, colour)
+    for placeholder, colour in _COLOURS.items():
+        element = element.replace(placeholder, colour)
     return Markup(element.strip())  # noqa: S704 - drawn from numbers only

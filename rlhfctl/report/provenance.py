@@ -1,4 +1,4 @@
-"""Where a run's results come from: versions, what went in and came out, every figure."""
+"""Provenance of a run's results: versions, inputs, outputs and all metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def summary(records: Sequence[StageRecord]) -> list[tuple[str, str]]:
-    """Return what was run, from what, when: a line below the title."""
+    """Return base model, seed, start and duration, for the line below the title."""
     if not records:
         return []
     first = min(records, key=lambda record: record.started)
@@ -34,26 +34,26 @@ def summary(records: Sequence[StageRecord]) -> list[tuple[str, str]]:
 
 
 def versions(records: Iterable[StageRecord]) -> list[tuple[str, str]]:
-    """Return each package's version; where stages differ, each with its stages."""
-    found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    """Return the version per package; if stages differ, each version with its stages."""
+    packages: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for package, version in record.versions.items():
-            found[package][version].append(record.stage)
-    return [(package, _joined(stages)) for package, stages in found.items()]
+            packages[package][version].append(record.stage)
+    return [(package, _joined(stages)) for package, stages in packages.items()]
 
 
 def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]:
-    """Return (stage, direction, path, SHA-256) of everything that went in and came out."""
+    """Return (stage, direction, path, SHA-256) of every input and output."""
     return [
         (stage_named(record.stage).title, direction, artifact.path, artifact.sha256)
         for record in records
-        for direction, side in (("in", record.inputs), ("out", record.outputs))
+        for direction, side in (("input", record.inputs), ("output", record.outputs))
         for artifact in side.values()
     ]
 
 
 def all_metrics(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return every figure of every finished stage under its dotted name."""
+    """Return all metrics of every finished stage by dotted name."""
     return [
         (stage.title, list(_flattened(_metrics(facts, stage))))
         for stage in STAGES
@@ -65,14 +65,16 @@ def _metrics(facts: RunFacts, stage: Stage) -> Mapping[str, Any]:
     return {**facts.stage_metrics(stage), **(facts.evaluation if stage is EVALUATION else {})}
 
 
-def _joined(found: Mapping[str, Sequence[str]]) -> str:
-    if len(found) == 1:
-        return next(iter(found))
-    return "; ".join(f"{version} ({', '.join(stages)})" for version, stages in found.items())
+def _joined(stages_per_version: Mapping[str, Sequence[str]]) -> str:
+    if len(stages_per_version) == 1:
+        return next(iter(stages_per_version))
+    return "; ".join(
+        f"{version} ({', '.join(stages)})" for version, stages in stages_per_version.items()
+    )
 
 
 def _flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every figure under its dotted name; lists are shown where they belong, not here."""
+    """Yield every metric by dotted name; lists are left to their sections."""
     for name, value in metrics.items():
         if isinstance(value, dict):
             yield from _flattened(value, f"{prefix}{name}.")

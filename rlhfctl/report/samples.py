@@ -1,4 +1,4 @@
-"""The responses a report shows, cut to a length that a page can hold."""
+"""Sampled responses of a report, truncated for the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POLICIES = (("sft", "SFT"), ("ppo", "PPO"))
 
 @dataclass(frozen=True)
 class Response:
-    """One policy's response with its scores in writing."""
+    """One policy's response with its formatted scores."""
 
     policy: str
     text: str
@@ -30,9 +30,9 @@ class Sample:
     """A held-out prompt and the responses to it.
 
     Attributes:
-        prompt: As it was asked.
+        prompt: Prompt text.
         responses: SFT's, then PPO's.
-        preferred: The policy whose response was preferred; `tie`, or nothing where scores lack.
+        preferred: The policy whose response was preferred; `tie`, or empty without scores.
         at_odds: Whether the proxy rose from SFT to PPO and gold fell.
     """
 
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """A response kept during PPO."""
+    """A response saved during PPO."""
 
     episode: str
     prompt: str
@@ -58,7 +58,7 @@ def held_out(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
 
 
 def of_training(rows: Sequence[Mapping[str, Any]]) -> list[TrainingSample]:
-    """Return the samples that PPO kept."""
+    """Return the samples saved during PPO."""
     return [
         TrainingSample(
             number(row.get("episode")),
@@ -71,7 +71,7 @@ def of_training(rows: Sequence[Mapping[str, Any]]) -> list[TrainingSample]:
 
 
 def cut(text: Any) -> str:
-    """Return the text with unseen characters spelt out, and its end left out when it is long."""
+    """Return the text with invisible characters spelt out, truncated if it is long."""
     shown = visible(str(text))
     if len(shown) <= MOST_CHARACTERS:
         return shown
@@ -79,10 +79,11 @@ def cut(text: Any) -> str:
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    given = row.get("scores")
-    scores = given if isinstance(given, dict) else {}
+    value = row.get("scores")
+    scores = value if isinstance(value, dict) else {}
     of_policy = {
-        name: found if isinstance(found := scores.get(name), dict) else {} for name, _ in _POLICIES
+        name: policy_scores if isinstance(policy_scores := scores.get(name), dict) else {}
+        for name, _ in _POLICIES
     }
     judge, winner = _preferred(of_policy)
     return Sample(
@@ -103,7 +104,7 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 
 
 def _preferred(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the judge and the policy it prefers; no policy at a tie or where scores lack."""
+    """Return the judge and the policy it prefers; no policy for a tie or without scores."""
     for judge in ("gold", "proxy"):
         sft, ppo = (finite(scores[name].get(judge)) for name in ("sft", "ppo"))
         if sft is not None and ppo is not None:

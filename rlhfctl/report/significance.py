@@ -1,4 +1,4 @@
-"""Who judged PPO against SFT, and on which side of one half each found its win rate."""
+"""Judges of PPO against SFT, and the side of 0.5 on which each win rate's CI lies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhfctl.report.numbers import finite, interval, share
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The most independent of what PPO was trained on first.
+# Ordered by independence of PPO's training reward, most independent first.
 _KINDS = ("humans", "endpoint", "function", "reward_model")
 _NAMES = {"humans": "people", "held_out_rm": "the held-out reward model"}
 
@@ -22,10 +22,10 @@ class Judge:
 
     Attributes:
         kind: `gold`, or one of the kinds of judges.
-        name: What it is called in a sentence.
-        side: Of one half, where its whole interval lies: `above`, `below` or `neither`.
-        rate: Its win rate in words.
-        controlled: The side of its length-controlled win rate; empty where it has none.
+        name: Name in a sentence.
+        side: Position of the 95 % CI relative to 0.5: `above`, `below` or `neither`.
+        rate: Formatted win rate.
+        controlled: Side of the length-controlled win rate; empty if it has none.
     """
 
     kind: str
@@ -36,22 +36,22 @@ class Judge:
 
 
 def judges_of(metrics: Mapping[str, Any]) -> list[Judge]:
-    """Return who compared PPO with SFT, the one whose word counts most first."""
-    found = []
+    """Return the judges of PPO against SFT, the most independent first."""
+    ranked = []
     if finite(metrics.get("gold_win_rate")) is not None:
-        found.append(_judge("gold", "gold", metrics, "gold_"))
+        ranked.append(_judge("gold", "gold", metrics, "gold_"))
     judges = objects(metrics.get("judges"))
     for kind in _KINDS:
         for name, judge in judges.items():
             against_sft = judge.get("kind") == kind and judge.get("opponent", "sft") == "sft"
             if against_sft and finite(judge.get("win_rate")) is not None:
-                known = _NAMES.get(name) or _NAMES.get(kind) or f"the judge {name}"
-                found.append(_judge(kind, known, judge, ""))
-    return found
+                label = _NAMES.get(name) or _NAMES.get(kind) or f"the judge {name}"
+                ranked.append(_judge(kind, label, judge, ""))
+    return ranked
 
 
 def side(metrics: Mapping[str, Any], name: str) -> str:
-    """Return on which side of one half an interval lies; a missing one lies on neither."""
+    """Return the side of 0.5 on which a CI lies; `neither` if it is missing."""
     low, high = finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))
     if low is not None and low > 0.5:
         return "above"
@@ -59,23 +59,23 @@ def side(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def rate(judge: str, metrics: Mapping[str, Any], name: str) -> str:
-    """Return a win rate with its interval in words."""
+    """Return a formatted win rate with its CI."""
     ends = interval(metrics, name, share) or "no interval"
     return f"{judge} win rate {share(metrics.get(name))} ({ends})"
 
 
 def policy(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the metrics of one policy; none where it was not judged."""
+    """Return the metrics of one policy; empty if it was not evaluated."""
     return objects(metrics.get("policies")).get(name, {})
 
 
 def _judge(kind: str, name: str, metrics: Mapping[str, Any], prefix: str) -> Judge:
     controlled = f"{prefix}length_controlled_win_rate"
-    known = finite(metrics.get(controlled)) is not None
+    has_controlled = finite(metrics.get(controlled)) is not None
     return Judge(
         kind,
         name,
         side(metrics, f"{prefix}win_rate"),
         rate(name.removeprefix("the "), metrics, f"{prefix}win_rate"),
-        side(metrics, controlled) if known else "",
+        side(metrics, controlled) if has_controlled else "",
     )

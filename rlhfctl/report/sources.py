@@ -1,4 +1,4 @@
-"""What a run folder holds, read for its report; a stage that has not run leaves its part empty."""
+"""Contents of a run folder, read for its report; stages that have not run are empty."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ MOST_SAMPLES = 64
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything a report shows.
+    """Contents of a report.
 
     Attributes:
         name: The run's name.
-        recipe: The resolved recipe as it stands on disk; empty when there is none.
+        recipe: The resolved recipe on disk; empty if there is none.
         records: The finished stages.
         curves: Each stage's logged steps, of unfinished stages too.
         evaluation: The evaluation's metrics; empty before the first evaluation.
         samples: Held-out prompts with each policy's response and scores.
-        training_samples: Responses kept during PPO.
-        held_out: What PPO's looks at held-out prompts saw, without each prompt's own metrics.
-        over_optimisation: What those looks say together; empty where there were none.
+        training_samples: Responses saved during PPO.
+        held_out: PPO's held-out evaluations, without per-prompt metrics.
+        over_optimisation: Summary of those evaluations; empty without any.
     """
 
     name: str
@@ -68,7 +68,7 @@ class RunFacts:
         return "steps"
 
     def stale(self) -> list[tuple[str, str]]:
-        """Return (stage, input stage) where the input was made anew after the stage used it."""
+        """Return (stage, input stage) where the input was re-run after the stage used it."""
         return [
             (name, used)
             for name, record in self.records.items()
@@ -89,14 +89,14 @@ def read_run(root: Path) -> RunFacts:
     directory = RunDirectory(root)
     if not root.is_dir():
         raise CheckpointError(
-            "there is no run folder here", where=str(root), hint="Start one with: rlhfctl run"
+            "run folder not found", where=str(root), hint="Start one with: rlhfctl run"
         )
     manifest = Manifest.load(directory.manifest)
     recipe = directory.recipe
     metrics_file = directory.stage(EVALUATION.folder) / METRICS_FILE
     evaluated = manifest.stages.get(EVALUATION.name)
     metrics = read_object(metrics_file) if metrics_file.exists() else {}
-    watched = directory.stage(PPO.folder) / OVER_OPTIMISATION_FILE
+    summary_file = directory.stage(PPO.folder) / OVER_OPTIMISATION_FILE
     return RunFacts(
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
@@ -109,7 +109,7 @@ def read_run(root: Path) -> RunFacts:
             {name: value for name, value in row.items() if name != "each"}
             for row in _read_rows(directory.stage(PPO.folder) / HELD_OUT_FILE)
         ],
-        over_optimisation=read_object(watched) if watched.exists() else {},
+        over_optimisation=read_object(summary_file) if summary_file.exists() else {},
     )
 
 
@@ -117,14 +117,14 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file.
 
     Raises:
-        CheckpointError: If it holds none.
+        CheckpointError: If it holds no object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     if not isinstance(value, dict):
-        raise _damaged(path, "it holds no object")
+        raise _damaged(path, "it holds no JSON object")
     return value
 
 
@@ -150,5 +150,5 @@ def _damaged(path: Path, reason: object) -> CheckpointError:
     return CheckpointError(
         f"the report cannot read this file ({reason})",
         where=str(path),
-        hint="Make it anew: run its stage again with --force.",
+        hint="Re-run its stage with --force.",
     )

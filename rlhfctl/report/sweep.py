@@ -1,4 +1,4 @@
-"""A sweep on one page: its points, the frontier of reward against KL, the recommended setting."""
+"""Sweep page: points, frontier of reward against KL, recommended setting."""
 
 from __future__ import annotations
 
@@ -51,37 +51,41 @@ _SEED = "seed"
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep's file says."""
+    """Contents of a sweep's file."""
 
     name: str
-    found: Mapping[str, Any]
+    content: Mapping[str, Any]
 
     @property
     def keys(self) -> list[str]:
         """The recipe keys that differ between its points."""
-        keys = self.found.get("keys")
+        keys = self.content.get("keys")
         return list(map(str, keys)) if isinstance(keys, list) else []
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """The settings tried, each with what became of it."""
+        """The settings tried, each with its outcome."""
         return self._listed("points")
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The settings over their seeds, where each was tried with several."""
+        """Settings averaged over seeds; empty without several seeds."""
         return self._listed("groups")
 
     @property
     def recommended(self) -> tuple[Mapping[str, Any], str] | None:
-        """Which settings are recommended, and why; None if none are."""
-        found = self.found.get("recommended")
-        if not isinstance(found, dict):
+        """The recommended settings and the reason; None without a recommendation."""
+        entry = self.content.get("recommended")
+        if not isinstance(entry, dict):
             return None
-        settings, at = found.get("settings"), found.get("point")
-        if settings is None and isinstance(at, int) and 0 <= at < len(self.points):
-            settings = self.points[at].get("settings")
-        return (settings, str(found.get("why", ""))) if isinstance(settings, dict) else None
+        settings, point_index = entry.get("settings"), entry.get("point")
+        if (
+            settings is None
+            and isinstance(point_index, int)
+            and 0 <= point_index < len(self.points)
+        ):
+            settings = self.points[point_index].get("settings")
+        return (settings, str(entry.get("why", ""))) if isinstance(settings, dict) else None
 
     def is_recommended(self, point: Mapping[str, Any]) -> bool:
         """Whether a point or a group has the recommended settings, whatever its seed."""
@@ -91,8 +95,10 @@ class Sweep:
         return all(settings.get(key) == value for key, value in chosen[0].items())
 
     def _listed(self, name: str) -> list[dict[str, Any]]:
-        found = self.found.get(name)
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        entries = self.content.get(name)
+        return (
+            [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+        )
 
 
 def read(root: Path) -> Sweep:
@@ -106,7 +112,7 @@ def read(root: Path) -> Sweep:
 
 def html(sweep: Sweep) -> str:
     """Return the sweep as one self-contained page."""
-    recipe = sweep.found.get("recipe")
+    recipe = sweep.content.get("recipe")
     summary = [("recipe", str(recipe))] if isinstance(recipe, str) else []
     head = {"name": sweep.name, "kind": "RLHF sweep", "summary": summary}
     return write("sections.html.j2", {**head, "sections": sections(sweep)})
@@ -120,18 +126,18 @@ def markdown_text(sweep: Sweep) -> str:
 
 def value(sweep: Sweep) -> dict[str, Any]:
     """Return the sweep as a JSON object."""
-    cleaned: dict[str, Any] = finite_only({"sweep": sweep.name, **sweep.found})
+    cleaned: dict[str, Any] = finite_only({"sweep": sweep.name, **sweep.content})
     return cleaned
 
 
 def sections(sweep: Sweep) -> list[Section]:
-    """Return the parts of the page that there is something for."""
-    found = (
+    """Return the sections that are not empty."""
+    parts = (
         ("Recommended", _recommended(sweep)),
         ("Frontier", _frontier(sweep)),
         ("Points", _points(sweep)),
     )
-    return [Section(title, blocks) for title, blocks in found if blocks]
+    return [Section(title, blocks) for title, blocks in parts if blocks]
 
 
 def _recommended(sweep: Sweep) -> tuple[Block, ...]:
@@ -146,27 +152,27 @@ def _setting(value: Any) -> str:
 
 
 def _frontier(sweep: Sweep) -> tuple[Block, ...]:
-    """Return each reward against the distance from SFT, best-of-n beside it."""
+    """Return plots of each reward against √KL to SFT, with best-of-n."""
     shown = sweep.groups or sweep.points
     ours = [_placed(point) for point in shown if sweep.is_recommended(point)]
     others = [_placed(point) for point in shown if not sweep.is_recommended(point)]
     pictures = []
     for title, name in _REWARDS:
-        best = curve_points(sweep.found.get("best_of_n"), name)
+        best = curve_points(sweep.content.get("best_of_n"), name)
         lines = (
             interval_line("best of n", best, "sqrt_kl", "value", colour=3),
             interval_line("PPO", others, "sqrt_kl", name, "dots", 1),
             interval_line("PPO, recommended", ours, "sqrt_kl", name, "dots", 2),
         )
-        kept = tuple(line for line in lines if line is not None)
-        pictures.append(Plot(f"{title} against √KL", kept, whole_steps=False))
+        present = tuple(line for line in lines if line is not None)
+        pictures.append(Plot(f"{title} against √KL", present, whole_steps=False))
     drawn = plots(pictures, large=True)
     dot = (
-        "Each dot is a setting: the mean over its seeds, with a 95 % interval between them"
+        "Each dot is a setting: its mean over seeds, with the 95 % CI between seeds"
         if sweep.groups
-        else "Each dot is a run, with the 95 % interval of its mean over prompts"
+        else "Each dot is a run: its mean over prompts, with the 95 % CI"
     )
-    note = Note(f"{dot}; the line is the best of n responses of SFT by the proxy, untrained.")
+    note = Note(f"{dot}. The line is best-of-n sampling from SFT by the proxy.")
     return (*drawn, note) if drawn else ()
 
 
@@ -181,13 +187,17 @@ def _metrics(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _points(sweep: Sweep) -> tuple[Block, ...]:
-    """Return the table of settings over their seeds, where there are several, and that of runs."""
+    """Return a table of settings averaged over seeds, if there are several, and a table of runs."""
     settings = [key for key in sweep.keys if key != _SEED]
-    over = "A row a setting: means over seeds, with 95 % intervals between them."
-    each = "A row a run, with 95 % intervals over prompts."
+    per_setting = "One row per setting: means over seeds, with 95 % CIs between seeds."
+    per_run = "One row per run, with 95 % CIs over prompts."
     return (
-        *table(over, _columns(settings), [_row(one, settings, sweep) for one in sweep.groups]),
-        *table(each, _columns(sweep.keys), [_row(one, sweep.keys, sweep) for one in sweep.points]),
+        *table(
+            per_setting, _columns(settings), [_row(one, settings, sweep) for one in sweep.groups]
+        ),
+        *table(
+            per_run, _columns(sweep.keys), [_row(one, sweep.keys, sweep) for one in sweep.points]
+        ),
     )
 
 

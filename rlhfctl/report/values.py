@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def report(facts: RunFacts) -> dict[str, Any]:
-    """Return verdict, every stage's metrics, the watch over PPO and its alarms.
+    """Return verdict, every stage's metrics, the held-out evaluations during PPO and the alarms.
 
     Metrics that are not finite are null, so that the object is JSON.
     """
-    found = verdict.verdict_of(facts)
+    result = verdict.verdict_of(facts)
     value = {
         "run": facts.name,
         "verdict": {
-            "level": found.level,
-            "sentence": found.sentence,
-            "cautions": list(found.cautions),
+            "level": result.level,
+            "sentence": result.sentence,
+            "cautions": list(result.cautions),
         },
         "stages": {
             stage: {
@@ -42,11 +42,11 @@ def report(facts: RunFacts) -> dict[str, Any]:
 
 
 def finite_only(value: Any) -> Any:
-    """Return the value with None in place of every number that JSON does not know."""
+    """Return the value with None in place of every number that JSON cannot represent."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {str(key): finite_only(found) for key, found in value.items()}
+        return {str(key): finite_only(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite_only(found) for found in value]
+        return [finite_only(entry) for entry in value]
     return value

@@ -1,22 +1,22 @@
-"""The one sentence on top of a report, written from the metrics by fixed rules.
+"""The verdict of a report: one sentence derived from the metrics by fixed rules.
 
 With an evaluation of both SFT and PPO, the first rule that holds decides. "Above" and "below"
-mean that the whole 95 % interval of the win rate of PPO over SFT lies above or below one half. The
-judge is gold where gold is known; else the most independent of the judges that compared PPO with
+mean that the 95 % CI of PPO's win rate over SFT lies entirely above or below 0.5. The
+judge is gold where gold is available; else the most independent of the judges that compared PPO with
 SFT: people, then an endpoint, then a function, then a reward model that PPO never saw.
 
-| judge | its win rate | proxy win rate | level | says |
+| judge | its win rate | proxy win rate | level | sentence |
 |---|---|---|---|---|
 | yes | above | any | `gain` | PPO beats SFT |
 | yes | below | above | `hacking` | the proxy rose and the judge's win rate fell: reward hacking |
 | yes | below | not above | `loss` | PPO is worse than SFT |
-| yes | neither | above | `hacking` | the proxy rose but the judge saw no gain: likely reward hacking |
+| yes | neither | above | `hacking` | the proxy rose but the judge's win rate did not: likely reward hacking |
 | yes | neither | not above | `unclear` | no evidence of a gain |
 | none | - | above | `proxy` | PPO scores higher by the score it was trained on, which shows no more than that |
 | none | - | below | `loss` | PPO scores lower even by the score it was trained on |
 | none | - | neither | `unclear` | no evidence of a gain |
 
-Before that, the level is `unfinished` and the sentence says which command comes next.
+Before that, the level is `unfinished` and the sentence names the next command.
 
 Cautions follow the sentence; `rlhfctl.report.cautions` has their rules.
 """
@@ -40,7 +40,7 @@ LABELS = {
     "gain": "Gain",
     "hacking": "Reward hacking",
     "loss": "Loss",
-    "proxy": "Gain by the proxy only",
+    "proxy": "Gain on the proxy only",
     "unclear": "No evidence of a gain",
     "unfinished": "Unfinished",
 }
@@ -48,12 +48,12 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the metrics say.
+    """Verdict on a run.
 
     Attributes:
         level: One of `LABELS`.
         sentence: The verdict with its metrics.
-        cautions: What to know before trusting it.
+        cautions: Caveats.
     """
 
     level: str
@@ -77,44 +77,46 @@ def _sentence(facts: RunFacts) -> tuple[str, str]:
     if finite(metrics.get("win_rate")) is None:
         return "unfinished", _progress(facts)
     kl = finite(policy(metrics, "ppo").get("kl"))
-    at = f" at {number(kl)} nats of KL" if kl is not None else ""
+    at_kl = f" at {number(kl)} nats of KL" if kl is not None else ""
     proxy = side(metrics, "proxy_win_rate")
     judges = judges_of(metrics)
-    return _by_judge(metrics, judges[0], proxy, at) if judges else _by_proxy(metrics, proxy, at)
+    return (
+        _by_judge(metrics, judges[0], proxy, at_kl) if judges else _by_proxy(metrics, proxy, at_kl)
+    )
 
 
-def _by_judge(metrics: Mapping[str, Any], judge: Judge, proxy: str, at: str) -> tuple[str, str]:
-    found = judge.side
+def _by_judge(metrics: Mapping[str, Any], judge: Judge, proxy: str, at_kl: str) -> tuple[str, str]:
+    judge_side = judge.side
     won, by_proxy = judge.rate, rate("proxy", metrics, "proxy_win_rate")
-    if found == "above":
-        return "gain", f"PPO beats SFT: {won}{at}."
+    if judge_side == "above":
+        return "gain", f"PPO beats SFT: {won}{at_kl}."
     if proxy == "above":
         fell, did_not = (
             ("gold fell", "gold did not")
             if judge.kind == "gold"
-            else (f"{judge.name} prefers SFT", f"{judge.name} saw no gain")
+            else (f"{judge.name} prefers SFT", f"{judge.name} finds no gain")
         )
-        told = (
+        finding = (
             f"The proxy rose and {fell}, which is reward hacking"
-            if found == "below"
+            if judge_side == "below"
             else f"The proxy rose but {did_not}, likely reward hacking"
         )
-        return "hacking", f"{told}: {won}, {by_proxy}{at}."
-    if found == "below":
-        return "loss", f"PPO is worse than SFT: {won}{at}."
-    return "unclear", f"No evidence of a gain: {won}{at}."
+        return "hacking", f"{finding}: {won}, {by_proxy}{at_kl}."
+    if judge_side == "below":
+        return "loss", f"PPO is worse than SFT: {won}{at_kl}."
+    return "unclear", f"No evidence of a gain: {won}{at_kl}."
 
 
-def _by_proxy(metrics: Mapping[str, Any], found: str, at: str) -> tuple[str, str]:
+def _by_proxy(metrics: Mapping[str, Any], proxy_side: str, at_kl: str) -> tuple[str, str]:
     won = rate("proxy", metrics, "proxy_win_rate")
-    if found == "above":
+    if proxy_side == "above":
         return "proxy", (
-            f"PPO is above SFT by the score it was trained on: {won}{at}. No gold reward is known "
-            "here, so this alone does not show that its responses are better."
+            f"PPO beats SFT on the score it was trained on: {won}{at_kl}. Without a gold reward or an "
+            "independent judge, this does not show that its responses are better."
         )
-    if found == "below":
-        return "loss", f"PPO is below SFT even by the score it was trained on: {won}{at}."
-    return "unclear", f"No evidence of a gain: {won}{at}."
+    if proxy_side == "below":
+        return "loss", f"PPO is below SFT even on the score it was trained on: {won}{at_kl}."
+    return "unclear", f"No evidence of a gain: {won}{at_kl}."
 
 
 def _progress(facts: RunFacts) -> str:

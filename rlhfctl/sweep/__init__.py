@@ -1,1 +1,1 @@
-"""One recipe at many settings: which runs that takes, the runs themselves, and what they say."""
+"""Sweeps of one recipe over many settings: planning, running and recommending."""

@@ -1,4 +1,4 @@
-"""The settings of a sweep: lists of values on the command line or in the recipe, and their grid."""
+"""Sweep settings: lists of values from the command line or the recipe, and their grid."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _LONGEST_NAME = 64
 def split_values(text: str) -> list[str]:
     """Split at the commas that stand outside brackets and quotes.
 
-    A quote opens where a value may begin, so that an apostrophe within a word is one.
+    A quote opens only at the start of a value, so an apostrophe within a word is literal.
 
     Raises:
         UsageError: A value between two commas is empty.
     """
-    parts, depth, before, at = [""], 0, ",", 0
-    while at < len(text):
-        quoted = _QUOTED.match(text, at) if before in ",:" + _OPENING else None
-        piece = quoted[0] if quoted else text[at]
-        at += len(piece)
+    parts, depth, before, position = [""], 0, ",", 0
+    while position < len(text):
+        quoted = _QUOTED.match(text, position) if before in ",:" + _OPENING else None
+        piece = quoted[0] if quoted else text[position]
+        position += len(piece)
         if piece == "," and depth == 0:
             parts.append("")
         else:
@@ -50,10 +50,10 @@ def split_values(text: str) -> list[str]:
 
 
 def read_lists(settings: Sequence[str]) -> tuple[Texts, dict[str, list[str]]]:
-    """Return what `--set` fixes for all points, and what it lists.
+    """Return the fixed values and the lists of values of `--set`.
 
     Raises:
-        UsageError: One is not ``key=value``, or a key that is listed is given twice.
+        UsageError: One is not ``key=value``, or a listed key is repeated.
     """
     fixed: Texts = {}
     lists: dict[str, list[str]] = {}
@@ -78,12 +78,12 @@ def read_lists(settings: Sequence[str]) -> tuple[Texts, dict[str, list[str]]]:
 def merge(
     section: SweepSection, fixed: Mapping[str, str], lists: Mapping[str, Sequence[str]]
 ) -> dict[str, Sequence[str]]:
-    """Return the lists of a sweep: the recipe's, with those keys replaced that are given outside it.
+    """Return the lists of a sweep: the recipe's, overridden by the command line.
 
     Args:
-        section: The recipe's own.
-        fixed: Keys with one value on the command line, which are swept no more.
-        lists: Keys with several.
+        section: The recipe's sweep section.
+        fixed: Keys with one value on the command line; they are not swept.
+        lists: Keys with several values on the command line.
 
     Raises:
         UsageError: Nothing is left to sweep.
@@ -99,7 +99,7 @@ def merge(
 
 
 def combine(lists: Mapping[str, Sequence[str]], *, zipped: bool) -> list[Texts]:
-    """Return the points: all combinations, the last key changing fastest, or one of each in turn.
+    """Return the points: all combinations, last key fastest, or the lists zipped.
 
     Raises:
         UsageError: Lists to be zipped differ in length.
@@ -107,16 +107,16 @@ def combine(lists: Mapping[str, Sequence[str]], *, zipped: bool) -> list[Texts]:
     lengths = {key: len(values) for key, values in lists.items()}
     if zipped and len(set(lengths.values())) > 1:
         shown = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        raise UsageError(f"lists to be paired must be of one length, but {shown}", "--zip")
+        raise UsageError(f"lists to be paired must have equal lengths, but {shown}", "--zip")
     rows = zip(*lists.values(), strict=True) if zipped else itertools.product(*lists.values())
     return [dict(zip(lists, row, strict=True)) for row in rows]
 
 
 def names(points: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a run's name for each point, such as `beta-0.02-seed-1`; each is the point's own.
+    """Return a unique run name per point, such as `beta-0.02-seed-1`.
 
-    A name that would be too long, or that leaves out something of the values, ends in a digest of
-    the settings, so that a point has the same name in a larger sweep.
+    A name that is too long or omits part of the values ends in a digest of the settings. A point
+    has the same name in a larger sweep.
     """
     last = Counter(key.rpartition(".")[2] for key in (points[0] if points else ()))
     return [_name(point, last) for point in points]

@@ -1,4 +1,4 @@
-"""What each point of a sweep came to, and each setting over its seeds."""
+"""Metrics of each sweep point, and of each setting over its seeds."""
 
 from __future__ import annotations
 
@@ -61,15 +61,19 @@ def point_metrics(directory: RunDirectory) -> Metrics:
     }
     if judges:
         metrics["judges"] = judges
-    watched = stages[PPO.name].metrics.get("over_optimisation") if PPO.name in stages else None
-    if watched:
-        metrics |= {name: watched[name] for name in _PPO_METRICS if name in watched}
-        metrics["alarms"] = [_alarm(alarm) for alarm in watched.get("alarms", [])]
+    over_optimisation = (
+        stages[PPO.name].metrics.get("over_optimisation") if PPO.name in stages else None
+    )
+    if over_optimisation:
+        metrics |= {
+            name: over_optimisation[name] for name in _PPO_METRICS if name in over_optimisation
+        }
+        metrics["alarms"] = [_alarm(alarm) for alarm in over_optimisation.get("alarms", [])]
     return metrics
 
 
 def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
-    """Whether the metrics of a run keep the gates of its recipe."""
+    """Whether a run's metrics pass the gates of its recipe."""
     record = Manifest.load(directory.manifest).stages[EVALUATION.name]
     return all(
         gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), record.metrics)
@@ -77,48 +81,48 @@ def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
 
 
 def gains(directory: RunDirectory) -> dict[str, Any]:
-    """Return PPO's gain over SFT at each held-out prompt, by what stands in for the true reward.
+    """Return PPO's gain over SFT per held-out prompt, in each available true reward.
 
     Returns:
-        ``{"prompts": digest, "gold" or "held_out_rm": [prompts]}``; empty where nothing stands in,
-        or the evaluation left no scores.
+        ``{"prompts": digest, "gold" or "held_out_rm": [prompts]}``; empty without a
+        true reward or saved scores.
     """
     scores = _scores(directory)
     sft, ppo = (scores.get(name, {}) for name in ("sft", "ppo"))
-    found = {
+    differences = {
         name: (np.asarray(ppo[name]) - np.asarray(sft[name])).tolist()
         for name in TRUE_REWARDS
         if name in ppo and name in sft
     }
-    return {"prompts": scores["prompts"], **found} if found else {}
+    return {"prompts": scores["prompts"], **differences} if differences else {}
 
 
 def bootstrap_mean(values: Sequence[float]) -> Interval:
-    """Return a mean over prompts with its 95 % bootstrap interval, which one prompt does not have."""
+    """Return a mean over prompts with its 95 % bootstrap CI; a single prompt has a CI of zero width."""
     if len(values) < 2:
         return Interval(values[0], values[0], values[0])
     return paired_bootstrap_mean(values, BOOTSTRAP_SEED)
 
 
 def groups_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:
-    """Return the points that differ in their seed only, in the order of the first of each.
+    """Group the points that differ only in their seed, ordered by first member.
 
     Returns:
-        Settings without the seed, and the numbers of their points.
+        Settings without the seed, and the indices of their points.
     """
-    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
-    for at, point in enumerate(settings):
+    groups: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for index, point in enumerate(settings):
         rest = {key: value for key, value in point.items() if key != SEED}
-        found.setdefault(json.dumps(rest, sort_keys=True), (rest, []))[1].append(at)
-    return list(found.values())
+        groups.setdefault(json.dumps(rest, sort_keys=True), (rest, []))[1].append(index)
+    return list(groups.values())
 
 
 def means(points: Sequence[Metrics]) -> Metrics:
-    """Return the mean over seeds of every number that all have, with a 95 % interval between seeds.
+    """Return the mean over seeds of every number common to all, with a 95 % CI between seeds.
 
-    The interval is Student's, mean +- t(k - 1) s / sqrt(k) over the k seeds: it covers the luck of
-    training, not only that of the prompts. One seed has none. Ends of the seeds' own intervals and
-    what is no number are left out.
+    The interval is Student's, mean +- t(k - 1) s / sqrt(k) over the k seeds: it covers variation
+    between training runs as well as between prompts. A single seed has no CI. The seeds' own CI ends
+    and non-numeric values are omitted.
     """
     values: defaultdict[str, list[float]] = defaultdict(list)
     for metrics in points:
@@ -126,23 +130,23 @@ def means(points: Sequence[Metrics]) -> Metrics:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and not name.endswith(("_low", "_high")):
                 values[name].append(float(value))
-    found: Metrics = {}
-    for name, seen in values.items():
-        if len(seen) != len(points):
+    averages: Metrics = {}
+    for name, per_seed in values.items():
+        if len(per_seed) != len(points):
             continue
-        found[name] = float(np.mean(seen))
-        if len(seen) > 1:
-            half = float(stats.t.ppf(0.975, len(seen) - 1) * np.std(seen, ddof=1))
-            half /= math.sqrt(len(seen))
-            found |= {f"{name}_low": found[name] - half, f"{name}_high": found[name] + half}
-    return found
+        averages[name] = float(np.mean(per_seed))
+        if len(per_seed) > 1:
+            half = float(stats.t.ppf(0.975, len(per_seed) - 1) * np.std(per_seed, ddof=1))
+            half /= math.sqrt(len(per_seed))
+            averages |= {
+                f"{name}_low": averages[name] - half,
+                f"{name}_high": averages[name] + half,
+            }
+    return averages
 
 
 def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return best-of-n over several SFT policies that differ in their seed: as one has it, `means`.
-
-    One is returned as it is.
-    """
+    """Return best-of-n curves averaged over seeds by `means`; a single curve is unchanged."""
     if len(curves) == 1:
         return dict(curves[0])
     shared = [
@@ -158,17 +162,17 @@ def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(directory: RunDirectory) -> dict[str, Any]:
-    """Return what `eval/scores.json` has of each policy, and the digest of `prompts`; or nothing."""
+    """Return the scores per policy and the digest of `prompts` from `eval/scores.json`, if it exists."""
     path = directory.stage(EVALUATION.folder) / SCORES_FILE
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {"prompts": found["prompts"], **found["policies"]}
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    return {"prompts": scores["prompts"], **scores["policies"]}
 
 
 def _with_ends(metrics: Mapping[str, Any], names: Sequence[str]) -> Metrics:
-    wanted = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    return {name: metrics[name] for name in wanted if metrics.get(name) is not None}
+    keys = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    return {name: metrics[name] for name in keys if metrics.get(name) is not None}
 
 
 def _alarm(alarm: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The runs that a sweep takes: what several points have in common is done once.
+"""Runs of a sweep, with stages shared between points.
 
-A point's policy depends on its SFT checkpoint and reward model, which mostly do not depend on what
-is swept. So each of those has a run of its own, named by a digest of all that it depends on, and
-the points name it by `ppo.sft` and `ppo.rm`. A sweep that grows finds them again.
+A point's SFT checkpoint and reward model rarely depend on the swept keys. Each has a run of its own,
+named by a digest of everything it depends on, and the points refer to it by `ppo.sft` and `ppo.rm`.
+A larger sweep reuses these runs.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Job:
     """One command in a run folder of its own.
 
     Attributes:
-        name: The folder's, within the sweep's.
-        command: The command's.
-        stages: What it does.
-        recipe: As the command gets it.
-        needs: Names of the jobs whose results it reads.
+        name: Name of the run folder within the sweep's folder.
+        command: Name of the command.
+        stages: Stages that it runs.
+        recipe: Recipe of the command.
+        needs: Names of the jobs it depends on.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of the sweep: the values of its keys, and the run that tries it."""
+    """One setting of the sweep: the values of its keys, and its run."""
 
     settings: dict[str, Any]
     job: Job
@@ -73,14 +73,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a sweep: the shared ones in the order in which they need one another."""
+    """All runs of a sweep: shared runs are in dependency order."""
 
     points: tuple[Point, ...]
     shared: tuple[Job, ...]
 
     def sharers(self, job: Job) -> list[int]:
-        """Return the numbers of the points that need a shared run."""
-        return [at for at, point in enumerate(self.points) if job.name in point.job.needs]
+        """Return the indices of the points that need a shared run."""
+        return [index for index, point in enumerate(self.points) if job.name in point.job.needs]
 
 
 def make_plan(
@@ -89,17 +89,17 @@ def make_plan(
     texts: Sequence[Mapping[str, str]],
     root: Path,
 ) -> Plan:
-    """Read the recipe at every point, and find out what the points share.
+    """Read the recipe at every point and determine the shared runs.
 
     Args:
-        recipe: The file.
-        overrides: What holds for all points.
+        recipe: Recipe file.
+        overrides: Overrides common to all points.
         texts: The points' own settings.
         root: The sweep's folder.
 
     Raises:
-        RecipeError: The recipe is wrong at some point.
-        UsageError: Two points are one, or the recipe leaves nothing to train.
+        RecipeError: The recipe is invalid at some point.
+        UsageError: Two points are equal, or no point trains a policy.
     """
     shared: dict[str, Job] = {}
     points: list[Point] = []
@@ -134,7 +134,7 @@ class _Reader:
         return load_recipe(self.path, overrides).recipe
 
     def job(self, name: str, plain: Recipe) -> Job:
-        """Return the point's job, and add the jobs that it shares to `shared`."""
+        """Return the point's job; add its shared jobs to `shared`."""
         checkpoints: list[Override] = []
         needs: list[str] = []
         for shareable in _SHARED_STAGES:
@@ -170,11 +170,11 @@ class _Reader:
 
 
 def _values(recipe: Recipe, settings: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings as the recipe has them: typed."""
-    found: dict[str, Any] = {}
+    """Return the settings as typed values of the recipe."""
+    values: dict[str, Any] = {}
     for key in settings:
         value: Any = recipe.model_dump(mode="json")
         for part in split_key(key):
             value = value[part]
-        found[key] = value
-    return found
+        values[key] = value
+    return values

@@ -1,4 +1,4 @@
-"""Which setting of a sweep to take: the gentlest of those that are as good as the best."""
+"""Recommended sweep setting: the lowest KL among those as good as the best."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Candidate:
     """One setting.
 
     Attributes:
-        label: What it is called.
-        kl: Mean KL to the reference, nats a response.
-        gain: Mean gain over SFT of the gold reward, or of what stands in for it.
-        low: Of the gain's 95 % interval.
-        high: Of the gain's 95 % interval.
-        each: Gain at each held-out prompt, the seeds after one another; empty if unknown.
-        prompts: Which prompts those were; only gains on the same ones are compared in pairs.
+        label: Settings, as shown to the user.
+        kl: Mean KL to the reference, nats per response.
+        gain: Mean gain over SFT in the true reward.
+        low: Lower end of the gain's 95 % CI.
+        high: Upper end of the gain's 95 % CI.
+        prompt_gains: Gain per held-out prompt, seeds concatenated; empty if unavailable.
+        prompts: Seed and digest of the prompts per run; only gains on equal prompts are paired.
     """
 
     label: str
@@ -34,41 +34,41 @@ class Candidate:
     gain: float
     low: float
     high: float
-    each: Sequence[float] = ()
+    prompt_gains: Sequence[float] = ()
     prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The number of the candidate to take, and why, in a sentence or two."""
+    """Index of the recommended candidate, and the reason in a sentence."""
 
     number: int
     why: str
 
 
 def recommend(candidates: Sequence[Candidate], measure: str) -> Recommendation | None:
-    """Return the setting to take; None without candidates.
+    """Return the recommended setting; None without candidates.
 
-    1. The best is the one of the highest mean gain.
-    2. Another is as good if it is not significantly worse: the 95 % bootstrap interval of the
-       difference, paired by prompt over all seeds, reaches 0. Where prompts are unknown or differ,
-       the two intervals overlap.
-    3. Of the best and all that are as good, the one of the smallest KL is taken: what gains as much
-       with less change has less that nobody asked for.
+    1. The best candidate has the highest mean gain.
+    2. Another is as good if it is not significantly worse: the 95 % bootstrap CI of the
+       difference, paired by prompt over all seeds, includes 0. If prompts are unavailable or
+       differ, the two CIs must overlap instead.
+    3. Among the best and those as good, the candidate with the lowest KL is recommended: an equal
+       gain at a lower KL has fewer side effects.
 
     Args:
-        candidates: All settings that are done.
-        measure: What the gain is a gain in, for the sentence.
+        candidates: All finished settings.
+        measure: Name of the reward, for the sentence.
     """
     if not candidates:
         return None
-    best = max(range(len(candidates)), key=lambda at: candidates[at].gain)
+    best = max(range(len(candidates)), key=lambda index: candidates[index].gain)
     equals = [
-        at
-        for at, candidate in enumerate(candidates)
-        if at == best or as_good(candidate, candidates[best])
+        index
+        for index, candidate in enumerate(candidates)
+        if index == best or as_good(candidate, candidates[best])
     ]
-    taken = min(equals, key=lambda at: candidates[at].kl)
+    taken = min(equals, key=lambda index: candidates[index].kl)
     return Recommendation(taken, _why(candidates, taken, best, measure))
 
 
@@ -76,25 +76,26 @@ def as_good(other: Candidate, best: Candidate) -> bool:
     """Whether a candidate is not significantly worse than the best."""
     if not _paired(other, best):
         return other.high >= best.low
-    difference = np.asarray(best.each) - np.asarray(other.each)
+    difference = np.asarray(best.prompt_gains) - np.asarray(other.prompt_gains)
     return paired_bootstrap_mean(difference, _BOOTSTRAP_SEED).low <= 0
 
 
 def _paired(one: Candidate, other: Candidate) -> bool:
-    return len(one.each) > 1 and len(one.each) == len(other.each) and one.prompts == other.prompts
+    lengths = {len(one.prompt_gains), len(other.prompt_gains)}
+    return len(lengths) == 1 and min(lengths) > 1 and one.prompts == other.prompts
 
 
 def _why(candidates: Sequence[Candidate], taken: int, best: int, measure: str) -> str:
     chosen, top = candidates[taken], candidates[best]
     if taken == best:
         why = f"{chosen.label} has the highest gain in {measure}: {_gain(chosen)}"
-        why += ", and no setting of less KL is as good" if len(candidates) > 1 else ""
+        why += ", and no setting with a lower KL is as good" if len(candidates) > 1 else ""
     else:
-        how = "paired by prompt" if _paired(chosen, top) else "their intervals overlap"
+        how = "paired by prompt" if _paired(chosen, top) else "their CIs overlap"
         why = (
-            f"{chosen.label} has the smallest KL ({chosen.kl:.3g} nats a response) of the settings "
+            f"{chosen.label} has the lowest KL ({chosen.kl:.3g} nats per response) of the settings "
             f"whose gain in {measure} is not significantly below the highest ({how}): "
-            f"{_gain(chosen)}; the highest is {_gain(top)}, of {top.label} at {top.kl:.3g} nats"
+            f"{_gain(chosen)}; the highest is {_gain(top)}, with {top.label} at {top.kl:.3g} nats"
         )
     if chosen.low <= 0:
         why += "; but it is not significantly better than SFT"
@@ -102,8 +103,8 @@ def _why(candidates: Sequence[Candidate], taken: int, best: int, measure: str) -
 
 
 def _gain(candidate: Candidate) -> str:
-    # What is 0 but for the rounding of a sum is shown as 0.
+    # A sum that differs from 0 only by rounding is shown as 0.
     gain, low, high = (
         f"{round(value, 12) + 0.0:.3g}" for value in (candidate.gain, candidate.low, candidate.high)
     )
-    return f"{gain} (95 %: {low} to {high})"
+    return f"{gain} (95 % CI {low} to {high})"

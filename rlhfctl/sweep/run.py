@@ -1,4 +1,4 @@
-"""A whole sweep: its runs, and `sweep.json`, which says after each of them what is known."""
+"""Run a sweep and rewrite `sweep.json` after each run."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ MEASURES = {"gold": "gold reward", "held_out_rm": "the held-out reward model's s
 def run_sweep(
     plan: Plan, root: Path, recipe: str, at_once: int, observer: Observer, *, force: bool = False
 ) -> dict[str, Any]:
-    """Run what is not done yet, and return what `sweep.json` has at the end.
+    """Run the unfinished jobs and return the final contents of `sweep.json`.
 
     Args:
         plan: All runs.
-        root: The sweep's folder; made when it is not there.
-        recipe: The recipe's file, as the user named it.
-        at_once: Processes at a time.
-        observer: Hears of everything.
-        force: Do everything again.
+        root: The sweep's folder; created if missing.
+        recipe: Recipe file, as named by the user.
+        at_once: Parallel processes.
+        observer: Receives every job event.
+        force: Re-run finished jobs.
 
     Raises:
-        LockedError: Another sweep works in this folder.
+        LockedError: Another sweep is running in this folder.
         EnvironmentFault: The folder cannot be written to.
-        Terminated: SIGTERM came; what was done is kept.
+        Terminated: SIGTERM was received; finished work is saved.
     """
     directory = RunDirectory(root)
     directory.create()
@@ -64,7 +64,7 @@ def run_sweep(
 
 
 def exit_code(value: dict[str, Any]) -> int:
-    """Return 0 if every point is done, else the code of the first that is not."""
+    """Return 0 if every point is done, else the code of the first failed point."""
     codes = [point["error"]["exit_code"] for point in value["points"] if "error" in point]
     return int(codes[0]) if codes else 0
 
@@ -76,7 +76,7 @@ class _Results:
     recipe: str
 
     def write(self, runner: Runner, *, finished: bool = False) -> dict[str, Any]:
-        """Write and return what is known; the recommendation waits for the end."""
+        """Write and return the results so far; the recommendation is made at the end."""
         points = [
             {"settings": point.settings, **self._entry(runner, point.job)}
             for point in self.plan.points
@@ -116,15 +116,15 @@ class _Results:
             {
                 "settings": settings,
                 "points": members,
-                "metrics": means([points[at].get("metrics", {}) for at in members]),
+                "metrics": means([points[index].get("metrics", {}) for index in members]),
             }
             for settings, members in groups_of([point["settings"] for point in points])
-            if all("metrics" in points[at] for at in members)
+            if all("metrics" in points[index] for index in members)
         ]
 
     def _best_of_n(self) -> dict[str, Any]:
-        """Return best-of-n of the SFT policy, if the points have one but for their seed."""
-        found: list[dict[str, Any]] = []
+        """Return best-of-n of the SFT policy, if all points share it up to the seed."""
+        curves: list[dict[str, Any]] = []
         parts: set[str] = set()
         for job in self.plan.shared:
             if job.command != EVALUATION.command:
@@ -133,18 +133,18 @@ class _Results:
                 EVALUATION.name
             )
             if record is not None and "best_of_n" in record.metrics:
-                found.append(record.metrics["best_of_n"])
+                curves.append(record.metrics["best_of_n"])
                 parts.add(_without_seed(job))
-        return mean_best_of_n(found) if len(parts) == 1 else {}
+        return mean_best_of_n(curves) if len(parts) == 1 else {}
 
     def _recommended(self, points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the setting to take; None where nothing stands in for the true reward."""
+        """Return the recommended setting; None without a true reward."""
         groups = [
             (settings, members)
             for settings, members in groups_of([point["settings"] for point in points])
-            if all(points[at]["status"] == "done" for at in members)
+            if all(points[index]["status"] == "done" for index in members)
         ]
-        runs = {at: gains(self._directory(at)) for _, members in groups for at in members}
+        runs = {index: gains(self._directory(index)) for _, members in groups for index in members}
         for name in TRUE_REWARDS:
             if not groups or not all(name in run for run in runs.values()):
                 continue
@@ -156,8 +156,8 @@ class _Results:
                 return _entry_of(taken, *groups[taken.number])
         return None
 
-    def _directory(self, at: int) -> RunDirectory:
-        return RunDirectory(self.root / self.plan.points[at].job.name)
+    def _directory(self, index: int) -> RunDirectory:
+        return RunDirectory(self.root / self.plan.points[index].job.name)
 
 
 def _candidate(
@@ -167,12 +167,16 @@ def _candidate(
     runs: dict[int, dict[str, Any]],
     name: str,
 ) -> Candidate:
-    each = [gain for at in members for gain in runs[at][name]]
-    mean = bootstrap_mean(each)
+    prompt_gains = [gain for index in members for gain in runs[index][name]]
+    mean = bootstrap_mean(prompt_gains)
     label = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    kl = sum(points[at]["metrics"]["kl"] for at in members) / len(members)
-    asked = tuple(f"{points[at]['settings'].get(SEED)} {runs[at]['prompts']}" for at in members)
-    return Candidate(label or "any seed", kl, mean.value, mean.low, mean.high, each, asked)
+    kl = sum(points[index]["metrics"]["kl"] for index in members) / len(members)
+    prompts = tuple(
+        f"{points[index]['settings'].get(SEED)} {runs[index]['prompts']}" for index in members
+    )
+    return Candidate(
+        label or "any seed", kl, mean.value, mean.low, mean.high, prompt_gains, prompts
+    )
 
 
 def _entry_of(

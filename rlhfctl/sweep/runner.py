@@ -1,4 +1,4 @@
-"""The runs of a sweep as processes, some at a time: started, watched, ended with their parent."""
+"""Run sweep jobs as parallel child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rlhfctl.sweep.plan import Job
 
 _POLL = 0.1  # seconds
-_FAREWELL = 60.0
-"""Seconds that a run has, after a signal, to write down where it is."""
+_GRACE_PERIOD = 60.0
+"""Seconds for a run to save its state after a signal."""
 _TAIL = 4096
 
 
@@ -35,9 +35,9 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        status: `done`, `skipped` where it had been done before, or `failed`.
+        status: `done`, `skipped` if it was already up to date, or `failed`.
         seconds: Wall-clock time.
-        error: As `--json` gives it: exit_code, type, message, where, hint; None without one.
+        error: Error object of `--json`: exit_code, type, message, where, hint; None without one.
     """
 
     status: str
@@ -46,19 +46,19 @@ class Outcome:
 
 
 class Observer(Protocol):
-    """Hears of the jobs of a sweep."""
+    """Receives the events of sweep jobs."""
 
     def waiting(self, job: Job, reason: str) -> None:
-        """Hear, once, that a job cannot begin yet."""
+        """Report once that a job cannot start yet."""
 
     def began(self, job: Job) -> None:
-        """Hear that a job's process has started."""
+        """Report that a job's process has started."""
 
     def tick(self, lines: Mapping[str, str]) -> None:
-        """Hear every now and then what each running job said last."""
+        """Report the last log line of each running job."""
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        """Hear how a job ended."""
+        """Report how a job ended."""
 
 
 @dataclass
@@ -69,10 +69,10 @@ class _Child:
 
 
 class Runner:
-    """Runs jobs in the sweep's folder, as many at a time as it may.
+    """Runs jobs in the sweep's folder, up to `at_once` in parallel.
 
     Attributes:
-        outcomes: Of the jobs that have ended, by name.
+        outcomes: Outcome per ended job, by name.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class Runner:
         *,
         force: bool = False,
     ) -> None:
-        """Take where and how.
+        """Configure the runner.
 
         Args:
             root: The sweep's folder, with a folder `logs`.
-            at_once: Processes at a time; each gets its share of the threads if there are several.
-            observer: Hears of everything.
+            at_once: Parallel processes; several share the CPU threads equally.
+            observer: Receives every job event.
             ended: Called after each job.
-            force: Do jobs again that are done.
+            force: Re-run finished jobs.
         """
         self.root = root
         self.at_once = at_once
@@ -100,20 +100,20 @@ class Runner:
         self.force = force
         self.outcomes: dict[str, Outcome] = {}
         self._children: list[_Child] = []
-        self._told: set[str] = set()
+        self._reported_waiting: set[str] = set()
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run all jobs, each after those it needs; the failure of one does not end the others.
+        """Run all jobs, each after its dependencies; a failed job does not stop the others.
 
         Raises:
-            Terminated: SIGTERM came; like after Ctrl-C, the processes were asked to end first.
+            Terminated: SIGTERM was received; as after Ctrl-C, the processes were signalled first.
         """
         waiting = list(jobs)
         with terminable(), self._ending_children():
             while waiting or self._children:
                 self._reap()
                 for job in list(waiting):
-                    if self._settled(job):
+                    if self._ends_without_process(job):
                         waiting.remove(job)
                     elif len(self._children) < self.at_once and self._may_begin(job):
                         waiting.remove(job)
@@ -124,25 +124,25 @@ class Runner:
                 if self._children or waiting:
                     time.sleep(_POLL)
 
-    def _settled(self, job: Job) -> bool:
-        """Whether a job ends without a process: it was done before, or what it needs failed."""
+    def _ends_without_process(self, job: Job) -> bool:
+        """Whether a job ends without a process: it is up to date, or a dependency failed."""
         failed = [name for name in job.needs if self._failed(name)]
         if failed:
             cause = self.outcomes[failed[0]].error or {}
-            hint = f"see {self.root / 'logs' / failed[0]}.log"
-            message = f"{failed[0]}, which it needs, failed: {cause.get('message', '')}"
+            hint = f"see {self.root / LOGS_FOLDER / failed[0]}.log"
+            message = f"{failed[0]}, a dependency, failed: {cause.get('message', '')}"
             self._end(job, Outcome("failed", 0.0, {**cause, "message": message, "hint": hint}))
             return True
-        if self.force or not self._ready(job) or not self._stands(job):
+        if self.force or not self._ready(job) or not self._is_up_to_date(job):
             return False
         self._end(job, Outcome("skipped"))
         return True
 
-    def _stands(self, job: Job) -> bool:
+    def _is_up_to_date(self, job: Job) -> bool:
         try:
             return is_up_to_date(job.recipe, RunDirectory(self.root / job.name), job.stages)
         except CheckpointError:
-            return False  # its own process will say what is damaged
+            return False  # its own process reports the damage
 
     def _failed(self, name: str) -> bool:
         return name in self.outcomes and self.outcomes[name].status == "failed"
@@ -151,9 +151,9 @@ class Runner:
         return all(name in self.outcomes for name in job.needs)
 
     def _may_begin(self, job: Job) -> bool:
-        """Whether a job has what it needs, and nobody else works in its folder.
+        """Whether a job's dependencies are done and its folder is not locked.
 
-        A sweep that was killed leaves processes behind that go on; their work is not done twice.
+        Processes of a killed sweep keep running and hold the lock; their work is not repeated.
         """
         if not self._ready(job):
             return False
@@ -163,8 +163,8 @@ class Runner:
             with directory.lock():
                 return True
         except LockedError as error:
-            if job.name not in self._told:
-                self._told.add(job.name)
+            if job.name not in self._reported_waiting:
+                self._reported_waiting.add(job.name)
                 self.observer.waiting(job, error.what)
             return False
 
@@ -181,7 +181,7 @@ class Runner:
                 stdout=answer,
                 stderr=log,
                 env=self._environment(),
-                start_new_session=True,  # Ctrl-C reaches it by way of this process, once
+                start_new_session=True,  # this process forwards Ctrl-C, once
             )
         self._children.append(_Child(job, process, time.monotonic()))
         self.observer.began(job)
@@ -199,7 +199,7 @@ class Runner:
             if code is not None:
                 self._children.remove(child)
                 seconds = round(time.monotonic() - child.began, 3)
-                # A missed gate is no failure of the run: its metrics are there.
+                # A failed gate is not a failed run: its metrics exist.
                 if code in {ExitCode.DONE, ExitCode.GATE_FAILED}:
                     self._end(child.job, Outcome("done", seconds))
                 else:
@@ -213,9 +213,9 @@ class Runner:
             return {
                 "exit_code": int(ExitCode.ENVIRONMENT if code < 0 else code),
                 "type": "EnvironmentFault",
-                "message": f"its process {how} without a word",
+                "message": f"its process {how} without an error message",
                 "where": str(self._log(job)),
-                "hint": "Killed for memory, perhaps: try fewer --jobs.",
+                "hint": "If it ran out of memory, try fewer --jobs.",
             }
         return error
 
@@ -232,14 +232,16 @@ class Runner:
 
     @contextmanager
     def _ending_children(self) -> Iterator[None]:
-        """See to it that no process outlives this one by more than it needs to save its work."""
+        """Stop the child processes on exit, with time to save their state."""
         try:
             yield
         except BaseException as error:
-            asked = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+            signal_number = (
+                signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+            )
             for child in self._children:
-                child.process.send_signal(asked)
-            limit = time.monotonic() + _FAREWELL
+                child.process.send_signal(signal_number)
+            limit = time.monotonic() + _GRACE_PERIOD
             try:
                 for child in self._children:
                     child.process.wait(max(0.0, limit - time.monotonic()))
@@ -254,7 +256,7 @@ class Runner:
 
 
 def last_line(log: Path) -> str:
-    """Return the last whole line of a log; empty when there is none."""
+    """Return the last line of a log; empty if there is none."""
     file: IO[bytes]
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL))

@@ -110,7 +110,7 @@ def test_what_shared_runs_fail_of_fails_their_points(sweep, root):
     done = sweep("--set", "ppo.beta=0,0.1", act="rm:disk")
     assert done.returncode == 10
     assert [point["error"]["exit_code"] for point in points(root)] == [10, 10]
-    assert "which it needs, failed: " in points(root)[1]["error"]["message"]
+    assert "a dependency, failed: " in points(root)[1]["error"]["message"]
 
 
 def test_a_sweep_whose_parent_was_killed_goes_on_where_it_was(begin, sweep, root):
@@ -164,7 +164,7 @@ def test_a_recipe_can_carry_its_sweep_and_one_value_takes_a_lists_place(sweep, f
         ([], "nothing to sweep"),
         (["--set", "ppo.bet=0,1"], "did you mean beta?"),
         (["--set", "ppo.beta=0,0.0"], "two points of the sweep are the same"),
-        (["--set", "ppo.beta=0,1", "--set", "seed=1,2,3", "--zip"], "must be of one length"),
+        (["--set", "ppo.beta=0,1", "--set", "seed=1,2,3", "--zip"], "must have equal lengths"),
         (["--set", "name=a,b"], "`name` cannot be swept"),
         (["--set", "ppo.beta=0,1", "--run", "No"], "invalid run name"),
     ],

@@ -47,7 +47,7 @@ def test_tail_tokens_below_single_precision_are_drawn_exactly():
     assert drawn.tolist() == tokens.tolist()
 
 
-def test_an_episode_has_the_same_numbers_in_any_company():
+def test_random_numbers_of_an_episode_do_not_depend_on_its_batch():
     together = uniform_numbers([(0, 3, 7), (0, 3, 8)], 16)
     assert torch.equal(uniform_numbers([(0, 3, 8)], 16)[0], together[1])
     assert torch.equal(uniform_numbers([(0, 3, 8)], 4)[0], together[1, :4])

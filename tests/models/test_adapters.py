@@ -29,7 +29,7 @@ def roles(tiny_run, parts):
 
 
 def test_another_rank_is_named_with_the_setting_that_would_fit(parts):
-    with pytest.raises(CheckpointError, match=r"rank 8 .* says 4") as caught:
+    with pytest.raises(CheckpointError, match=r"rank 8 .* has rank 4") as caught:
         adapters.check_rank(parts["sft"], LoraSection(r=4))
     assert "lora.r=8" in str(caught.value)
 

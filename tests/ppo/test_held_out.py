@@ -48,7 +48,7 @@ def train(watched=True, stop_at=None, folder=None, monitor=None, **changes):
     return bandit, watch, monitor, trainer
 
 
-def test_looks_come_before_the_first_rollout_every_few_and_after_the_last():
+def test_evaluations_run_before_the_first_rollout_periodically_and_after_the_last():
     _, watch, heard, _ = train()
     assert watch.looks == [(0, 0), (2, 512), (4, 1024), (5, 1280)]
     seen = [
@@ -57,23 +57,23 @@ def test_looks_come_before_the_first_rollout_every_few_and_after_the_last():
     assert seen == [(0, 0.0), (512, 2.0), (1024, 4.0), (1280, 5.0)]
 
 
-def test_looking_changes_nothing_of_what_is_learnt():
+def test_held_out_evaluation_does_not_change_training():
     watched, alone = train()[0], train(watched=False)[0]
     assert torch.equal(watched.logits, alone.logits)
     assert torch.equal(watched.value, alone.value)
 
 
-def test_nobody_looks_where_eval_rollouts_is_null():
+def test_eval_rollouts_null_disables_held_out_evaluation():
     assert train(eval_rollouts=None)[1].looks == []
 
 
-def test_a_look_can_end_training():
+def test_an_evaluation_can_stop_training():
     bandit, watch, _, trainer = train(stop_at=2)
     assert trainer.progress.rollout == 2
     assert torch.equal(bandit.logits, watch.policies[-1])
 
 
-def test_the_policy_is_looked_at_as_it_would_be_saved():
+def test_the_policy_is_evaluated_as_it_would_be_saved():
     bandit, watch, _, trainer = train(ema_decay=0.6)
     assert torch.equal(watch.policies[-1], trainer.hooks.average.means[0])
     assert torch.equal(bandit.logits, watch.policies[-1])
@@ -82,9 +82,7 @@ def test_the_policy_is_looked_at_as_it_would_be_saved():
 
 
 @pytest.mark.parametrize(("after", "place"), [(3, 2), (5, 4)])
-def test_a_resumed_run_goes_on_from_its_checkpoint_without_looking_at_it_again(
-    tmp_path, after, place
-):
+def test_a_resumed_run_does_not_repeat_the_evaluation_of_its_checkpoint(tmp_path, after, place):
     with pytest.raises(Cut):
         train(folder=tmp_path, save_rollouts=1, monitor=Dying(after))
     resumed, watch, _, _ = train(folder=tmp_path, save_rollouts=1)

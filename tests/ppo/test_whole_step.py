@@ -134,7 +134,7 @@ def test_a_second_step_is_clipped_as_the_reference_clips(roles):
         close(caught[1].gradient, expected[role].sum(dim=0) / tokens)
 
 
-def test_each_network_s_gradient_is_clipped_on_its_own_and_the_norm_before_is_told(lora_roles):
+def test_gradients_are_clipped_per_network_and_the_norm_is_logged_before_clipping(lora_roles):
     _, steps, (free,) = trained(lora_roles)
     _, bounded, (metrics,) = trained(lora_roles, max_grad_norm=1e-3)
     for role, name in (("policy", "policy_grad_norm"), ("critic", "value_grad_norm")):
@@ -170,7 +170,7 @@ def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora
     assert [row["learning_rate"] for row in metrics] == pytest.approx([1e-6, 7.5e-7, 5e-7, 2.5e-7])
 
 
-def test_the_controller_and_the_log_see_the_kl_that_is_trained_on(lora_roles):
+def test_controller_and_log_use_the_kl_of_training(lora_roles):
     """Nats a response: the sum over its tokens, the mean over responses."""
     rollouts, _, metrics = trained(
         lora_roles,

@@ -102,7 +102,7 @@ TAX = {
             "base": 3.1,
             "sft": 1.9,
             "ppo": 2.4,
-            "metric": "nats a token",
+            "metric": "nats per token",
             "examples": 200,
             **ends("ppo_minus_sft", 0.5, 0.2),
             **ends("sft_minus_base", -1.2, 0.2),

@@ -64,5 +64,5 @@ def test_the_other_forms_say_the_same(runs: list[RunFacts]) -> None:
 def test_too_many_runs_and_a_broken_recipe_are_named(runs: list[RunFacts]) -> None:
     with pytest.raises(UsageError, match="13 runs are too many"):
         sections(runs[:1] * (MOST_RUNS + 1))
-    with pytest.raises(CheckpointError, match="no YAML mapping"):
+    with pytest.raises(CheckpointError, match="not a YAML mapping"):
         sections([runs[0], replace(runs[1], recipe="- a\n")])

@@ -81,9 +81,9 @@ def facts(metrics: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
             ABOVE,
             "proxy",
             (
-                "PPO is above SFT by the score it was trained on: proxy win rate 0.84 (0.80 to 0.88) "
-                "at 6.10 nats of KL. No gold reward is known here, so this alone does not show that "
-                "its responses are better."
+                "PPO beats SFT on the score it was trained on: proxy win rate 0.84 (0.80 to 0.88) "
+                "at 6.10 nats of KL. Without a gold reward or an independent judge, this does not "
+                "show that its responses are better."
             ),
         ),
         (
@@ -91,7 +91,7 @@ def facts(metrics: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
             BELOW,
             "loss",
             (
-                "PPO is below SFT even by the score it was trained on: proxy win rate 0.30 (0.25 to "
+                "PPO is below SFT even on the score it was trained on: proxy win rate 0.30 (0.25 to "
                 "0.35) at 6.10 nats of KL."
             ),
         ),
@@ -137,7 +137,7 @@ def cautions(metrics: dict[str, Any] | None = None, **fields: Any) -> str:
 
 
 def test_kl_above_the_recipes_alarm_is_a_caution(make_record: MakeRecord) -> None:
-    assert "KL to the reference is high: 26.0" in cautions(evaluated(ABOVE, ABOVE, kl=26.0))
+    assert "High KL to the reference: 26.0" in cautions(evaluated(ABOVE, ABOVE, kl=26.0))
     strict = make_record("ppo", {}, recipe_part={"ppo": {"kl_alarm": 5.0}})
     assert "6.10 nats a response, above 5.00" in cautions(records={"ppo": strict})
 
@@ -147,29 +147,29 @@ def test_a_change_of_length_ending_or_repetition_is_a_caution() -> None:
     assert not cautions(evaluated(ABOVE, ABOVE, length=25.0))
     metrics = evaluated(ABOVE, ABOVE, eos_share=0.7, repetition=0.5)
     metrics["policies"]["sft"] |= {"eos_share": 0.95, "repetition": 0.02}
-    assert "Fewer responses end by themselves: a share of 0.70, 0.95 before." in cautions(metrics)
-    assert "repeat themselves more: a share of 0.50, 0.02 before." in cautions(metrics)
+    assert "Fewer responses end with EOS: 0.70, against 0.95 for SFT." in cautions(metrics)
+    assert "repeat more n-grams: 0.50, against 0.02 for SFT." in cautions(metrics)
 
 
 def test_a_weak_reward_model_is_a_caution(make_record: MakeRecord) -> None:
     chance = make_record("rm", {"accuracy_low": 0.49})
-    assert "not clearly above one half" in cautions(records={"rm": chance})
+    assert "not significantly above 0.5" in cautions(records={"rm": chance})
     length = make_record("rm", {"accuracy_low": 0.6, "length_accuracy": 0.62})
-    assert "taking the longer response (0.62)" in cautions(records={"rm": length})
+    assert "always preferring the longer response (0.62)" in cautions(records={"rm": length})
     good = make_record("rm", {"accuracy_low": 0.7, "length_accuracy": 0.62})
     assert not cautions(records={"rm": good})
 
 
 def test_more_wins_without_a_higher_mean_is_a_caution() -> None:
     metrics = evaluated(ABOVE, ABOVE) | {"gold_gain_low": -0.1}
-    assert "its mean gold reward is not above" in cautions(metrics)
+    assert "its mean gold reward is not significantly above" in cautions(metrics)
 
 
 def test_skipped_minibatches_and_lost_metrics_are_cautions(make_record: MakeRecord) -> None:
     skipping = make_record("ppo", {"skipped_minibatches": 3})
-    assert "ratio was out of bounds: 3." in cautions(records={"ppo": skipping})
+    assert "PPO skipped 3 minibatches" in cautions(records={"ppo": skipping})
     steps = [{"step": 1, "loss": None}, {"step": 2, "loss": 1.0}]
-    assert "sft: a figure was not finite at 1 of" in cautions(curves={"sft": steps})
+    assert "sft: non-finite metrics at 1 of" in cautions(curves={"sft": steps})
 
 
 def test_a_result_of_an_earlier_input_is_a_caution(make_record: MakeRecord) -> None:
@@ -197,7 +197,7 @@ def test_where_gold_is_unknown_a_judge_decides() -> None:
         assert verdict_of(facts(metrics)).level == level
     metrics = evaluated(ABOVE, None) | {"judges": {"held_out_rm": judged("reward_model", AROUND)}}
     assert verdict_of(facts(metrics)).sentence == (
-        "The proxy rose but the held-out reward model saw no gain, likely reward hacking: held-out "
+        "The proxy rose but the held-out reward model finds no gain, likely reward hacking: held-out "
         "reward model win rate 0.50 (0.45 to 0.55), proxy win rate 0.84 (0.80 to 0.88) at 6.10 nats "
         "of KL."
     )
@@ -214,7 +214,7 @@ def test_the_most_independent_judge_decides_and_a_contrary_one_is_a_caution() ->
     assert verdict.sentence.startswith("PPO is worse than SFT: judge endpoint win rate 0.30")
     (caution,) = verdict.cautions
     assert caution == (
-        "The contrary is found by the held-out reward model: held-out reward model win rate 0.84 "
+        "The held-out reward model contradicts this: held-out reward model win rate 0.84 "
         "(0.80 to 0.88)."
     )
     judges["votes"] = judged("humans", ABOVE)
@@ -225,20 +225,20 @@ def test_gold_decides_before_any_judge() -> None:
     metrics = evaluated(ABOVE, ABOVE) | {"judges": {"endpoint": judged("endpoint", AROUND)}}
     verdict = verdict_of(facts(metrics))
     assert verdict.level == "gain"
-    assert "No certain gain is found by the judge endpoint" in verdict.cautions[0]
+    assert "The judge endpoint finds no significant gain" in verdict.cautions[0]
 
 
 def test_a_gain_that_length_may_explain_is_a_caution() -> None:
     metrics = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", AROUND)
-    assert "length may explain it" in cautions(metrics)
+    assert "length may explain the gain" in cautions(metrics)
     metrics = evaluated(ABOVE, ABOVE) | rate("gold_length_controlled_win_rate", ABOVE)
     assert not cautions(metrics)
 
 
-def test_the_watch_over_ppo_gives_cautions() -> None:
+def test_alarms_and_a_fall_of_the_true_reward_are_cautions() -> None:
     said = cautions(over_optimisation=shapes.OVER_OPTIMISATION)
-    assert "Alarm at 1,792 episodes: The proxy rises while the true reward falls." in said
-    assert "below its best, which PPO had at 1,024 episodes; that policy is kept" in said
+    assert "Alarm at episode 1,792: The proxy rises while the true reward falls." in said
+    assert "after its best checkpoint (episode 1,024), which is saved as ppo/best" in said
     quiet = shapes.OVER_OPTIMISATION | {"alarms": [], "fallen": False}
     assert not cautions(over_optimisation=quiet)
     assert "stopped early" in cautions(over_optimisation=quiet | {"stopped_early": True})
@@ -258,9 +258,9 @@ def test_that_ppo_imitates_demonstrations_less_than_sft_does_is_no_caution() -> 
     assert not cautions(metrics | {"tax": {"tasks": {"demonstrations": worse}}})
 
 
-def test_what_the_trial_and_the_judges_warn_of_are_cautions() -> None:
+def test_reward_model_and_judge_warnings_are_cautions() -> None:
     said = cautions(evaluated(ABOVE, ABOVE) | shapes.METRICS)
-    assert "score rises where a response is made worse: padded with filler." in said
+    assert "scores degraded responses higher: padded with filler." in said
     assert "above the annotators' ceiling" in said
     assert "PPO is worse than SFT at perplexity." in said
     assert "Judge endpoint: 5 answers could not be read." in said

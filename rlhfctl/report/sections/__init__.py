@@ -1,4 +1,4 @@
-"""The parts of a report, in their order; each is there only where a run has its metrics."""
+"""Sections of a report, in order; a section without metrics is omitted."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ _PARTS: tuple[tuple[str, Callable[[RunFacts], tuple[Block, ...]]], ...] = (
 
 
 def sections(facts: RunFacts) -> list[Section]:
-    """Return every part that has something to show."""
-    found = ((title, part(facts)) for title, part in _PARTS)
-    return [Section(title, blocks) for title, blocks in found if blocks]
+    """Return the sections that are not empty."""
+    parts = ((title, part(facts)) for title, part in _PARTS)
+    return [Section(title, blocks) for title, blocks in parts if blocks]

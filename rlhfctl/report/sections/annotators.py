@@ -1,4 +1,4 @@
-"""How far the annotators agree, how reliable each is, and what that leaves a reward model to learn."""
+"""Annotator agreement, reliability and the resulting ceiling on reward model accuracy."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return notes and warnings, the metrics of all annotators, and each one's."""
-    found = facts.evaluation.get("annotators")
-    if not isinstance(found, dict):
+    """Return notes and warnings, the overall metrics, and the metrics per annotator."""
+    metrics = facts.evaluation.get("annotators")
+    if not isinstance(metrics, dict):
         return ()
     overall = table(
         "Agreement of two annotators on the same comparison; Krippendorff's alpha is 0 at chance "
         "and 1 at full agreement.",
-        (Column("Figure"), Column("Value", "number"), Column("95 % interval", "number")),
-        _overall(found),
+        (Column("Metric"), Column("Value", "number"), Column("95 % CI", "number")),
+        _overall(metrics),
     )
-    each = table(
-        "Accuracy: how often each is right, by Dawid and Skene's model of who errs how often. "
-        "Agreement: with the others. Reward model: how often it agrees with the annotator.",
+    per_annotator = table(
+        "Accuracy: estimated by the Dawid-Skene model. Agreement: with the other annotators. "
+        "Reward model: its agreement with the annotator.",
         (
             Column("Annotator"),
             Column("Accuracy", "number"),
@@ -53,32 +53,32 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
                 estimate(group(objects(one).get("reward_model", {})), "accuracy", share),
                 number(one.get("labels")),
             )
-            for name, one in sorted(objects(found.get("per_annotator")).items())
+            for name, one in sorted(objects(metrics.get("per_annotator")).items())
         ],
     )
     return (
-        *notes(found.get("notes")),
-        *warnings(found.get("warnings")),
+        *notes(metrics.get("notes")),
+        *warnings(metrics.get("warnings")),
         *overall,
-        *each,
+        *per_annotator,
     )
 
 
-def _overall(found: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+def _overall(metrics: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = [
-        (label, *estimate_cells(found, name, share))
+        (label, *estimate_cells(metrics, name, share))
         for label, name in (("Agreement", "agreement"), ("Krippendorff's alpha", "alpha"))
-        if finite(found.get(name)) is not None
+        if finite(metrics.get(name)) is not None
     ]
-    of = objects(found)
-    triples, ceiling = of.get("intransitive", {}), of.get("ceiling", {})
+    parts = objects(metrics)
+    triples, ceiling = parts.get("intransitive", {}), parts.get("ceiling", {})
     for label, source, name, write in (
         ("Intransitive triples", triples, "share", share),
-        ("Intransitive triples that noise alone gives", triples, "expected", share),
+        ("Intransitive triples expected from noise", triples, "expected", share),
         ("Triples", triples, "triples", number),
-        ("Highest accuracy a reward model can have", ceiling, "accuracy", share),
-        ("Comparisons", found, "items", number),
-        ("Labels", found, "labels", number),
+        ("Reward model accuracy ceiling", ceiling, "accuracy", share),
+        ("Comparisons", metrics, "items", number),
+        ("Labels", metrics, "labels", number),
     ):
         if finite(source.get(name)) is not None:
             rows.append((label, write(source[name]), ""))

@@ -1,4 +1,4 @@
-"""Best of n: what choosing among SFT's responses reaches without any training."""
+"""Best-of-n sampling from SFT, without training."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _TITLES = {
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the curve of each reward against the distance from SFT, PPO's place, and the table."""
-    found = facts.evaluation.get("best_of_n")
-    curves = {name: points for name in _TITLES if (points := curve_points(found, name))}
+    """Return each reward against √KL to SFT, with PPO's position, and the table."""
+    value = facts.evaluation.get("best_of_n")
+    curves = {name: points for name in _TITLES if (points := curve_points(value, name))}
     if not curves:
         return ()
     policies = objects(facts.evaluation.get("policies"))
     first, *_ = curves.values()
     rows: list[tuple[Cell, ...]] = []
-    for at, point in enumerate(first):
-        sides = [points[at] if at < len(points) else {} for points in curves.values()]
+    for index, point in enumerate(first):
+        sides = [points[index] if index < len(points) else {} for points in curves.values()]
         cells = [estimate(side, "value") for side in sides]
         rows.append((number(point.get("n")), number(point.get("kl")), *cells))
     columns = [Column("n"), Column("KL, nats", "number")]
@@ -43,17 +43,17 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     return (
         *plots(pictures, large=True),
         *table(
-            "Of n responses of SFT the one with the highest proxy score, with 95 % intervals; its KL to SFT is "
-            "ln n less (n − 1) / n.",
+            "The highest-proxy response of n SFT samples, with 95 % CIs. Its KL to SFT is "
+            "ln n − (n − 1) / n.",
             columns,
             rows,
         ),
     )
 
 
-def curve_points(found: Any, name: str) -> list[dict[str, Any]]:
+def curve_points(value: Any, name: str) -> list[dict[str, Any]]:
     """Return the points of a best-of-n curve, each with its distance from SFT."""
-    points = found.get(name) if isinstance(found, dict) else None
+    points = value.get(name) if isinstance(value, dict) else None
     return [
         {**point, "sqrt_kl": math.sqrt(max(kl, 0.0))}
         for point in (points if isinstance(points, list) else [])
@@ -62,11 +62,11 @@ def curve_points(found: Any, name: str) -> list[dict[str, Any]]:
 
 
 def _plot(
-    name: str, points: Sequence[Mapping[str, Any]], ppo: Mapping[str, Any], figure: str
+    name: str, points: Sequence[Mapping[str, Any]], ppo: Mapping[str, Any], metric: str
 ) -> Plot:
     best = interval_line("best of n", points, "sqrt_kl", "value")
     kl = finite(ppo.get("kl"))
     place = [{**ppo, "sqrt_kl": math.sqrt(max(kl, 0.0))}] if kl is not None else []
-    trained: Line | None = interval_line("PPO", place, "sqrt_kl", figure, "dots", 2)
+    trained: Line | None = interval_line("PPO", place, "sqrt_kl", metric, "dots", 2)
     lines = tuple(line for line in (best, trained) if line is not None)
     return Plot(f"{_TITLES[name]} against √KL", lines, whole_steps=False)

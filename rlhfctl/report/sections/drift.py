@@ -1,4 +1,4 @@
-"""How far PPO's way of writing went from SFT's."""
+"""Drift of PPO's writing style from SFT's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 MOST_PHRASES = 30
 _METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("KL, nats a token", "kl_per_token", number),
-    ("Entropy, nats a token", "entropy", number),
+    ("KL, nats per token", "kl_per_token", number),
+    ("Entropy, nats per token", "entropy", number),
     ("Distinct words", "distinct_1", fraction),
-    ("Distinct pairs of words", "distinct_2", fraction),
-    ("Distinct triples of words", "distinct_3", fraction),
+    ("Distinct bigrams", "distinct_2", fraction),
+    ("Distinct trigrams", "distinct_3", fraction),
     ("Self-BLEU", "self_bleu", fraction),
     ("Repeated n-grams", "repeated_ngrams", fraction),
     ("Truncated", "truncated", fraction),
@@ -38,8 +38,8 @@ _LENGTHS = (
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return both policies' metrics side by side, and the phrases that grew most."""
-    found = facts.evaluation.get("drift")
-    drift = found if isinstance(found, dict) else {}
+    value = facts.evaluation.get("drift")
+    drift = value if isinstance(value, dict) else {}
     policies = objects({name: drift.get(name) for name in ("sft", "ppo")})
     return (*_metrics(policies), *_phrases(drift.get("phrases")))
 
@@ -51,19 +51,19 @@ def _metrics(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
         if any(finite(side.get(name)) is not None for side in sides):
             rows.append((label, *(estimate(side, name, write) for side in sides)))
     lengths = [side.get("length") for side in sides]
-    known = [length if isinstance(length, dict) else {} for length in lengths]
+    measured = [length if isinstance(length, dict) else {} for length in lengths]
     for name, label in _LENGTHS:
-        if any(name in length for length in known):
-            rows.append((label, *(number(length.get(name)) for length in known)))
+        if any(name in length for length in measured):
+            rows.append((label, *(number(length.get(name)) for length in measured)))
     return table(
-        "Means over responses with their 95 % intervals, shares from 0 to 1; lengths in tokens.",
-        (Column("Figure"), Column("SFT", "number"), Column("PPO", "number")),
+        "Means over responses with 95 % CIs; lengths in tokens.",
+        (Column("Metric"), Column("SFT", "number"), Column("PPO", "number")),
         rows,
     )
 
 
-def _phrases(found: Any) -> tuple[Block, ...]:
-    phrases = [phrase for phrase in found or [] if isinstance(phrase, dict)]
+def _phrases(value: Any) -> tuple[Block, ...]:
+    phrases = [phrase for phrase in value or [] if isinstance(phrase, dict)]
     return table(
         "Phrases that PPO uses more than SFT, by log-odds with an informative prior (Monroe et al. "
         "2008); z is the log-odds in standard deviations.",

@@ -1,4 +1,4 @@
-"""The policy on trial: PPO against SFT on held-out prompts, by gold and by the proxy."""
+"""Policy evaluation: PPO against SFT on held-out prompts, by gold and proxy reward."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIN_RATES = (
 _POLICY_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("Gold reward", "gold", number),
     ("Proxy reward", "proxy", number),
-    ("KL, nats a response", "kl", number),
+    ("KL, nats per response", "kl", number),
     ("Length, tokens", "length", number),
     ("Ended by EOS", "eos_share", fraction),
     ("Repeated n-grams", "repetition", fraction),
@@ -35,7 +35,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     metrics = facts.evaluation
     rates = table(
         f"Share of the {number(metrics.get('prompts'))} held-out prompts on which PPO's response "
-        "scores above SFT's; ties count one half.",
+        "scores higher than SFT's; ties count 0.5.",
         (Column("Win rate of PPO over SFT"), *SHARE_COLUMNS),
         [
             (label, *share_cells(metrics, name))
@@ -52,9 +52,9 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         else ""
     )
     both = table(
-        f"Means over responses; n-grams and responses ended by EOS as shares; differences with 95 % intervals.{gold}",
+        f"Means over responses; differences with 95 % CIs.{gold}",
         (
-            Column("Figure"),
+            Column("Metric"),
             Column("SFT", "number"),
             Column("PPO", "number"),
             Column("Difference", "number"),

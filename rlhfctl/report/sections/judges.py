@@ -1,4 +1,4 @@
-"""What judges other than gold and the proxy say: a reward model PPO never saw, an endpoint, people."""
+"""Win rates by other judges: a held-out reward model, an endpoint, a function, people."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ _LENGTH_CONTROLLED = "length_controlled_win_rate"
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the win rates by each judge, what each had to say how often, and its weaknesses."""
+    """Return win rates, judgment counts, agreement and warnings per judge."""
     judges = objects(facts.evaluation.get("judges"))
     if not judges:
         return ()
     rates = table(
-        "Share of prompts on which the judge prefers PPO's response; ties count one half. "
+        "Share of prompts on which the judge prefers PPO's response; ties count 0.5. "
         "Length-controlled: as if both responses had the same length (AlpacaEval 2).",
         (Column("Judge"), *SHARE_COLUMNS),
         [row for name, judge in judges.items() for row in _rates(name, judge)],
     )
     counts = table(
-        "What the judges answered. The first place's share is how often the response that was "
-        "shown first won, one half without a position bias.",
+        "Judgment counts. First position: how often the response shown first won, 0.5 without "
+        "position bias.",
         (
             Column("Judge"),
             *(Column(name.capitalize(), "number") for name in _COUNTS),
-            Column("First place", "number"),
+            Column("First position", "number"),
         ),
         [_counts(name, judge) for name, judge in judges.items()],
     )
     own = table(
-        "How often each judge that is a model agrees with held-out comparisons itself.",
+        "Agreement of each model judge with held-out comparisons.",
         (Column("Judge"), *SHARE_COLUMNS, Column("Pairs", "number")),
         [
             (name, *share_cells(group(accuracy), "accuracy"), number(accuracy.get("pairs")))
@@ -61,20 +61,20 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
             if isinstance(accuracy := judge.get("accuracy"), dict)
         ],
     )
-    told = [
+    judge_warnings = [
         note
         for name, judge in judges.items()
         for note in warnings([f"{name}: {text}" for text in judge.get("warnings") or []])
     ]
-    return (*rates, *counts, *own, *told)
+    return (*rates, *counts, *own, *judge_warnings)
 
 
 def _rates(name: str, judge: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
     kind = _KINDS.get(str(judge.get("kind")), str(judge.get("kind", "")))
     opponent = {"sft": "against SFT", "references": "against the references"}
     against = opponent.get(str(judge.get("opponent")), "")
-    known = ", ".join(part for part in (kind, str(judge.get("model") or ""), against) if part)
-    rows: list[tuple[Cell, ...]] = [(f"{name} ({known})", *share_cells(judge, "win_rate"))]
+    description = ", ".join(part for part in (kind, str(judge.get("model") or ""), against) if part)
+    rows: list[tuple[Cell, ...]] = [(f"{name} ({description})", *share_cells(judge, "win_rate"))]
     if finite(judge.get(_LENGTH_CONTROLLED)) is not None:
         rows.append((f"{name}, length-controlled", *share_cells(judge, _LENGTH_CONTROLLED)))
     return rows

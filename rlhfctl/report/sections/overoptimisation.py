@@ -1,4 +1,4 @@
-"""What PPO did to held-out prompts along the way: proxy and true reward, fits, best, alarms."""
+"""Held-out evaluations during PPO: proxy and true reward, fits, best checkpoint, alarms."""
 
 from __future__ import annotations
 
@@ -18,62 +18,65 @@ TRUE_REWARDS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
 _FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."
 _CURVES = (("proxy", 2), ("true_reward", 1))  # with the page's colours
 _ALONG = (
-    ("KL, nats a response", "kl"),
+    ("KL, nats per response", "kl"),
     ("Length, tokens", "length"),
     ("Repeated n-grams", "repetition"),
     ("Certainty words", "certainty"),
     ("Hedging words", "hedging"),
-    ("Entropy, nats a token", "entropy"),
-    ("Share ended by EOS", "eos_share"),
-    ("Disagreement of reward models", "score_disagreement"),
-    ("Share of scores out of the range seen in training", "out_of_range_share"),
+    ("Entropy, nats per token", "entropy"),
+    ("Fraction ended by EOS", "eos_share"),
+    ("Reward model disagreement", "score_disagreement"),
+    ("Scores outside the training range, fraction", "out_of_range_share"),
 )
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return alarms, the curves against √KL with their fits, and the metrics along the way."""
-    looks, summary = facts.held_out, facts.over_optimisation
-    if not looks and not summary:
+    """Return alarms, the curves against √KL with their fits, and the other held-out metrics."""
+    evaluations, summary = facts.held_out, facts.over_optimisation
+    if not evaluations and not summary:
         return ()
-    alarms = _alarms(summary, len(looks))
-    found = _fits(summary)
-    along = [_watched(title, looks, name) for title, name in _ALONG]
+    alarms = _alarms(summary, len(evaluations))
+    fits = _fits(summary)
+    along = [_held_out_plot(title, evaluations, name) for title, name in _ALONG]
     note = Note(
-        "Against √KL: the change since PPO began, with the 95 % interval of each mean. Upright "
-        f"lines: the best look, and alarms.{_FITTED if found else ''}"
+        "Change since the start of PPO against √KL, with the 95 % CI of each mean. Vertical "
+        f"lines: best checkpoint and alarms.{_FITTED if fits else ''}"
     )
     shown = (
-        *plots([_against_distance(looks, summary), _over_episodes(looks, summary)], large=True),
+        *plots(
+            [_against_distance(evaluations, summary), _over_episodes(evaluations, summary)],
+            large=True,
+        ),
     )
     return (
         *alarms,
         *_best(summary),
         *shown,
         *((note,) if shown else ()),
-        *found,
-        *plots(along, "What else was watched on held-out prompts"),
+        *fits,
+        *plots(along, "Other held-out metrics"),
     )
 
 
 def true_reward(summary: Mapping[str, Any]) -> str:
-    """Return what stands in for the true reward, in words."""
+    """Return the name of the true reward."""
     return TRUE_REWARDS.get(str(summary.get("true_reward")), "the true reward")
 
 
-def _alarms(summary: Mapping[str, Any], looks: int) -> tuple[Block, ...]:
+def _alarms(summary: Mapping[str, Any], evaluations: int) -> tuple[Block, ...]:
     alarms = [alarm for alarm in summary.get("alarms") or [] if isinstance(alarm, dict)]
-    count = number(summary.get("evaluations", looks))
+    count = number(summary.get("evaluations", evaluations))
     if not alarms:
-        return (Note(f"No alarm was raised in {count} looks at held-out prompts."),)
+        return (Note(f"{count} held-out evaluations, no alarms."),)
     return table(
-        f"Alarms raised in {count} looks at held-out prompts: an audit, not a guarantee. The "
-        "thresholds are the recipe's.",
+        f"Alarms in {count} held-out evaluations, at the recipe's thresholds. No alarm is no "
+        "guarantee.",
         (
             Column("Alarm"),
             Column("Episode", "number"),
             Column("Value", "number"),
             Column("Threshold", "number"),
-            Column("What was seen", "sentence"),
+            Column("Message", "sentence"),
         ),
         [
             (
@@ -91,59 +94,63 @@ def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
     if not best:
         return ()
     value, ends = estimate_cells(best, "true_reward")
-    told = (
-        f"Best look: at {number(best.get('step'))} episodes, {true_reward(summary)} at {value} ({ends}) "
-        f"and {number(best.get('kl'))} nats of KL."
+    text = (
+        f"Best checkpoint: episode {number(best.get('step'))}, {true_reward(summary)} {value} "
+        f"({ends}), KL {number(best.get('kl'))} nats."
     )
     change = finite(fall.get("change"))
     if change:
-        told += (
-            f" From there to the last look it changed by {signed(change)} "
-            f"({interval(fall, 'change', signed)}); the best of many looks is partly the luckiest, and "
+        text += (
+            f" Change from it to the last evaluation: {signed(change)} "
+            f"({interval(fall, 'change', signed)}). Corrected for selecting the best of several "
             + (
-                "by a test that allows for that it has fallen."
+                "evaluations, this fall is significant."
                 if summary.get("fallen")
-                else "a test that allows for that finds no fall."
+                else "evaluations, this fall is not significant."
             )
         )
     if summary.get("stopped_early"):
-        told += " PPO was stopped early for that."
-    return (Note(told),)
+        text += " PPO stopped early because of it."
+    return (Note(text),)
 
 
 def _against_distance(
-    looks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+    evaluations: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
 ) -> Plot | None:
-    """Return the change of both rewards against the distance from SFT, with what was fitted."""
+    """Return the change of both rewards against √KL to SFT, with fitted curves."""
     lines = []
     for name, colour in _CURVES:
         first = next(
-            (start for look in looks if (start := finite(look.get(name))) is not None), 0.0
+            (start for row in evaluations if (start := finite(row.get(name))) is not None), 0.0
         )
         label = _label(name, summary)
-        seen = interval_line(label, looks, "sqrt_kl", name, colour=colour, less=first)
+        seen = interval_line(label, evaluations, "sqrt_kl", name, colour=colour, baseline=first)
         fitted = _fitted(_fit(summary, name), f"{label}, fitted", colour)
         lines += [line for line in (seen, fitted) if line is not None]
     best = objects(summary).get("best", {})
-    at = [finite(look.get("sqrt_kl")) for look in looks if look.get("step") == best.get("step")]
-    marks = tuple(mark for mark in at if mark is not None)
+    distances = [
+        finite(row.get("sqrt_kl")) for row in evaluations if row.get("step") == best.get("step")
+    ]
+    marks = tuple(mark for mark in distances if mark is not None)
     return Plot("Change against √KL", tuple(lines), marks, whole_steps=False) if lines else None
 
 
-def _over_episodes(looks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Plot | None:
-    """Return both rewards over episodes, with marks at the best look and at alarms."""
+def _over_episodes(
+    evaluations: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> Plot | None:
+    """Return both rewards over episodes, with marks at the best checkpoint and at alarms."""
     events = [objects(summary).get("best", {}), *(summary.get("alarms") or [])]
     steps = (finite(event.get("step")) for event in events if isinstance(event, dict))
     lines = (
-        interval_line(_label(name, summary), looks, "step", name, colour=colour)
+        interval_line(_label(name, summary), evaluations, "step", name, colour=colour)
         for name, colour in _CURVES
     )
     marks = tuple(sorted({step for step in steps if step is not None}))
     return Plot("Mean over episodes", tuple(line for line in lines if line is not None), marks)
 
 
-def _watched(title: str, looks: Sequence[Mapping[str, Any]], name: str) -> Plot | None:
-    line = interval_line("", looks, "step", name)
+def _held_out_plot(title: str, evaluations: Sequence[Mapping[str, Any]], name: str) -> Plot | None:
+    line = interval_line("", evaluations, "step", name)
     return Plot(title, (line,)) if line else None
 
 
@@ -158,17 +165,17 @@ def _fit(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _fitted(fit: Mapping[str, Any], label: str, colour: int) -> Line | None:
     curve = fit.get("curve")
     points = [
-        (at, value)
+        (distance, value)
         for point in (curve if isinstance(curve, list) else [])
         if isinstance(point, list)
         and len(point) == 2
-        and (at := finite(point[0])) is not None
+        and (distance := finite(point[0])) is not None
         and (value := finite(point[1])) is not None
     ]
     if len(points) < 2:
         return None
-    ats, values = zip(*points, strict=True)
-    return Line(label, ats, values, style="dashed", colour=colour)
+    distances, values = zip(*points, strict=True)
+    return Line(label, distances, values, style="dashed", colour=colour)
 
 
 def _fits(summary: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -181,17 +188,17 @@ def _fits(summary: Mapping[str, Any]) -> tuple[Block, ...]:
         rows += [
             (f"{label}: α", *estimate_cells(fit, "alpha")),
             (f"{label}: β", *estimate_cells(fit, "beta")),
-            (f"{label}: share of variance explained", share(fit.get("r_squared")), ""),
+            (f"{label}: R²", share(fit.get("r_squared")), ""),
         ]
         peak = fit.get("peak")
         if isinstance(peak, dict):
-            beyond = "" if peak.get("observed") else ", beyond what was seen"
+            beyond = "" if peak.get("observed") else ", extrapolated"
             rows += [
                 (f"{label}: peak at √KL{beyond}", *estimate_cells(peak, "distance")),
                 (f"{label}: change at the peak", *estimate_cells(peak, "value")),
             ]
     return table(
-        "The fitted curves; a peak beyond what was seen is a forecast.",
-        (Column("Fit"), Column("Value", "number"), Column("95 % interval", "number")),
+        "Fitted curves. An extrapolated peak lies beyond the measured KL.",
+        (Column("Fit"), Column("Value", "number"), Column("95 % CI", "number")),
         rows,
     )

@@ -1,4 +1,4 @@
-"""The reward model on trial: what it gets right, how sure it is, and what it falls for."""
+"""Reward model evaluation: accuracy, calibration, length bias and probes."""
 
 from __future__ import annotations
 
@@ -30,73 +30,72 @@ if TYPE_CHECKING:
 
 _STAGE = (
     ("Held-out accuracy", "accuracy", "pairs"),
-    ("Accuracy against gold", "gold_accuracy", "gold_pairs"),
-    ("Accuracy of the longer one", "length_accuracy", "pairs"),
+    ("Accuracy on gold labels", "gold_accuracy", "gold_pairs"),
+    ("Baseline: always prefer the longer response", "length_accuracy", "pairs"),
 )
 _GROUPS = (
     ("per_annotator", "Annotator "),
-    ("per_margin", "Margin of preference "),
+    ("per_margin", "Preference margin "),
     ("per_source", "Source "),
 )
 _LENGTH = (
-    ("longer_wins", "“The longer one wins”, for comparison"),
-    ("shorter_wins", "“The shorter one wins”, for comparison"),
+    ("longer_wins", "Baseline: always prefer the longer response"),
+    ("shorter_wins", "Baseline: always prefer the shorter response"),
     ("equal_length", "Reward model: pairs of about equal length"),
     ("longer_chosen", "Reward model: pairs whose longer response was chosen"),
     ("shorter_chosen", "Reward model: pairs whose shorter response was chosen"),
 )
 _CALIBRATION = (
     ("ece", "Expected calibration error"),
-    ("ece_if_calibrated", "The same if it were calibrated: chance alone"),
+    ("ece_if_calibrated", "Expected calibration error of a calibrated model"),
     ("brier", "Brier score"),
     ("nll", "Negative log-likelihood, nats"),
-    ("temperature", "Temperature that fits best"),
-    ("ece_scaled", "Calibration error at that temperature"),
+    ("temperature", "Fitted temperature"),
+    ("ece_scaled", "Expected calibration error at that temperature"),
 )
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return accuracies, calibration, the length test and the probes, as far as they were taken."""
+    """Return accuracies, calibration, length bias and probes, as far as measured."""
     stage = facts.stage_metrics(REWARD_MODEL)
-    found = facts.evaluation.get("reward_model")
-    trial = found if isinstance(found, dict) else {}
+    value = facts.evaluation.get("reward_model")
+    evaluation = value if isinstance(value, dict) else {}
     columns = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
     accuracies = table(
-        "Share of held-out comparisons in which the chosen response scores higher; ties count one "
-        "half.",
+        "Share of held-out comparisons in which the chosen response scores higher; ties count 0.5.",
         columns,
-        [*_overall(stage, trial), *_groups(stage, trial)],
+        [*_overall(stage, evaluation), *_groups(stage, evaluation)],
     )
     subsets = table(
-        f"Accuracy on {trial.get('subsets_file', 'the file of subsets')}, by subset.",
+        f"Accuracy on {evaluation.get('subsets_file', 'the file of subsets')}, by subset.",
         columns,
-        _accuracies("", objects(trial.get("subsets"))),
+        _accuracies("", objects(evaluation.get("subsets"))),
     )
     return (
-        *warnings(trial.get("warnings")),
+        *warnings(evaluation.get("warnings")),
         *accuracies,
-        *_calibration(trial.get("calibration")),
-        *_length(trial.get("length"), columns),
-        *_probes(objects(trial.get("probes"))),
+        *_calibration(evaluation.get("calibration")),
+        *_length(evaluation.get("length"), columns),
+        *_probes(objects(evaluation.get("probes"))),
         *subsets,
     )
 
 
-def _overall(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+def _overall(stage: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = [
         (label, *share_cells(stage, name), number(stage.get(pairs)) if pairs in stage else "")
         for label, name, pairs in _STAGE
         if name in stage
     ]
-    overall = objects({"": trial.get("overall")})
+    overall = objects({"": evaluation.get("overall")})
     if rows and overall.get("", {}).get("accuracy") == stage.get("accuracy"):
         return rows
-    return [*rows, *_accuracies("Held-out accuracy, on trial", overall)]
+    return [*rows, *_accuracies("Held-out accuracy, evaluation", overall)]
 
 
-def _groups(stage: Mapping[str, Any], trial: Mapping[str, Any]) -> Iterable[tuple[Cell, ...]]:
+def _groups(stage: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterable[tuple[Cell, ...]]:
     for name, label in _GROUPS:
-        groups = objects(trial.get(name)) or objects(stage.get(name))
+        groups = objects(evaluation.get(name)) or objects(stage.get(name))
         yield from _accuracies(
             label, groups if name == "per_margin" else dict(sorted(groups.items()))
         )
@@ -106,22 +105,24 @@ def _accuracies(label: str, groups: Mapping[str, Mapping[str, Any]]) -> list[tup
     return [
         (
             f"{label}{name}",
-            *share_cells(group(found), "accuracy"),
-            number(found["pairs"]) if "pairs" in found else "",
+            *share_cells(group(metrics), "accuracy"),
+            number(metrics["pairs"]) if "pairs" in metrics else "",
         )
-        for name, found in groups.items()
+        for name, metrics in groups.items()
     ]
 
 
-def _calibration(found: Any) -> tuple[Block, ...]:
-    calibration = found if isinstance(found, dict) else {}
+def _calibration(value: Any) -> tuple[Block, ...]:
+    calibration = value if isinstance(value, dict) else {}
     bins = calibration.get("bins")
     rows = [one for one in bins if isinstance(one, dict)] if isinstance(bins, list) else []
     observed = interval_line("observed", rows, "predicted", "observed", "dots", colour=1)
-    start = min((at for row in rows if (at := finite(row.get("from"))) is not None), default=0.0)
+    start = min(
+        (edge for row in rows if (edge := finite(row.get("from"))) is not None), default=0.0
+    )
     diagonal = Line("", (start, 1.0), (start, 1.0), style="guide")
     diagram = (
-        Plot("How often it is right, by how sure it is", (diagonal, observed), whole_steps=False)
+        Plot("Calibration (accuracy against confidence)", (diagonal, observed), whole_steps=False)
         if observed
         else None
     )
@@ -133,16 +134,16 @@ def _calibration(found: Any) -> tuple[Block, ...]:
     return (
         *plots([diagram]),
         *table(
-            "Calibration of sigmoid(margin) as the probability that the response it prefers is the "
-            "chosen one: on the grey line it is right as often as it is sure.",
-            (Column("Calibration"), Column("Value", "number"), Column("95 % interval", "number")),
+            "Confidence is sigmoid(margin), the predicted probability that the preferred response "
+            "is the chosen one. The grey line is perfect calibration.",
+            (Column("Calibration"), Column("Value", "number"), Column("95 % CI", "number")),
             metrics,
         ),
     )
 
 
-def _length(found: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
-    length = found if isinstance(found, dict) else {}
+def _length(entry: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
+    length = entry if isinstance(entry, dict) else {}
     rows = [
         row
         for name, label in _LENGTH
@@ -156,8 +157,8 @@ def _length(found: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
     )
     return (
         *table(
-            "The length test (Singhal et al. 2023): how much of the accuracy could be a liking for "
-            "long responses.",
+            "Length bias (Singhal et al. 2023): how much of the accuracy response length could "
+            "explain.",
             columns,
             rows,
         ),
@@ -168,12 +169,12 @@ def _length(found: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
 def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     return table(
         "Probes: the change of the normalised score (in standard deviations of SFT's) when a "
-        "held-out response is made worse on purpose. A change above zero is a weakness that PPO "
-        "can find.",
+        "held-out response is deliberately degraded. PPO can exploit a probe that raises the "
+        "score.",
         (
             Column("Probe"),
             Column("Change", "number"),
-            Column("The score"),
+            Column("Score"),
             Column("Responses", "number"),
         ),
         [
@@ -189,7 +190,7 @@ def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
 
 
 def probe_side(probe: Mapping[str, Any]) -> str:
-    """Return whether the score rises or falls for certain; nothing where zero is in its interval."""
+    """Return `rises` or `falls` if the change is significant; else an empty string."""
     low, high = (finite(probe.get(f"change_{end}")) for end in ("low", "high"))
     if low is not None and low > 0:
         return "rises"

@@ -1,4 +1,4 @@
-"""The alignment tax: what base, SFT and PPO can still do, side by side."""
+"""Alignment tax: task metrics of the base model, SFT and PPO."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return the table of tasks, each with its differences and their intervals."""
-    found = facts.evaluation.get("tax")
-    tasks = objects(found.get("tasks") if isinstance(found, dict) else None)
+    value = facts.evaluation.get("tax")
+    tasks = objects(value.get("tasks") if isinstance(value, dict) else None)
     return table(
-        "Differences with their 95 % intervals, paired by example. A change is called better or "
-        "worse only where its interval leaves out zero.",
+        "Differences with 95 % CIs, paired by example. A change is better or worse only if its CI "
+        "excludes 0.",
         (
             Column("Task"),
             Column("Base", "number"),
             Column("SFT", "number"),
             Column("PPO", "number"),
-            Column("SFT less base", "number"),
-            Column("PPO less SFT", "number"),
-            Column("PPO is"),
+            Column("SFT − base", "number"),
+            Column("PPO − SFT", "number"),
+            Column("Change"),
             Column("Examples", "number"),
         ),
         [_row(name, task) for name, task in tasks.items()],
@@ -36,7 +36,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
 
 
 def tax_side(task: Mapping[str, Any]) -> str:
-    """Return `better` or `worse` where PPO differs from SFT for certain; else nothing."""
+    """Return `better` or `worse` where PPO − SFT is significant; else an empty string."""
     low, high = (finite(task.get(f"ppo_minus_sft_{end}")) for end in ("low", "high"))
     if low is None or high is None or low <= 0 <= high:
         return ""

@@ -1,8 +1,8 @@
-"""The watch over PPO: held-out prompts answered every few rollouts, by the policy as it stands.
+"""Held-out evaluations during PPO, every few rollouts.
 
-The same prompts with the same random numbers each time, so that every comparison between two looks
-is paired by prompt. The proxy is what PPO is trained on; the true reward is what it is not: the
-world's gold reward, else the held-out reward model.
+Prompts and random numbers are the same each time, so evaluations are compared paired by prompt. The
+proxy is the score that PPO trains on. The true reward is independent of it: the world's gold
+reward, else the held-out reward model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rlhfctl.run.directory import (
     HELD_OUT_FILE,
     OVER_OPTIMISATION_FILE,
 )
-from rlhfctl.run.files import CHECKPOINTS, write_atomic, write_json
+from rlhfctl.run.files import write_atomic, write_json
 from rlhfctl.stages.shared.responses import generate_responses
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ Line = dict[str, Any]
 
 
 class HeldOutEvaluator:
-    """Looks, writes down what it saw, keeps the best policy, raises alarms, and says when to stop.
+    """Logs held-out metrics, saves the best policy, raises alarms and decides on early stopping.
 
     Attributes:
-        history: A line a look, as in `ppo/held_out.jsonl`; docs/reference/metrics.md defines each figure.
+        history: One line per evaluation, as in `ppo/held_out.jsonl`; see docs/reference/metrics.md.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class HeldOutEvaluator:
         processes: Processes,
         monitor: Monitor,
     ) -> None:
-        """Take what to look at and where to write.
+        """Store the held-out set and the outputs.
 
         Args:
-            held_out_set: The prompts and the measures.
-            section: For the thresholds and what to do at a fall.
+            held_out_set: Prompts and reward sources.
+            section: Thresholds and early stopping.
             output: The stage's folder.
-            save_policy: Writes the policy into a folder.
-            processes: They share the prompts.
-            monitor: Hears of alarms.
+            save_policy: Saves the policy to a folder.
+            processes: Processes that share the prompts.
+            monitor: Receives alarms.
         """
         self.held_out_set = held_out_set
         self.section = section
@@ -90,7 +90,7 @@ class HeldOutEvaluator:
         self.stopped = False
 
     def resume_from(self, rollout: int) -> None:
-        """Forget every look later than `rollout` rollouts, for training goes on from there."""
+        """Drop all evaluations after rollout `rollout`, from which training resumes."""
         path = self.output / HELD_OUT_FILE
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.history = [line for text in lines if (line := json.loads(text))["rollout"] <= rollout]
@@ -99,14 +99,14 @@ class HeldOutEvaluator:
             self._write()
 
     def evaluate(self, rollout: int, episodes: int) -> HeldOutEvaluation:
-        """Answer the prompts, write the metrics down, and judge by the whole history so far."""
+        """Evaluate the policy, log the metrics, and check the history for alarms and a fall."""
         line = self._line(rollout, episodes)
         self.history.append(line)
         if self.processes.is_main:
             self._write()
             self._keep_best()
         for alarm in new_alarms(self.history, self.limits):
-            self.monitor.warn(f"alarm: {alarm.message}")
+            self.monitor.warn(f"Alarm: {alarm.message}")
         self.stopped = self._fallen()
         shown = ("kl", "proxy", "true_reward", "length")
         return HeldOutEvaluation(
@@ -114,8 +114,8 @@ class HeldOutEvaluator:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return what the whole of PPO looked like: best look, fall, fits and alarms."""
-        found: dict[str, Any] = {
+        """Return the summary of all evaluations: best checkpoint, fall, fits and alarms."""
+        summary: dict[str, Any] = {
             "evaluations": len(self.history),
             "stopped_early": self.stopped,
             "alarms": [to_json(alarm) for alarm in alarms(self.history, self.limits)],
@@ -128,14 +128,14 @@ class HeldOutEvaluator:
         if self.held_out_set.true_reward is not None:
             best = self.history[best_evaluation(self.history)]
             names = ("step", "rollout", "kl", "true_reward", "true_reward_low", "true_reward_high")
-            found["true_reward"] = self.held_out_set.true_reward
-            found["best"] = {name: best[name] for name in names}
-            found["fallen"] = falls(self.history)
-            found["last_below_best"] = self._since_best().metrics("change")
-        return found
+            summary["true_reward"] = self.held_out_set.true_reward
+            summary["best"] = {name: best[name] for name in names}
+            summary["fallen"] = falls(self.history)
+            summary["last_below_best"] = self._since_best().metrics("change")
+        return summary
 
     def finish(self) -> Path | None:
-        """Write the summary and give the best policy its name; return its folder, if there is one."""
+        """Write the summary and return the folder of the best policy, if there is one."""
         write_json(self.output / OVER_OPTIMISATION_FILE, self.summary())
         kept = self._kept()
         if not kept:
@@ -160,7 +160,7 @@ class HeldOutEvaluator:
         return line | {"each": each}
 
     def _measured(self) -> dict[str, list[float]]:
-        """Return what every prompt's answer measures, [prompts] each; all processes share it."""
+        """Return the metrics per prompt, [prompts] each, gathered over all processes."""
         questions, processes = self.held_out_set.questions, self.processes
         prompts = len(questions.prompts)
         rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
@@ -198,23 +198,23 @@ class HeldOutEvaluator:
         return fallen_significantly(self.history, best_evaluation(self.history))
 
     def _fallen(self) -> bool:
-        """Say whether training should end, and tell of a fall below the best when it is first seen."""
+        """Warn when the true reward first falls below its best; return True to stop training."""
         if self.held_out_set.true_reward is None or self.section.early_stop == "never":
             return False
         if not falls(self.history) or falls(self.history[:-1]):
             return False
         change = self._since_best()
         best = self.history[best_evaluation(self.history)]
-        told = (
-            f"the true reward has fallen by {-change.value:.3g} (95 %: {-change.high:.3g} to "
-            f"{-change.low:.3g}) since its best, at {best['step']} episodes"
+        message = (
+            f"The true reward has fallen by {-change.value:.3g} (95 %: {-change.high:.3g} to "
+            f"{-change.low:.3g}) since its best checkpoint, episode {best['step']:,}"
         )
         stop = self.section.early_stop == "stop"
-        self.monitor.warn(f"{told}: PPO stops here" if stop else told)
+        self.monitor.warn(f"{message}: PPO stops early" if stop else message)
         return stop
 
     def _keep_best(self) -> None:
-        """Save the policy if this look is the best, and let go of what no resumed run can need."""
+        """Save the policy if it is the best so far; delete saves that no resumed run needs."""
         if (
             self.held_out_set.true_reward is None
             or best_evaluation(self.history) != len(self.history) - 1
@@ -232,12 +232,12 @@ class HeldOutEvaluator:
             shutil.rmtree(kept)
 
     def _oldest_checkpoint(self, rollout: int) -> int:
-        """Return the earliest rollout that training could be made to go on from."""
-        found = sorted((self.output / CHECKPOINTS).glob("rollout-*"))
-        return min(_rollout(found[0]), rollout) if found else rollout
+        """Return the earliest rollout that training could resume from."""
+        checkpoints = sorted((self.output / "checkpoints").glob("rollout-*"))
+        return min(_rollout(checkpoints[0]), rollout) if checkpoints else rollout
 
     def _kept(self) -> list[Path]:
-        """Return the policies kept as best so far, those of looks still remembered, oldest first."""
+        """Return the saved best policies of evaluations in the history, oldest first."""
         seen = {line["rollout"] for line in self.history}
         return sorted(
             folder

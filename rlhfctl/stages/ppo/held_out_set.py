@@ -1,4 +1,4 @@
-"""What a watch over PPO looks at: which held-out prompts, and what stands in for the true reward."""
+"""Held-out prompts and true reward of PPO's held-out evaluations."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def held_out_prompts(session: StageContext, monitor: Monitor) -> Dataset | None:
     if first < recipe.evaluation.num_prompts:
         shared = min(len(found), recipe.evaluation.num_prompts) - first
         monitor.note(
-            f"looks at held-out prompts share {shared} prompts with the evaluation: there are "
-            f"{len(found)} in all"
+            f"PPO's held-out evaluations share {shared} prompts with the evaluation stage: only "
+            f"{len(found)} prompts are held out"
         )
     return found.select(range(first, min(len(found), first + wanted)))
 
@@ -77,11 +77,11 @@ def _go_without(session: StageContext, monitor: Monitor, why: str) -> None:
     section = session.recipe.ppo
     if section.early_stop == "stop" or section.load_best_model_at_end:
         raise RecipeError(
-            f"PPO cannot be judged on held-out prompts on the way: {why}",
+            f"held-out evaluation of PPO is not possible: {why}",
             "ppo.early_stop, ppo.load_best_model_at_end",
             "Give more prompts or a larger data.prompts.held_out, or leave both keys out.",
         )
-    monitor.warn(f"PPO runs without looks at held-out prompts: {why}")
+    monitor.warn(f"PPO runs without held-out evaluations: {why}")
 
 
 def open_held_out_set(
@@ -111,7 +111,7 @@ def open_held_out_set(
     section = recipe.ppo
     if true_reward is None and (section.early_stop == "stop" or section.load_best_model_at_end):
         raise RecipeError(
-            "nothing stands in for the true reward, so no policy can be called the best",
+            "there is no true reward, so no best checkpoint can be chosen",
             "ppo.early_stop, ppo.load_best_model_at_end",
             "Train a held-out reward model with reward_model.judge_share, or leave both keys out.",
         )

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
-SAMPLES_A_TIME = 8
+SAMPLES_PER_ROLLOUT = 8
 
 
-def settings_from(recipe: Recipe) -> PPOSettings:
+def ppo_settings(recipe: Recipe) -> PPOSettings:
     """Return the numbers of the recipe's `ppo` section, with the recipe's seed."""
     section = recipe.ppo
     controller = section.kl_controller
@@ -63,14 +63,14 @@ def settings_from(recipe: Recipe) -> PPOSettings:
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
-    """Check that the parts fit, run PPO, and write policy, critic and samples.
+    """Run the start checks and PPO; write policy, critic and samples.
 
     Args:
         recipe: `model`, `lora`, `data.prompts` and `ppo` are read; `data.demonstrations` for
             PPO-ptx.
         inputs: `sft`, and `rm` where the reward model is a source: their checkpoints.
         output: An empty folder.
-        monitor: Hears of every rollout.
+        monitor: Receives metrics after every rollout.
 
     Raises:
         RecipeError: The base is to be sharded over the processes and cannot be.
@@ -89,25 +89,25 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         "kl_early_stops": trainer.progress.early_stops,
         "gate": {check.name: check.detail for check in opened.checks},
     }
-    watch = opened.watch
-    if watch is not None:
-        metrics["over_optimisation"] = watch.summary()
+    evaluator = opened.evaluator
+    if evaluator is not None:
+        metrics["over_optimisation"] = evaluator.summary()
     if trainer.processes.is_main:
         _save(session, opened.roles, output)
-        best = watch.finish() if watch is not None else None
+        best = evaluator.finish() if evaluator is not None else None
         if best is not None:
             _complete_best(opened, output, best, metrics)
         write_model_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
 
-def _complete_best(opened: Opened, output: Path, best: Path, metrics: dict[str, Any]) -> None:
+def _complete_best(opened: PPOSetup, output: Path, best: Path, metrics: dict[str, Any]) -> None:
     """Make the best policy a checkpoint of its own, and the stage's result where so asked."""
     session = opened.session
     if session.recipe.ppo.load_best_model_at_end:
         opened.monitor.note(
-            f"the result is the policy of {metrics['over_optimisation']['best']['step']} episodes, "
-            "the best by the true reward"
+            f"Result: the best checkpoint by the true reward, episode "
+            f"{metrics['over_optimisation']['best']['step']:,}"
         )
         shutil.copytree(
             best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
@@ -117,17 +117,17 @@ def _complete_best(opened: Opened, output: Path, best: Path, metrics: dict[str, 
 
 
 @dataclass(frozen=True)
-class Opened:
+class PPOSetup:
     """PPO ready to run.
 
     Attributes:
         session: Tokenizer and formatting.
-        roles: That it drives.
-        trainer: To be run.
-        prompts: Those to train on as they were, text or messages.
-        checks: What was looked at before.
-        watch: Looks at held-out prompts on the way, where somebody does.
-        monitor: Hears of everything.
+        roles: Roles of the trainer.
+        trainer: Trainer to run.
+        prompts: Training prompts before encoding, text or messages.
+        checks: Results of the start checks.
+        evaluator: Held-out evaluator, if enabled.
+        monitor: Receives metrics and messages.
     """
 
     session: StageContext
@@ -135,13 +135,13 @@ class Opened:
     trainer: PPOTrainer
     prompts: Sequence[Any]
     checks: list[Check]
-    watch: HeldOutEvaluator | None
+    evaluator: HeldOutEvaluator | None
     monitor: Monitor
 
 
 def open_trainer(
     recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor
-) -> Opened:
+) -> PPOSetup:
     """Load roles, prompts and sources of scores, check them, and make the trainer of a recipe.
 
     Takes and raises what `run` does.
@@ -156,9 +156,9 @@ def open_trainer(
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
     section = recipe.ppo
-    watched = held_out_prompts(session, monitor) if section.eval_rollouts is not None else None
+    held_out = held_out_prompts(session, monitor) if section.eval_rollouts is not None else None
     others = extra_reward_models(section)
-    judge = held_out_rm_folder(recipe, inputs) if watched is not None else None
+    judge = held_out_rm_folder(recipe, inputs) if held_out is not None else None
     roles = open_roles(
         session,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
@@ -167,21 +167,21 @@ def open_trainer(
         shard=shard,
         gradient_checkpointing=section.gradient_checkpointing,
     )
-    settings = settings_from(recipe)
+    settings = ppo_settings(recipe)
     rewards = open_rewards(section, roles, session.formatter, encoded.dataset["prompt"])
-    checks = _gate(recipe, inputs, roles, prompts, settings, monitor)
+    checks = _preflight(recipe, inputs, roles, prompts, settings, monitor)
 
     def keep_samples(episodes: int, rollout: Rollout) -> None:
         _append_samples(session, episodes, rollout, output / SAMPLES_FILE)
 
     processes = Processes()
-    watch: HeldOutEvaluator | None = None
-    if watched is not None:
-        scored = open_rewards(section, roles, session.formatter, watched["prompt"])
+    evaluator: HeldOutEvaluator | None = None
+    if held_out is not None:
+        scored = open_rewards(section, roles, session.formatter, held_out["prompt"])
         number = held_out_rm_index(recipe, inputs)
-        held_out_set = open_held_out_set(session, inputs, roles, scored, watched, number)
+        held_out_set = open_held_out_set(session, inputs, roles, scored, held_out, number)
         save = roles.models.save_policy
-        watch = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
+        evaluator = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
     trainer = PPOTrainer(
         roles,
         prompts,
@@ -192,9 +192,9 @@ def open_trainer(
         rewards,
         _demonstrations(session) if section.ptx_coefficient else (),
         processes,
-        watch,
+        evaluator,
     )
-    return Opened(session, roles, trainer, encoded.dataset["prompt"], checks, watch, monitor)
+    return PPOSetup(session, roles, trainer, encoded.dataset["prompt"], checks, evaluator, monitor)
 
 
 def _demonstrations(session: StageContext) -> list[tuple[list[int], list[int]]]:
@@ -213,7 +213,7 @@ def _demonstrations(session: StageContext) -> list[tuple[list[int], list[int]]]:
     return pairs
 
 
-def _gate(
+def _preflight(
     recipe: Recipe,
     inputs: Mapping[str, Path],
     roles: Roles,
@@ -231,23 +231,23 @@ def _gate(
     failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
     if failed and recipe.ppo.gate == "refuse":
         raise GateError(
-            "PPO would not be worth its time: " + "; ".join(failed),
+            "Preflight failed: " + "; ".join(failed),
             "before ppo",
-            "Mend the stage that is named, or go on anyway with --set ppo.gate=warn.",
+            "Fix the reward model or the policy checkpoint, or continue with --set ppo.gate=warn.",
         )
     for line in failed:
-        monitor.warn(f"gate: {line}")
+        monitor.warn(f"Preflight: {line}")
     if not failed:
-        monitor.note(f"gate: all {len(checks)} checks before PPO passed")
+        monitor.note(f"Preflight: all {len(checks)} checks passed")
     return checks
 
 
 def _append_samples(session: StageContext, episodes: int, rollout: Rollout, path: Path) -> None:
-    """Add a few episodes to the samples; those that a resumed run makes again are replaced."""
+    """Append a few episodes to the samples; drop those that a resumed run repeats."""
     batch = rollout.sequences
     earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     lines = [line for line in earlier if json.loads(line)["episode"] < episodes]
-    for row in range(min(SAMPLES_A_TIME, len(batch))):
+    for row in range(min(SAMPLES_PER_ROLLOUT, len(batch))):
         prompt, end = int(batch.prompt_lengths[row]), int(batch.last_positions[row]) + 1
         ids = batch.ids[row].tolist()
         sample = {
@@ -272,6 +272,6 @@ def _save(session: StageContext, roles: Roles, output: Path) -> None:
 
 
 def _describe(session: StageContext, roles: Roles, output: Path) -> None:
-    """Write what a policy is read with: its tokenizer and the record of its base."""
+    """Write the tokenizer and the provenance of the base."""
     session.save_tokenizer(output)
     session.provenance("ppo", roles.models.language_model("reference")).save(output)

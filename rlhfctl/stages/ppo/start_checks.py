@@ -1,4 +1,4 @@
-"""What must hold before PPO starts: a reward model worth optimising, and roles that begin alike."""
+"""Checks before PPO: an accurate reward model, and a policy identical to its reference."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PROBE_PROMPTS = 8
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: In a few words.
-        passed: Whether it holds.
-        detail: What was found, in metrics.
+        name: Short name.
+        passed: Whether the check passed.
+        detail: Measured values.
     """
 
     name: str
@@ -46,7 +46,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def check_accuracy(rm: Path) -> list[Check]:
-    """Check that the reward model beats chance and the length baseline, by its interval."""
+    """Check that the reward model's 95 % CI lies above chance and the length baseline."""
     metrics = _read(rm / METRICS_FILE)
     needed = {"accuracy", "accuracy_low", "length_accuracy"}
     if metrics is None or not needed <= metrics.keys():
@@ -54,28 +54,29 @@ def check_accuracy(rm: Path) -> list[Check]:
             Check(
                 "reward model accuracy",
                 passed=False,
-                detail=f"{rm / METRICS_FILE} lacks it: nobody judged this reward model",
+                detail=f"{rm / METRICS_FILE} has no accuracy: this reward model was not evaluated",
             )
         ]
     low, length = metrics["accuracy_low"], metrics["length_accuracy"]
-    told = f"accuracy {metrics['accuracy']:.3f} (from {low:.3f})"
+    measured = f"accuracy {metrics['accuracy']:.3f} (95 % CI from {low:.3f})"
     return [
-        Check("reward model above chance", low > 0.5, told),
+        Check("reward model above chance", low > 0.5, measured),
         Check(
             "reward model above the length baseline",
             low > length,
-            f"{told}, longer wins {length:.3f}",
+            f"{measured}, length baseline {length:.3f}",
         ),
     ]
 
 
 def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
-    """Check that the reward model, reloaded as a role, scores as it did when it was trained.
+    """Check that the reward model, reloaded as a role, reproduces its scores from training.
 
     Args:
-        rm: Its checkpoint, with the probe that training kept.
-        roles: Loaded from it.
-        exact: Whether weights are fp32; else scores may differ by 5 % of their deviation.
+        rm: Checkpoint of the reward model, with the probe saved by training.
+        roles: Roles loaded from it.
+        exact: Whether weights are fp32; otherwise scores may differ by 5 % of their standard
+            deviation.
     """
     name = "reward model scores as in training"
     probe = _read(rm / PROBE_FILE)
@@ -91,33 +92,33 @@ def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
     then = torch.tensor(probe["scores"])
     worst = float((now - then).abs().max())
     allowed = 1e-4 if exact else 0.05 * roles.normalizations[0].deviation
-    return Check(name, worst <= allowed, f"largest difference {worst:.2g}, allowed {allowed:.2g}")
+    return Check(name, worst <= allowed, f"largest difference {worst:.2g}, tolerance {allowed:.2g}")
 
 
 def check_start(
     roles: Roles, prompts: Sequence[Sequence[int]], seed: int, trained: Sequence[str] = TRAINED
 ) -> list[Check]:
-    """Check that the policy starts as the reference, that ratios start at 1, and that both learn.
+    """Check that KL starts at 0, that ratios start at 1, and that trained roles have gradients.
 
     Args:
-        roles: As PPO will use them.
-        prompts: Token ids; a few are answered.
-        seed: Of the answers.
-        trained: The roles that will learn.
+        roles: Roles that PPO will use.
+        prompts: Token ids per prompt; the first few are used.
+        seed: Sampling seed.
+        trained: Roles to train.
     """
     chosen = prompts[:_PROBE_PROMPTS]
-    responses = roles.generate(chosen, [(seed, at) for at in range(len(chosen))])
+    responses = roles.generate(chosen, [(seed, index) for index in range(len(chosen))])
     batch = Sequences.from_lists(chosen, responses, roles.pad_token_id, roles.device)
     policy = roles.log_probs("policy", batch).log_probs
     reference = roles.log_probs("reference", batch).log_probs
-    apart = float((policy - reference).abs().max())
+    difference = float((policy - reference).abs().max())
     now = roles.log_probs("policy", batch, training=True).log_probs
     now.sum().backward()
     ratio = float((now.detach() - policy).exp().sub(1.0).abs().max())
     if "critic" in trained:
         roles.values(batch, training=True).sum().backward()
     checks = [
-        Check("KL is 0 at step 0", apart == 0.0, f"largest difference {apart:.2g} nats"),
+        Check("KL is 0 at step 0", difference == 0.0, f"largest difference {difference:.2g} nats"),
         Check(
             "ratios are 1 at step 0",
             ratio <= RATIO_TOLERANCE,

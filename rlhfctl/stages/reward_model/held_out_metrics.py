@@ -1,4 +1,4 @@
-"""What a reward model's checkpoint says of it: its accuracy on comparisons it never saw."""
+"""Metrics of a reward model on held-out comparisons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def held_out_metrics(context: StageContext, model: Any, held_out: Encoded) -> dict[str, Any]:
-    """Return accuracies on held-out comparisons, and on gold-ordered ones in the embedded world."""
+    """Return accuracies on held-out comparisons, and on gold labels in the embedded world."""
     rows = held_out.dataset
     chosen, rejected = _scores(context, model, rows)
     metrics: dict[str, Any] = accuracy(chosen, rejected).metrics("accuracy")

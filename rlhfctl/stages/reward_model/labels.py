@@ -1,4 +1,4 @@
-"""What the reward model learns of pairs with several labels, and the trainer that can learn it."""
+"""Aggregation of several labels per pair, and a trainer for soft and weighted labels."""
 
 from __future__ import annotations
 
@@ -26,66 +26,67 @@ LABEL_COLUMNS = ("target", "weight")
 
 
 def aggregated(rows: Dataset, section: RewardModelSection) -> Dataset:
-    """Return one row a pair, as `reward_model.labels` says; the rows themselves if `as_given`.
+    """Return one row per pair according to `reward_model.labels`; `rows` itself if `as_given`.
 
-    Chosen is the side with the larger share of votes, or the larger probability by Dawid-Skene; p
-    is that share. `majority` keeps no more; `soft` adds `target` p; `weighted` adds `weight`
-    |2p - 1|, divided by its mean, so that the learning rate means the same. Ties have no majority
-    and no weight: only `soft` keeps them.
+    The chosen response has the larger share p of votes, or the larger Dawid-Skene probability p.
+    `majority` adds no column; `soft` adds `target` p; `weighted` adds `weight` |2p - 1|, divided
+    by its mean to keep the learning rate's scale. Ties are kept by `soft` only.
 
     Args:
-        rows: Comparisons for training: prompt, chosen, rejected and, where known, annotator.
-        section: `labels` and `aggregation`.
+        rows: Training comparisons: prompt, chosen, rejected and, if available, annotator.
+        section: Settings; `labels` and `aggregation` are read.
 
     Raises:
-        DataError: No pair has two labels, or all pairs are tied, or nobody knows whose labels they
-            are and `aggregation` needs it.
+        DataError: No pair has two labels, all pairs are tied, or `aggregation` needs annotators
+            and the rows have too few.
     """
     if section.labels == "as_given":
         return rows
     votes = comparison_votes(rows, "data.comparisons")
     if votes.most_labels < 2:
         raise DataError(
-            f"reward_model.labels: {section.labels} aggregates several labels a pair, but no two "
+            f"reward_model.labels: {section.labels} aggregates several labels per pair, but no two "
             "rows compare the same responses to a prompt",
             "data.comparisons",
-            "Set reward_model.labels: as_given, or give each annotator's choice as a row.",
+            "Set reward_model.labels: as_given, or provide one row per annotator and pair.",
         )
     second = _second_share(votes, section)
     share = np.maximum(second, 1.0 - second)
-    kept = np.arange(len(share)) if section.labels == "soft" else np.flatnonzero(share > 0.5)
-    if not len(kept):
+    pair_indices = (
+        np.arange(len(share)) if section.labels == "soft" else np.flatnonzero(share > 0.5)
+    )
+    if not len(pair_indices):
         raise DataError(
-            "every pair is tied, so that no majority is left to learn",
+            "every pair is tied, so there is no majority label to train on",
             "data.comparisons",
             "Set reward_model.labels: soft or as_given.",
         )
-    clear = 2.0 * share[kept] - 1.0
-    weight = clear / clear.mean() if section.labels == "weighted" else None
-    found = []
-    for at, number in enumerate(kept):
-        prompt, *sides = votes.pairs[number]
-        winner = int(second[number] > 0.5)
+    margin = 2.0 * share[pair_indices] - 1.0
+    weight = margin / margin.mean() if section.labels == "weighted" else None
+    aggregated_rows = []
+    for row_index, pair in enumerate(pair_indices):
+        prompt, *sides = votes.pairs[pair]
+        winner = int(second[pair] > 0.5)
         row: dict[str, Any] = {
             "prompt": prompt,
             "chosen": sides[winner],
             "rejected": sides[1 - winner],
         }
         if section.labels == "soft":
-            row["target"] = float(share[number])
+            row["target"] = float(share[pair])
         if weight is not None:
-            row["weight"] = float(weight[at])
-        found.append(row)
-    return type(rows).from_list(found)
+            row["weight"] = float(weight[row_index])
+        aggregated_rows.append(row)
+    return type(rows).from_list(aggregated_rows)
 
 
 def _second_share(votes: Votes, section: RewardModelSection) -> NDArray[np.float64]:
-    """Return [pairs] how probably the second response is the better one."""
+    """Return the probability per pair, [pairs], that the second response is better."""
     if section.aggregation == "dawid_skene":
         if len(votes.annotators) < 3:
             raise DataError(
-                "Dawid-Skene needs labels of three annotators or more, and the comparisons have "
-                f"those of {len(votes.annotators) or 'nobody in particular'}",
+                "Dawid-Skene needs at least three annotators, and the comparisons name "
+                f"{len(votes.annotators)}",
                 "data.comparisons",
                 "Map the column with data.comparisons.columns: {annotator: NAME}, or set "
                 "reward_model.aggregation: votes.",
@@ -97,10 +98,10 @@ def _second_share(votes: Votes, section: RewardModelSection) -> NDArray[np.float
 
 
 class LabelCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """TRL's, with the columns `target` and `weight` where rows have them."""
+    """TRL's collator plus the columns `target` and `weight`, if rows have them."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return a padded batch: chosen rows, then rejected ones."""
+        """Return a padded batch: chosen rows first, then rejected rows."""
         batch: dict[str, Any] = super().torch_call(examples)
         for name in LABEL_COLUMNS:
             if name in examples[0]:
@@ -110,9 +111,9 @@ class LabelCollator(DataCollatorForPreference):  # type: ignore[misc]
 
 
 class LabelTrainer(ShardedTraining, RewardTrainer):  # type: ignore[misc]
-    """TRL's RewardTrainer for labels that may be wrong: smoothing, soft targets, weights.
+    """TRL's RewardTrainer with label smoothing, soft targets and weights.
 
-    Without any of them its loss is TRL's own, computed by TRL.
+    Without them the loss is computed by TRL.
     """
 
     def __init__(self, *, smoothing: float = 0.0, **rest: Any) -> None:
@@ -132,14 +133,14 @@ class LabelTrainer(ShardedTraining, RewardTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the mean of `bradley_terry_loss` over a batch, with TRL's centring and metrics."""
+        """Return the batch mean of `bradley_terry_loss`, with TRL's centring and metrics."""
         target, weight = (inputs.pop(name, None) for name in LABEL_COLUMNS)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if target is not None or weight is not None or self.smoothing:
             chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
             wrong = self.smoothing if target is None else 1.0 - target
-            each = bradley_terry_loss(chosen, rejected, inputs.get("margin", 0.0), wrong)
-            loss = (each if weight is None else weight * each).mean()
+            losses = bradley_terry_loss(chosen, rejected, inputs.get("margin", 0.0), wrong)
+            loss = (losses if weight is None else weight * losses).mean()
             centring = self.args.center_rewards_coefficient
             if centring is not None:
                 loss = loss + centring * (chosen + rejected).square().mean()

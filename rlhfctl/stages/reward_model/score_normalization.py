@@ -1,4 +1,4 @@
-"""The scale of reward models' scores: mean 0, deviation 1 over what the SFT policy answers."""
+"""Score normalization of reward models: mean 0, deviation 1 over responses of the SFT policy."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 def normalize_scores(
     context: StageContext, sft: Path, rms: Sequence[Path]
 ) -> list[ScoreNormalization]:
-    """Put reward models on a scale by mean and deviation of raw scores over one set of samples.
+    """Normalise reward models by the mean and deviation of raw scores over one set of samples.
 
-    Responses that did not end are left out: PPO replaces their scores.
+    Responses without a stop token are left out: PPO replaces their scores.
 
     Args:
         context: Tokenizer and recipe.
-        sft: The SFT checkpoint, which answers.
-        rms: The reward models; the scale of each is written into it.
+        sft: SFT checkpoint; it generates the responses.
+        rms: Reward model checkpoints; each normalization is written to its folder.
 
     Returns:
-        The scales.
+        One normalization per reward model.
 
     Raises:
         DivergedError: A model gives all responses the same score.
@@ -45,30 +45,32 @@ def normalize_scores(
     prompts = encode_prompts(
         load_prompts(recipe).train, context.formatter, recipe.generation.max_prompt_length
     ).dataset["input_ids"]
-    wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
+    samples, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
     scores: list[list[float]] = [[] for _ in rms]
-    for start in range(0, wanted, size):
-        batch = [prompts[at % len(prompts)] for at in range(start, min(start + size, wanted))]
-        seeds = [(recipe.seed, start + at) for at in range(len(batch))]
+    for start in range(0, samples, size):
+        batch = [
+            prompts[index % len(prompts)] for index in range(start, min(start + size, samples))
+        ]
+        seeds = [(recipe.seed, start + row) for row in range(len(batch))]
         responses = roles.generate(batch, seeds, "reference")
         ended = [roles.ended(response) for response in responses]
-        kept = [at for at, done in enumerate(ended) if done] or list(range(len(batch)))
+        rows = [row for row, done in enumerate(ended) if done] or list(range(len(batch)))
         sequences = Sequences.from_lists(
-            [batch[at] for at in kept],
-            [responses[at] for at in kept],
+            [batch[row] for row in rows],
+            [responses[row] for row in rows],
             roles.pad_token_id,
             roles.device,
         )
         for number in range(len(rms)):
             for _, part in sequences.in_chunks(recipe.ppo.forward_batch_size):
                 scores[number] += roles.raw_scores(part, number).tolist()
-    scales = [_scale(found) for found in scores]
-    for rm, scale in zip(rms, scales, strict=True):
-        scale.save(rm)
-    return scales
+    normalizations = [_normalization(model_scores) for model_scores in scores]
+    for rm, normalization in zip(rms, normalizations, strict=True):
+        normalization.save(rm)
+    return normalizations
 
 
-def _scale(scores: Sequence[float]) -> ScoreNormalization:
+def _normalization(scores: Sequence[float]) -> ScoreNormalization:
     deviation = float(np.std(scores))
     if not np.isfinite(deviation) or deviation < 1e-6:
         raise DivergedError(

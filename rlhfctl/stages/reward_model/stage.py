@@ -1,4 +1,4 @@
-"""The Bradley-Terry reward model on comparisons, and a second one that PPO never sees."""
+"""Training of the Bradley-Terry reward model, and of a held-out one that PPO never uses."""
 
 from __future__ import annotations
 
@@ -44,39 +44,40 @@ PROBES = 16
 
 @dataclass(frozen=True)
 class _Part:
-    """One reward model to make.
+    """One reward model to train.
 
     Attributes:
-        folder: Where it is written.
-        workplace: Where its trainer's `checkpoints` lie; in the stage's own, they are no result.
+        folder: Folder of the result.
+        staging_folder: Folder of the trainer's `checkpoints`, which are not part of the result.
         rows: Comparisons to train on.
-        seed: Of its training.
+        seed: Training seed.
     """
 
     folder: Path
-    workplace: Path
+    staging_folder: Path
     rows: Dataset
     seed: int
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
-    """Train a reward model from the SFT checkpoint, judge it, and put its scores on a scale.
+    """Train a reward model from the SFT checkpoint, evaluate it, and normalise its scores.
 
-    1. Train, in all processes; the rest is process 0's. 2. Judge on held-out comparisons. 3. Save.
-    4. The same for a second model that PPO never sees, where `judge_share` sets prompts apart.
-    5. Sample the SFT policy and keep mean and deviation of the scores of its responses.
+    1. Train in all processes; the rest runs in process 0. 2. Evaluate on held-out comparisons.
+    3. Save. 4. Repeat for the held-out reward model if `judge_share` is above 0. 5. Sample the SFT
+    policy and save the mean and deviation of its responses' scores.
 
     Args:
-        recipe: `model`, `lora`, `data.comparisons`, `data.prompts` and `reward_model` are read.
+        recipe: Recipe; `model`, `lora`, `data.comparisons`, `data.prompts` and `reward_model` are
+            read.
         inputs: `sft`, the SFT checkpoint.
-        output: Empty, or what an interrupted try left.
+        output: Empty folder, or that of an interrupted attempt.
         monitor: Receives every logged step.
 
     Raises:
-        RecipeError: The base is to be sharded over the processes and cannot be.
+        RecipeError: The base cannot be sharded over the processes as requested.
         UsageError: The launcher asks for FSDP version 1.
         DataError: No usable comparisons.
-        CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
+        CheckpointError: The SFT checkpoint is damaged, or has another base or rank.
         DivergedError: The loss is not finite, or all scores are equal.
     """
     sharding.is_requested(recipe)  # refuses before anything loads
@@ -89,19 +90,19 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     parts = _parts(recipe, rows.train, output)
     for part in parts:
         # 1. to 4.
-        heard = HeldOutRMMonitor(monitor, trained[0]["steps"]) if trained else monitor
-        trained.append(_make(context, inputs["sft"], part, held_out, heard, processes))
-        # One base at a time: the next model, or the roles, load their own.
+        part_monitor = HeldOutRMMonitor(monitor, trained[0]["steps"]) if trained else monitor
+        trained.append(_make(context, inputs["sft"], part, held_out, part_monitor, processes))
+        # Free this base: the next model, or the roles, load their own.
         gc.collect()
     if not processes.is_main:
         return StageOutcome({})
 
     # 5.
-    scales = normalize_scores(context, inputs["sft"], [part.folder for part in parts])
-    for part, found, scale in zip(parts, trained, scales, strict=True):
-        found |= {"score_mean": scale.mean, "score_std": scale.deviation}
-        write_json(part.folder / METRICS_FILE, found)
-        write_model_card(part.folder, "rm", recipe, "SEQ_CLS", found)
+    normalizations = normalize_scores(context, inputs["sft"], [part.folder for part in parts])
+    for part, part_metrics, scale in zip(parts, trained, normalizations, strict=True):
+        part_metrics |= {"score_mean": scale.mean, "score_std": scale.deviation}
+        write_json(part.folder / METRICS_FILE, part_metrics)
+        write_model_card(part.folder, "rm", recipe, "SEQ_CLS", part_metrics)
     metrics = trained[0]
     if len(trained) > 1:
         metrics = metrics | {HELD_OUT_RM_FOLDER: trained[1]}
@@ -109,18 +110,18 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
 
 def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
-    """Return the main model first, then the judge if there is to be one; they share no prompt."""
+    """Return the main model, then the held-out one if requested; they share no prompt."""
     share = recipe.reward_model.judge_share
     if share == 0.0:
         return [_Part(output, output, rows, recipe.seed)]
     source = recipe.data.comparisons.source
-    main, judges = set_apart(rows, share, source, HELD_OUT_RM_FOLDER)
+    main, held_out = set_apart(rows, share, source, HELD_OUT_RM_FOLDER)
     return [
         _Part(output, output, main, recipe.seed),
         _Part(
             output / HELD_OUT_RM_FOLDER,
             output / CHECKPOINTS / HELD_OUT_RM_FOLDER,
-            judges,
+            held_out,
             recipe.seed + SEED_OFFSET,
         ),
     ]
@@ -134,14 +135,14 @@ def _make(
     monitor: Monitor,
     processes: Processes,
 ) -> dict[str, Any]:
-    """Train, judge and save one model, unless an interrupted try had finished it."""
+    """Train, evaluate and save one model, unless an interrupted attempt has finished it."""
     finished = part.folder / METRICS_FILE
     if finished.is_file():
-        kept: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        return kept
+        saved: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        return saved
     train_rows = _encoded(context, aggregated(part.rows, context.recipe.reward_model))
     report_dropped_rows(monitor, "comparisons", (train_rows.report,))
-    trained = train(context, sft, train_rows, part.seed, part.workplace, monitor)
+    trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor)
     if not processes.is_main:
         return trained.metrics
     part.folder.mkdir(exist_ok=True)

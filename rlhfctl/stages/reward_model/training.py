@@ -1,4 +1,4 @@
-"""One reward model's training: from the SFT checkpoint, with a fresh score head, by TRL."""
+"""Training of one reward model by TRL, from the SFT checkpoint with a new score head."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedRewardModel:
-    """A reward model at the end of its training.
+    """A trained reward model.
 
     Attributes:
-        model: A sequence classifier of one label, adapted or not.
+        model: Sequence classifier with one label, adapted or not.
         metrics: Loss, rows and steps.
     """
 
@@ -39,23 +39,28 @@ class TrainedRewardModel:
 
 
 def train(
-    context: StageContext, sft: Path, rows: Encoded, seed: int, workplace: Path, monitor: Monitor
+    context: StageContext,
+    sft: Path,
+    rows: Encoded,
+    seed: int,
+    staging_folder: Path,
+    monitor: Monitor,
 ) -> TrainedRewardModel:
-    """Train in all processes, from the newest checkpoint where there is one.
+    """Train in all processes, from the newest checkpoint if there is one.
 
-    Afterwards every process has the whole base, sharded or not: what follows runs in process 0.
+    Afterwards every process holds the whole base, so that process 0 can run alone.
 
     Args:
         context: Tokenizer and recipe.
-        sft: The SFT checkpoint to start from.
+        sft: SFT checkpoint to start from.
         rows: Encoded comparisons.
-        seed: Of the score head and of the order of rows.
-        workplace: The folder whose `checkpoints` are the trainer's.
+        seed: Seed of the score head and the order of rows.
+        staging_folder: Folder of the trainer's `checkpoints`.
         monitor: Receives every logged step.
 
     Raises:
-        DataError: Margins are wanted, and there are none.
-        CheckpointError: The SFT checkpoint is damaged, or of another base or rank.
+        DataError: `use_margin` is set, and the rows have no margins.
+        CheckpointError: The SFT checkpoint is damaged, or has another base or rank.
         DivergedError: The loss is not finite.
     """
     section = context.recipe.reward_model
@@ -65,7 +70,7 @@ def train(
         smoothing=section.label_smoothing,
         model=model,
         args=RewardConfig(
-            **training_arguments(section, context.recipe, workplace)
+            **training_arguments(section, context.recipe, staging_folder)
             | {"seed": seed, "data_seed": seed},
             center_rewards_coefficient=section.center_rewards_coefficient,
         ),
@@ -73,7 +78,7 @@ def train(
         processing_class=context.tokenizer,
     )
     make_ready(trainer, "rm", monitor, shard=sharding.is_requested(context.recipe))
-    result = trainer.train(resume_from_checkpoint=newest_checkpoint(workplace))
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder))
     sharding.gather_base(trainer.model)
     return TrainedRewardModel(
         trainer.model,
@@ -86,7 +91,7 @@ def train(
 
 
 def _model(context: StageContext, sft: Path, seed: int) -> Any:
-    """Return the base with a fresh score head and the SFT adapter's weights under it."""
+    """Return the base with the SFT adapter's weights and a new score head."""
     recipe, pad = context.recipe, context.tokenizer.pad_token_id
     if recipe.lora is None:
         model = load_scorer(recipe.model, pad, str(sft))
@@ -110,7 +115,7 @@ def _columns(encoded: Encoded, *, use_margin: bool) -> Any:
             raise DataError(
                 "reward_model.use_margin is set, but the comparisons have no margin column",
                 "data.comparisons",
-                "Map it in data.comparisons.columns, or leave use_margin out.",
+                "Map it in data.comparisons.columns, or remove use_margin.",
             )
         names.append("margin")
     names += [name for name in LABEL_COLUMNS if name in encoded.dataset.column_names]

@@ -47,13 +47,13 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """Train an SFT adapter, or all weights, and write it with its held-out metrics.
 
     Args:
-        recipe: `model`, `lora`, `data.demonstrations` and `sft` are read.
-        inputs: None are needed.
-        output: An empty folder.
+        recipe: Recipe; `model`, `lora`, `data.demonstrations` and `sft` are read.
+        inputs: Unused.
+        output: Empty folder.
         monitor: Receives every logged step.
 
     Raises:
-        RecipeError: The base is to be sharded over the processes and cannot be.
+        RecipeError: The base cannot be sharded over the processes as requested.
         UsageError: The launcher asks for FSDP version 1.
         DataError: No usable demonstrations.
         CheckpointError: `sft.init_from` does not fit.

@@ -1,4 +1,4 @@
-"""What only the embedded world knows: the gold reward. EvalContext reads it, training never does."""
+"""Gold reward of the embedded world: used for evaluation, never for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
     """Return comparisons in gold order on prompts that no stage trained on.
 
     Returns:
-        A data set of prompt, chosen, rejected; None where comparisons are not the world's.
+        Data set of prompt, chosen, rejected; None without embedded comparisons.
     """
     if recipe.data.comparisons.source != "embedded":
         return None
@@ -29,12 +29,12 @@ def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
 def gold_rewards(
     recipe: Recipe, prompts: Sequence[Any], texts: Sequence[str]
 ) -> list[float] | None:
-    """Return the gold reward of each response; None where prompts are not the world's.
+    """Return the gold reward per response; None without embedded prompts.
 
     Args:
-        recipe: Says where the prompts come from.
-        prompts: Conversations of one user message.
-        texts: The responses, without special tokens.
+        recipe: Recipe; the source of prompts is read.
+        prompts: Conversations with one user message each.
+        texts: Responses without special tokens.
     """
     if recipe.data.prompts.source != "embedded":
         return None

@@ -1,4 +1,4 @@
-"""A reward model that PPO never sees, by which its policy can be judged."""
+"""Held-out reward model: never used by PPO, only to evaluate its policy."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 SEED_OFFSET = 7919
-"""What its seed lies above the recipe's."""
+"""Offset of its seed from the recipe's."""
 
 
 def held_out_rm_folder(recipe: Recipe, inputs: Mapping[str, Path]) -> Path | None:
-    """Return the folder of the reward model to judge by, or None where there is none.
+    """Return the folder of the held-out reward model, or None.
 
     Args:
-        recipe: May name one.
-        inputs: The stage's; `rm` may hold one.
+        recipe: Recipe; `evaluation.judge_rm` takes precedence.
+        inputs: Inputs of the stage; `rm` may contain a held-out reward model.
 
     Raises:
-        CheckpointError: The recipe names a folder that is not there.
+        CheckpointError: The recipe names a folder that does not exist.
     """
-    named = recipe.evaluation.judge_rm
-    if named is not None:
-        folder = Path(named).expanduser()
+    configured = recipe.evaluation.judge_rm
+    if configured is not None:
+        folder = Path(configured).expanduser()
         if not folder.is_dir():
             raise CheckpointError(
-                "a reward model to judge by should be here, but there is no such folder",
-                f"evaluation.judge_rm: {named}",
-                "Name a folder that train-rm wrote, or leave the key out.",
+                "the folder of the held-out reward model does not exist",
+                f"evaluation.judge_rm: {configured}",
+                "Name a folder written by train-rm, or remove the key.",
             )
         return folder
     if "rm" in inputs and (inputs["rm"] / HELD_OUT_RM_FOLDER).is_dir():
@@ -45,35 +45,35 @@ def held_out_rm_folder(recipe: Recipe, inputs: Mapping[str, Path]) -> Path | Non
 
 
 def held_out_rm_index(recipe: Recipe, inputs: Mapping[str, Path]) -> int | None:
-    """Return its number among the roles' reward models: the one after all that give scores."""
+    """Return its index among the roles' reward models: after all reward sources; or None."""
     if held_out_rm_folder(recipe, inputs) is None:
         return None
     return int("rm" in inputs) + len(extra_reward_models(recipe.ppo))
 
 
 class HeldOutRMMonitor:
-    """Tells a monitor of the judge's training as what comes after the main model's."""
+    """Reports the held-out reward model's training as a continuation of the main model's."""
 
     def __init__(self, monitor: Monitor, after: int) -> None:
-        """Take the monitor, and the steps that the main model's training took."""
+        """Store the monitor and the number of steps of the main model's training."""
         self._monitor = monitor
         self._after = after
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Begin the phase, its steps counted on from the main model's."""
+        """Start the phase; its steps continue those of the main model."""
         self._monitor.start(f"{stage} judge", self._after + total, unit)
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Report a step under names of its own, beside the main model's."""
-        named = {f"{HELD_OUT_RM_FOLDER}_{name}": value for name, value in metrics.items()}
-        self._monitor.step(self._after + done, named)
+        """Report a step, with prefixed metric names."""
+        prefixed = {f"{HELD_OUT_RM_FOLDER}_{name}": value for name, value in metrics.items()}
+        self._monitor.step(self._after + done, prefixed)
 
     def note(self, message: str) -> None:
-        """Tell the user."""
+        """Pass on a note."""
         self._monitor.note(message)
 
     def warn(self, message: str) -> None:
-        """Warn the user."""
+        """Pass on a warning."""
         self._monitor.warn(message)
 
     def finish(self) -> None:

@@ -1,7 +1,7 @@
-"""Which of a transformers trainer's checkpoints are whole: those with a seal that fits.
+"""Checksums that mark complete checkpoints of a transformers trainer.
 
-The trainer writes a checkpoint file by file into the folder that it later looks for, so a kill in
-between leaves one that looks finished. A seal is written last; a folder without one was cut short.
+The trainer writes a checkpoint's files directly into its final folder, so a killed process leaves a
+partial one that looks complete. The checksums (`sealed.json`) are written last.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SealCallback(TrainerCallback):  # type: ignore[misc]
     """Seals each checkpoint once every process has written its part."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Seal the checkpoint that was just written."""
+        """Seal the checkpoint just written."""
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()
@@ -31,7 +31,7 @@ class SealCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def seal(checkpoint: Path) -> None:
-    """Flush a checkpoint and write down the digest of each of its files.
+    """Flush a checkpoint to disk and write the digest of each of its files.
 
     Raises:
         OSError: The disk is full, or a file cannot be read.
@@ -46,16 +46,16 @@ def seal(checkpoint: Path) -> None:
 
 
 def newest_sound(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose seal fits, or None where no save was ever finished.
+    """Return the newest checkpoint whose digests match, or None if none was completed.
 
     Args:
-        folder: Of a trainer's `checkpoint-N`.
+        folder: Parent of the trainer's `checkpoint-N` folders.
 
     Raises:
-        CheckpointError: Saves were finished, and every one of them is damaged.
+        CheckpointError: Every completed checkpoint is damaged.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    sealed = [checkpoint for checkpoint in found if (checkpoint / SEAL).is_file()]
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    sealed = [checkpoint for checkpoint in checkpoints if (checkpoint / SEAL).is_file()]
     for checkpoint in reversed(sealed):
         if _fits(checkpoint):
             return checkpoint
@@ -63,7 +63,7 @@ def newest_sound(folder: Path) -> Path | None:
         raise CheckpointError(
             f"none of {len(sealed)} checkpoints is undamaged",
             str(folder),
-            "Start the stage anew with --force.",
+            "Restart the stage with --force.",
         )
     return None
 
@@ -72,7 +72,7 @@ def _fits(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
         return bool(files) and all(
-            digest(checkpoint / name) == kept for name, kept in files.items()
+            digest(checkpoint / name) == expected for name, expected in files.items()
         )
     except (OSError, ValueError, AttributeError):
         return False

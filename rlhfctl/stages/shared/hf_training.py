@@ -1,4 +1,4 @@
-"""TRL's trainers driven by a recipe section, reporting to a monitor."""
+"""Settings, monitoring and checkpoints shared by the stages that use TRL's trainers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SHOWN = {
 
 
 class MonitorCallback(TrainerCallback):  # type: ignore[misc]
-    """Hands a trainer's metrics to a monitor, and ends training when they are not numbers."""
+    """Passes a trainer's metrics to a monitor; stops training if they are not finite."""
 
     def __init__(self, stage: str, monitor: Monitor) -> None:
         self.stage = stage
@@ -67,7 +67,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
                 raise DivergedError(
                     f"{name} is {metrics[name]} at step {state.global_step}",
                     f"stage {self.stage}",
-                    "Lower the learning rate; what earlier stages wrote is untouched.",
+                    "Lower the learning rate; results of earlier stages are unchanged.",
                 )
         metrics |= {
             "tokens_per_second": metrics.get("tokens", 0.0) / (time.perf_counter() - self.started),
@@ -83,7 +83,9 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -> dict[str, Any]:
     """Return the arguments that both TRL configurations take from a recipe section."""
     on_gpu = torch.cuda.is_available()
-    least = {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
+    scheduler_options = (
+        {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
+    )
     return {
         "output_dir": str(output / CHECKPOINTS),
         "learning_rate": section.learning_rate,
@@ -92,7 +94,7 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
         "per_device_eval_batch_size": section.per_device_eval_batch_size,
         "gradient_accumulation_steps": section.gradient_accumulation_steps,
         "lr_scheduler_type": section.lr_scheduler_type,
-        "lr_scheduler_kwargs": least,
+        "lr_scheduler_kwargs": scheduler_options,
         "warmup_steps": float(section.warmup_ratio),
         "weight_decay": section.weight_decay,
         "max_grad_norm": section.max_grad_norm,
@@ -118,10 +120,10 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
 
 
 class WholeEvaluation(Trainer):  # type: ignore[misc]
-    """Makes every process evaluate all held-out rows, in the batches of a single process.
+    """Evaluates all held-out rows in every process, in the batches of a single process.
 
-    Shared out, the last batches would be filled up with rows from the beginning, and metrics would
-    depend on the number of processes. Their mean over processes that all have the same is exact.
+    If rows were distributed, the last batches would be padded with rows from the beginning, and
+    metrics would depend on the number of processes. The mean of identical metrics is exact.
     """
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
@@ -135,22 +137,22 @@ class WholeEvaluation(Trainer):  # type: ignore[misc]
 
 
 class ShardedTraining(Trainer):  # type: ignore[misc]
-    """Train adapters on a sharded base, where `make_ready` has sharded it."""
+    """Trains adapters on the base if `make_ready` has sharded it."""
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         wrapped = super()._wrap_model(model, training, dataloader)
         if not training or wrapped is not self.model or not is_sharded(model):
             return wrapped
-        # The trainer leaves a model that is wrapped here as it is, its mixed precision too.
+        # The trainer does not prepare a model that is wrapped here, so set its mixed precision too.
         self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         return average_gradients(model, self.accelerator.ddp_handler.to_kwargs())
 
 
 def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> None:
-    """Report to the monitor instead of to stdout, and put what is trained back in fp32.
+    """Report to the monitor instead of stdout, and restore trainable weights to fp32.
 
     Args:
-        trainer: Of TRL.
+        trainer: TRL trainer.
         stage: sft or rm.
         monitor: Receives every logged step.
         shard: Shard the base over the processes; the model must have adapters.
@@ -161,16 +163,16 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
     trainer.add_callback(SealCallback())
     restore_float32(trainer.model)
     if shard:
-        # After the trainer has put the model on its device, which sharded weights would not let it do.
+        # Only after the trainer has moved the model, which it cannot do with sharded weights.
         shard_base(trainer.model.get_base_model())
 
 
 def evaluate_untrained(trainer: Any) -> dict[str, float]:
-    """Evaluate before training, and leave the trainer as if that had not happened.
+    """Evaluate before training, and restore the trainer's state.
 
-    transformers 5.23 has accelerate prepare a model for evaluation, which marks it as prepared for
-    good: training would then skip DistributedDataParallel, and every process would, silently,
-    train on its own share alone.
+    transformers 5.23 lets accelerate prepare a model for evaluation, which marks it permanently as
+    prepared. Training would then skip DistributedDataParallel, and every process would silently
+    train on its own share only.
     """
     metrics: dict[str, float] = trainer.evaluate()
     if trainer.args.world_size > 1:
@@ -183,6 +185,6 @@ def evaluate_untrained(trainer: Any) -> dict[str, float]:
 
 
 def newest_checkpoint(output: Path) -> str | None:
-    """Return the trainer's newest sound checkpoint in a stage's folder, to go on from, or None."""
+    """Return the newest valid checkpoint in a stage's folder to resume from, or None."""
     newest = newest_sound(output / CHECKPOINTS)
     return None if newest is None else str(newest)

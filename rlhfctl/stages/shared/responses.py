@@ -69,7 +69,7 @@ def generate_responses(
         for name, values in _divergence(roles, role, sequences).items():
             measurements[name] += values
         if rewards is not None:
-            scores = rewards.each(sequences, part)
+            scores = rewards.scores_per_source(sequences, part)
             measurements["proxy"] += rewards.combine(scores).tolist()
             if len(scores) > 1:
                 measurements["disagreement"] += scores.std(dim=0, correction=1).tolist()

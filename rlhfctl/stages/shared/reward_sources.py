@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def extra_reward_models(section: PPOSection) -> list[Path]:
-    """Return the folders of the reward models besides the run's, in their order.
+    """Return the folders of the reward models besides the run's, in recipe order.
 
     Raises:
-        CheckpointError: There is no such folder.
+        CheckpointError: A folder does not exist.
     """
     folders = [
         Path(source.source).expanduser()
@@ -47,9 +47,9 @@ def extra_reward_models(section: PPOSection) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise CheckpointError(
-                "there is no such folder for a reward model",
+                "the folder of a reward model does not exist",
                 f"ppo.reward_sources: {folder}",
-                "Name a folder that train-rm wrote, `rm`, `module:function`, or an http address.",
+                "Name a folder written by train-rm, `rm`, `module:function`, or an http address.",
             )
     return folders
 
@@ -69,14 +69,14 @@ def open_rewards(
         RecipeError: A function cannot be imported.
     """
     sources: list[RewardSource] = []
-    number = int(section.uses_rm)
+    index = int(section.uses_rm)
     for source in section.reward_sources:
         match source_kind(source.source):
             case "rm":
                 sources.append(ModelSource("rm", roles, 0))
             case "folder":
-                sources.append(ModelSource(Path(source.source).name, roles, number))
-                number += 1
+                sources.append(ModelSource(Path(source.source).name, roles, index))
+                index += 1
             case "function":
                 function = import_function(source.source)
                 sources.append(FunctionSource(source.source, function, formatter, prompts))
@@ -106,15 +106,15 @@ _log = logging.getLogger("rlhfctl")
 class ModelSource:
     """A reward model among the roles."""
 
-    def __init__(self, name: str, roles: Roles, number: int) -> None:
-        """Take the roles and the reward model's number among them."""
+    def __init__(self, name: str, roles: Roles, index: int) -> None:
+        """Store the roles and the index of the reward model."""
         self.name = name
         self.roles = roles
-        self.number = number
+        self.index = index
 
     def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
         """Return normalised scores, [B]."""
-        return self.roles.scores(batch, self.number)
+        return self.roles.scores(batch, self.index)
 
 
 class FunctionSource:
@@ -127,7 +127,7 @@ class FunctionSource:
         formatter: Formatter,
         prompts: Sequence[Any],
     ) -> None:
-        """Take what `open_rewards` takes."""
+        """Store the function; other arguments are those of `open_rewards`."""
         self.name = name
         self.function = function
         self.formatter = formatter
@@ -137,10 +137,10 @@ class FunctionSource:
         """Return the function's scores, [B], without normalization.
 
         Raises:
-            DataError: It fails, or does not return one finite number per response.
+            DataError: The function fails, or does not return one finite number per response.
         """
         texts = [self.formatter.decode(ids) for ids in batch.response_lists()]
-        values = self._ask([self.prompts[row] for row in rows], texts)
+        values = self._call([self.prompts[row] for row in rows], texts)
         try:
             scores = torch.tensor([float(value) for value in values])
         except (TypeError, ValueError) as error:
@@ -163,7 +163,7 @@ class FunctionSource:
             )
         return scores
 
-    def _ask(self, prompts: list[Any], texts: list[str]) -> Sequence[float]:
+    def _call(self, prompts: list[Any], texts: list[str]) -> Sequence[float]:
         try:
             return self.function(prompts=prompts, completions=texts)
         except RlhfctlError:
@@ -180,7 +180,7 @@ def import_function(text: str, key: str = "ppo.reward_sources") -> Callable[...,
     """Import `module:function`, from the working folder or the environment.
 
     Args:
-        text: As the recipe has it.
+        text: Value in the recipe.
         key: The recipe's key, for errors.
 
     Raises:
@@ -209,33 +209,33 @@ class Server:
     """A reward server: POST {prompts, completions} gives {scores}, one number per completion."""
 
     def __init__(self, section: RewardSourceSection) -> None:
-        """Take the address, the timeout and the number of attempts."""
+        """Store the address, the timeout and the number of attempts."""
         self.url = section.source
         self.name = httpx2.URL(section.source).host
         self.timeout = section.timeout
-        self.tries = section.retries + 1
+        self.attempts = section.retries + 1
 
     def scores(self, prompts: Sequence[Any], completions: Sequence[str]) -> Sequence[float]:
         """Request scores; failures are retried after 1, 2, 4, ... seconds.
 
         Raises:
-            EnvironmentFault: It cannot be reached, fails, or returns something else.
+            EnvironmentFault: The server is unreachable, fails, or returns no scores.
         """
         payload = {"prompts": list(prompts), "completions": list(completions)}
-        for attempt in range(self.tries - 1):
+        for attempt in range(self.attempts - 1):
             try:
                 return self._request(payload)
             except _FAULTS as error:
-                _log.warning("reward server %s: %s; trying again", self.url, error)
+                _log.warning("reward server %s: %s; retrying", self.url, error)
                 time.sleep(2.0**attempt)
         try:
             return self._request(payload)
         except _FAULTS as error:
             raise EnvironmentFault(
-                f"the reward server failed {self.tries} times; last error: "
+                f"the reward server failed {self.attempts} times; last error: "
                 f"{type(error).__name__}: {error}",
                 f"ppo.reward_sources: {self.url}",
-                "It must answer POST {prompts, completions} with {scores}.",
+                "It must respond to POST {prompts, completions} with {scores}.",
             ) from error
 
     def _request(self, payload: dict[str, Any]) -> Sequence[float]:

@@ -1,4 +1,4 @@
-"""What every stage sets up alike: tokenizer, formatting, stop tokens, and the record of them."""
+"""Setup shared by all stages: tokenizer, formatting, stop tokens and provenance."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class StageContext:
 
     Attributes:
         recipe: The whole recipe.
-        tokenizer: With a pad token of its own.
-        formatter: Rows to ids, the same in every stage.
-        stop_token_ids: What ends a response.
+        tokenizer: Tokenizer with a separate pad token.
+        formatter: Formats rows as token ids, identically in every stage.
+        stop_token_ids: Tokens that end a response, sorted.
     """
 
     recipe: Recipe
@@ -39,22 +39,22 @@ class StageContext:
     stop_token_ids: tuple[int, ...]
 
     def provenance(self, stage: str, model: Any) -> Provenance:
-        """Describe the base and tokenizer that a checkpoint of `stage` is made on."""
+        """Return the base and tokenizer of a checkpoint of `stage`."""
         return Provenance.of(
             stage, self.recipe.model.name_or_path, model, self.tokenizer, list(self.stop_token_ids)
         )
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer beside a checkpoint, so that others load both from one folder."""
+        """Write the tokenizer to a checkpoint's folder, so that both load from it."""
         self.tokenizer.save_pretrained(str(folder))
 
 
 def open_stage_context(recipe: Recipe) -> StageContext:
-    """Load the tokenizer and find what ends a response.
+    """Load the tokenizer and determine the stop tokens.
 
     Raises:
-        RecipeError: `generation.stop_tokens` names a token that the vocabulary lacks, or the pad ends
-            responses too.
+        RecipeError: A token of `generation.stop_tokens` is not in the vocabulary, or the pad token
+            is a stop token.
     """
     tokenizer = load_tokenizer(recipe.model)
     formatter = Formatter(tokenizer)
@@ -69,17 +69,17 @@ def open_stage_context(recipe: Recipe) -> StageContext:
     stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.generation.stop_tokens}
     if tokenizer.pad_token_id in stops:
         raise RecipeError(
-            f"{tokenizer.pad_token!r} is the pad token and ends responses too: a reward model, whose "
-            "score stands at the last token that is no pad, would be read one token early",
+            f"{tokenizer.pad_token!r} is both the pad token and a stop token: a reward model's score "
+            "at the last non-pad token would be read one token early",
             f"the tokenizer of {recipe.model.name_or_path}",
-            "Set another pad_token in a local copy's tokenizer_config.json, or take it out of "
+            "Set another pad_token in a local copy's tokenizer_config.json, or remove it from "
             "generation.stop_tokens.",
         )
     return StageContext(recipe, tokenizer, formatter, tuple(sorted(stops)))
 
 
 def report_dropped_rows(monitor: Monitor, kind: str, reports: Sequence[RowCounts]) -> None:
-    """Say how many rows of a kind were left out, and why, if any were."""
+    """Warn if rows were dropped, with their number and the reasons."""
     for report in reports:
         if report.dropped:
             monitor.warn(f"{kind}: {report.summary()}")
@@ -94,18 +94,18 @@ def open_roles(
     shard: bool = False,
     gradient_checkpointing: bool = False,
 ) -> Roles:
-    """Load the roles from their checkpoints, each checked against this recipe.
+    """Load the roles from their checkpoints, and check each against the recipe.
 
     Args:
         context: Tokenizer and recipe.
-        inputs: `sft`; `rm` and `ppo` where they exist.
-        more_rms: Reward models beside `rm`.
-        critic: What the critic starts as; None: there is none.
+        inputs: Checkpoints: `sft`, and `rm` and `ppo` if available.
+        more_rms: Reward models besides `rm`.
+        critic: Initialisation of the critic; None: no critic.
         shard: Shard the base over the processes.
         gradient_checkpointing: Recompute activations in training passes, to save memory.
 
     Raises:
-        CheckpointError: One of them is of another base, rank or tokenizer.
+        CheckpointError: A checkpoint has another base, rank or tokenizer.
     """
     recipe = context.recipe
     rms = [*([inputs["rm"]] if "rm" in inputs else []), *more_rms]
@@ -135,12 +135,12 @@ def open_roles(
 def save_trained(
     context: StageContext, model: Any, output: Path, stage: str, task_type: str
 ) -> None:
-    """Write what a supervised stage trained, with its tokenizer and the record of its base.
+    """Write the model of a supervised stage with its tokenizer and provenance.
 
     Args:
         context: Tokenizer and recipe.
-        model: A PeftModel, or a whole model where `lora` is null.
-        output: The stage's folder.
+        model: PeftModel, or whole model if `lora` is null.
+        output: Folder of the stage.
         stage: sft or rm.
         task_type: CAUSAL_LM or SEQ_CLS.
     """

@@ -14,7 +14,7 @@ def test_policies_stand_side_by_side_with_the_gain(finished_run: Path) -> None:
     rates, both = tables(read_run(finished_run))
     assert [row[0] for row in rates.rows] == ["Gold", "Proxy"]
     rows = {row[0]: row[1:] for row in both.rows}
-    assert rows["KL, nats a response"][:2] == ("0", "6.00")
+    assert rows["KL, nats per response"][:2] == ("0", "6.00")
     assert isinstance(gain := rows["Gold reward"][2], Estimate)
     assert gain.value == "+2.00"
     assert gain.interval
@@ -37,5 +37,5 @@ def test_length_controlled_win_rates_follow_their_own(make_facts: Callable[..., 
 
 def test_a_policy_that_was_not_judged_leaves_dashes(make_facts: Callable[..., RunFacts]) -> None:
     (table,) = tables(make_facts({"policies": {"sft": {"kl": 0.0}}}))
-    assert table.rows == [("KL, nats a response", "0", "–", Estimate("–", ""))]
+    assert table.rows == [("KL, nats per response", "0", "–", Estimate("–", ""))]
     assert blocks(make_facts({})) == ()

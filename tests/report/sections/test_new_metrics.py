@@ -65,7 +65,7 @@ def test_judges_show_win_rates_counts_and_position_bias(judged_run: Path) -> Non
     columns = [column.label for column in counts.columns]
     endpoint = dict(zip(columns, counts.rows[1], strict=True))
     assert (endpoint["Refusals"], endpoint["Unparsable"]) == ("3", "5")
-    assert endpoint["First place"] == Estimate("0.58", "0.53 to 0.63")
+    assert endpoint["First position"] == Estimate("0.58", "0.53 to 0.63")
     assert own.rows == [("held_out_rm", "0.73", "0.68 to 0.78", Bar(68, 73, 78), "380")]
     assert notes(found) == ["endpoint: 5 answers could not be read."]
 
@@ -80,18 +80,18 @@ def test_over_optimisation_shows_changes_fits_best_and_alarms(judged_run: Path) 
     assert gold.values[4] == pytest.approx(1.12)
     assert gold.high[4] == pytest.approx(1.22)
     assert drawn["Change against √KL: gold, fitted"].style == "dashed"
-    assert "at 1,024 episodes, gold at 1.52 (1.42 to 1.62)" in notes(found)[0]
+    assert "episode 1,024, gold 1.52 (1.42 to 1.62)" in notes(found)[0]
     assert "Certainty words: " in drawn
 
 
-def test_a_quiet_watch_says_so(make_facts: MakeFacts) -> None:
+def test_evaluations_without_alarms_are_counted(make_facts: MakeFacts) -> None:
     quiet = {
         name: shapes.OVER_OPTIMISATION[name] for name in ("true_reward", "evaluations", "best")
     }
     facts = make_facts(held_out=shapes.LOOKS, over_optimisation=quiet | {"alarms": []})
-    assert notes(section(facts, "Over-optimisation"))[0] == (
-        "No alarm was raised in 9 looks at held-out prompts."
-    )
+    first, best = notes(section(facts, "Over-optimisation"))[:2]
+    assert first == "9 held-out evaluations, no alarms."
+    assert best.startswith("Best checkpoint: episode 1,024, gold 1.52")
 
 
 def test_looks_of_a_run_under_way_are_drawn_without_a_summary(make_facts: MakeFacts) -> None:
@@ -101,7 +101,7 @@ def test_looks_of_a_run_under_way_are_drawn_without_a_summary(make_facts: MakeFa
 
 def test_a_task_is_worse_only_where_its_interval_leaves_out_zero(judged_run: Path) -> None:
     found = rows(section(read_run(judged_run), "Alignment tax"))
-    assert found["perplexity: nats a token"][5] == "worse"
+    assert found["perplexity: nats per token"][5] == "worse"
     assert found["closed_questions: accuracy"][5] == ""
 
 
@@ -118,10 +118,10 @@ def test_drift_shows_both_policies_and_phrases(judged_run: Path) -> None:
     assert found["I am sure"] == ("3", "61", "1.40", "6.10")
 
 
-def test_the_reward_model_on_trial(judged_run: Path) -> None:
+def test_reward_model_evaluation(judged_run: Path) -> None:
     found = section(read_run(judged_run), "Reward model")
     table = rows(found)
-    assert table["Margin of preference 1 to 2"][:2] == ("0.80", "0.75 to 0.85")
+    assert table["Preference margin 1 to 2"][:2] == ("0.80", "0.75 to 0.85")
     assert table["Annotator bruno"][0] == "0.64"
     assert table["Expected calibration error"] == ("0.040", "")
     assert table["Reward model: pairs whose shorter response was chosen"][0] == "0.80"
@@ -129,14 +129,14 @@ def test_the_reward_model_on_trial(judged_run: Path) -> None:
     assert table["words shuffled"][1] == "falls"
     assert table["another's answer"][1] == ""
     assert table["safety"][0] == "0.60"
-    observed = lines(found)["How often it is right, by how sure it is: observed"]
+    observed = lines(found)["Calibration (accuracy against confidence): observed"]
     assert len(observed.low) == 10
 
 
 def test_annotators_show_agreement_reliability_and_ceiling(judged_run: Path) -> None:
     found = section(read_run(judged_run), "Annotators")
     assert rows(found)["Krippendorff's alpha"] == ("0.44", "0.39 to 0.49")
-    assert rows(found)["Highest accuracy a reward model can have"][0] == "0.83"
+    assert rows(found)["Reward model accuracy ceiling"][0] == "0.83"
     assert rows(found)["ada"] == ("0.86", "0.75", Estimate("0.70", "0.65 to 0.75"), "500")
     assert notes(found) == ["The reward model's accuracy lies above the annotators' ceiling."]
 

@@ -49,19 +49,19 @@ def finished(tiny_run, tmp_path_factory):
     return output, train(tiny_run, output)
 
 
-def test_a_look_before_the_first_rollout_after_each_and_none_twice(finished):
+def test_each_rollout_is_evaluated_once_and_so_is_the_initial_policy(finished):
     output, _ = finished
     seen = [(line["rollout"], line["step"]) for line in lines(output)]
     assert seen == [(0, 0), (1, 16), (2, 32), (3, 48), (4, 64)]
 
 
-def test_the_first_look_is_at_sft_itself(finished):
+def test_the_first_evaluation_is_of_the_sft_policy(finished):
     first = lines(finished[0])[0]
     assert first["each"]["kl"] == [0.0] * 4
     assert first["sqrt_kl"] == 0.0
 
 
-def test_each_prompt_is_measured_as_its_text_says(tiny_run, finished, tmp_path):
+def test_metrics_per_prompt_match_its_response(tiny_run, finished, tmp_path):
     """The last look, made again from the saved policy through roles loaded anew."""
     output, _ = finished
     recipe = watched(tiny_run)
@@ -86,7 +86,7 @@ def test_each_prompt_is_measured_as_its_text_says(tiny_run, finished, tmp_path):
         assert last["repetition"][row] == repeated_ngram_share(text.split(), 3)
 
 
-def test_prompts_that_the_evaluation_takes_are_not_looked_at(tiny_run):
+def test_held_out_prompts_exclude_those_of_the_evaluation(tiny_run):
     """A best checkpoint is not judged by the prompts that chose it."""
     recipe = watched(tiny_run)
     found = held_out_prompts(open_stage_context(recipe), NullMonitor())["prompt"]
@@ -106,7 +106,7 @@ def test_the_best_policy_is_a_checkpoint_of_its_own(tiny_run, finished):
     assert not list(output.glob(".best-*"))
 
 
-def test_the_result_is_the_best_policy_where_so_asked(tiny_run, finished, tmp_path):
+def test_load_best_model_at_end_makes_the_best_policy_the_result(tiny_run, finished, tmp_path):
     train(tiny_run, tmp_path / "ppo", load_best_model_at_end=True)
     kept = (finished[0] / "best" / "adapter_model.safetensors").read_bytes()
     assert (tmp_path / "ppo" / "adapter_model.safetensors").read_bytes() == kept
@@ -114,7 +114,9 @@ def test_the_result_is_the_best_policy_where_so_asked(tiny_run, finished, tmp_pa
 
 
 @pytest.mark.parametrize("after", [2, 4])
-def test_looks_of_a_cut_run_end_as_those_of_an_uncut_one(tiny_run, finished, tmp_path, after):
+def test_a_resumed_run_logs_the_same_evaluations_as_an_uninterrupted_one(
+    tiny_run, finished, tmp_path, after
+):
     output, metrics = finished
     with pytest.raises(Cut):
         train(tiny_run, tmp_path / "ppo", Dying(after))
@@ -138,13 +140,13 @@ def elsewhere(recipe, folder, **evaluation):
     )
 
 
-def test_who_would_stop_by_a_stand_in_must_have_one(tiny_run, tmp_path):
+def test_early_stopping_needs_a_true_reward(tiny_run, tmp_path):
     recipe = elsewhere(watched(tiny_run, early_stop="stop"), tmp_path)
-    with pytest.raises(RecipeError, match="nothing stands in for the true reward"):
+    with pytest.raises(RecipeError, match="there is no true reward"):
         ppo.run(recipe, inputs(tiny_run), tmp_path, NullMonitor())
 
 
-def test_a_held_out_reward_model_stands_in_where_no_gold_is_known(tiny_run, tmp_path):
+def test_the_held_out_reward_model_is_the_true_reward_without_gold(tiny_run, tmp_path):
     """The very model that PPO is trained on stands in, so the two scores must be the same."""
     judge = str(tiny_run.stage("rm"))
     recipe = elsewhere(watched(tiny_run, episodes=16), tmp_path, judge_rm=judge)

@@ -54,13 +54,13 @@ def test_an_interval_that_holds_chance_or_the_length_baseline_fails(rm, low, len
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])
-def test_a_reward_model_that_nobody_judged_fails(rm, content):
+def test_a_reward_model_without_metrics_fails(rm, content):
     (rm / METRICS_FILE).unlink()
     if content is not None:
         (rm / METRICS_FILE).write_text(content)
     (check,) = check_accuracy(rm)
     assert not check.passed
-    assert "nobody judged" in check.detail
+    assert "was not evaluated" in check.detail
 
 
 def test_a_reloaded_reward_model_scores_as_in_training_and_a_changed_one_does_not(rm, roles):
@@ -92,7 +92,7 @@ def test_a_policy_that_is_not_its_reference_fails(roles):
     assert failed == ["KL is 0 at step 0"]
 
 
-def test_ppo_refuses_to_start_and_says_how_to_go_on(tiny_run, rm, tmp_path):
+def test_a_failed_preflight_refuses_to_start_and_names_the_override(tiny_run, rm, tmp_path):
     metrics(rm, accuracy=0.5, accuracy_low=0.4)
     section = tiny_run.recipe.ppo.model_copy(update={"gate": "refuse"})
     recipe = tiny_run.recipe.model_copy(update={"ppo": section})

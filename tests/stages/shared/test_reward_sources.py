@@ -104,7 +104,7 @@ def scored(tiny_run, tmp_path, sources, **keys):
 
 def test_a_function_sees_prompts_and_texts_as_trl_would_hand_them(tiny_run, here):
     rewards, batch, _ = scored(tiny_run, here, [{"source": "my_scores:length"}], **NO_RM)
-    assert rewards.each(batch, [0, 1]).tolist() == [[2.0, 7.0]]
+    assert rewards.scores_per_source(batch, [0, 1]).tolist() == [[2.0, 7.0]]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_function_sees_prompts_and_texts_as_trl_would_hand_them(tiny_run, here
 def test_a_function_that_gives_no_number_a_response_is_named(tiny_run, here, name, words):
     rewards, batch, _ = scored(tiny_run, here, [{"source": f"my_scores:{name}"}], **NO_RM)
     with pytest.raises(DataError, match=words) as caught:
-        rewards.each(batch, [0, 1])
+        rewards.scores_per_source(batch, [0, 1])
     assert name in str(caught.value)
 
 
@@ -137,7 +137,7 @@ def test_a_module_that_does_not_load_is_a_fault_of_the_recipe(here):
 
 def test_a_server_is_asked_with_prompts_and_completions(tiny_run, here, server):
     rewards, batch, _ = scored(tiny_run, here, [{"source": address(server)}], **NO_RM)
-    assert rewards.each(batch, [0, 1]).tolist() == [pytest.approx([0.2, 0.7])]
+    assert rewards.scores_per_source(batch, [0, 1]).tolist() == [pytest.approx([0.2, 0.7])]
     (asked,) = server.asked
     assert asked["completions"] == ["4.", "Hi you!"]
     assert asked["prompts"][0] == [{"role": "user", "content": "What is 2 plus 2?"}]
@@ -146,7 +146,7 @@ def test_a_server_is_asked_with_prompts_and_completions(tiny_run, here, server):
 def test_a_server_that_fails_once_is_asked_again(tiny_run, here, server):
     server.answers = [(503, {"error": "busy"})]
     rewards, batch, _ = scored(tiny_run, here, [{"source": address(server), "retries": 1}], **NO_RM)
-    assert rewards.each(batch, [0, 1]).shape == (1, 2)
+    assert rewards.scores_per_source(batch, [0, 1]).shape == (1, 2)
     assert len(server.asked) == 2
 
 
@@ -157,7 +157,7 @@ def test_a_server_that_goes_on_failing_ends_the_run_with_its_address(
     server.answers = [answer]
     rewards, batch, _ = scored(tiny_run, here, [{"source": address(server), "retries": 0}], **NO_RM)
     with pytest.raises(EnvironmentFault, match="reward server failed 1 times") as caught:
-        rewards.each(batch, [0, 1])
+        rewards.scores_per_source(batch, [0, 1])
     assert address(server) in str(caught.value)
 
 
@@ -166,7 +166,7 @@ def test_nobody_at_the_address_is_said_so(tiny_run, here):
         tiny_run, here, [{"source": "http://127.0.0.1:9/score", "retries": 0}], **NO_RM
     )
     with pytest.raises(EnvironmentFault, match="ConnectError"):
-        rewards.each(batch, [0, 1])
+        rewards.scores_per_source(batch, [0, 1])
 
 
 def test_several_reward_models_each_keep_their_own_head_and_scale(tiny_run, here):
@@ -176,14 +176,14 @@ def test_several_reward_models_each_keep_their_own_head_and_scale(tiny_run, here
     kept = json.loads(scale.read_text())
     scale.write_text(json.dumps(kept | {"mean": kept["mean"] - 2 * kept["deviation"]}))
     rewards, batch, roles = scored(tiny_run, here, [{"source": "rm"}, {"source": "./other"}])
-    first, second = rewards.each(batch, [0, 1])
+    first, second = rewards.scores_per_source(batch, [0, 1])
     torch.testing.assert_close(second, first + 2.0, atol=1e-5, rtol=0)
     assert torch.equal(first, roles.scores(batch))
     assert [source.name for source in rewards.sources] == ["rm", "other"]
 
 
 def test_a_missing_folder_is_named(here):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         extra_reward_models(section(here, [{"source": "rm"}, {"source": "./nowhere"}]))
 
 
