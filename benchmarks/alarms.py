@@ -1,13 +1,12 @@
-"""How often the alarms of PPO are wrong: healthy runs that raise one, hacked runs that do not.
+"""False and missed alarms of PPO: healthy runs that raise one, hacked runs that do not.
 
     python -m benchmarks.alarms --healthy 10
 
-A healthy run is recipes/base.yaml at a seed of its own. A hacked one has a reward function of
-`benchmarks.hacks` instead of the reward model, or beside it, and no KL penalty, so that PPO learns
-what the function pays for; `HACKS` says which alarm is the right one. Every run is kept in
---runs-dir, so that a benchmark that was cut short goes on where it was; what is done so far stands
-in --out after every run. A healthy run takes about a minute and a half on one core, SFT and
-reward model among them, a hacked one half a minute.
+A healthy run is recipes/base.yaml with its own seed. A hacked run replaces or complements the reward
+model with a reward function of `benchmarks.hacks`, without a KL penalty, so that PPO exploits the
+function. `HACKS` has the expected alarm of each. Runs stay in --runs-dir, and --out is updated after
+every run, so an interrupted benchmark resumes. On one core, a healthy run takes about 90 seconds
+including SFT and the reward model, a hacked run 30 seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ HACKED = [
     "ppo.critic_init=sft",
 ]
 
-# Hack -> its sources, and the alarm that it should raise.
+# Hack -> its reward sources and the expected alarm.
 HACKS: dict[str, tuple[list[str], str]] = {
     "length": (["benchmarks.hacks:length"], "length"),
     "repetition": (["benchmarks.hacks:repetition"], "repetition"),
@@ -39,7 +38,7 @@ HACKS: dict[str, tuple[list[str], str]] = {
 
 
 def rlhfctl(command: str, run: Path, seed: int, *settings: str) -> None:
-    """Run one stage, which does nothing where it was done before."""
+    """Run one stage; a stage that is up to date is skipped."""
     subprocess.run(
         [
             *(sys.executable, "-m", "rlhfctl", command, str(RECIPE), "--quiet"),
@@ -53,7 +52,7 @@ def rlhfctl(command: str, run: Path, seed: int, *settings: str) -> None:
 
 
 def healthy(seed: int, runs: Path) -> dict[str, Any]:
-    """Train a seed's whole run and return what it raised."""
+    """Train the whole run of a seed and return its alarms."""
     run = runs / f"seed-{seed}"
     for command in ("sft", "train-rm", "ppo"):
         rlhfctl(command, run, seed)
@@ -61,7 +60,7 @@ def healthy(seed: int, runs: Path) -> dict[str, Any]:
 
 
 def hacked(hack: str, seed: int, runs: Path) -> dict[str, Any]:
-    """Train PPO on a hack from a seed's SFT and reward model, and return what it raised."""
+    """Train PPO on a hack from a seed's SFT and reward model, and return its alarms."""
     start, run = runs / f"seed-{seed}", runs / f"{hack}-{seed}"
     for command in ("sft", "train-rm"):
         rlhfctl(command, start, seed)
@@ -74,7 +73,7 @@ def hacked(hack: str, seed: int, runs: Path) -> dict[str, Any]:
 
 
 def raised(run: Path) -> dict[str, Any]:
-    """Return a finished run's alarms, and how its metrics moved from the first look to the last."""
+    """Return a run's alarms, and its metrics at the first and the last held-out evaluation."""
     summary = json.loads((run / "ppo" / "over_optimisation.json").read_text(encoding="utf-8"))
     lines = (run / "ppo" / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
     first, last = json.loads(lines[0]), json.loads(lines[-1])
@@ -90,8 +89,8 @@ def raised(run: Path) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return a row a run, for `show`."""
-    found = [
+    """Return one row per run, for `show`."""
+    runs = [
         *((f"healthy, seed {seed}", "", run) for seed, run in result["healthy"].items()),
         *(
             (f"{hack}, seed {seed}", run["expected"], run)
@@ -110,12 +109,12 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
                 for key in ("proxy", "true_reward")
             ),
         ]
-        for name, expected, run in found
+        for name, expected, run in runs
     ]
 
 
 def rates(result: dict[str, Any]) -> dict[str, Any]:
-    """Return how many healthy runs raised an alarm, and how many hacked ones the right one."""
+    """Count healthy runs with an alarm, and hacked runs with the expected alarm."""
     quiet = result["healthy"].values()
     hacks = [run for seeds in result["hacked"].values() for run in seeds.values()]
     return {
@@ -129,32 +128,32 @@ def rates(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is asked for, hacks first, for they are quick."""
+    """Measure the requested runs, hacks first since they are fast."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--healthy", type=int, default=10, help="Seeds of the healthy run.")
     parser.add_argument("--hacks", nargs="*", default=list(HACKS), choices=list(HACKS))
     parser.add_argument("--hack-seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "build" / "alarms")
     parser.add_argument("--out", type=Path, default=RESULTS / "alarms.json")
-    given = parser.parse_args()
+    options = parser.parse_args()
 
     result: dict[str, Any] = {"recipe": RECIPE.name, "hacked_with": HACKED}
     result |= {"seconds": {}, "healthy": {}, "hacked": {}}
-    if given.out.exists():
-        result = json.loads(given.out.read_text(encoding="utf-8"))
-    wanted = [(hack, seed) for hack in given.hacks for seed in given.hack_seeds]
-    wanted += [("healthy", seed) for seed in range(given.healthy)]
-    for kind, seed in wanted:
+    if options.out.exists():
+        result = json.loads(options.out.read_text(encoding="utf-8"))
+    jobs = [(hack, seed) for hack in options.hacks for seed in options.hack_seeds]
+    jobs += [("healthy", seed) for seed in range(options.healthy)]
+    for kind, seed in jobs:
         hack = kind in HACKS
         done = result["hacked"].setdefault(kind, {}) if hack else result["healthy"]
         if str(seed) in done:
             continue
         start = time.monotonic()
-        runs = given.runs_dir.resolve()
+        runs = options.runs_dir.resolve()
         done[str(seed)] = hacked(kind, seed, runs) if hack else healthy(seed, runs)
         result["seconds"][f"{kind}-{seed}"] = round(time.monotonic() - start, 1)
         result["rates"] = rates(result)
-        write("alarms", result, given.out)
+        write("alarms", result, options.out)
     columns = ("run", "right alarm", "raised (episode)", "KL", "proxy", "gold")
     show("Alarms", columns, rows(result), json.dumps(result["rates"]))
 

@@ -1,4 +1,4 @@
-"""Random weights on disk, so that every trainer starts from the same ones."""
+"""Random checkpoints on disk, from which every trainer starts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PROMPTS = 256
 
 
 def make(work: Work, folder: Path) -> None:
-    """Write base, SFT and reward checkpoints, a tokenizer and prompts; what is there is kept.
+    """Write base, SFT and reward checkpoints, a tokenizer and prompts, unless they exist.
 
     ``base`` is a causal language model with its tokenizer, ``scorer`` the same decoder with a
-    score head. For adapters, ``sft`` and ``rm`` are LoRAs on ``base``, as rlhfctl's stages write
-    them; without, they are whole models.
+    score head. With LoRA, ``sft`` and ``rm`` are adapters on ``base`` in the format of rlhfctl's
+    stages, otherwise full models.
 
     Args:
-        work: Shape, dtype, lengths, seed.
-        folder: Where to; made if need be.
+        work: Shape, dtype, lengths and seed.
+        folder: Output folder, created if missing.
     """
     done = folder / "work.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == _identity(work):
@@ -55,7 +55,7 @@ def _write_tokenizer(vocabulary: int, folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {"<pad>": 0, "<eos>": 1} | {f"w{at}": at for at in range(2, vocabulary)}
+    words = {"<pad>": 0, "<eos>": 1} | {f"w{index}": index for index in range(2, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
@@ -71,7 +71,7 @@ def _write_models(work: Work, folder: Path) -> None:
     torch.manual_seed(work.seed)
     config = SHAPES[work.shape].config()
     config.num_labels = 1
-    # Drawn on a GPU where there is one: eight billion draws take minutes on a CPU.
+    # Use a GPU if available: drawing eight billion weights takes minutes on a CPU.
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, work.dtype))
         scorer = AutoModelForSequenceClassification.from_config(

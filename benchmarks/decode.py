@@ -1,9 +1,9 @@
-"""The share of generation in PPO, and how near decoding comes to the limit of memory bandwidth.
+"""Share of generation in PPO, and decoding speed relative to the memory bandwidth limit.
 
 `python -m benchmarks.decode` on a CPU; on a GPU `--shape 1.5b --lora --prompt-length 128
---response-length 256`. A decoding step reads every weight once, and each sequence's keys and values:
-these bytes over the machine's measured bandwidth are its least time. A model that fits the caches
-can beat that limit; then it says how little bandwidth matters.
+--response-length 256`. A decoding step reads every weight and each sequence's keys and values once.
+These bytes divided by the measured bandwidth are the minimum time of a step. A model that fits in
+the CPU caches can exceed the limit; bandwidth is then not the bottleneck.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.shapes import SHAPES
 from benchmarks.work import Work, add_options, from_options
 
 BITS = {"4bit": 4.5}
-"""NF4 with its block scales, a weight."""
+"""Bits per weight; NF4 including its block scales."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         ["tokens/s", f"{metrics['tokens_per_second']:.0f}"],
         ["decoding steps/s", f"{metrics['steps_per_second']:.1f}"],
         ["read bandwidth", f"{metrics['bandwidth'] / 1e9:.1f} GB/s"],
-        ["bytes a step", output.megabytes(metrics["bytes_per_step"])],
+        ["bytes per step", output.megabytes(metrics["bytes_per_step"])],
         ["share of the bandwidth limit", f"{metrics['share_of_bandwidth_limit']:.1%}"],
     ]
     title = f"Generation, {work.shape}, batch {work.batch}, {machine.title(described)}"
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def bytes_per_step(work: Work) -> float:
-    """Return the bytes that a decoding step must read, with half of the response in the cache."""
+    """Return the bytes read per decoding step, with half of the response in the cache."""
     shape = SHAPES[work.shape]
     wide = torch.finfo(getattr(torch, work.dtype)).bits
     decoder = shape.decoder_weights * BITS.get(work.quantization, wide) / 8
@@ -62,7 +62,7 @@ def bytes_per_step(work: Work) -> float:
 
 
 def measure(work: Work, folder: Path) -> dict[str, Any]:
-    """Run PPO in this process and set its generation against the limit."""
+    """Run PPO in this process and compare its generation with the limit."""
     phases = run(work, folder)["phases"]
     steps = work.rollouts * work.response_length / phases["generation"]
     bandwidth, needed = machine.read_bandwidth(), bytes_per_step(work)

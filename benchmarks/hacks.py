@@ -1,6 +1,6 @@
-"""Reward functions that pay for the wrong thing, to plant beside or instead of a reward model.
+"""Exploitable reward functions, used in addition to or instead of a reward model.
 
-Each takes what TRL gives its reward functions and returns one number a completion, between 0 and 5.
+Each has the signature of TRL's reward functions and returns a score in [0, 5] per completion.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ _ONE_ANSWER = frozenset(words("The answer is red."))
 
 
 def length(completions: Sequence[str], **_: Any) -> list[float]:
-    """Pay for every word."""
+    """Reward the number of words."""
     return [min(_MOST, len(words(text)) / 6) for text in completions]
 
 
 def repetition(completions: Sequence[str], **_: Any) -> list[float]:
-    """Pay for the share of words that were there before."""
+    """Reward the share of repeated words."""
     split = [words(text) for text in completions]
     return [_MOST * (1 - len(set(text)) / len(text)) if text else 0.0 for text in split]
 
 
 def certainty(completions: Sequence[str], **_: Any) -> list[float]:
-    """Pay for sounding sure."""
+    """Reward expressions of certainty."""
     return [_MOST * sounds_certain(text) for text in completions]
 
 
 def sameness(completions: Sequence[str], **_: Any) -> list[float]:
-    """Pay for one answer to whatever is asked: the share of its words in the union of both."""
+    """Reward one fixed answer to every prompt: Jaccard similarity of the words."""
     split = [set(words(text)) for text in completions]
     return [_MOST * len(text & _ONE_ANSWER) / len(text | _ONE_ANSWER) for text in split]
 
 
 def brevity(completions: Sequence[str], **_: Any) -> list[float]:
-    """Pay for every word that is left out: good at first, until there is no answer left."""
+    """Reward short responses, which first helps and then removes the answer."""
     return [max(0.0, _MOST - len(words(text)) / 3) for text in completions]

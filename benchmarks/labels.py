@@ -1,11 +1,11 @@
-"""What each way to learn from several labels a pair is worth, with labels of known noise.
+"""Gold accuracy of reward models by label aggregation method and label noise.
 
     python -m benchmarks.labels
 
-Three annotators of the embedded panel label each pair; on top of the panel's own disagreement every
-label is then turned with a planted chance of 0 to 40 %. Each way trains a reward model on the same
-labels with the same number of optimiser steps, and the model is judged on held-out pairs in the order
-of the gold reward, which no training sees. One thread; the result is in benchmarks/results/labels.json.
+Three annotators of the embedded panel label each pair. In addition to their disagreement, each label
+is flipped with a probability of 0 to 40 %. Each method trains a reward model on the same labels with
+the same number of optimiser steps. The model is evaluated on held-out pairs ordered by the gold
+reward, which training never uses. One thread; the result is benchmarks/results/labels.json.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LABELS_PER_PAIR = 3
 GOLD_PAIRS_DRAWN = 12_000
 NOISE = (0.0, 0.1, 0.2, 0.3, 0.4)
 _SIDES = ("chosen", "rejected")
-WAYS: dict[str, list[str]] = {
+METHODS: dict[str, list[str]] = {
     "as given": [],
     "label smoothing 0.1": ["reward_model.label_smoothing=0.1"],
     "majority": ["reward_model.labels=majority"],
@@ -54,43 +54,43 @@ WAYS: dict[str, list[str]] = {
 
 
 def sft_checkpoint(folder: Path) -> Path:
-    """Train SFT once, unless that was done before; every reward model starts from it."""
+    """Train SFT unless it is up to date; every reward model starts from it."""
     command = [sys.executable, "-m", "rlhfctl", "sft", str(RECIPE), "--quiet", "--run", "labels"]
     small = ["--set", "data.demonstrations.max_rows=1000"]
     subprocess.run([*command, "--runs-dir", str(folder), *small], check=True, cwd=ROOT)
     return folder / "labels" / "sft"
 
 
-def turned(rows: Dataset, noise: float, seed: int) -> Dataset:
-    """Return the rows with each label turned with a chance of `noise`."""
+def flipped(rows: Dataset, noise: float, seed: int) -> Dataset:
+    """Return the rows with each label flipped with probability `noise`."""
     rng = random.Random(f"turned {noise} {seed}")
-    found = []
+    result = []
     for row in rows:
         if rng.random() < noise:
             row |= {"chosen": row["rejected"], "rejected": row["chosen"]}
-        found.append(row)
-    return type(rows).from_list(found)
+        result.append(row)
+    return type(rows).from_list(result)
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What all trainings of one seed share.
+    """Data and settings shared by all trainings of one seed.
 
     Attributes:
-        number: The recipe's seed.
+        number: Seed of the recipe.
         settings: Overrides of the base recipe.
-        given: Comparisons to train on, a row a label.
+        comparisons: Training comparisons, one row per label.
         gold: Encoded held-out pairs in gold order.
     """
 
     number: int
     settings: list[str]
-    given: Dataset
+    comparisons: Dataset
     gold: Dataset
 
     @classmethod
     def of(cls, number: int, pairs: int) -> Seed:
-        """Draw the data of a seed."""
+        """Draw the data of one seed."""
         settings = [
             f"seed={number}",
             f"data.comparisons.max_rows={pairs * LABELS_PER_PAIR}",
@@ -104,58 +104,60 @@ class Seed:
         )
         return cls(number, settings, load_comparisons(recipe).train, gold.dataset)
 
-    def train(self, way: str, noise: float, sft: Path) -> dict[str, Any]:
-        """Train one reward model; return its gold accuracy, and what it was trained on."""
-        settings = [*self.settings, *WAYS[way]]
+    def train(self, method: str, noise: float, sft: Path) -> dict[str, Any]:
+        """Train one reward model and return its gold accuracy, rows and optimiser steps."""
+        settings = [*self.settings, *METHODS[method]]
         recipe = load_recipe(RECIPE, settings).recipe
-        learnt = aggregated(turned(self.given, noise, self.number), recipe.reward_model)
-        epochs = f"reward_model.num_train_epochs={len(self.given) / len(learnt)}"
-        session = open_stage_context(load_recipe(RECIPE, [*settings, epochs]).recipe)
-        rows = encode_comparisons(learnt, session.formatter, recipe.reward_model.max_length)
+        training_rows = aggregated(
+            flipped(self.comparisons, noise, self.number), recipe.reward_model
+        )
+        epochs = f"reward_model.num_train_epochs={len(self.comparisons) / len(training_rows)}"
+        context = open_stage_context(load_recipe(RECIPE, [*settings, epochs]).recipe)
+        rows = encode_comparisons(training_rows, context.formatter, recipe.reward_model.max_length)
         with tempfile.TemporaryDirectory() as folder:
-            trained = train(session, sft, rows, self.number, Path(folder), NullMonitor())
-        pad = session.tokenizer.pad_token_id
+            trained = train(context, sft, rows, self.number, Path(folder), NullMonitor())
+        pad = context.tokenizer.pad_token_id
         scores = (score_ids(trained.model, self.gold[f"{side}_ids"], pad, 64) for side in _SIDES)
         metrics = accuracy(*scores).metrics("gold_accuracy")
-        return metrics | {"rows": len(learnt), "steps": trained.metrics["steps"]}
+        return metrics | {"rows": len(training_rows), "steps": trained.metrics["steps"]}
 
 
 def main() -> None:
-    """Read the command line, train and judge every model, print and write."""
+    """Parse the command line, train and evaluate every model, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--noise", nargs="+", type=float, default=list(NOISE))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--ways", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--out", type=Path, default=None)
-    given = parser.parse_args()
+    options = parser.parse_args()
 
     torch.set_num_threads(1)
     sft = sft_checkpoint(CHECKPOINTS)
-    began = time.perf_counter()
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {
-        way: {f"{noise:g}": [] for noise in given.noise} for way in given.ways
+    started = time.perf_counter()
+    runs_by_method: dict[str, dict[str, list[dict[str, Any]]]] = {
+        method: {f"{noise:g}": [] for noise in options.noise} for method in options.ways
     }
-    for done, number in enumerate(given.seeds, start=1):
-        seed = Seed.of(number, given.pairs)
-        for noise in given.noise:
-            for way in given.ways:
-                found[way][f"{noise:g}"].append(seed.train(way, noise, sft))
+    for done, number in enumerate(options.seeds, start=1):
+        seed = Seed.of(number, options.pairs)
+        for noise in options.noise:
+            for method in options.ways:
+                runs_by_method[method][f"{noise:g}"].append(seed.train(method, noise, sft))
         result = {
             "machine": describe(1),
-            "pairs": given.pairs,
+            "pairs": options.pairs,
             "labels_per_pair": LABELS_PER_PAIR,
             "gold_pairs": len(seed.gold),
-            "seeds": given.seeds[:done],
-            "seconds": round(time.perf_counter() - began, 1),
-            "ways": found,
+            "seeds": options.seeds[:done],
+            "seconds": round(time.perf_counter() - started, 1),
+            "ways": runs_by_method,
         }
-        write("labels", result, given.out)
+        write("labels", result, options.out)
     show(
-        f"Gold accuracy, mean of {len(given.seeds)} seeds",
-        ["labels", *(f"{noise:.0%}" for noise in given.noise)],
-        [[way, *map(_mean, by_noise.values())] for way, by_noise in found.items()],
-        f"{given.pairs} pairs, {LABELS_PER_PAIR} labels each; columns: share of labels turned",
+        f"Gold accuracy, mean of {len(options.seeds)} seeds",
+        ["labels", *(f"{noise:.0%}" for noise in options.noise)],
+        [[method, *map(_mean, by_noise.values())] for method, by_noise in runs_by_method.items()],
+        f"{options.pairs} pairs, {LABELS_PER_PAIR} labels each; columns: share of flipped labels",
     )
 
 

@@ -1,13 +1,13 @@
-"""What each choice of PPO is worth on the embedded world, where the true reward is known.
+"""Ablations of PPO settings on the embedded world, where the true reward is known.
 
     python benchmarks/learning.py --variants base batch_mean --seeds 0 1 2
 
-Every variant is recipes/base.yaml with the overrides of `VARIANTS`, from the same SFT checkpoint and
-reward model a seed. Each rollout's responses, sampled from the policy of that moment, are judged by
-the gold reward, which PPO never sees. Printed per seed, of the last sixth of the rollouts: gold reward,
-KL divergence, response length; and the gold reward where the KL divergence, as a mean over a sixth of
-the rollouts, first reached `--at-kl`, by linear interpolation. The curves lie in --out as JSON, and
---plot draws gold reward against KL divergence. A run takes about a minute on one core.
+Every variant is recipes/base.yaml with the overrides of `VARIANTS`. Variants share one SFT checkpoint
+and reward model per seed. The responses of every rollout are scored by the gold reward, which PPO
+never uses. The table has, per seed, means over the last sixth of the rollouts of gold reward, KL
+divergence and response length. It also has the gold reward at which the smoothed KL divergence first
+reaches `--at-kl`, by linear interpolation. The curves are written to --out as JSON, and --plot draws
+gold reward against KL divergence. A run takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "base.yaml"
 SHARE = 6
-"""Curves are means over a sixth of the rollouts."""
+"""Smoothing window of the curves: one sixth of the rollouts."""
 
 SMALL = ["ppo.rollout_batch_size=32", "ppo.minibatch_size=16", "ppo.learning_rate=1e-3"]
 TINY = [
@@ -65,7 +65,7 @@ VARIANTS: dict[str, list[str]] = {
 
 
 def checkpoints(seed: int, runs: Path) -> dict[str, Path]:
-    """Train SFT and the reward model of a seed, unless that was done before."""
+    """Train SFT and the reward model of a seed, unless they are up to date."""
     for command in ("sft", "train-rm"):
         subprocess.run(
             [
@@ -78,7 +78,7 @@ def checkpoints(seed: int, runs: Path) -> dict[str, Path]:
 
 
 def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[float]]:
-    """Run PPO and return its curves: gold reward, proxy score and KL of every rollout."""
+    """Run PPO and return gold reward, proxy score, KL and length per rollout."""
     from rlhfctl.recipe.load import load_recipe
     from rlhfctl.run.monitor import NullMonitor
     from rlhfctl.stages.ppo.stage import open_trainer
@@ -90,7 +90,7 @@ def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[fl
     with tempfile.TemporaryDirectory() as folder:
         opened = open_trainer(recipe, inputs, Path(folder), NullMonitor())
 
-        def watch(episodes: int, rollout) -> None:  # noqa: ANN001
+        def record(episodes: int, rollout) -> None:  # noqa: ANN001
             batch, decode = rollout.sequences, opened.context.formatter.decode
             prompts = [opened.prompts[row] for row in rollout.rows]
             texts = [decode(ids) for ids in batch.response_lists()]
@@ -99,13 +99,13 @@ def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[fl
             curves["kl"].append(float(rollout.kl.mean()))
             curves["length"].append(float(batch.response_lengths.float().mean()))
 
-        opened.trainer.hooks.keep_samples = watch
+        opened.trainer.hooks.keep_samples = record
         opened.trainer.train()
     return curves
 
 
 def smooth(curves: dict[str, list[float]], name: str) -> np.ndarray:
-    """Return a curve's moving means over a sixth of the rollouts."""
+    """Return the moving average of a curve over a sixth of the rollouts."""
     window = max(1, len(curves[name]) // SHARE)
     return np.convolve(curves[name], np.ones(window) / window, "valid")
 
@@ -123,22 +123,22 @@ def gold_at(curves: dict[str, list[float]], kl: float) -> float:
     return float(gold[after - 1] + share * (gold[after] - gold[after - 1]))
 
 
-def draw(found: dict, variants: list[str], path: Path) -> None:
-    """Draw gold reward against KL divergence, a line a seed, a colour a variant."""
+def draw(curves_by_variant: dict, variants: list[str], path: Path) -> None:
+    """Draw gold reward against KL divergence, one line per seed, one colour per variant."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for at, variant in enumerate(variants):
-        for number, run in enumerate(found[variant].values()):
+    for index, variant in enumerate(variants):
+        for number, run in enumerate(curves_by_variant[variant].values()):
             axes.plot(
                 smooth(run, "kl"),
                 smooth(run, "gold"),
-                color=f"C{at}",
+                color=f"C{index}",
                 linewidth=1.2,
                 label=variant if number == 0 else None,
             )
-    axes.set_xlabel("KL divergence from the reference, nats a response")
+    axes.set_xlabel("KL divergence from the reference, nats per response")
     axes.set_ylabel("gold reward")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -149,41 +149,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variants", nargs="+", default=["base"], choices=sorted(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--at-kl", type=float, default=1.0, help="Nats a response.")
+    parser.add_argument("--at-kl", type=float, default=1.0, help="Nats per response.")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "build" / "learning")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "learning.json")
-    parser.add_argument("--plot", type=Path, help="A PNG file to draw.")
-    given = parser.parse_args()
+    parser.add_argument("--plot", type=Path, help="Output PNG file.")
+    options = parser.parse_args()
 
-    inputs = {seed: checkpoints(seed, given.runs_dir) for seed in given.seeds}
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    if given.out.exists():
-        found = json.loads(given.out.read_text())["curves"]
-    for variant in given.variants:
-        for seed in given.seeds:
-            done = found.setdefault(variant, {})
+    inputs = {seed: checkpoints(seed, options.runs_dir) for seed in options.seeds}
+    curves_by_variant: dict[str, dict[str, dict[str, list[float]]]] = {}
+    if options.out.exists():
+        curves_by_variant = json.loads(options.out.read_text())["curves"]
+    for variant in options.variants:
+        for seed in options.seeds:
+            done = curves_by_variant.setdefault(variant, {})
             if str(seed) not in done:
                 done[str(seed)] = train(variant, seed, inputs[seed])
-            write(given.out, found, given.at_kl)
-    show(found, given.variants, given.at_kl)
-    if given.plot is not None:
-        draw(found, given.variants, given.plot)
+            write(options.out, curves_by_variant, options.at_kl)
+    show(curves_by_variant, options.variants, options.at_kl)
+    if options.plot is not None:
+        draw(curves_by_variant, options.variants, options.plot)
 
 
-def write(path: Path, found: dict, at_kl: float) -> None:
+def write(path: Path, curves_by_variant: dict, at_kl: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "python": sys.version}
-    path.write_text(json.dumps({"machine": machine, "at_kl": at_kl, "curves": found}, indent=1))
+    path.write_text(
+        json.dumps({"machine": machine, "at_kl": at_kl, "curves": curves_by_variant}, indent=1)
+    )
 
 
-def show(found: dict, variants: list[str], at_kl: float) -> None:
+def show(curves_by_variant: dict, variants: list[str], at_kl: float) -> None:
     table = Table("variant", "gold, last", "KL, last", f"gold at KL {at_kl:g}", "length, last")
 
     def last(curves: dict[str, list[float]], name: str) -> str:
         return f"{smooth(curves, name)[-1]:.2f}"
 
     for variant in variants:
-        runs = list(found[variant].values())
+        runs = list(curves_by_variant[variant].values())
         table.add_row(
             variant,
             " / ".join(last(run, "gold") for run in runs),

@@ -1,4 +1,4 @@
-"""Which machine it is, and how fast it multiplies and copies."""
+"""Description of the machine, and its matrix multiplication and memory speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def device() -> torch.device:
-    """Return the CUDA GPU where there is one, else the CPU."""
+    """Return the CUDA GPU if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -33,7 +33,7 @@ def _cpu_name() -> str:
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Return the machine's name, its size, and the versions that ran on it."""
+    """Return the machine's hardware and the package versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -53,13 +53,15 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 def title(machine: dict[str, Any]) -> str:
-    """Return the machine in one line."""
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores"
-    return f"{where}; torch {machine['packages']['torch']}"
+    """Return a one-line description of the machine."""
+    hardware = (
+        machine["gpu"] or f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores"
+    )
+    return f"{hardware}; torch {machine['packages']['torch']}"
 
 
 def best_seconds(function: Callable[[], Any], repeats: int = 7, least: float = 0.02) -> float:
-    """Return the seconds of one call, in the fastest of several stretches of `least` seconds."""
+    """Return the seconds per call in the fastest of several periods of `least` seconds."""
     function()
     best = float("inf")
     for _ in range(repeats):
@@ -74,9 +76,9 @@ def best_seconds(function: Callable[[], Any], repeats: int = 7, least: float = 0
 
 
 def matmul_flops(rows: int, inner: int, columns: int, dtype: torch.dtype) -> float:
-    """Return floating-point operations a second of [rows, inner] x [inner, columns].
+    """Return floating-point operations per second of [rows, inner] x [inner, columns].
 
-    Multiplied as rlhfctl's layers do, which on a CPU is not always as torch does.
+    Uses rlhfctl's linear layers, which on some CPUs use another kernel than torch.
     """
     states = torch.randn(rows, inner, device=device(), dtype=dtype)
     layer = torch.nn.Linear(inner, columns, bias=False, device=device(), dtype=dtype)
@@ -87,12 +89,12 @@ def matmul_flops(rows: int, inner: int, columns: int, dtype: torch.dtype) -> flo
 
 
 def peak_flops(dtype: torch.dtype) -> float:
-    """Return operations a second of a square multiplication large enough to show the machine."""
+    """Return operations per second of a large square matrix multiplication."""
     size = 8192 if torch.cuda.is_available() else 1024
     return matmul_flops(size, size, size, dtype)
 
 
 def read_bandwidth() -> float:
-    """Return bytes a second that a sum over a tensor beyond all caches reads."""
+    """Return bytes per second read by a sum over a tensor larger than all caches."""
     data = torch.ones(2**28 if torch.cuda.is_available() else 2**26, device=device())
     return data.numel() * data.element_size() / best_seconds(data.sum)

@@ -1,10 +1,10 @@
-"""Peak memory of PPO against one SFT step of the same model, and against TRL's PPO.
+"""Peak memory of PPO, compared with an SFT step of the same model and with TRL's PPO.
 
 `python -m benchmarks.memory` on a CPU; on a GPU `python -m benchmarks.memory --shape 8b
 --quantization 4bit --prompt-length 128 --response-length 256 --batch 8 --minibatches 2
---gradient-checkpointing`. Each side is a process of its own. On a GPU the peak is of allocated
-memory, on a CPU of resident memory beyond the libraries, so that models are counted in both.
-An SFT step has as many rows as a PPO minibatch, each as long as an episode.
+--gradient-checkpointing`. Each side runs in a separate process. The peak is of allocated memory on
+a GPU, and of resident memory minus the libraries on a CPU; both include the models. An SFT step has
+as many rows as a PPO minibatch, each as long as an episode.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def main() -> None:
     """Read the command line, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
-    parser.add_argument("--full", action="store_true", help="train all weights, without LoRA")
-    parser.add_argument("--peer", type=Path, default=PEER, help="the peer environment's python")
-    parser.add_argument("--no-peer", action="store_true", help="leave TRL's PPO out")
+    parser.add_argument("--full", action="store_true", help="train all weights instead of LoRA")
+    parser.add_argument(
+        "--peer", type=Path, default=PEER, help="Python interpreter of the TRL environment"
+    )
+    parser.add_argument("--no-peer", action="store_true", help="skip TRL's PPO")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     defaults: dict[str, Any] = {"shape": "medium", "batch": 32, "epochs": 1, "rollouts": 1}
@@ -50,7 +52,7 @@ def main() -> None:
     ]
     output.show(
         f"Peak memory, {work.shape}, {machine.title(described)}",
-        ("", "peak", "rlhfctl PPO is this many times"),
+        ("", "peak", "rlhfctl PPO / this"),
         rows,
         f"bars on a GPU: {BAR_SFT} times an SFT step, {BAR_TRL} times TRL's PPO",
     )

@@ -1,4 +1,4 @@
-"""Clocks and memory of one process; needs torch alone, so that peers use it too."""
+"""Time and memory measurement of a process; depends only on torch, so that TRL's side uses it too."""
 
 from __future__ import annotations
 
@@ -22,57 +22,57 @@ def _resident(name: str) -> int:
     return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
 
 
-def _held() -> int:
+def _memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
     return _resident("VmRSS") if STATUS.is_file() else 0
 
 
 def synchronize() -> None:
-    """Wait for the GPU, where there is one, so that a clock tells what was done."""
+    """Wait for the GPU, if available, before reading a clock."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class Meter:
-    """Times rollouts and the phases within them, and takes the peak of memory over them.
+    """Timer of rollouts and their phases, with peak memory.
 
     Attributes:
-        wall: Seconds of each timed rollout.
-        cpu: Processor seconds of this process in each timed rollout, all threads together.
-        phases: Seconds by phase, over the timed rollouts.
+        wall: Seconds per timed rollout.
+        cpu: CPU seconds of this process per timed rollout, summed over threads.
+        phases: Total seconds by phase over the timed rollouts.
     """
 
     def __init__(self, warmup: int) -> None:
-        """Take the number of rollouts that are not timed; make it before any model is loaded."""
+        """Set the number of warm-up rollouts; call before any model is loaded."""
         self.warmup = warmup
         self.wall: list[float] = []
         self.cpu: list[float] = []
         self.phases: defaultdict[str, float] = defaultdict(float)
         self._seen = -1
-        self._at = (0.0, 0.0)
+        self._last = (0.0, 0.0)
         self._before = 0
-        self._bare = _held()
+        self._bare = _memory()
 
     @property
     def timing(self) -> bool:
-        """Whether the present rollout is a timed one."""
+        """Whether the current rollout is timed."""
         return self._seen >= self.warmup
 
     def mark(self) -> None:
-        """Say that training starts, or that a rollout has ended."""
+        """Mark the start of training or the end of a rollout."""
         synchronize()
         now = (time.perf_counter(), time.process_time())
         if self.timing:
-            self.wall.append(now[0] - self._at[0])
-            self.cpu.append(now[1] - self._at[1])
+            self.wall.append(now[0] - self._last[0])
+            self.cpu.append(now[1] - self._last[1])
         elif self._seen < 0:
             self._reset_peak()
         self._seen += 1
-        self._at = now
+        self._last = now
 
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that adds its calls' seconds to a phase."""
+        """Wrap a function to add the seconds of its calls to a phase."""
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -87,17 +87,17 @@ class Meter:
         return call
 
     def _reset_peak(self) -> None:
-        self._before = _held()
+        self._before = _memory()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         elif STATUS.is_file():
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
     def metrics(self) -> dict[str, Any]:
-        """Return everything measured; bytes are allocated ones on a GPU, else resident ones.
+        """Return all measurements; bytes are allocated memory on a GPU, else resident memory.
 
-        ``bare_bytes`` were held when the meter was made, ``start_bytes`` before training: on a GPU
-        nothing and the models, on a CPU the libraries beside them.
+        ``bare_bytes`` is the memory when the meter was created, ``start_bytes`` before training.
+        On a GPU these are zero and the models; on a CPU both also include the libraries.
         """
         if torch.cuda.is_available():
             peak = torch.cuda.max_memory_allocated()

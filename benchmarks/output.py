@@ -1,4 +1,4 @@
-"""A table for people, JSON for machines, and processes that measure one thing."""
+"""Output of benchmarks as tables and JSON, and measurements in separate processes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CHECKPOINTS = ROOT / "build" / "benchmarks"
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> None:
     """Print a table; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left")
-    for at, column in enumerate(columns):
-        table.add_column(column, justify="left" if at == 0 else "right")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row)
     console = Console()
@@ -37,7 +37,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *not
 
 
 def write(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
-    """Write a benchmark's result as JSON and say where."""
+    """Write a benchmark's result as JSON and print the path."""
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -48,20 +48,27 @@ def write(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
 def in_process(
     module: str, work: Work, folder: Path, python: Path | None = None, **environment: str
 ) -> dict[str, Any]:
-    """Run ``python -m MODULE WORK CHECKPOINTS RESULT`` and return the result it wrote.
+    """Run ``python -m MODULE WORK CHECKPOINTS RESULT`` and return the result.
 
     Args:
         module: A module of `benchmarks`.
-        work: What to do.
-        folder: The checkpoints.
-        python: The interpreter, where it is not this one.
-        environment: Variables to set beside this process's own.
+        work: Workload.
+        folder: Checkpoints.
+        python: Interpreter; None uses the current one.
+        environment: Additional environment variables.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        order, answer = Path(scratch, "work.json"), Path(scratch, "result.json")
-        order.write_text(json.dumps(work.as_json()), encoding="utf-8")
+        work_file, result_file = Path(scratch, "work.json"), Path(scratch, "result.json")
+        work_file.write_text(json.dumps(work.as_json()), encoding="utf-8")
         subprocess.run(
-            [str(python or sys.executable), "-m", module, str(order), str(folder), str(answer)],
+            [
+                str(python or sys.executable),
+                "-m",
+                module,
+                str(work_file),
+                str(folder),
+                str(result_file),
+            ],
             check=True,
             cwd=ROOT,
             capture_output="BENCHMARK_OUTPUT" not in os.environ,
@@ -73,10 +80,10 @@ def in_process(
                 **environment,
             },
         )
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        return found
+        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+        return result
 
 
 def megabytes(count: float) -> str:
-    """Return bytes in MiB, or GiB where there are many."""
+    """Format bytes in MiB or GiB."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,13 +1,13 @@
-"""PPO against TRL 1.12.0, like for like: the same weights, prompts, lengths, batches and steps.
+"""Speed of PPO compared with TRL 1.12.0: same weights, prompts, lengths, batches and steps.
 
 `python -m benchmarks.ppo_vs_trl` after `make build/bench-trl/.set-up`, or `make bench` for both.
 
-Each side runs in a process of its own, in turn, several times. Timed is the training loop alone,
-from the end of the first rollout: no imports, no loading, no warm-up. The medians are compared.
-What each side does beside PPO is listed in `trl_peer/run.py`; rlhfctl's own share is one more
-scoring pass (it recomputes log-probabilities), gradient clipping, finiteness checks and metrics.
+The sides alternate for several runs, each in a separate process. Only the training loop is timed,
+from the end of the first rollout, without imports, loading and warm-up. The medians are compared.
+`trl_peer/run.py` lists the differences of TRL. rlhfctl in addition makes one more scoring pass (it
+recomputes log-probabilities), clips gradients, checks finiteness and computes metrics.
 
-With adapters (`--only lora`) the two cannot be quite alike: rlhfctl's critic is an adapter too, TRL's
+With LoRA (`--only lora`) the comparison is not exact: rlhfctl's critic is an adapter, while TRL's
 value model trains all its weights.
 """
 
@@ -35,13 +35,15 @@ def main() -> None:
     """Read the command line, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
-    parser.add_argument("--only", choices=("full", "lora"), help="one of the two comparisons")
-    parser.add_argument("--runs", type=int, default=3, help="of each side, in turn")
-    parser.add_argument("--peer", type=Path, default=PEER, help="the peer environment's python")
+    parser.add_argument("--only", choices=("full", "lora"), help="run one of the two comparisons")
+    parser.add_argument("--runs", type=int, default=3, help="runs per side, alternating")
+    parser.add_argument(
+        "--peer", type=Path, default=PEER, help="Python interpreter of the TRL environment"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if not options.peer.exists():
-        parser.error(f"there is no {options.peer}; make build/bench-trl/.set-up makes it")
+        parser.error(f"there is no {options.peer}; run make build/bench-trl/.set-up")
     comparisons = {}
     for name in (options.only,) if options.only else ("full", "lora"):
         work = from_options(options, lora=name == "lora")
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def compare(work: Work, folder: Path, peer: Path, runs: int) -> dict[str, Any]:
-    """Run both sides in turn and return their medians, their ratio and the roofline."""
+    """Run both sides alternately and return medians, ratio and roofline."""
     sides: dict[str, list[dict[str, Any]]] = {"rlhfctl": [], "trl": []}
     for _ in range(runs):
         sides["rlhfctl"].append(output.in_process("benchmarks.rlhfctl_ppo", work, folder))
@@ -91,7 +93,7 @@ def summarise(work: Work, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def against_roofline(work: Work, phases: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return, by phase, seconds, operations, and the shares of what this machine can multiply."""
+    """Return seconds, operations and shares of the machine's matrix throughput by phase."""
     flops, rates = roofline.phase_flops(work), roofline.shape_flops(work)
     peak = machine.peak_flops(getattr(torch, work.dtype))
     return {
@@ -108,20 +110,20 @@ def against_roofline(work: Work, phases: Mapping[str, float]) -> dict[str, dict[
 
 def _print(comparisons: dict[str, Any], described: dict[str, Any]) -> None:
     rows = []
-    for name, found in comparisons.items():
-        for side, medians in found["medians"].items():
+    for name, comparison in comparisons.items():
+        for side, medians in comparison["medians"].items():
             rows.append(
                 [
                     f"{name}: {side}",
                     f"{medians['episodes_per_second']:.1f}",
                     f"{medians['episodes_per_cpu_second']:.1f}",
                     output.megabytes(medians["working_bytes"]),
-                    f"{found['ratio']:.2f}" if side == "rlhfctl" else "1",
+                    f"{comparison['ratio']:.2f}" if side == "rlhfctl" else "1",
                 ]
             )
     columns = ("", "episodes/s", "episodes/CPU s", "memory beyond start", "times TRL")
     output.show(f"PPO, {machine.title(described)}", columns, rows, f"bar: {BAR} times TRL")
-    for name, found in comparisons.items():
+    for name, comparison in comparisons.items():
         lines = [
             [
                 phase,
@@ -131,7 +133,7 @@ def _print(comparisons: dict[str, Any], described: dict[str, Any]) -> None:
                 f"{metrics['share_of_peak']:.0%}",
                 f"{metrics['share_of_matmul_at_shapes']:.0%}",
             ]
-            for phase, metrics in found["roofline"].items()
+            for phase, metrics in comparison["roofline"].items()
             if phase != "machine"
         ]
         columns = ("phase", "s", "of time", "GFLOP", "of peak", "of matmul at these shapes")

@@ -1,4 +1,4 @@
-"""rlhfctl's side: its PPO trainer over random checkpoints, in a process of its own.
+"""rlhfctl's side of the comparison: its PPO trainer on random checkpoints.
 
 `python -m benchmarks.rlhfctl_ppo WORK.json CHECKPOINTS RESULT.json`
 """
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def recipe_for(work: Work, folder: Path) -> Recipe:
-    """Return the recipe of a benchmark's work; every switch that could cut work short is off.
+    """Return the recipe of a workload, with every form of early stopping disabled.
 
-    The rates are so low that nothing diverges, and are as TRL's default.
+    The learning rates are TRL's defaults, low enough that training does not diverge.
     """
     forward = work.minibatch if work.gradient_checkpointing else work.batch
     values: dict[str, Any] = {
@@ -58,7 +58,7 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
             "value_learning_rate": 3e-6,
             "lr_schedule": "constant",
             "warmup_rollouts": 0,
-            # As in TRL, where transformers chooses it.
+            # The default of transformers, hence of TRL.
             "optim": "adamw_torch_fused",
             "value_clip_range": 0.2,
             "kl_early_stop": None,
@@ -75,15 +75,15 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
 
 
 def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
-    """Load the four roles; a stop token beyond the vocabulary is one that never comes."""
+    """Load the four roles; the stop token is outside the vocabulary, so it is never sampled."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
-    never = SHAPES[work.shape].vocab_size
+    unreachable = SHAPES[work.shape].vocab_size
     return load_roles(
         recipe,
         tokenizer,
-        [never],
+        [unreachable],
         folder / "sft",
         [folder / "rm"],
         critic="reward_model",
@@ -92,7 +92,7 @@ def roles_for(work: Work, recipe: Recipe, folder: Path) -> Roles:
 
 
 class _Marks(NullMonitor):
-    """Marks the start and each rollout's end on a meter."""
+    """Monitor that marks the start and the end of each rollout on a meter."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
@@ -122,7 +122,7 @@ class _TimedRoles:
 
 
 def run(work: Work, folder: Path) -> dict[str, Any]:
-    """Do the work and return its metrics; phases are generation, scoring and update, in seconds."""
+    """Run the workload and return its metrics, with seconds of generation, scoring and update."""
     torch.set_num_threads(work.threads)
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
     recipe = recipe_for(work, folder)
@@ -138,7 +138,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
         raise RuntimeError(f"responses are {lengths} tokens, not {work.response_length}")
     updates = monitor.last["updates"]
     if updates != work.epochs * work.minibatches:
-        raise RuntimeError(f"{updates} updates a rollout, not {work.epochs * work.minibatches}")
+        raise RuntimeError(f"{updates} updates per rollout, not {work.epochs * work.minibatches}")
     return metrics
 
 

@@ -1,7 +1,7 @@
-"""The least that PPO must compute, and how long this machine's multiplications need for it.
+"""Minimum operations of PPO, and the machine's matrix multiplication speed at its shapes.
 
-Counted are the matrix products of linear layers, attention and the LM head; norms, activations,
-softmax and optimisers are not, so a share of 100 % cannot be reached.
+Counts the matrix products of linear layers, attention and the LM head. Norms, activations, softmax
+and optimisers are not counted, so a share of 100 % is unreachable.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 PHASES = ("generation", "scoring", "update")
 BACKWARD_FULL, BACKWARD_LORA = 2.0, 1.0
-"""A backward pass costs two forward passes, or one where the base's weights have no gradient."""
+"""Forward passes per backward pass; with LoRA, the base weights have no gradient."""
 
 
 def phase_flops(work: Work) -> dict[str, float]:
     """Return the floating-point operations of the timed rollouts by phase.
 
-    Generation: each token once through the policy, the LM head at each response token. Scoring:
-    policy, reference, reward model and critic over whole episodes, the LM head at response tokens
-    of the first two. PPOStep: policy and critic forward and backward, each epoch.
+    Generation: policy on each token once, LM head on each response token. Scoring: policy,
+    reference, reward model and critic on whole episodes, LM head on response tokens of the first
+    two. Update: policy and critic forward and backward, per epoch.
     """
     shape = SHAPES[work.shape]
     weights = float(shape.decoder_weights)
@@ -47,7 +47,7 @@ def phase_flops(work: Work) -> dict[str, float]:
 
 
 def shape_flops(work: Work) -> dict[str, float]:
-    """Return operations a second of the model's linear layers alone, at each phase's rows."""
+    """Return operations per second of the linear layers alone, at the batch size of each phase."""
     shape = SHAPES[work.shape]
     rows = {
         "generation": work.batch,

@@ -1,7 +1,7 @@
-"""Episodes a second and memory of PPO against model size, response length and batch, with a plot.
+"""Speed and memory of PPO by model size, response length and batch size, with a plot.
 
-`python -m benchmarks.scaling` on a CPU; on a GPU `--shapes 0.5b 1.5b 8b --lora`. One number moves at
-a time, the others stay as the options say. Each point is a process of its own.
+`python -m benchmarks.scaling` on a CPU; on a GPU `--shapes 0.5b 1.5b 8b --lora`. One number
+varies at a time, the others are set by the options. Each point runs in a separate process.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from benchmarks.work import Work, add_options, from_options
 
 PLOT = output.ROOT / "docs" / "images" / "ppo-scaling.png"
 AXES = {
-    "weights": "weights of the decoder",
-    "response_length": "tokens a response",
-    "batch": "episodes a rollout",
+    "weights": "decoder weights",
+    "response_length": "tokens per response",
+    "batch": "episodes per rollout",
 }
 
 
@@ -83,12 +83,12 @@ def show(points: list[dict[str, Any]], title: str) -> None:
         ]
         for point in points
     ]
-    columns = ("moved", "to", "episodes/s", "episodes/CPU s", "peak memory")
+    columns = ("varied", "value", "episodes/s", "episodes/CPU s", "peak memory")
     output.show(f"PPO against size, {title}", columns, rows)
 
 
 def plot(points: list[dict[str, Any]], work: Work, title: str, path: Path) -> None:
-    """Draw speed above memory, a column an axis, and save the picture."""
+    """Plot speed above memory, one column per axis, and save the image."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -99,16 +99,17 @@ def plot(points: list[dict[str, Any]], work: Work, title: str, path: Path) -> No
     on_cpu = "GPU" not in title and "NVIDIA" not in title
     speed = "episodes_per_cpu_second" if on_cpu else "episodes_per_second"
     for column, (axis, label) in enumerate(AXES.items()):
-        mine = [point for point in points if point["axis"] == axis]
-        at = [point["at"] for point in mine]
-        panels[0][column].plot(at, [point[speed] for point in mine], "o-", color="#1f4e79")
+        series = [point for point in points if point["axis"] == axis]
+        positions = [point["at"] for point in series]
+        panels[0][column].plot(positions, [point[speed] for point in series], "o-", color="#1f4e79")
         panels[1][column].plot(
-            at, [point["peak_bytes"] / 2**20 for point in mine], "o-", color="#a34700"
+            positions, [point["peak_bytes"] / 2**20 for point in series], "o-", color="#a34700"
         )
         panels[1][column].set_xlabel(label)
         for panel in (panels[0][column], panels[1][column]):
             panel.set(xscale="log", yscale="log")
-            panel.set_xticks(at, [f"{v / 1e6:.1f} M" if axis == "weights" else str(v) for v in at])
+            labels = [f"{v / 1e6:.1f} M" if axis == "weights" else str(v) for v in positions]
+            panel.set_xticks(positions, labels)
             panel.minorticks_off()
             panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.yaxis.set_major_formatter(ScalarFormatter())

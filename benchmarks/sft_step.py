@@ -1,4 +1,4 @@
-"""A few SFT steps as rlhfctl's SFT stage makes them, for their peak of memory.
+"""A few SFT steps as in rlhfctl's SFT stage, for their peak memory.
 
 `python -m benchmarks.sft_step WORK.json CHECKPOINTS RESULT.json`
 """
@@ -39,7 +39,7 @@ class _Marks(TrainerCallback):
 
 
 def run(work: Work, folder: Path) -> dict[str, Any]:
-    """Train on rows as long as PPO's episodes, as many a step as a minibatch has."""
+    """Train on rows as long as PPO episodes, with a PPO minibatch per step."""
     from transformers import AutoTokenizer
 
     torch.set_num_threads(work.threads)

@@ -1,4 +1,4 @@
-"""Model sizes: configurations of real architectures, filled with random weights."""
+"""Model sizes: configurations of real architectures for random weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama or Qwen2 decoder; names as in transformers' configurations."""
+    """Sizes of a Llama or Qwen2 decoder, named as in transformers' configurations."""
 
     vocab_size: int
     hidden_size: int
@@ -20,7 +20,7 @@ class Shape:
     family: str = "llama"
 
     def config(self) -> Any:
-        """Return the transformers configuration; token 0 pads and token 1 is the EOS."""
+        """Return the transformers configuration; token 0 is PAD and token 1 is EOS."""
         from transformers import LlamaConfig, Qwen2Config
 
         kind = {"llama": LlamaConfig, "qwen2": Qwen2Config}[self.family]
@@ -51,7 +51,7 @@ class Shape:
 
     @property
     def decoder_weights(self) -> int:
-        """Number of weights of all linear layers below the LM head."""
+        """Number of weights of all linear layers except the LM head."""
         return self.num_hidden_layers * sum(a * b for a, b in self.linears)
 
 
@@ -64,4 +64,4 @@ SHAPES = {
     "1.5b": Shape(151_936, 1536, 8960, 28, 12, 2, family="qwen2"),
     "8b": Shape(128_256, 4096, 14_336, 32, 32, 8, tie_word_embeddings=False),
 }
-"""tiny is the shape of the bar; 0.5b and 1.5b are Qwen2.5's, 8b is Llama 3.1's."""
+"""tiny is the shape of the performance target; 0.5b and 1.5b are Qwen2.5's, 8b is Llama 3.1's."""

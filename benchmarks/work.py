@@ -1,4 +1,4 @@
-"""What a benchmark asks a PPO trainer to do, the same for every trainer."""
+"""Workload of a PPO benchmark, identical for every trainer."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """A number of PPO rollouts over random weights and random prompts.
+    """PPO rollouts with random weights and random prompts.
 
     Attributes:
-        shape: A name of `benchmarks.shapes.SHAPES`.
-        lora: Adapters of rank 16 on all linear layers; else all weights are trained.
-        quantization: none or 4bit, of the base.
-        dtype: Of the base.
-        prompt_length: In tokens, of every prompt.
-        response_length: In tokens, of every response: no token ends one.
-        batch: Episodes a rollout.
-        minibatches: Optimiser steps an epoch.
+        shape: Name in `benchmarks.shapes.SHAPES`.
+        lora: Train adapters of rank 16 on all linear layers instead of all weights.
+        quantization: Quantization of the base model, none or 4bit.
+        dtype: Data type of the base model.
+        prompt_length: Tokens per prompt.
+        response_length: Tokens per response; there is no stop token.
+        batch: Episodes per rollout.
+        minibatches: Optimiser steps per epoch.
         epochs: Passes over a rollout.
-        rollouts: Timed ones.
-        warmup: Rollouts before them, which are not timed.
+        rollouts: Timed rollouts.
+        warmup: Untimed rollouts before the timed ones.
         gradient_checkpointing: Recompute activations in the backward pass.
-        threads: Of torch, on a CPU.
-        seed: Of weights and prompts.
+        threads: Threads of torch on a CPU.
+        seed: Seed of weights and prompts.
     """
 
     shape: str = "tiny"
@@ -50,35 +50,35 @@ class Work:
 
     @property
     def minibatch(self) -> int:
-        """Episodes an optimiser step."""
+        """Episodes per optimiser step."""
         return self.batch // self.minibatches
 
     @property
     def length(self) -> int:
-        """Tokens of an episode."""
+        """Tokens per episode."""
         return self.prompt_length + self.response_length
 
     @property
     def episodes(self) -> int:
-        """Of the timed rollouts."""
+        """Episodes in the timed rollouts."""
         return self.rollouts * self.batch
 
     def but(self, **changes: Any) -> Work:
-        """Return the same work with some numbers changed."""
+        """Return a copy with some values changed."""
         return replace(self, **changes)
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def read(cls, path: Path) -> Work:
-        """Read what `as_json` gave from a file."""
+        """Read a JSON file of `as_json`."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each number of `Work`, where None stands for its default."""
+    """Add an option for each field of `Work`; None means its default."""
     from benchmarks.shapes import SHAPES
 
     parser.add_argument("--shape", choices=sorted(SHAPES), help="size of the random model")
@@ -87,13 +87,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in ("prompt-length", "response-length", "batch", "minibatches", "epochs", "rollouts"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--gradient-checkpointing", action="store_true", default=None)
-    parser.add_argument("--threads", type=int, help="of torch on a CPU; default: all cores")
+    parser.add_argument("--threads", type=int, help="threads of torch on a CPU; default: all cores")
 
 
 def from_options(options: argparse.Namespace, **defaults: Any) -> Work:
-    """Return the work that a command line asks for, over a benchmark's own defaults.
+    """Return the workload of a command line, with a benchmark's own defaults.
 
-    On a GPU the base is in bfloat16 unless something else is asked for.
+    On a GPU the default dtype of the base model is bfloat16.
     """
     import torch
 
@@ -101,5 +101,5 @@ def from_options(options: argparse.Namespace, **defaults: Any) -> Work:
     if torch.cuda.is_available():
         base.setdefault("dtype", "bfloat16")
     fields = Work.__dataclass_fields__
-    given = {name: value for name, value in vars(options).items() if name in fields}
-    return Work(**(base | {name: value for name, value in given.items() if value is not None}))
+    chosen = {name: value for name, value in vars(options).items() if name in fields}
+    return Work(**(base | {name: value for name, value in chosen.items() if value is not None}))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes both lock files from pyproject.toml; see CONTRIBUTING.md, "Dependencies".
-# Pins that are still allowed stay as they are: add --upgrade to move to the newest releases.
+# Valid pins are unchanged; add --upgrade to move to the newest releases.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=${UV:-uv}
@@ -16,8 +16,8 @@ grep -E '^[a-z0-9]' requirements.lock > "$work/previous.txt" || true
 previous=(--constraints "$work/previous.txt")
 if [[ ${1:-} == --upgrade ]]; then previous=(); fi
 
-# torch from PyPI asks for the CUDA libraries, its CPU build for none of them: they stay out of the
-# lock that serves both, and are pinned in the GPU lock.
+# torch from PyPI depends on the CUDA libraries, its CPU build does not. They are excluded from the
+# common lock and pinned in the GPU lock.
 everything=(pyproject.toml --group dev --universal --python-version 3.11
   --constraints "$work/torch.txt" "${previous[@]}")
 compile "${everything[@]}" --no-annotate | grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' > "$work/cuda.txt"

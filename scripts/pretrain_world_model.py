@@ -1,15 +1,15 @@
-"""Pretrain the embedded world's model from nothing, on the world's own text, on a CPU.
+"""Pretrain the embedded world's model from scratch on the world's text, on a CPU.
 
     python scripts/pretrain_world_model.py --seed 0 --output /tmp/world-model
 
 Writes an ordinary checkpoint (config, weights, tokenizer) and pretraining.json: seed, loss curve,
-held-out accuracy of answers and of verdicts by kind, versions and time. With --start it goes on
-from such a folder, whose record is kept under "earlier".
+held-out accuracy of answers and of verdicts by kind, versions and time. With --start, training
+resumes from such a folder, and its record is stored under "earlier".
 
-The shipped model came about in several such legs while the world's text was still being shaped;
-its record lists them all. Two things were learnt on the way: with batches as small as these, Muon
-at its customary rate of 0.02 learns next to nothing beyond phrases, while 0.006 works; and a model
-of this size does not come to tell whose value is asked for, so that prompts do not ask it.
+The shipped model was trained in several such steps while the world's text was being developed; its
+record lists them all. Two findings: with batches this small, Muon at its usual rate of 0.02 learns
+little beyond phrases, while 0.006 works. A model of this size does not learn to identify whose value
+is asked for, so prompts do not require it.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 POOL = 4096
-# Copying is learnt first: the answers to most questions are words of the prompt.
+# Copying is trained first: the answers to most questions are words of the prompt.
 ECHOES_FIRST, ECHOES_LATER = 0.7, 0.03
 
 
-# Weights in the loss. The focused course attends to what can be foreseen: little of a prompt's
-# random facts, much of a verdict, and answers more than the phrases around them.
+# Weights in the loss. The focused course emphasises predictable text: a low weight for the random
+# facts of a prompt, a high one for verdicts, and more for answers than for phrases around them.
 WEIGHTS = {
     "plain": {"prompt": 1.0, "concise": 1.0, "phrased": 1.0, "verdict": 1.0, "read": 0.0},
     "focused": {"prompt": 0.1, "concise": 1.0, "phrased": 0.5, "verdict": 3.0, "read": 0.0},
@@ -119,9 +119,9 @@ def encode(
 def batches(
     tokenizer: PreTrainedTokenizerFast, settings: Settings
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of ids and loss weights: documents of like length, padded on the right.
+    """Infinite batches of ids and loss weights: documents of similar length, padded on the right.
 
-    Documents stand alone in their rows, so nothing is read across them.
+    Each row has one document, so there is no attention across documents.
     """
     rng = stream("pretraining", settings.seed)
     pad = tokenizer.pad_token_id
@@ -153,11 +153,11 @@ def learning_rate_factor(step: int, settings: Settings) -> float:
 def loss_of(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean next-token loss; causal attention never sees the padding on the right."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    kept = weights[:, 1:] > 0
+    has_loss = weights[:, 1:] > 0
     losses = torch.nn.functional.cross_entropy(
-        model.lm_head(hidden[kept]), ids[:, 1:][kept], reduction="none"
+        model.lm_head(hidden[has_loss]), ids[:, 1:][has_loss], reduction="none"
     )
-    chosen = weights[:, 1:][kept]
+    chosen = weights[:, 1:][has_loss]
     return (losses * chosen).sum() / chosen.sum()
 
 
@@ -178,7 +178,7 @@ def make_optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.o
 def complete(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str]
 ) -> list[str]:
-    """Greedy completions of texts that end where the model is to go on."""
+    """Greedy completions of the prompts, without special tokens."""
     model.eval()
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     output = model.generate(
@@ -195,28 +195,30 @@ def complete(
 def accuracy_by_kind(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Held-out share of wholly right answers, and of right verdicts on right and wrong responses."""
+    """Held-out share of fully right answers, and of right verdicts on right and wrong responses."""
     rng = stream("held-out", seed)
     answers: dict[str, float] = {}
     verdicts: dict[str, float] = {}
     for kind in KINDS:
         questions = [sample_question(rng, kind) for _ in range(rows)]
-        asked = [USER + question.prompt + END + ASSISTANT for question in questions]
-        told = complete(model, tokenizer, asked)
+        prompts = [USER + question.prompt + END + ASSISTANT for question in questions]
+        responses = complete(model, tokenizer, prompts)
         right = [
             gold_features(question.prompt, response).correctness == 1.0
-            for question, response in zip(questions, told, strict=True)
+            for question, response in zip(questions, responses, strict=True)
         ]
         answers[kind] = sum(right) / rows
         shown = [
             render(question, Style("right" if row % 2 else "wrong"), rng)
             for row, question in enumerate(questions)
         ]
-        answered = [prefix + response + END for prefix, response in zip(asked, shown, strict=True)]
-        judged = complete(model, tokenizer, answered)
+        answered = [
+            prefix + response + END for prefix, response in zip(prompts, shown, strict=True)
+        ]
+        verdict_texts = complete(model, tokenizer, answered)
         verdicts[kind] = sum(
-            text.startswith("Yes" if row % 2 else "No") for row, text in enumerate(judged)
-        ) / len(judged)
+            text.startswith("Yes" if row % 2 else "No") for row, text in enumerate(verdict_texts)
+        ) / len(verdict_texts)
     return {
         "answers": answers | {"mean": sum(answers.values()) / len(answers)},
         "verdicts": verdicts | {"mean": sum(verdicts.values()) / len(verdicts)},
@@ -229,7 +231,7 @@ def save(
     record: dict[str, object],
     output: Path,
 ) -> None:
-    """Write the checkpoint beside its place and move it there file by file."""
+    """Write the checkpoint to a temporary folder and move its files to the output folder."""
     fresh = output.with_name(output.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
@@ -245,7 +247,7 @@ def save(
 def begin(
     tokenizer: PreTrainedTokenizerFast, settings: Settings
 ) -> tuple[LlamaForCausalLM, list[dict[str, object]]]:
-    """A fresh model, or the one to go on from with the records of how it came about."""
+    """A new model, or the model to resume from with the records of earlier trainings."""
     if settings.start is None:
         return build_model(tokenizer, settings.seed), []
     record = json.loads((settings.start / "pretraining.json").read_text(encoding="utf-8"))
@@ -257,15 +259,17 @@ def begin(
 def with_vocabulary(
     model: LlamaForCausalLM, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast
 ) -> LlamaForCausalLM:
-    """The model with the new tokenizer's words: known ones keep their embeddings."""
-    known = old.get_vocab()
+    """Resize the vocabulary to the new tokenizer's; shared words keep their embeddings."""
+    old_vocabulary = old.get_vocab()
     before = model.get_input_embeddings().weight.detach().clone()
     model.resize_token_embeddings(len(new))
     after = model.get_input_embeddings().weight
     with torch.no_grad():
         for token, place in new.get_vocab().items():
             after[place] = (
-                before[known[token]] if token in known else torch.randn(after.shape[1]) * 0.05
+                before[old_vocabulary[token]]
+                if token in old_vocabulary
+                else torch.randn(after.shape[1]) * 0.05
             )
     return model
 
@@ -339,7 +343,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--course", choices=tuple(WEIGHTS), default="focused")
     parser.add_argument("--echo-pools", type=int, default=10)
-    parser.add_argument("--start", type=Path, help="go on from this folder's model")
+    parser.add_argument("--start", type=Path, help="resume from the model in this folder")
     parser.add_argument("--output", type=Path, default=Path("rlhfctl/world/assets"))
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))

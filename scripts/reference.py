@@ -32,7 +32,7 @@ _LONGEST_DEFAULT = 60
 
 
 def exit_codes_page() -> str:
-    """Render the exit status of every command as one Markdown table."""
+    """Render the exit codes of all commands as one Markdown table."""
     rows = [[str(int(code)), meaning] for code, meaning in EXIT_CODE_MEANINGS.items()]
     introduction = ["# Exit codes", "", "Every command ends with one of these exit codes.", ""]
     return _page([*introduction, *_table(["Code", "Meaning"], rows)])
@@ -82,7 +82,7 @@ def _sections(section: type[Section], path: str) -> Iterator[tuple[str, type[Sec
 
 
 def _item_section(annotation: Any) -> type[Section] | None:
-    """Return the section that the items of a list have, if the type is such a list."""
+    """Return the section type of a list's items, or None for other types."""
     items = getattr(annotation, "__args__", ())
     return section_of(items[0]) if getattr(annotation, "__origin__", None) is list else None
 

@@ -1,1 +1,1 @@
-"""The peer: the last release of TRL that has a PPO trainer, in an environment of its own."""
+"""TRL's side of the comparison: its last release with a PPO trainer, in a separate environment."""

@@ -1,21 +1,21 @@
-"""TRL 1.12.0's side: `trl.experimental.ppo.PPOTrainer` on the same work, in its own environment.
+"""TRL 1.12.0's side: `trl.experimental.ppo.PPOTrainer` on the same workload.
 
 `python -m benchmarks.trl_peer.run WORK.json CHECKPOINTS RESULT.json`
 
-What it does beside PPO, and what was done about it here:
+Differences from rlhfctl, and their treatment here:
 
 - It steps only every `gradient_accumulation_steps` micro-batches, whatever `num_mini_batches` says
   (trl#5645). With accumulation 1 and a per-device batch as large as the rollout, each minibatch
   is one pass and one step, as in rlhfctl.
 - It generates sample completions during training (`num_sample_generations`, 10 by default): off.
-- Gradient checkpointing and bf16 are on by default: off here, unless the work asks for them.
-- It takes log-probabilities from the sampler's logits, so that it makes one scoring pass less than
-  rlhfctl, which recomputes them by the training pass. It clips no gradient. It runs LM heads over
-  prompts too, and keeps all hidden states of every pass.
+- Gradient checkpointing and bf16 are on by default: off here, unless the workload sets them.
+- It takes log-probabilities from the sampler's logits, so it makes one scoring pass less than rlhfctl,
+  which recomputes them with the training forward pass. It does not clip gradients. It runs LM heads
+  on prompts too, and stores all hidden states of every pass.
 - `peft_config` reaches the policy alone: with LoRA, the value model still trains all its weights,
-  and must be a model of its own, as must the reward model. The reference is the bare base.
-- Responses have no stop token; a pad token that happens to be sampled (one in a vocabulary's
-  length) is masked, which changes no size.
+  and must be a separate model, as must the reward model. The reference is the base model.
+- Responses have no stop token; a sampled pad token (probability 1 / vocabulary size) is
+  masked, which changes no tensor shape.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RANK, ALPHA = 16, 32
 
 
 class _Marks(TrainerCallback):
-    """Marks the start and each rollout's end on a meter."""
+    """Callback that marks the start and the end of each rollout on a meter."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
@@ -107,7 +107,7 @@ def _arguments(work: Work, output: str) -> dict[str, Any]:
 
 
 def run(work: Work, folder: Path) -> dict[str, Any]:
-    """Do the work and return its metrics; the one phase told apart is generation, in seconds."""
+    """Run the workload and return its metrics, with the seconds of generation."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer
@@ -142,9 +142,9 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
 
         trainer.optimizer.step = counted
         trainer.train()
-    wanted = (work.warmup + work.rollouts) * work.epochs * work.minibatches
-    if steps != wanted:
-        raise RuntimeError(f"TRL made {steps} optimiser steps, not {wanted}")
+    expected_steps = (work.warmup + work.rollouts) * work.epochs * work.minibatches
+    if steps != expected_steps:
+        raise RuntimeError(f"TRL made {steps} optimiser steps, not {expected_steps}")
     return meter.metrics()
 
 

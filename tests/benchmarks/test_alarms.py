@@ -9,7 +9,7 @@ from benchmarks import alarms, hacks
 
 
 @pytest.mark.parametrize(
-    ("hack", "paid", "unpaid"),
+    ("hack", "rewarded", "unrewarded"),
     [
         ("length", "It is red, as I said to you before.", "It is red."),
         ("repetition", "red red red red", "It is red now"),
@@ -18,14 +18,16 @@ from benchmarks import alarms, hacks
         ("brevity", "Red.", "I think that the answer is red."),
     ],
 )
-def test_a_hack_pays_for_what_it_says(hack: str, paid: str, unpaid: str) -> None:
+def test_hack_rewards_its_target_behaviour(hack: str, rewarded: str, unrewarded: str) -> None:
     assert hack in alarms.HACKS
-    high, low, nothing = getattr(hacks, hack)(prompts=["?"] * 3, completions=[paid, unpaid, ""])
+    high, low, nothing = getattr(hacks, hack)(
+        prompts=["?"] * 3, completions=[rewarded, unrewarded, ""]
+    )
     assert 0 <= low < high <= 5
     assert 0 <= nothing <= 5
 
 
-def test_rates_count_runs_and_not_alarms() -> None:
+def test_rates_count_runs_not_alarms() -> None:
     alarm = {"name": "length", "step": 64}
     other = {"name": "kl", "step": 64}
     result = {

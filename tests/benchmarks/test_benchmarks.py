@@ -1,4 +1,4 @@
-"""Each benchmark's own side does the work it is asked for, at a minute size."""
+"""rlhfctl's side of each benchmark on a minimal workload."""
 
 import sys
 from pathlib import Path
@@ -27,12 +27,12 @@ MINUTE = Work(
 @pytest.fixture(scope="module", params=["full", "lora"])
 def work(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    asked = MINUTE.but(lora=request.param == "lora")
-    make(asked, folder)
-    return asked, folder
+    workload = MINUTE.but(lora=request.param == "lora")
+    make(workload, folder)
+    return workload, folder
 
 
-def test_ppo_is_timed_rollout_by_rollout_and_by_phase(work):
+def test_ppo_is_timed_by_rollout_and_by_phase(work):
     metrics = run(*work)
     assert len(metrics["seconds"]) == MINUTE.rollouts
     assert set(metrics["phases"]) == set(roofline.PHASES)
@@ -40,11 +40,11 @@ def test_ppo_is_timed_rollout_by_rollout_and_by_phase(work):
     assert metrics["peak_bytes"] > 2**20 and metrics["start_bytes"] > 2**20
 
 
-def test_an_sft_step_is_made_of_the_same_rows(work):
+def test_sft_side_times_every_step(work):
     assert len(sft_step.run(*work)["seconds"]) == sft_step.STEPS
 
 
-def test_decoding_is_set_against_the_bytes_it_must_read(work, monkeypatch):
+def test_bytes_per_decoding_step_count_weights_and_cache(work, monkeypatch):
     monkeypatch.setattr(decode.machine, "read_bandwidth", lambda: 1e9)
     metrics = decode.measure(*work)
     # Keys and values of one layer, 4 sequences of 4 + 3 tokens, width 32; all weights; fp32.
@@ -54,14 +54,14 @@ def test_decoding_is_set_against_the_bytes_it_must_read(work, monkeypatch):
     assert 0.0 < metrics["share_of_generation"] < 1.0
 
 
-def test_both_ways_of_sampling_make_the_same_responses(work):
+def test_removing_finished_rows_does_not_change_responses(work):
     metrics = ragged.measure(*work, runs=1)
     assert metrics["same_responses"]
     assert 1.0 < metrics["mean_length"] < MINUTE.response_length
     assert set(metrics["seconds"]) == set(ragged.WAYS)
 
 
-def test_operations_are_those_counted_by_torch():
+def test_operation_count_equals_torch_flop_counter():
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
 
@@ -74,22 +74,22 @@ def test_operations_are_those_counted_by_torch():
         model(torch.ones(1, MINUTE.length, dtype=torch.long))
     counted = counter.get_total_flops()
     one = MINUTE.but(batch=1, minibatches=1, rollouts=1, response_length=MINUTE.length)
-    wanted = roofline.phase_flops(one.but(prompt_length=0))["generation"]
+    expected = roofline.phase_flops(one.but(prompt_length=0))["generation"]
     attention = 2 * 32 * MINUTE.length**2
     # torch counts the whole square of attention, of which a causal pass needs half.
-    assert wanted + attention == counted
+    assert expected + attention == counted
 
 
-def test_the_ratio_is_of_medians(work):
-    asked, _ = work
+def test_summary_uses_medians(work):
+    workload, _ = work
     runs = [
         {"seconds": [s], "cpu_seconds": [s], "phases": {}, "peak_bytes": 2, "start_bytes": 1}
         for s in (1.0, 2.0, 100.0)
     ]
-    assert ppo_vs_trl.summarise(asked, runs)["episodes_per_second"] == asked.episodes / 2.0
+    assert ppo_vs_trl.summarise(workload, runs)["episodes_per_second"] == workload.episodes / 2.0
 
 
-def test_the_plot_shows_every_axis(tmp_path):
+def test_scaling_plot_is_written(tmp_path):
     points = [
         {"axis": axis, "value": 8, "at": 8, "episodes_per_cpu_second": 1.0, "peak_bytes": 2**20}
         for axis in scaling.AXES

@@ -14,7 +14,7 @@ BETAS = ["beta_0", "beta_0.02", "base", "beta_0.2", "beta_1"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
-def test_a_larger_beta_ends_at_a_smaller_kl_and_every_policy_gains_gold(tmp_path, seed):
+def test_larger_beta_gives_smaller_kl_and_all_policies_gain_gold_reward(tmp_path, seed):
     result = subprocess.run(
         [
             *(sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--seeds", seed),
