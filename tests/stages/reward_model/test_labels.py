@@ -101,7 +101,7 @@ def test_dawid_skene_hears_the_reliable_against_a_majority():
     [
         (votes("a", "ada>") + votes("b", "ada>"), "majority", "votes", "no two rows compare"),
         (votes("a", "ada>", "ben<"), "weighted", "votes", "every pair is tied"),
-        (votes("a", "ada>", "ben>"), "soft", "dawid_skene", "three annotators or more"),
+        (votes("a", "ada>", "ben>"), "soft", "dawid_skene", "at least three annotators"),
     ],
 )
 def test_what_cannot_be_aggregated_is_refused(rows, labels, aggregation, complaint):
