@@ -1,1 +1,1 @@
-"""What a recipe may contain and how one is read; nothing here imports torch."""
+"""The schema and the loading of recipes; imports no torch."""
