@@ -1,4 +1,4 @@
-"""The four stages: what each is called, what it needs, and which recipe keys it reads."""
+"""The four stages: names, inputs, and the recipe keys that each reads."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        name: In the manifest and in options such as ``--rm``.
-        command: The subcommand that runs it alone.
-        module: The folder of `rlhfctl.stages` whose `stage.py` runs it.
-        title: As a heading.
-        product: What it makes, as in "needs an SFT checkpoint".
-        folder: Its result folder inside the run folder.
-        requires: Stages whose results it cannot run without.
-        accepts: Stages whose results it uses where they exist; includes `requires`.
-        reads: Recipe keys that its result depends on; a section stands for all of its keys.
-        excludes: Keys below `reads` that the stage may not read, since they do not change its
-            result.
+        name: Name in the manifest and in options such as ``--rm``.
+        command: Subcommand that runs only this stage.
+        module: Folder of `rlhfctl.stages` with its `stage.py`.
+        title: Heading for people.
+        product: Noun phrase for its result, as in "needs an SFT checkpoint".
+        folder: Result folder inside the run folder.
+        requires: Names of stages whose results are required.
+        accepts: Names of stages whose results are used if they exist; includes `requires`.
+        reads: Recipe keys that the result depends on; a section includes all of its keys.
+        excludes: Keys within `reads` that the stage cannot read, since its result does not
+            depend on them.
         checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
             checkpoint from elsewhere; the first that is not null counts.
         main_process_only: Whether process 0 runs it alone while the others wait.
@@ -107,7 +107,7 @@ PPO = Stage(
         *(*_BASE, "ppo", "generation"),
         # Held-out prompts are those that no stage trains on, hence all three data sets.
         "data",
-        # Demonstrations of PPO-ptx are cut as SFT's are.
+        # PPO-ptx leaves out the demonstrations that SFT leaves out.
         "sft.max_length",
         # Held-out evaluations avoid the evaluation's prompts and share its reward model.
         *("evaluation.num_prompts", "evaluation.judge_rm"),
@@ -149,10 +149,10 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
 def stage_named(name: str) -> Stage:
-    """Return the stage of a name.
+    """Return the stage with a name.
 
     Raises:
-        KeyError: There is none.
+        KeyError: There is no such stage.
     """
     for stage in STAGES:
         if stage.name == name:

@@ -1,4 +1,4 @@
-"""The pipeline runs what has to run, says why, and never leaves a half result."""
+"""The pipeline runs stale stages, reports the reasons, and never leaves a partial result."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def test_each_stage_gets_the_results_of_those_before_it(go, stages, directory):
     assert [(result.stage, result.status) for result in results] == [(n, "done") for n in ALL]
 
 
-def test_a_finished_stage_is_on_record_with_everything_it_was_made_from(go, directory):
+def test_the_record_of_a_finished_stage_holds_everything_it_was_made_from(go, directory):
     go(["sft", "rm"], {"seed": 7})
     record = Manifest.load(directory.manifest).stages["rm"]
     assert record.seed == 7
@@ -141,7 +141,7 @@ def test_the_runs_recipe_is_the_one_it_was_run_with(go, directory):
     assert load_recipe(directory.recipe).recipe == wanted
 
 
-def test_nothing_changed_means_nothing_is_run(go, stages, listener, directory):
+def test_no_stage_runs_when_nothing_changed(go, stages, listener, directory):
     go(ALL)
     before = directory.manifest.read_bytes()
     results = go(ALL)
@@ -153,7 +153,7 @@ def test_nothing_changed_means_nothing_is_run(go, stages, listener, directory):
     assert directory.manifest.read_bytes() == before
 
 
-def test_a_changed_key_redoes_its_stage_and_those_that_read_its_result(go, stages, listener):
+def test_a_changed_key_reruns_its_stage_and_those_that_read_its_result(go, stages, listener):
     go(ALL)
     go(ALL, {"reward_model.learning_rate": 0.5})
     assert stages.ran == ["rm", "ppo", "eval"]
@@ -161,38 +161,38 @@ def test_a_changed_key_redoes_its_stage_and_those_that_read_its_result(go, stage
     assert "Re-running ppo: input rm (rm) changed" in listener.notes
 
 
-def test_changed_stop_tokens_redo_the_sft_checkpoint_that_records_them(go, stages):
+def test_changed_stop_tokens_rerun_sft(go, stages):
     go(["sft", "rm"])
     go(ALL, {"generation.stop_tokens": ["."]})
     assert stages.ran == ALL
 
 
 @pytest.mark.parametrize("key", ["sft.max_length", "reward_model.max_length"])
-def test_a_changed_length_limit_redoes_the_evaluation_that_leaves_rows_out_by_it(go, stages, key):
+def test_a_changed_max_length_reruns_the_evaluation(go, stages, key):
     go(ALL)
     go(["eval"], {key: 100})
     assert stages.ran == ["eval"]
 
 
-def test_a_changed_rollout_batch_redoes_the_reward_model_that_is_normalised_in_it(go, stages):
+def test_a_changed_rollout_batch_size_reruns_the_reward_model(go, stages):
     go(["sft", "rm"])
     go(["sft", "rm"], {"ppo.rollout_batch_size": 64})
     assert stages.ran == ["rm"]
 
 
-def test_a_stage_that_reads_a_key_it_does_not_declare_fails(go, stages):
+def test_reading_an_undeclared_key_fails_the_stage(go, stages):
     stages.during["sft"] = lambda recipe, _output: {"beta": recipe.ppo.beta}
     with pytest.raises(UndeclaredReadError, match="stage sft read the recipe key ppo"):
         go(["sft"])
 
 
-def test_a_changed_seed_redoes_everything(go, stages):
+def test_a_changed_seed_reruns_every_stage(go, stages):
     go(ALL)
     go(ALL, {"seed": 1})
     assert stages.ran == ALL
 
 
-def test_a_redone_stage_with_an_equal_result_leaves_the_later_ones_standing(go, stages):
+def test_an_identical_result_keeps_the_later_stages_up_to_date(go, stages):
     go(ALL)
     go(["sft"], force=True)
     assert stages.ran == ["sft"]
@@ -206,14 +206,14 @@ def test_a_changed_gate_needs_no_new_evaluation(go, stages):
     assert stages.ran == []
 
 
-def test_force_redoes_only_what_was_asked_for(go, stages, listener):
+def test_force_reruns_only_the_requested_stages(go, stages, listener):
     go(ALL)
     go(["rm"], force=True)
     assert stages.ran == ["rm"]
     assert listener.notes == ["Re-running rm: --force", "[1/1] Reward model"]
 
 
-def test_a_result_that_was_tampered_with_is_redone(go, stages, listener, directory):
+def test_a_modified_result_is_made_again(go, stages, listener, directory):
     go(ALL)
     good = weights(directory, "sft")
     (directory.stage("sft") / "weights").write_text("other")
@@ -223,7 +223,7 @@ def test_a_result_that_was_tampered_with_is_redone(go, stages, listener, directo
     assert weights(directory, "sft") == good
 
 
-def test_a_changed_local_file_redoes_the_stages_that_read_it(go, stages, tmp_path):
+def test_a_changed_local_file_reruns_the_stages_that_read_it(go, stages, tmp_path):
     source = tmp_path / "pairs.jsonl"
     source.write_text("{}")
     changes = {"data.comparisons.source": str(source)}
@@ -263,12 +263,12 @@ def test_a_damaged_input_is_refused(go, directory, stages):
     assert stages.ran == []
 
 
-def test_eval_judges_sft_alone_where_there_is_no_more(go, stages):
+def test_eval_runs_on_sft_alone_without_a_reward_model_and_policy(go, stages):
     go(["sft", "eval"])
     assert set(stages.inputs["eval"]) == {"sft"}
 
 
-def test_an_input_made_from_another_recipe_or_input_is_warned_of(go, listener):
+def test_an_outdated_input_raises_a_warning(go, listener):
     go(["sft", "rm"])
     go(["rm"], {"sft.learning_rate": 0.5})
     assert (
@@ -279,7 +279,7 @@ def test_an_input_made_from_another_recipe_or_input_is_warned_of(go, listener):
     assert "rm is out of date (made from an earlier sft)" in listener.warnings[0]
 
 
-def test_an_evaluation_whose_file_of_subsets_has_changed_is_done_again(go, stages, tmp_path):
+def test_a_changed_reward_bench_file_reruns_the_evaluation(go, stages, tmp_path):
     bench = tmp_path / "bench.jsonl"
     given = {"evaluation.reward_bench": str(bench)}
     bench.write_text("one\n")
@@ -295,7 +295,7 @@ def fail(recipe, output):
     raise DivergedError("it cannot go on")
 
 
-def test_a_recipe_that_failed_is_not_what_the_run_is_known_by(go, stages, directory):
+def test_a_failed_rerun_restores_the_earlier_recipe(go, stages, directory):
     go(["sft"])
     kept = directory.recipe.read_text()
     stages.during["sft"] = fail
@@ -304,7 +304,7 @@ def test_a_recipe_that_failed_is_not_what_the_run_is_known_by(go, stages, direct
     assert directory.recipe.read_text() == kept
 
 
-def test_of_a_first_try_that_failed_the_recipe_stays(go, stages, directory):
+def test_a_failed_first_run_keeps_its_recipe(go, stages, directory):
     stages.during["sft"] = fail
     with pytest.raises(DivergedError):
         go(["sft"], {"sft.learning_rate": 0.5})
@@ -319,7 +319,7 @@ def outside(tmp_path):
     return folder
 
 
-def test_checkpoints_that_the_recipe_names_replace_the_runs_own(go, stages, outside, directory):
+def test_checkpoints_named_by_the_recipe_replace_the_runs_own(go, stages, outside, directory):
     go(["ppo"], {"ppo.sft": str(outside), "ppo.rm": str(outside)})
     assert stages.inputs["ppo"] == {"sft": outside, "rm": outside}
     inputs = Manifest.load(directory.manifest).stages["ppo"].inputs
@@ -329,7 +329,7 @@ def test_checkpoints_that_the_recipe_names_replace_the_runs_own(go, stages, outs
     assert stages.inputs["eval"]["ppo"] == directory.stage("ppo")
 
 
-def test_a_named_checkpoint_that_changed_redoes_the_stage(go, stages, outside):
+def test_a_changed_external_checkpoint_reruns_the_stage(go, stages, outside):
     changes = {"reward_model.sft": str(outside)}
     go(["rm"], changes)
     (outside / "weights").write_text("changed")
@@ -337,7 +337,7 @@ def test_a_named_checkpoint_that_changed_redoes_the_stage(go, stages, outside):
     assert stages.ran == ["rm"]
 
 
-def test_a_named_checkpoint_that_is_not_there_is_refused(go, tmp_path):
+def test_a_missing_external_checkpoint_is_refused(go, tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         go(["rm"], {"reward_model.sft": str(tmp_path / "nowhere")})
 
@@ -353,7 +353,7 @@ def test_a_named_checkpoint_that_is_not_there_is_refused(go, tmp_path):
         ({"ppo.sft": "x", "ppo.rm": "x"}, ["ppo", "eval"]),
     ],
 )
-def test_a_whole_run_leaves_out_what_the_recipe_replaces(changes, needed):
+def test_a_whole_run_skips_stages_that_the_recipe_replaces(changes, needed):
     assert needed_stages(recipe(changes)) == needed
 
 
@@ -388,7 +388,7 @@ def test_a_failed_stage_leaves_the_earlier_result_its_record_and_its_metrics(
     assert len(read_metrics(directory.failed_metrics("rm"))) == 1
 
 
-def test_a_first_try_that_failed_leaves_its_metrics_and_no_result(go, stages, directory):
+def test_a_failed_first_run_leaves_its_metrics_and_no_result(go, stages, directory):
     stages.during["sft"] = failing(DivergedError("NaN"))
     with pytest.raises(DivergedError):
         go(ALL)
@@ -397,7 +397,7 @@ def test_a_first_try_that_failed_leaves_its_metrics_and_no_result(go, stages, di
     assert len(read_metrics(directory.metrics("sft"))) == 1
 
 
-def test_a_run_goes_on_at_the_stage_that_failed(go, stages):
+def test_a_run_resumes_with_the_stage_that_failed(go, stages):
     stages.during["ppo"] = failing(ValueError("bug"))
     with pytest.raises(ValueError, match="bug"):
         go(ALL)
@@ -406,7 +406,7 @@ def test_a_run_goes_on_at_the_stage_that_failed(go, stages):
     assert stages.ran == ["ppo", "eval"]
 
 
-def test_an_interrupted_stage_goes_on_from_its_checkpoint(go, stages, listener, directory):
+def test_an_interrupted_stage_resumes_from_its_checkpoint(go, stages, listener, directory):
     stages.during["sft"] = interrupted(PreemptedError("asked to end"))
     with pytest.raises(PreemptedError):
         go(["sft"])
@@ -419,7 +419,7 @@ def test_an_interrupted_stage_goes_on_from_its_checkpoint(go, stages, listener, 
     assert not directory.partial_inputs("sft").exists()
 
 
-def test_an_interrupted_stage_starts_anew_when_its_recipe_changed(go, stages):
+def test_an_interrupted_stage_starts_again_when_its_recipe_changed(go, stages):
     stages.during["sft"] = interrupted(PreemptedError("asked to end"))
     with pytest.raises(PreemptedError):
         go(["sft"])
@@ -429,7 +429,7 @@ def test_an_interrupted_stage_starts_anew_when_its_recipe_changed(go, stages):
     assert seen == []
 
 
-def test_sigterm_ends_a_stage_in_order_and_the_old_handler_comes_back(go, stages, directory):
+def test_sigterm_ends_a_stage_cleanly_and_restores_the_old_handler(go, stages, directory):
     def terminate(_recipe, _output):
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -451,7 +451,7 @@ def test_a_crash_between_result_and_record_is_undone_by_the_next_command(go, sta
     assert not directory.replaced("sft").exists()
 
 
-def test_a_figure_that_is_no_number_is_kept_as_null_and_warned_of(go, stages, listener, directory):
+def test_a_nan_metric_is_recorded_as_null_with_a_warning(go, stages, listener, directory):
     stages.during["rm"] = lambda *_: {"per_annotator": {"ann": {"accuracy": float("nan")}}}
     go(["sft", "rm"])
     metrics = Manifest.load(directory.manifest).stages["rm"].metrics
@@ -468,13 +468,13 @@ def test_a_run_is_locked_while_a_stage_works(go, stages, directory):
     go(["sft"])
 
 
-def test_a_bad_gate_is_found_before_anything_is_made(go, directory):
+def test_an_invalid_gate_is_refused_before_any_stage_runs(go, directory):
     with pytest.raises(RecipeError):
         go(ALL, {"evaluation.gates": {"win_rate": "high"}})
     assert not directory.root.exists()
 
 
-def test_a_runs_folder_below_a_file_is_refused(tmp_path, stages, listener):
+def test_a_run_folder_below_a_file_is_refused(tmp_path, stages, listener):
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFault):
         run_stages(recipe(), RunDirectory(tmp_path / "file" / "one"), ALL, listener, load=stages)

@@ -1,1 +1,1 @@
-"""The recipe schema and its reader; nothing here imports torch."""
+"""The schema and the loading of recipes; imports no torch."""

@@ -1,4 +1,4 @@
-"""pydantic's errors as plain sentences, one for each key."""
+"""Plain sentences for pydantic's validation errors, one per key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BOUNDS = {
 
 
 def sentences(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the path of each faulty key, in the schema's order, and what is wrong with it."""
+    """Yield path and error message of each invalid key, in the schema's order."""
     grouped: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         grouped.setdefault(_key_path(detail["loc"]), []).append(detail)
@@ -46,7 +46,7 @@ def sentences(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _key_path(location: tuple[int | str, ...]) -> KeyPath:
-    """Cut what pydantic adds below a key: list positions and the names of a union's members."""
+    """Remove what pydantic appends to a key: list positions and names of union members."""
     path: KeyPath = ()
     for part in location:
         longer = (*path, str(part))
@@ -70,7 +70,7 @@ def _sentence(path: KeyPath, details: list[ErrorDetails]) -> str:
     if not expected:
         return first["msg"][:1].lower() + first["msg"][1:]
     if first["input"] is None and first["type"] in ("model_type", "dict_type"):
-        return f"is empty, but must be {expected}; leave the key out to have its defaults"
+        return f"is empty, but must be {expected}; leave the key out to use its defaults"
     quote = first["type"] == "string_type" and isinstance(first["input"], (int, float))
     hint = "; put it in quotes" if quote else ""
     return f"is {shown(first['input'])}, but must be {expected}{hint}"
@@ -83,10 +83,10 @@ def _expected(detail: ErrorDetails) -> str:
         return f"{words} {detail['ctx'][name]}"
     item = any(isinstance(part, int) for part in detail["loc"])
     words = _KINDS.get(kind, "")
-    return f"a list in which everything is {words}" if item and words else words
+    return f"a list of which every item is {words}" if item and words else words
 
 
 def shown(value: Any) -> str:
-    """Return a value as a short piece of one line."""
+    """Return a value as JSON on one line, shortened to 60 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."

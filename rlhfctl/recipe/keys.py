@@ -1,4 +1,4 @@
-"""Sibling keys and types of recipe keys, from the schema."""
+"""Lookups in the schema: keys by path, the types of their values, suggestions for misspelt ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """Return the section that a type stands for, if it is one or null."""
+    """Return the section class of a type, or None if it has none."""
     for choice in options(annotation):
         if isinstance(choice, type) and issubclass(choice, Section):
             return choice
@@ -34,27 +34,27 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def is_table(annotation: Any) -> bool:
-    """Say whether a type is a mapping with keys of the user's own, such as `columns`."""
+    """Whether a type is a mapping with user-defined keys, such as `columns`."""
     return any(get_origin(choice) is dict for choice in options(annotation))
 
 
 def takes_text(annotation: Any) -> bool:
-    """Say whether a value of this type may be text (free, or one of a list of words)."""
+    """Whether a value of this type may be text, free or one of several words."""
     return any(choice is str or get_origin(choice) is Literal for choice in options(annotation))
 
 
 def takes_null(annotation: Any) -> bool:
-    """Say whether a value of this type may be null."""
+    """Whether a value of this type may be null."""
     return any(choice in (None, NoneType) for choice in options(annotation))
 
 
 def takes_list(annotation: Any) -> bool:
-    """Say whether a value of this type may be a list."""
+    """Whether a value of this type may be a list."""
     return any(get_origin(choice) is list for choice in options(annotation))
 
 
 def annotation_at(path: KeyPath) -> Any | None:
-    """Return the type of the key at a path; None where the schema has no such key."""
+    """Return the type of the key at a path, or None if the schema has no such key."""
     annotation: Any = Recipe
     for position, key in enumerate(path):
         section = section_of(annotation)
@@ -69,7 +69,7 @@ def annotation_at(path: KeyPath) -> Any | None:
 
 
 def split_key(dotted: str) -> KeyPath:
-    """Split a dotted key; what follows a table's name is one key, dots and all."""
+    """Split a dotted key; below a mapping with user-defined keys, the rest is one key."""
     parts = tuple(dotted.split("."))
     for end in range(1, len(parts)):
         if is_table(annotation_at(parts[:end])):
@@ -88,7 +88,7 @@ def all_keys(section: type[Section] = Recipe, above: KeyPath = ()) -> Iterator[K
 
 
 def suggest(path: KeyPath) -> str:
-    """Return a hint for a key that the schema does not have; empty when none comes to mind."""
+    """Return a hint for an unknown key; empty if there is none."""
     siblings = [key for key in all_keys() if key[:-1] == path[:-1]]
     close = difflib.get_close_matches(path[-1], [key[-1] for key in siblings], n=1, cutoff=0.6)
     if close:
@@ -97,5 +97,5 @@ def suggest(path: KeyPath) -> str:
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
     if 0 < len(siblings) <= 12:
-        return f"valid keys here: {', '.join(key[-1] for key in siblings)}"
+        return f"known here: {', '.join(key[-1] for key in siblings)}"
     return ""

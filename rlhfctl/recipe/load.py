@@ -1,4 +1,4 @@
-"""From YAML files and overrides to a checked recipe, or to all errors with their lines."""
+"""Loading of recipes: YAML files and overrides to a checked recipe, or all errors with lines."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Override:
-    """One key set from outside the file.
+    """One key set outside the recipe file.
 
     Attributes:
         key: Dotted, such as ``ppo.beta``.
-        value: As typed on the command line; read as YAML and typed by the schema.
-        label: Where it came from, as shown to the user, such as ``--beta``.
+        value: Text from the command line; parsed as YAML, typed by the schema.
+        label: Origin as shown to the user, such as ``--beta``.
     """
 
     key: str
@@ -43,10 +43,10 @@ class Override:
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A checked recipe.
+    """A checked recipe and the origin of its values.
 
     Attributes:
-        recipe: The recipe, every default filled in.
+        recipe: The recipe with all defaults.
         origins: Dotted key of each value -> ``default``, ``file:line`` or an override's label.
     """
 
@@ -56,13 +56,13 @@ class LoadedRecipe:
 
 @dataclass
 class _Layers:
-    """What the files and overrides said so far, later ones on top, and where each part stands."""
+    """Merged values of files and overrides, later ones on top, with the origin of each key."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def lay(self, values: dict[str, Any], origins: dict[KeyPath, str]) -> None:
-        """Merge values on top: sections key by key, everything else as a whole."""
+        """Merge values on top: sections key by key, all other values as a whole."""
         self._merge(self.values, values, ())
         self.origins.update(origins)
 
@@ -77,17 +77,17 @@ class _Layers:
             below[key] = value
 
     def origin(self, path: KeyPath) -> str | None:
-        """Return where a key was given; where its section was, when the key itself was not."""
+        """Return the origin of a key, or of its section if the key itself was not set."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return self.origins[path[:end]]
         return None
 
     def culprit(self, section: KeyPath, sentence: str) -> str | None:
-        """Return where the key was given last that a sentence about its section names."""
-        named = set(re.findall(r"\w+(?:\.\w+)*", sentence))
+        """Return the origin of the last-set key that an error message about a section names."""
+        names = set(re.findall(r"\w+(?:\.\w+)*", sentence))
         for path, origin in reversed(self.origins.items()):
-            if path[: len(section)] == section and ".".join(path[len(section) :]) in named:
+            if path[: len(section)] == section and ".".join(path[len(section) :]) in names:
                 return origin
         return None
 
@@ -96,12 +96,12 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
     """Read a recipe, the recipes it extends, and overrides, and check the result.
 
     Args:
-        path: A YAML file. Its key `extends` names another recipe, relative to it, that it changes.
+        path: YAML file. Its key `extends` names another recipe, relative to it, to start from.
         overrides: Applied in order on top; text such as ``ppo.beta=0.1`` is labelled ``--set``.
 
     Raises:
         UsageError: There is no such file, or an override is not ``key=value``.
-        RecipeError: The recipe is wrong; all errors at once, each a line ``file:line: key: what``.
+        RecipeError: The recipe has errors; lists all, one ``file:line: key: what`` per line.
     """
     if not _exists(path):
         shipped = ", ".join(sorted(recipe.name for recipe in shipped_recipes()))
@@ -120,7 +120,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
@@ -156,12 +156,12 @@ def _leaves(values: dict[str, Any], above: KeyPath) -> Iterator[KeyPath]:
 
 
 def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
-    """Yield a recipe and, one after another, what it extends, nearest first."""
+    """Yield a recipe and the chain of recipes that it extends, nearest first."""
     seen: list[Path] = []
     line = ""
     while True:
         if path.resolve() in seen:
-            raise RecipeError(f"{EXTENDS}: {path} extends itself, by way of others or not", line)
+            raise RecipeError(f"{EXTENDS}: {path} extends itself, directly or indirectly", line)
         seen.append(path.resolve())
         document = _document(path)
         yield str(path), document
@@ -170,7 +170,7 @@ def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
             return
         line = f"{path}:{document.lines[(EXTENDS,)]}"
         if not isinstance(parent, str):
-            raise RecipeError(f"{EXTENDS}: must be the name of one recipe file", line)
+            raise RecipeError(f"{EXTENDS}: must be the name of a single recipe file", line)
         path = _parent(path, parent, line)
 
 
@@ -188,8 +188,8 @@ def _document(path: Path) -> strict_yaml.Document:
     try:
         document = strict_yaml.read(path)
     except strict_yaml.YamlError as error:
-        messages = "\n".join(f"{path}:{line}: {sentence}" for line, sentence in error.errors)
-        raise RecipeError(messages) from error
+        message = "\n".join(f"{path}:{line}: {sentence}" for line, sentence in error.errors)
+        raise RecipeError(message) from error
     except IsADirectoryError as error:
         raise RecipeError("is a folder, not a recipe", str(path)) from error
     except OSError as error:
@@ -221,7 +221,7 @@ def _apply(layers: _Layers, override: Override) -> None:
 
 
 def _typed(path: KeyPath, override: Override) -> Any:
-    """Read an override's value; a key that takes text has it as it was typed."""
+    """Parse an override's value; a key that takes text gets it unparsed."""
     annotation = annotation_at(path)
     text = override.value.strip()
     wants_text = annotation is not None and takes_text(annotation)
@@ -243,12 +243,12 @@ def _typed(path: KeyPath, override: Override) -> Any:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML, every default written out; `load_recipe` reads back an equal one."""
+    """Return a recipe as YAML with all defaults; `load_recipe` reads back an equal one."""
     return strict_yaml.dump(recipe.model_dump(mode="json"))
 
 
 def shipped_recipes() -> list[Path]:
-    """Return the recipes that come with the package, or stand beside it in a checkout."""
+    """Return the recipes of the installed package, or of the checkout that contains it."""
     package = Path(rlhfctl.__file__).parent
     for folder in (package / "recipes", package.parent / "recipes"):
         recipes = sorted(folder.glob("*.yaml"))

@@ -1,7 +1,7 @@
-"""YAML without its traps: 1e-5 is a number, `no` is text, two equal keys are an error.
+"""Strict YAML: 1e-5 is a number, `no` is text, and duplicate keys are an error.
 
 PyYAML follows YAML 1.1, which reads ``1e-5`` as text, ``no`` as false, ``010`` as eight and
-``12:30:45`` as 45045, keeps the last of two equal keys in silence, and lets a few aliases grow into
+``12:30:45`` as 45045, silently keeps the last of two equal keys, and lets a few aliases expand to
 billions of values. The loader here follows the core schema of YAML 1.2.2 (section 10.3.2), but
 leaves a number with a leading zero as text.
 """
@@ -41,7 +41,7 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
 
 
 class YamlError(Exception):
-    """What is wrong with a YAML text, as (line, sentence) pairs; lines count from 1."""
+    """Errors in a YAML text, as (line, message) pairs; lines count from 1."""
 
     def __init__(self, *errors: tuple[int, str]) -> None:
         super().__init__("; ".join(f"line {line}: {text}" for line, text in errors))
@@ -50,11 +50,11 @@ class YamlError(Exception):
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML text as plain values, and the line of each mapping key.
+    """Plain values of a YAML text, with the line of each mapping key.
 
     Attributes:
         value: dicts, lists, str, int, float, bool and None.
-        lines: Key path -> the line on which the key stands, from 1.
+        lines: Key path -> line of the key, from 1.
     """
 
     value: Any
@@ -87,7 +87,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either version of YAML would not read back as the same text."""
+    """Quotes text that YAML 1.1 or 1.2 would read back as another value."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -102,7 +102,7 @@ _Loader.add_implicit_resolver(_PREFIX + "null", re.compile(r"^$"), [""])
 
 @dataclass
 class _Reader:
-    """Turns composed nodes into plain values, noting lines and duplicate keys on the way."""
+    """Converts composed nodes to plain values; collects lines and duplicate keys."""
 
     lines: dict[KeyPath, int] = field(default_factory=dict)
     errors: list[tuple[int, str]] = field(default_factory=list)
@@ -112,9 +112,9 @@ class _Reader:
         line = node.start_mark.line + 1
         self.values += 1
         if self.values > MAX_VALUES:
-            raise YamlError((line, f"aliases grow into more than {MAX_VALUES} values"))
+            raise YamlError((line, f"aliases expand to more than {MAX_VALUES} values"))
         if id(node) in above:
-            raise YamlError((line, "an alias stands inside the value it repeats"))
+            raise YamlError((line, "an alias is inside the value it repeats"))
         above = (*above, id(node))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, above)
@@ -152,7 +152,7 @@ def _scalar(node: yaml.Node) -> Any:
     if kind == "bool":
         return text.lower() == "true"
     if kind == "int":
-        # more digits than any recipe number needs; int() refuses thousands of them with a bug's face
+        # No recipe needs more digits, and int() raises ValueError for thousands of them.
         return int(text) if len(text) <= 100 else text
     if kind == "float":
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -164,7 +164,7 @@ def parse(text: str) -> Document:
 
     Raises:
         YamlError: The text is not YAML, or uses what a recipe must not: tags, duplicate keys,
-            endless aliases, several documents.
+            too many aliases, several documents.
     """
     loader = None
     try:
@@ -209,7 +209,7 @@ def read(path: Path) -> Document:
     with path.open("rb") as stream:
         raw = stream.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
-        raise YamlError((1, "larger than 1 MiB, which no recipe is"))
+        raise YamlError((1, "larger than 1 MiB, the limit of a recipe"))
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -219,6 +219,6 @@ def read(path: Path) -> Document:
 
 
 def dump(value: Any) -> str:
-    """Return plain values as YAML that `parse` reads back unchanged, keys in their order."""
+    """Return plain values as YAML that `parse` reads back unchanged, in the same key order."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text

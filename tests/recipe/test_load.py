@@ -1,4 +1,4 @@
-"""Recipes: what is read, where it came from, and what is said when something is wrong."""
+"""Loading of recipes: values, their origins, and error messages."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ class TestValues:
         recipe = load_recipe(write("ppo: {learning_rate: 1e-5, beta: .5}")).recipe
         assert (recipe.ppo.learning_rate, recipe.ppo.beta) == (1e-5, 0.5)
 
-    def test_a_whole_number_may_stand_for_a_real_one(self, write):
+    def test_an_integer_is_accepted_as_a_float(self, write):
         assert load_recipe(write("lora: {alpha: 8}")).recipe.lora.alpha == 8.0
 
-    def test_text_that_yaml_1_1_takes_for_something_else_stays_text(self, write):
+    def test_text_that_yaml_1_1_reads_as_another_type_stays_text(self, write):
         recipe = load_recipe(write("name: no\nmodel: {revision: 12:30:45}")).recipe
         assert (recipe.name, recipe.model.revision) == ("no", "12:30:45")
 
-    def test_null_switches_a_section_off(self, write):
+    def test_null_turns_a_section_off(self, write):
         assert load_recipe(write("lora: null")).recipe.lora is None
 
 
 class TestOrigins:
-    def test_every_value_says_where_it_came_from(self, write):
+    def test_every_value_has_an_origin(self, write):
         write("name: parent\nppo:\n  beta: 0.1\n  gamma: 0.9\n", "parent.yaml")
         path = write("extends: parent.yaml\nppo:\n  beta: 0.2\n")
         origins = load_recipe(
@@ -113,7 +113,7 @@ class TestOverrides:
         recipe = load_recipe(write("seed: 1"), ["name=010", "model.revision=1e5"]).recipe
         assert (recipe.name, recipe.model.revision) == ("010", "1e5")
 
-    def test_null_empties_what_may_be_empty(self, write):
+    def test_null_sets_an_optional_key_to_none(self, write):
         path = write("ppo: {sft: runs/a/sft, value_clip_range: 0.1}")
         recipe = load_recipe(path, ["ppo.sft=null", "ppo.value_clip_range=null"]).recipe
         assert (recipe.ppo.sft, recipe.ppo.value_clip_range) == (None, None)
@@ -123,12 +123,12 @@ class TestOverrides:
             '--set: ppo.episodes: is "many", but must be a whole number'
         ]
 
-    def test_an_unknown_key_is_met_with_a_suggestion(self, write):
+    def test_an_unknown_key_gets_a_suggestion(self, write):
         assert lines_of(write("seed: 1"), "ppo.learning_rat=1") == [
             "--set: ppo.learning_rat: unknown key; did you mean learning_rate?"
         ]
 
-    def test_a_section_that_was_off_comes_on(self, write):
+    def test_an_override_turns_a_null_section_on(self, write):
         assert load_recipe(write("lora: null"), ["lora.r=4"]).recipe.lora.r == 4
 
     def test_a_gate_s_name_may_have_dots(self, write):
@@ -172,7 +172,7 @@ class TestErrors:
         assert "one of 'auto', 'float32'" in lines[5]
         assert lines[6].endswith('is "yes", but must be true or false')
 
-    def test_a_key_in_the_wrong_section_is_pointed_to_the_right_one(self, write):
+    def test_a_key_in_the_wrong_section_gets_the_right_one_suggested(self, write):
         assert lines_of(write("beta: 0.1")) == [
             "x.yaml:1: beta: unknown key; did you mean ppo.beta?"
         ]
@@ -211,27 +211,27 @@ class TestErrors:
             (b"name: x\nppo: {beta: 0.1\n", "x.yaml:3: "),
             ("name: x\nmodel: é".encode("latin-1"), "x.yaml:2: not UTF-8 text (byte 0xe9)"),
             (b"name: !!python/name:os.system x", "x.yaml:1: tags such as"),
-            (b"a: &a [*a]", "x.yaml:1: an alias stands inside the value it repeats"),
+            (b"a: &a [*a]", "x.yaml:1: an alias is inside the value it repeats"),
             (b"seed: 1\na: \x1b[2J", "x.yaml:2: character U+001B is not allowed"),
             (b"#" * (1 << 20) + b"\nseed: 1", "x.yaml:1: larger than 1 MiB"),
             (b"[" * 10_000, "x.yaml:1: nested more than 32 levels deep"),
-            (b"extends: [a]", "x.yaml:1: extends: must be the name of one recipe file"),
+            (b"extends: [a]", "x.yaml:1: extends: must be the name of a single recipe file"),
         ],
     )
-    def test_what_is_not_a_recipe_is_refused_by_line(self, write, content, said):
+    def test_an_invalid_recipe_is_refused_with_its_line(self, write, content, said):
         path = write("")
         path.write_bytes(content)
         (line,) = lines_of(path)
         assert line.startswith(said)
 
-    def test_aliases_that_grow_are_stopped(self, write):
+    def test_expanding_aliases_are_refused(self, write):
         rows = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
         rows += [
             f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]"
             for below, name in zip("abcdefgh", "bcdefghi", strict=True)
         ]
         (line,) = lines_of(write("\n".join(rows)))
-        assert "aliases grow into more than" in line
+        assert "aliases expand to more than" in line
 
     def test_a_missing_file_lists_what_is_shipped(self, tmp_path):
         with pytest.raises(UsageError, match=r"base\.yaml"):

@@ -1,4 +1,4 @@
-"""The recipes that come with the package: each is found, valid, and made for its own model."""
+"""The shipped recipes are found, valid, and set for their own models."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ REAL = [path for path in shipped_recipes() if path.stem not in EMBEDDED]
 SHARED_WITH_BASE = {"seed", "sft.num_train_epochs", "reward_model.num_train_epochs"}
 
 
-def test_all_are_there():
+def test_all_shipped_recipes_are_found():
     assert {path.stem for path in shipped_recipes()} >= EXPECTED
 
 
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
-def test_each_is_valid_and_bears_its_own_name(path):
+def test_each_recipe_is_valid_and_named_after_its_file(path):
     assert load_recipe(path).recipe.name == path.stem
 
 
@@ -57,7 +57,7 @@ def test_a_response_to_the_longest_prompt_fits_where_the_reward_model_reads(path
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
-def test_what_was_not_measured_says_so(path):
+def test_unmeasured_recipes_say_so(path):
     assert re.search(r"not\s+(#\s+)?measured\s+(#\s+)?yet", path.read_text())
 
 
