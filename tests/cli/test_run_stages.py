@@ -93,7 +93,7 @@ def test_without_a_terminal_progress_is_plain_lines(tiny):
         ("torch_memory", 9, "out of memory"),
         ("disk", 10, "the disk is full"),
         ("wrapped_disk", 10, "the disk is full"),
-        ("hub", 4, "hub"),
+        ("hub", 4, "Hugging Face Hub"),
         ("permission", 4, "/somewhere"),
         ("interrupt", 130, "interrupted"),
         ("preempted", 143, "asked to end"),
