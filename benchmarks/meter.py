@@ -56,7 +56,7 @@ class Meter:
 
     @property
     def timing(self) -> bool:
-        """Whether the current rollout is timed."""
+        """True if the current rollout is timed."""
         return self._seen >= self.warmup
 
     def mark(self) -> None:

@@ -53,7 +53,7 @@ class Stage:
 
 
 def _is_below(key: str, names: tuple[str, ...]) -> bool:
-    """Whether a key is one of the names or lies in a section of that name."""
+    """Return whether a key is one of the names or lies in a section of that name."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 

@@ -43,7 +43,7 @@ TINY = (
     "ppo.gate=warn",
     "evaluation.num_prompts=12",
 )
-"""What makes a run of seconds of the shipped recipe; the reward model is too small to pass a gate."""
+"""Overrides for a run of seconds; its reward model is too small to pass the preflight checks."""
 
 
 def tiny_recipe(*overrides):

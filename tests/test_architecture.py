@@ -215,7 +215,7 @@ def file_name_complaints(name: str, tree: ast.Module, names: set[str]) -> list[s
 
 
 def habit_complaints(name: str, tree: ast.Module) -> list[str]:
-    """What is never written: unsafe loading, shells, swallowed errors, the wrong click."""
+    """Return forbidden constructs: unsafe loading, shells, swallowed errors, the wrong click."""
     complaints = [
         f"{name}:{line}: click is not Typer's; its errors print nothing"
         for line, imported in all_imports(tree, name)

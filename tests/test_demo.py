@@ -1,4 +1,4 @@
-"""What the shipped recipe must reach on the embedded world, whatever the seed. Minutes a seed."""
+"""Metrics that the shipped recipe must reach on the embedded world for any seed (minutes per seed)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is found out about a recipe's files before anything is loaded."""
+"""Checks of a recipe's files before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field's words: no retired name in an identifier, no question as a module docstring."""
+"""The field's words: no retired name in an identifier, no docstring that opens as a question."""
 
 import ast
 import re
@@ -66,8 +66,13 @@ def retired_names(source, room=""):
     ]
 
 
-def opens_as_question(source):
-    return bool(OPENERS.match(ast.get_docstring(ast.parse(source)) or ""))
+def question_docstrings(source):
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [
+        ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)
+    ]
+    return [text.splitlines()[0] for text in texts if OPENERS.match(text)]
 
 
 def modules():
@@ -84,8 +89,8 @@ def test_identifiers_use_the_fields_words(path):
 
 
 @pytest.mark.parametrize("path", modules())
-def test_module_docstrings_are_noun_phrases_or_imperatives(path):
-    assert not opens_as_question(path.read_text(encoding="utf-8"))
+def test_docstrings_are_noun_phrases_or_imperatives(path):
+    assert question_docstrings(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -102,5 +107,6 @@ def test_other_names_pass(source):
 
 
 def test_a_docstring_that_opens_as_a_question_is_detected():
-    assert opens_as_question('"""What a stage is."""')
-    assert not opens_as_question('"""Stage table."""')
+    assert question_docstrings('"""What a stage is."""')
+    assert question_docstrings('def f():\n    """Whether it runs."""')
+    assert not question_docstrings('"""Stage table."""')

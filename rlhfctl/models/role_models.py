@@ -58,9 +58,9 @@ class RoleModels(ABC):
     score_heads: dict[Role, torch.nn.Linear]
     value_head: torch.nn.Linear
     has_base = False
-    """Whether `base` is among the roles."""
+    """True if `base` is among the roles."""
     sharded = False
-    """Whether the base is sharded, so that all processes must compute together."""
+    """True if the base is sharded, so that all processes must compute together."""
 
     @abstractmethod
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:

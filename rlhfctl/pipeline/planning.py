@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage would be made from, and why its record no longer holds.
+    """Inputs of one stage, and the reasons why its record is stale.
 
     Attributes:
         stage: The stage.
@@ -49,7 +49,7 @@ class StagePlan:
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether the stage has finished and nothing it was made from has changed."""
+        """True if the stage has finished and none of its inputs has changed."""
         return self.record is not None and not self.reasons
 
 
@@ -85,7 +85,7 @@ def needed_stages(recipe: Recipe) -> list[str]:
 
 
 def is_up_to_date(recipe: Recipe, directory: RunDirectory, stages: Sequence[str]) -> bool:
-    """Whether every one of the stages has a record that still holds, so that none would run.
+    """Return whether every stage has finished and is up to date, so that none would run.
 
     Raises:
         CheckpointError: The manifest, or a file that the recipe names, cannot be read.

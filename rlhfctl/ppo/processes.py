@@ -37,7 +37,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is process 0, which writes files and logs."""
+        """True if this is process 0, which writes files and logs."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:

@@ -34,22 +34,22 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def is_table(annotation: Any) -> bool:
-    """Whether a type is a mapping with user-defined keys, such as `columns`."""
+    """Return whether a type is a mapping with user-defined keys, such as `columns`."""
     return any(get_origin(choice) is dict for choice in options(annotation))
 
 
 def takes_text(annotation: Any) -> bool:
-    """Whether a value of this type may be text, free or one of several words."""
+    """Return whether a value of this type may be text, free or one of several words."""
     return any(choice is str or get_origin(choice) is Literal for choice in options(annotation))
 
 
 def takes_null(annotation: Any) -> bool:
-    """Whether a value of this type may be null."""
+    """Return whether a value of this type may be null."""
     return any(choice in (None, NoneType) for choice in options(annotation))
 
 
 def takes_list(annotation: Any) -> bool:
-    """Whether a value of this type may be a list."""
+    """Return whether a value of this type may be a list."""
     return any(get_origin(choice) is list for choice in options(annotation))
 
 

@@ -332,12 +332,12 @@ class PPOSection(Section):
 
     @property
     def uses_rm(self) -> bool:
-        """Whether the run's reward model is among the reward sources."""
+        """True if the run's reward model is among the reward sources."""
         return any(source_kind(source.source) == "rm" for source in self.reward_sources)
 
     @property
     def has_critic(self) -> bool:
-        """Whether a critic is trained."""
+        """True if a critic is trained."""
         return self.advantage_estimator == "gae"
 
     @model_validator(mode="after")

@@ -48,5 +48,5 @@ def _restricted(section: _SectionT, path: str, stage: Stage) -> _SectionT:
 
 
 def _contains(key: str, declared: tuple[str, ...]) -> bool:
-    """Whether a declared key lies below this one."""
+    """Return whether a declared key lies below this one."""
     return any(name.startswith(f"{key}.") for name in declared)

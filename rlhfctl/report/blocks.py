@@ -76,12 +76,12 @@ class Table:
 
     @property
     def stacks(self) -> bool:
-        """Whether a narrow screen has to show a row's cells below one another."""
+        """True if a narrow screen has to show a row's cells below one another."""
         return len(self.columns) > 5 or any(column.kind == "sentence" for column in self.columns)
 
     @property
     def has_model_text(self) -> bool:
-        """Whether a column holds text that a model wrote."""
+        """True if a column holds text that a model wrote."""
         return any(column.kind == "model" for column in self.columns)
 
 

@@ -88,7 +88,7 @@ class Sweep:
         return (settings, str(entry.get("why", ""))) if isinstance(settings, dict) else None
 
     def is_recommended(self, point: Mapping[str, Any]) -> bool:
-        """Whether a point or a group has the recommended settings, whatever its seed."""
+        """Return whether a point or a group has the recommended settings, whatever its seed."""
         settings, chosen = point.get("settings"), self.recommended
         if chosen is None or not isinstance(settings, dict):
             return False

@@ -73,7 +73,7 @@ def point_metrics(directory: RunDirectory) -> Metrics:
 
 
 def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
-    """Whether a run's metrics pass the gates of its recipe."""
+    """Return whether a run's metrics pass the gates of its recipe."""
     record = Manifest.load(directory.manifest).stages[EVALUATION.name]
     return all(
         gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), record.metrics)

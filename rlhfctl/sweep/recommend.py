@@ -73,7 +73,7 @@ def recommend(candidates: Sequence[Candidate], measure: str) -> Recommendation |
 
 
 def as_good(other: Candidate, best: Candidate) -> bool:
-    """Whether a candidate is not significantly worse than the best."""
+    """Return whether a candidate is not significantly worse than the best."""
     if not _paired(other, best):
         return other.high >= best.low
     difference = np.asarray(best.prompt_gains) - np.asarray(other.prompt_gains)

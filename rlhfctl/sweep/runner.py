@@ -32,7 +32,7 @@ _TAIL = 4096
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """Outcome of a job.
 
     Attributes:
         status: `done`, `skipped` if it was already up to date, or `failed`.
@@ -125,7 +125,7 @@ class Runner:
                     time.sleep(_POLL)
 
     def _ends_without_process(self, job: Job) -> bool:
-        """Whether a job ends without a process: it is up to date, or a dependency failed."""
+        """Return whether a job ends without a process: it is up to date, or a dependency failed."""
         failed = [name for name in job.needs if self._failed(name)]
         if failed:
             cause = self.outcomes[failed[0]].error or {}
@@ -151,7 +151,7 @@ class Runner:
         return all(name in self.outcomes for name in job.needs)
 
     def _may_begin(self, job: Job) -> bool:
-        """Whether a job's dependencies are done and its folder is not locked.
+        """Return whether a job's dependencies are done and its folder is not locked.
 
         Processes of a killed sweep keep running and hold the lock; their work is not repeated.
         """

@@ -36,12 +36,12 @@ class Question:
 
     @property
     def answerable(self) -> bool:
-        """Whether the prompt determines the answer."""
+        """True if the prompt determines the answer."""
         return bool(self.answer)
 
     @property
     def is_list(self) -> bool:
-        """Whether the answer is a list, which can be partly right."""
+        """True if the answer is a list, which can be partly right."""
         return self.kind in LIST_KINDS
 
 

@@ -1,4 +1,4 @@
-"""What the command line offers, and that it answers without torch."""
+"""The commands and their help, which load no torch."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Which recipe a command takes, which run folder it works in, and that it says so."""
+"""The recipe and the run folder that a command chooses and reports."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What labels say about annotators, on the embedded panel, where the truth is known exactly."""
+"""Annotator quality estimated from labels, on the embedded panel with exactly known quality."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Where each KL estimator in the reward leads, by exact expectations: five arms, no sampling.
+"""Optimum of each KL estimator in the reward, by exact expectations: five arms, no sampling.
 
 The optimum of E[score] - beta KL(pi || ref) is pi* ~ ref exp(score / beta). Only k1 finds it.
 """

@@ -1,4 +1,4 @@
-"""What must hold of the real roles whatever the base's precision: a policy that starts as its
+"""Invariants of the real roles in every precision of the base: a policy that starts as its
 reference, ratios that start at 1, padding and company that change nothing, dropout that is off."""
 
 import json

@@ -1,4 +1,4 @@
-"""What is sampled is the softmax at the temperature, and ends where the recipe says."""
+"""Sampling follows the softmax at the temperature and ends at the recipe's stop tokens."""
 
 import json
 import shutil

@@ -203,7 +203,7 @@ def test_controller_and_log_use_the_kl_of_training(lora_roles):
 
 
 def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_mean(lora_roles):
-    """Which episodes a step took is found by trying: the mean of one subset alone fits."""
+    """Find the episodes of a step by trying: only one subset's mean fits."""
     (rollout,), steps, (metrics,) = trained(
         lora_roles, minibatch_size=2, forward_batch_size=1, epochs=2
     )

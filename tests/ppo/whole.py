@@ -30,7 +30,7 @@ class Recorder(NullMonitor):
 
 
 class Step(NamedTuple):
-    """What an optimiser gets: the gradient, after clipping; the weights before; its numbers."""
+    """Input of an optimiser step: the gradient, after clipping; the weights before; its numbers."""
 
     gradient: torch.Tensor
     weights: list

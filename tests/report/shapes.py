@@ -167,7 +167,7 @@ METRICS: dict[str, Any] = {
 
 
 def look(at: int) -> dict[str, Any]:
-    """What a look at held-out prompts saw: the proxy rises, gold peaks and falls."""
+    """Return a line of held-out metrics: the proxy rises, gold peaks and falls."""
     kl = 0.5 * at
     return {
         "step": 256 * at,

@@ -48,7 +48,7 @@ URL_ATTRIBUTES = {"src", "href", "xlink:href", "action", "formaction", "data", "
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page, as far as the tests ask."""
+    """Parse the page as a browser would, as far as the tests need."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What libraries write goes to the log, whichever way they write it; the user's streams stay clean."""
+"""Output of libraries goes to the log by every route; the user's streams stay clean."""
 
 import os
 import subprocess

@@ -20,7 +20,7 @@ ROUNDING = 1e-5
 
 @pytest.fixture(scope="module")
 def both(tiny_run, tmp_path_factory):
-    """What one process and two made of the same recipe, from the same checkpoints."""
+    """Results of one process and of two, from the same recipe and checkpoints."""
     root = tmp_path_factory.mktemp("processes")
     inputs = [str(tiny_run.stage("sft")), str(tiny_run.stage("rm"))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -1,4 +1,4 @@
-"""What the points of a sweep share, found in their recipes alone."""
+"""Stages shared by the points of a sweep, determined from their recipes."""
 
 import pytest
 

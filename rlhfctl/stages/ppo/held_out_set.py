@@ -28,7 +28,7 @@ FEWEST_PROMPTS = 2
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """What the watch looks at, and by which measure.
+    """Held-out prompts and the measure of the true reward.
 
     Attributes:
         prompt_set: The held-out prompts and who answers.

@@ -1,4 +1,4 @@
-"""How the reward model starts: the SFT adapter under a fresh head, and what its training adapts."""
+"""Initial reward model: the SFT adapter under a fresh head, and what its training adapts."""
 
 import pytest
 import torch

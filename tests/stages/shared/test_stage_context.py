@@ -1,4 +1,4 @@
-"""What every stage sets up: stop tokens, and a pad that is none of them."""
+"""Set-up shared by every stage: stop tokens, and a pad token that is none of them."""
 
 import pytest
 
