@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from pydantic import ValidationError
 
 from rlhfctl.errors import (
     CheckpointError,
@@ -12,7 +13,6 @@ from rlhfctl.errors import (
     EnvironmentFault,
     LockedError,
     PreemptedError,
-    RecipeError,
 )
 from rlhfctl.pipeline import Terminated, needed_stages, run_stages
 from rlhfctl.recipe.base import UndeclaredReadError
@@ -469,7 +469,7 @@ def test_a_run_is_locked_while_a_stage_works(go, stages, directory):
 
 
 def test_an_invalid_gate_is_refused_before_any_stage_runs(go, directory):
-    with pytest.raises(RecipeError):
+    with pytest.raises(ValidationError, match="win_rate: 'high' is not a bound"):
         go(ALL, {"evaluation.gates": {"win_rate": "high"}})
     assert not directory.root.exists()
 

@@ -11,7 +11,6 @@ from rich.text import Text
 from rlhfctl.cli.resolve import resolve
 from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Terminal, safe
-from rlhfctl.run.gates import parse_gates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +45,6 @@ def validate_recipe(options: RunOptions) -> None:
     terminal = Terminal(quiet=options.quiet, as_json=options.json)
     resolved = resolve(options)
     recipe = resolved.loaded.recipe
-    parse_gates(recipe.evaluation.gates)
     findings = require_valid_files(recipe, terminal)
     if options.json:
         path = str(resolved.choice.path)

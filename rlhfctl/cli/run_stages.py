@@ -18,9 +18,9 @@ from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
 from rlhfctl.pipeline import StageResult, needed_stages, run_stages, worker_loop
+from rlhfctl.results.gates import GateResult, check_gates, parse_gates, require_gates
 from rlhfctl.run import exit_status
 from rlhfctl.run.files import write_atomic
-from rlhfctl.run.gates import GateResult, check_gates, parse_gates, require_gates
 from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.process_group import ProcessGroup
 from rlhfctl.stage_table import EVALUATION
@@ -69,7 +69,6 @@ def _run_command(
     resolved = resolve(options)
     recipe, directory = resolved.loaded.recipe, resolved.directory
     terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason}), run {directory.root}")
-    parse_gates(recipe.evaluation.gates)
     check_file_types(vote_files)
     if stage is None:
         require_valid_files(recipe, terminal)

@@ -19,7 +19,6 @@ from rlhfctl.pipeline.processes import (
 )
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.run import staging
-from rlhfctl.run.gates import parse_gates
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
@@ -76,7 +75,6 @@ def run_stages(
         RlhfctlError: A stage cannot run or failed; earlier results are unchanged.
         Terminated: SIGTERM was received.
     """
-    parse_gates(recipe.evaluation.gates)
     refuse_sharding(stages)
     directory.create()
     group = group or ProcessGroup()

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
 from rlhfctl.recipe.judges import JudgeEndpointSection  # noqa: TC001 (pydantic reads it)
+from rlhfctl.results.gates import parse_gates
 from rlhfctl.results.names import check_gate_names
 
 
@@ -129,6 +130,7 @@ class EvaluationSection(Section):
 
     @field_validator("gates")
     @classmethod
-    def _known_metrics(cls, gates: dict[str, str]) -> dict[str, str]:
+    def _valid_gates(cls, gates: dict[str, str]) -> dict[str, str]:
         check_gate_names(gates)
+        parse_gates(gates)
         return gates

@@ -12,8 +12,8 @@ from scipy import stats
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
+from rlhfctl.results.gates import check_gates, parse_gates
 from rlhfctl.run.directory import SCORES_FILE
-from rlhfctl.run.gates import check_gates, parse_gates
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.stage_table import EVALUATION, PPO
 

@@ -47,9 +47,10 @@ def test_a_valid_recipe_is_said_to_be(rlhfctl):
 
 
 def test_a_bad_gate_is_a_recipe_error(rlhfctl):
-    done = rlhfctl("validate", "small.yaml", "--set", "evaluation.gates={win_rate: high}")
-    assert done.returncode == 2
-    assert "evaluation.gates.win_rate" in done.stderr
+    for command in ("validate", "run", "eval"):
+        done = rlhfctl(command, "small.yaml", "--set", "evaluation.gates={win_rate: high}")
+        assert done.returncode == 2
+        assert "evaluation.gates: win_rate: 'high' is not a bound" in done.stderr
 
 
 def test_a_gate_on_an_unknown_metric_is_refused_with_the_closest_name(rlhfctl):

@@ -9,8 +9,9 @@ from rlhfctl.cli.app import app
 
 RUN = {"RECIPE", "--run NAME", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "--seed N"}
 OUTPUT = {"--json", "--quiet", "--debug"}
-RECIPE_COMMAND = {*RUN, "--force", *OUTPUT}
-STAGE_COMMAND = {*RECIPE_COMMAND, "--launch FILE"}
+RECIPE_COMMAND = {*RUN, *OUTPUT}
+RUNNING_COMMAND = {*RECIPE_COMMAND, "--force"}
+STAGE_COMMAND = {*RUNNING_COMMAND, "--launch FILE"}
 TRAINING = {"--dataset NAME", "--learning-rate X", "--epochs X"}
 
 OPTIONS = {
@@ -26,7 +27,7 @@ OPTIONS = {
         *("--export-pairs FILE", "--import-votes FILE"),
     },
     "run": {*STAGE_COMMAND, "--model NAME"},
-    "sweep": {*RECIPE_COMMAND, "--jobs N = 1", "--zip"},
+    "sweep": {*RUNNING_COMMAND, "--jobs N = 1", "--zip"},
     "show": RECIPE_COMMAND,
     "validate": RECIPE_COMMAND,
     "report": {
@@ -80,6 +81,7 @@ def test_shared_options_are_in_panels_of_their_own(name):
         for parameter in COMMANDS[name].params
         if parameter.rich_help_panel
     }
-    run = {"--run", "--runs-dir", "--set", "--seed", "--force"}
+    run = {"--run", "--runs-dir", "--set", "--seed"}
+    run |= {"--force"} & OPTIONS[name]
     run |= {"--launch"} if "--launch FILE" in OPTIONS[name] else set()
     assert panels == {**dict.fromkeys(run, "Run"), **dict.fromkeys(OUTPUT, "Output")}

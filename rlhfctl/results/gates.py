@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.errors import GateError, RecipeError
+from rlhfctl.errors import GateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,7 @@ def parse_gates(gates: Mapping[str, str]) -> list[Gate]:
     """Read the recipe's `evaluation.gates`.
 
     Raises:
-        RecipeError: A bound cannot be parsed; lists every such gate.
+        ValueError: A bound cannot be parsed; lists every such gate.
     """
     parsed: list[Gate] = []
     errors: list[str] = []
@@ -68,11 +68,11 @@ def parse_gates(gates: Mapping[str, str]) -> list[Gate]:
             parsed.append(Gate(metric, match[1], float(match[2])))
         else:
             errors.append(
-                f"evaluation.gates.{metric}: {text!r} is not a bound; "
-                'write >=, <=, > or < and a number, such as ">=0.55"'
+                f"{metric}: {text!r} is not a bound; write >=, <=, > or < and a number, such as "
+                '">=0.55"'
             )
     if errors:
-        raise RecipeError("\n".join(errors))
+        raise ValueError("; ".join(errors))
     return parsed
 
 
