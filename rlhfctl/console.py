@@ -39,6 +39,10 @@ TERMINAL = "RLHFCTL_TERMINAL"
 """Environment variable: descriptor of the user's stderr if 2 is redirected at startup."""
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines without a terminal."""
+LINE_WIDTH = 80
+"""Columns of a progress line; metrics that do not fit are in the metrics file only."""
+_BAR_COLUMNS = 56
+"""Columns of the live bar beside its metrics."""
 
 _LABELS = {
     "token_accuracy": "token accuracy",
@@ -183,7 +187,8 @@ class View:
         self._done = done
         self._metrics.update(metrics)
         if self._progress is not None:
-            text = metrics_line(self._stage, self._metrics)
+            width = self._terminal.console.width - _BAR_COLUMNS
+            text = metrics_line(self._stage, self._metrics, width)
             self._progress.update(self._task, completed=done, metrics=text)
         elif time.monotonic() - self._shown_at >= PLAIN_INTERVAL:
             self._shown_at = time.monotonic()
@@ -201,12 +206,13 @@ class View:
         """End the phase and print its last metrics."""
         self._stop()
         self._done = self._total
-        self._terminal.note(f"{self._line()}  in {duration(time.monotonic() - self._started_at)}")
+        self._terminal.note(self._line(f"  in {duration(time.monotonic() - self._started_at)}"))
 
-    def _line(self) -> str:
+    def _line(self, end: str = "") -> str:
         line = f"{self._stage} {self._done}/{self._total} {self._unit}"
-        metrics = metrics_line(self._stage, self._metrics)
-        return f"{line}  {metrics}" if metrics else line
+        width = LINE_WIDTH - len(line) - len("  ") - len(end)
+        metrics = metrics_line(self._stage, self._metrics, width)
+        return f"{line}  {metrics}{end}" if metrics else f"{line}{end}"
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -250,20 +256,25 @@ class Board:
             self._live.update(Text("\n").join(rows))
 
 
-def metrics_line(stage: str, metrics: Mapping[str, float]) -> str:
+def metrics_line(stage: str, metrics: Mapping[str, float], width: int) -> str:
     """Return a stage's progress metrics, for example ``loss 1.23  token accuracy 0.71``.
 
     Args:
         stage: Stage name, which may be followed by a phase, for example ``eval judge``.
         metrics: Newest value per metric; the first four if the stage declares none of them.
+        width: Columns available; the metrics that come first are shown.
     """
     stage_name = stage.split(" ", maxsplit=1)[0]
     declared = [name for row in STAGES if row.name == stage_name for name in row.progress]
     names = [name for name in declared if name in metrics] or list(metrics)[:4]
-    return "  ".join(
-        f"{_LABELS.get(name, visible(name).replace('_', ' '))} {format_metric(name, metrics[name])}"
-        for name in names
-    )
+    line = ""
+    for name in names:
+        label = _LABELS.get(name, visible(name).replace("_", " "))
+        longer = f"{line}  {label} {format_metric(name, metrics[name])}".lstrip()
+        if len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def format_metric(name: str, value: float | None) -> str:

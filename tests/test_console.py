@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from rlhfctl.console import duration, format_metric, metrics_line, safe
+from rlhfctl.console import Terminal, duration, format_metric, metrics_line, safe
+from rlhfctl.stage_table import STAGES
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b-\u200f]")
 
@@ -57,9 +58,9 @@ def test_metrics_are_short(name, value, text):
 
 def test_a_stage_shows_its_own_metrics_first_and_others_when_it_has_none():
     metrics = {"entropy": 2.0, "kl": 6.0, "score": 1.0}
-    assert metrics_line("ppo", metrics) == "score 1  KL 6"
-    assert metrics_line("rm calibration", {"my_figure": 1.0}) == "my figure 1"
-    assert metrics_line("other", {}) == ""
+    assert metrics_line("ppo", metrics, 80) == "score 1  KL 6"
+    assert metrics_line("rm calibration", {"my_figure": 1.0}, 80) == "my figure 1"
+    assert metrics_line("other", {}, 80) == ""
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,15 @@ def test_a_stage_shows_its_own_metrics_first_and_others_when_it_has_none():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_progress_lines_fit_80_columns(capfd, stage):
+    metrics = dict.fromkeys(stage.progress, 12345.678)
+    with Terminal().view() as view:
+        view.start(f"{stage.name} judge", 100_000, "responses")
+        view.step(99_999, metrics)
+        view.finish()
+    lines = capfd.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "12,346" in lines[-1]
