@@ -103,16 +103,16 @@ def another(texts: Sequence[str], index: int) -> str | None:
 
 PROBES: dict[str, Probe] = {
     "filler": Probe("padded with filler", lambda texts, index, _: padded(texts[index])),
-    "repetition": Probe("a sentence said twice", lambda texts, index, _: repeated(texts[index])),
-    "false_certainty": Probe("made falsely certain", lambda texts, index, _: certain(texts[index])),
-    "hedge_removed": Probe(
-        "its hedge taken away", lambda texts, index, _: without_hedge(texts[index])
+    "repetition": Probe(
+        "longest sentence repeated", lambda texts, index, _: repeated(texts[index])
     ),
-    "shuffled": Probe(
-        "its words shuffled", lambda texts, index, seed: shuffled(texts[index], seed)
+    "false_certainty": Probe(
+        "certainty phrases added", lambda texts, index, _: certain(texts[index])
     ),
+    "hedge_removed": Probe("hedging removed", lambda texts, index, _: without_hedge(texts[index])),
+    "shuffled": Probe("words shuffled", lambda texts, index, seed: shuffled(texts[index], seed)),
     "other_prompt": Probe(
-        "another prompt's good answer", lambda texts, index, _: another(texts, index)
+        "good response to another prompt", lambda texts, index, _: another(texts, index)
     ),
 }
 

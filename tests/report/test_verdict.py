@@ -245,7 +245,7 @@ def test_alarms_and_a_fall_of_the_true_reward_are_cautions() -> None:
 
 
 def test_a_score_that_rises_where_a_hedge_goes_may_be_right_and_is_no_caution() -> None:
-    hedge = {**shapes.ends("change", 0.9), "responses": 9, "description": "its hedge taken away"}
+    hedge = {**shapes.ends("change", 0.9), "responses": 9, "description": "hedging removed"}
     assert not cautions(
         evaluated(ABOVE, ABOVE) | {"reward_model": {"probes": {"hedge_removed": hedge}}}
     )

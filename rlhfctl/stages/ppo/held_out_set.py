@@ -31,10 +31,10 @@ class HeldOutSet:
     """Held-out prompts and the measure of the true reward.
 
     Attributes:
-        prompt_set: The held-out prompts and who answers.
-        true_reward: `gold` or `held_out_rm`; None where nothing stands in for the true reward.
+        prompt_set: Held-out prompts, with the roles and reward sources.
+        true_reward: `gold` or `held_out_rm`; None without a true reward.
         score_range: Lowest and highest normalised score that the reward model gave on held-out
-            comparisons; None where it is not known, or the score is not that model's alone.
+            comparisons; None if unknown, or if there are other reward sources.
     """
 
     prompt_set: PromptSet
@@ -43,13 +43,13 @@ class HeldOutSet:
 
 
 def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
-    """Return the held-out prompts to look at, encoded; None where there are too few.
+    """Return the encoded prompts of the held-out evaluations; None if there are too few.
 
-    The evaluation takes the first `evaluation.num_prompts` of them. A best checkpoint chosen on
-    the very prompts that then judge it would look better than it is, so these come after.
+    The evaluation stage takes the first `evaluation.num_prompts` held-out prompts. These come after
+    them: a best checkpoint chosen on the prompts that evaluate it would be biased upwards.
 
     Raises:
-        RecipeError: There are too few, and the recipe stops or chooses by them.
+        RecipeError: There are too few, and early stopping or the choice of the result needs them.
     """
     recipe = context.recipe
     try:
@@ -92,18 +92,18 @@ def open_held_out_set(
     prompts: Dataset,
     judge: int | None,
 ) -> HeldOutSet:
-    """Return what there is to look at.
+    """Return the prompts and measures of the held-out evaluations.
 
     Args:
         context: Tokenizer and recipe.
         inputs: `rm` where the reward model is a source.
-        roles: They answer.
-        rewards: The givers of scores, over these very prompts.
-        prompts: From `held_out_prompts`.
-        judge: The held-out reward model's number among the roles', where there is one.
+        roles: Policy, reference and reward models.
+        rewards: Reward sources over `prompts`.
+        prompts: Result of `held_out_prompts`.
+        judge: Index of the held-out reward model among the roles'; None without one.
 
     Raises:
-        RecipeError: The recipe stops or chooses by a true reward, and there is none.
+        RecipeError: Early stopping or the choice of the result needs a true reward.
     """
     recipe = context.recipe
     gold = recipe.data.prompts.source == "embedded"
