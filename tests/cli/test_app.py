@@ -80,7 +80,7 @@ def test_a_command_without_arguments_is_shown_the_help(rlhfctl):
     assert "Commands" in shown.stdout
 
 
-COMMON = ("--run", "--runs-dir", "--set", "--seed", "--force", "--json", "--quiet", "--debug")
+COMMON = ("--run", "--runs-dir", "--set", "--seed", "--json", "--quiet", "--debug")
 OWN = {
     "sft": ("--model", "--dataset", "--learning-rate", "--epochs"),
     "train-rm": ("--dataset", "--sft", "--learning-rate", "--epochs"),
@@ -96,8 +96,8 @@ OWN = {
 def test_the_options_are_these_and_no_others(rlhfctl, command):
     shown = rlhfctl(command, "--help").stdout
     offered = set(re.findall(r"│ (--[a-z-]+)", shown))
-    launch = () if command in {"show", "validate"} else ("--launch",)
-    assert offered == {*COMMON, *OWN[command], *launch, "--help"}
+    running = () if command in {"show", "validate"} else ("--force", "--launch")
+    assert offered == {*COMMON, *OWN[command], *running, "--help"}
 
 
 def test_the_version(rlhfctl):
