@@ -17,6 +17,7 @@ from scipy import special
 
 from rlhfctl.evaluation.changes import best_by_other_half, p_value_of_fall, per_prompt
 from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
+from rlhfctl.results.training import OverOptimisationFit, Peak
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,53 +54,6 @@ class Coefficients:
             float(x[0]) for x in _peaks(np.array([self.alpha]), np.array([self.beta]), self.form)
         )
         return (distance, value) if math.isfinite(distance) else None
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Maximum of a fitted curve; `observed` if its distance lies within the run."""
-
-    distance: Interval
-    value: Interval
-    observed: bool
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted curve with intervals; peak is None if it cannot be identified.
-
-    Attributes:
-        curve: [points, 2] distance and gain from 0 to the largest distance, for plotting.
-        baseline: Mean score of the first evaluation; gains are relative to it.
-        points: Number of fitted evaluations.
-    """
-
-    form: Form
-    alpha: Interval
-    beta: Interval
-    peak: Peak | None
-    r_squared: float | None
-    curve: list[list[float]]
-    baseline: float
-    points: int
-
-    def metrics(self) -> dict[str, Any]:
-        """Return the fit as a metrics dictionary."""
-        peak = self.peak and {
-            **self.peak.distance.metrics("distance"),
-            **self.peak.value.metrics("value"),
-            "observed": self.peak.observed,
-        }
-        return {
-            "form": self.form,
-            **self.alpha.metrics("alpha"),
-            **self.beta.metrics("beta"),
-            "peak": peak,
-            "r_squared": self.r_squared,
-            "curve": self.curve,
-            "baseline": self.baseline,
-            "points": self.points,
-        }
 
 
 def fit(distances: ArrayLike, values: ArrayLike, form: Form) -> Coefficients | None:
@@ -143,7 +97,7 @@ def fit_history(
     seed: int = 0,
     form: Form = "rl",
     resamples: int = 2000,
-) -> Fit | None:
+) -> OverOptimisationFit | None:
     """Fit a run's gains against its distances, with bootstrap intervals over prompts.
 
     All evaluations of a prompt, gains and distances, are resampled jointly. The percentile
@@ -186,7 +140,7 @@ def fit_history(
     identifiable = np.isfinite(betas)
     alphas, betas = alphas[identifiable], betas[identifiable]
     curve = np.linspace(0, d.max(), _CURVE_POINTS)
-    return Fit(
+    return OverOptimisationFit(
         form=form,
         alpha=_percentiles(fitted.alpha, alphas),
         beta=_percentiles(fitted.beta, betas),

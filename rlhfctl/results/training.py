@@ -67,7 +67,7 @@ class RewardModelResult:
 
 @dataclass(frozen=True)
 class Peak:
-    """Peak of a fitted curve; `observed` if it lies within the measured distances."""
+    """Maximum of a fitted curve; `observed` if its distance lies within the run."""
 
     distance: Estimate
     value: Estimate
@@ -76,7 +76,18 @@ class Peak:
 
 @dataclass(frozen=True)
 class OverOptimisationFit:
-    """Fit of reward against sqrt(KL); `curve` holds [distance, value] points."""
+    """Fit of gain against sqrt(KL), with intervals.
+
+    Attributes:
+        form: Curve of Gao et al. 2023.
+        alpha: Coefficient of the linear term.
+        beta: Coefficient of the falling term.
+        curve: [points, 2] distance and gain from 0 to the largest distance, for plotting.
+        baseline: Mean score of the first evaluation; gains are relative to it.
+        points: Number of fitted evaluations.
+        peak: Maximum of the curve; None if it cannot be identified.
+        r_squared: Coefficient of determination.
+    """
 
     form: Literal["rl", "best_of_n"]
     alpha: Estimate

@@ -20,6 +20,7 @@ from rlhfctl.evaluation.overoptimisation import (
     fit_history,
     since_best,
 )
+from rlhfctl.results.io import to_json
 from tests.evaluation.histories import history, quiet
 
 FORMS: list[Form] = ["rl", "best_of_n"]
@@ -144,7 +145,7 @@ def test_a_fit_is_kept_as_plain_metrics_and_depends_on_its_seed_alone() -> None:
     found = fit_history(lines, "true_reward", seed=3)
     assert found is not None
     assert found == fit_history(lines, "true_reward", seed=3)
-    metrics = found.metrics()
+    metrics = to_json(found)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert {"form", "alpha", "alpha_low", "alpha_high", "beta", "peak", "r_squared"} <= set(metrics)
     assert set(metrics["peak"]) == {
@@ -169,7 +170,7 @@ def test_a_peak_beyond_the_run_is_not_called_observed_and_none_is_told_of_a_line
     rising = fit_history(run_along(rng, 1.0, 0.0, "rl"), "true_reward")
     assert rising is not None
     assert rising.peak is None
-    assert rising.metrics()["peak"] is None
+    assert to_json(rising)["peak"] is None
 
 
 def test_nothing_is_fitted_to_what_is_not_there() -> None:

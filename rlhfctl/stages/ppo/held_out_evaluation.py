@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from rlhfctl.evaluation.overoptimisation import (
 )
 from rlhfctl.evaluation.text import repeated_ngram_share, words
 from rlhfctl.ppo.hooks import HeldOutEvaluation
+from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.io import to_json
+from rlhfctl.results.training import BestEvaluation, Change, OverOptimisation
 from rlhfctl.run.directory import (
     BEST_FOLDER,
     BEST_MARKER_FILE,
@@ -113,30 +116,33 @@ class HeldOutEvaluator:
             {f"held_out_{name}": line[name] for name in shown if name in line}, self.stopped
         )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> OverOptimisation:
         """Return the summary of all evaluations: best checkpoint, fall, fits and alarms."""
-        summary: dict[str, Any] = {
-            "evaluations": len(self.history),
-            "stopped_early": self.stopped,
-            "alarms": [to_json(alarm) for alarm in alarms(self.history, self.limits)],
-            "fits": {
-                name: fit.metrics()
+        summary = OverOptimisation(
+            evaluations=len(self.history),
+            stopped_early=self.stopped,
+            alarms=list(alarms(self.history, self.limits)),
+            fits={
+                name: fit
                 for name in ("proxy", "true_reward")
                 if name in self.history[0] and (fit := fit_history(self.history, name))
             },
-        }
-        if self.held_out_set.true_reward is not None:
-            best = self.history[best_evaluation(self.history)]
-            names = ("step", "rollout", "kl", "true_reward", "true_reward_low", "true_reward_high")
-            summary["true_reward"] = self.held_out_set.true_reward
-            summary["best"] = {name: best[name] for name in names}
-            summary["fallen"] = falls(self.history)
-            summary["last_below_best"] = self._since_best().metrics("change")
-        return summary
+        )
+        if self.held_out_set.true_reward is None:
+            return summary
+        best = self.history[best_evaluation(self.history)]
+        ends = (best[f"true_reward{end}"] for end in ("", "_low", "_high"))
+        return replace(
+            summary,
+            true_reward=self.held_out_set.true_reward,
+            best=BestEvaluation(best["step"], best["rollout"], best["kl"], Estimate(*ends)),
+            fallen=falls(self.history),
+            last_below_best=Change(self._since_best()),
+        )
 
     def finish(self) -> Path | None:
         """Write the summary and return the folder of the best policy, if there is one."""
-        write_json(self.output / OVER_OPTIMISATION_FILE, self.summary())
+        write_json(self.output / OVER_OPTIMISATION_FILE, to_json(self.summary()))
         folders = self._best_folders()
         if not folders:
             return None

@@ -17,6 +17,8 @@ from rlhfctl.models.base import effective_dtype, effective_quantization
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.results.io import to_json
+from rlhfctl.results.training import PPOResult
 from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_atomic
 from rlhfctl.run.manifest import StageOutcome
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from rlhfctl.models.roles import Roles
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.results.training import BestEvaluation
     from rlhfctl.run.monitor import Monitor
 
 SAMPLES_PER_ROLLOUT = 8
@@ -82,38 +85,41 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     opened = open_trainer(recipe, inputs, output, monitor)
     trainer, context = opened.trainer, opened.context
-    metrics: dict[str, Any] = trainer.train() | {
-        "rollouts": trainer.progress.rollout,
-        "episodes": trainer.progress.rollout * recipe.ppo.rollout_batch_size,
-        "skipped_minibatches": trainer.progress.skipped,
-        "kl_early_stops": trainer.progress.early_stops,
-        "gate": {check.name: check.detail for check in opened.checks},
-    }
-    evaluator = opened.evaluator
-    if evaluator is not None:
-        metrics["over_optimisation"] = evaluator.summary()
+    last_rollout, evaluator = trainer.train(), opened.evaluator
+    # The run's total takes the place of the last rollout's count.
+    last_rollout.pop("skipped_minibatches", None)
+    result = PPOResult(
+        rollouts=trainer.progress.rollout,
+        episodes=trainer.progress.rollout * recipe.ppo.rollout_batch_size,
+        skipped_minibatches=trainer.progress.skipped,
+        kl_early_stops=trainer.progress.early_stops,
+        gate={check.name: check.detail for check in opened.checks},
+        last_rollout=last_rollout,
+        over_optimisation=evaluator.summary() if evaluator is not None else None,
+    )
+    metrics = to_json(result)
     if trainer.processes.is_main:
         _save(context, opened.roles, output)
-        best = evaluator.finish() if evaluator is not None else None
-        if best is not None:
-            _complete_best(opened, output, best, metrics)
+        folder = evaluator.finish() if evaluator is not None else None
+        summary = result.over_optimisation
+        if folder is not None and summary is not None and summary.best is not None:
+            _complete_best(opened, output, folder, summary.best)
         write_model_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
 
-def _complete_best(opened: PPOSetup, output: Path, best: Path, metrics: dict[str, Any]) -> None:
-    """Make the best policy a checkpoint of its own, and the stage's result where so asked."""
+def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvaluation) -> None:
+    """Complete the best policy's checkpoint; make it the result if the recipe asks for that."""
     context = opened.context
     if context.recipe.ppo.load_best_model_at_end:
         opened.monitor.note(
-            f"Result: the best checkpoint by the true reward, episode "
-            f"{metrics['over_optimisation']['best']['step']:,}"
+            f"Result: the best checkpoint by the true reward, episode {best.step:,}"
         )
         shutil.copytree(
-            best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
+            folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
         )
-    _describe(opened.context, opened.roles, best)
-    write_model_card(best, "ppo", context.recipe, "CAUSAL_LM", metrics["over_optimisation"]["best"])
+    _describe(opened.context, opened.roles, folder)
+    write_model_card(folder, "ppo", context.recipe, "CAUSAL_LM", to_json(best))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.formatting import encode_comparisons
@@ -12,10 +12,12 @@ from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.split import set_apart
 from rlhfctl.models import sharding
 from rlhfctl.ppo.processes import Processes
+from rlhfctl.results.io import from_json, to_json
+from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import HELD_OUT_RM_FOLDER, METRICS_FILE, PROBE_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_json
 from rlhfctl.run.manifest import StageOutcome
-from rlhfctl.stages.reward_model.held_out_metrics import held_out_metrics
+from rlhfctl.stages.reward_model.held_out_metrics import evaluate_reward_model
 from rlhfctl.stages.reward_model.labels import aggregated
 from rlhfctl.stages.reward_model.score_normalization import normalize_scores
 from rlhfctl.stages.reward_model.scoring import score_ids
@@ -86,27 +88,29 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     rows = load_comparisons(recipe)
     held_out = _encoded(context, rows.held_out)
     report_dropped_rows(monitor, "comparisons", (rows.report, held_out.report))
-    trained: list[dict[str, Any]] = []
+    results: list[RewardModelResult] = []
     parts = _parts(recipe, rows.train, output)
     for part in parts:
         # 1. to 4.
-        part_monitor = HeldOutRMMonitor(monitor, trained[0]["steps"]) if trained else monitor
-        trained.append(_make(context, inputs["sft"], part, held_out, part_monitor, processes))
+        part_monitor = HeldOutRMMonitor(monitor, results[0].steps) if results else monitor
+        result = _make(context, inputs["sft"], part, held_out, part_monitor, processes)
+        results += [result] if result is not None else []
         # Free this base: the next model, or the roles, load their own.
         gc.collect()
     if not processes.is_main:
         return StageOutcome({})
 
     # 5.
-    normalizations = normalize_scores(context, inputs["sft"], [part.folder for part in parts])
-    for part, part_metrics, scale in zip(parts, trained, normalizations, strict=True):
-        part_metrics |= {"score_mean": scale.mean, "score_std": scale.deviation}
-        write_json(part.folder / METRICS_FILE, part_metrics)
-        write_model_card(part.folder, "rm", recipe, "SEQ_CLS", part_metrics)
-    metrics = trained[0]
-    if len(trained) > 1:
-        metrics = metrics | {HELD_OUT_RM_FOLDER: trained[1]}
-    return StageOutcome(metrics)
+    scales = normalize_scores(context, inputs["sft"], [part.folder for part in parts])
+    results = [
+        replace(result, score_mean=scale.mean, score_std=scale.deviation)
+        for result, scale in zip(results, scales, strict=True)
+    ]
+    for part, result in zip(parts, results, strict=True):
+        write_json(part.folder / METRICS_FILE, to_json(result))
+        write_model_card(part.folder, "rm", recipe, "SEQ_CLS", to_json(result))
+    main, *held_out_rm = results
+    return StageOutcome(to_json(replace(main, judge=held_out_rm[0] if held_out_rm else None)))
 
 
 def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
@@ -134,22 +138,26 @@ def _make(
     held_out: Encoded,
     monitor: Monitor,
     processes: Processes,
-) -> dict[str, Any]:
-    """Train, evaluate and save one model, unless an interrupted attempt has finished it."""
+) -> RewardModelResult | None:
+    """Train, evaluate and save one model, unless an interrupted attempt has finished it.
+
+    Returns:
+        Its result; None in processes other than 0, which train only.
+    """
     finished = part.folder / METRICS_FILE
     if finished.is_file():
-        saved: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        return saved
+        saved = json.loads(finished.read_text(encoding="utf-8"))
+        return from_json(RewardModelResult, saved, str(finished))
     train_rows = _encoded(context, aggregated(part.rows, context.recipe.reward_model))
     report_dropped_rows(monitor, "comparisons", (train_rows.report,))
     trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor)
     if not processes.is_main:
-        return trained.metrics
+        return None
     part.folder.mkdir(exist_ok=True)
-    metrics = held_out_metrics(context, trained.model, held_out) | trained.metrics
+    result = evaluate_reward_model(context, trained, held_out)
     _save(context, trained.model, held_out, part.folder)
-    write_json(finished, metrics)
-    return metrics
+    write_json(finished, to_json(result))
+    return result
 
 
 def _encoded(context: StageContext, rows: Dataset) -> Encoded:

@@ -31,11 +31,15 @@ class TrainedRewardModel:
 
     Attributes:
         model: Sequence classifier with one label, adapted or not.
-        metrics: Loss, rows and steps.
+        loss: Mean training loss.
+        rows: Comparisons trained on.
+        steps: Optimiser steps.
     """
 
     model: Any
-    metrics: dict[str, Any]
+    loss: float
+    rows: int
+    steps: int
 
 
 def train(
@@ -81,12 +85,7 @@ def train(
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder))
     sharding.gather_base(trainer.model)
     return TrainedRewardModel(
-        trainer.model,
-        {
-            "train_loss": result.training_loss,
-            "train_rows": len(rows.dataset),
-            "steps": result.global_step,
-        },
+        trainer.model, result.training_loss, len(rows.dataset), result.global_step
     )
 
 

@@ -15,6 +15,8 @@ from rlhfctl.models import adapters, sharding
 from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.provenance import check_fits
 from rlhfctl.ppo.processes import Processes
+from rlhfctl.results.io import to_json
+from rlhfctl.results.training import SFTResult
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.shared.hf_training import (
     ShardedTraining,
@@ -90,20 +92,22 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     after = trainer.evaluate()
 
     tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs
-    metrics = {
-        "eval_loss_before": before["eval_loss"],
-        "eval_loss": after["eval_loss"],
-        "token_accuracy_before": before["eval_mean_token_accuracy"],
-        "token_accuracy": after["eval_mean_token_accuracy"],
-        "train_loss": result.training_loss,
-        "train_rows": len(train.dataset),
-        "held_out_rows": len(held_out.dataset),
-        "steps": result.global_step,
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "tokens_per_second": tokens / result.metrics["train_runtime"],
-    }
     if not processes.is_main:
         return StageOutcome({})
+    metrics = to_json(
+        SFTResult(
+            eval_loss_before=before["eval_loss"],
+            eval_loss=after["eval_loss"],
+            token_accuracy_before=before["eval_mean_token_accuracy"],
+            token_accuracy=after["eval_mean_token_accuracy"],
+            train_loss=result.training_loss,
+            train_rows=len(train.dataset),
+            held_out_rows=len(held_out.dataset),
+            steps=result.global_step,
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            tokens_per_second=tokens / result.metrics["train_runtime"],
+        )
+    )
     save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
     write_model_card(output, "sft", recipe, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
