@@ -170,6 +170,32 @@ def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora
     assert [row["learning_rate"] for row in metrics] == pytest.approx([1e-6, 7.5e-7, 5e-7, 2.5e-7])
 
 
+def test_the_controller_takes_kl_per_response_where_its_error_is_not_clipped(tiny_run):
+    settings = {
+        "episodes": 6 * EPISODES,
+        "learning_rate": 1e-2,
+        "value_learning_rate": 1e-2,
+        "kl_stop": None,
+        "max_ratio": None,
+        "kl_early_stop": None,
+    }
+
+    def metrics_at(target):
+        # The controller's horizon is long, so that beta hardly moves and KL is that of every target.
+        return trained(opened(tiny_run), kl_target=target, kl_horizon=1e6, **settings)[2]
+
+    kl = [row["kl"] for row in metrics_at(1.0)]
+    number = max(range(5), key=lambda index: kl[index])
+    assert kl[number] > 0.1
+    target = 1.1 * kl[number]
+    rows = metrics_at(target)
+    error = rows[number]["kl"] / target - 1.0
+    assert -0.2 < error < 0.0, "the controller clips its error at 0.2"
+    expected = rows[number]["beta"] * (1.0 + error * EPISODES / 1e6)
+    change = rows[number + 1]["beta"] - rows[number]["beta"]
+    assert change == pytest.approx(expected - rows[number]["beta"], rel=1e-3)
+
+
 def test_controller_and_log_use_the_kl_of_training(lora_roles):
     """Nats a response: the sum over its tokens, the mean over responses."""
     rollouts, _, metrics = trained(
