@@ -71,7 +71,7 @@ def _ppo(metrics: Mapping[str, Any]) -> list[str]:
     return [
         _metric(metrics, "score", "score {:.3g}"),
         _metric(metrics, "kl", "KL {:.3g} nats per response"),
-        _metric(metrics, "response_length", "{:.3g} tokens per response"),
+        _metric(metrics, "response_length", "mean response length {:.3g} tokens"),
         f"{skipped:g} minibatches skipped" if skipped else "",
     ]
 
