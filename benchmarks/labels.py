@@ -119,7 +119,7 @@ class Seed:
         pad = context.tokenizer.pad_token_id
         scores = (score_ids(trained.model, self.gold[f"{side}_ids"], pad, 64) for side in _SIDES)
         metrics = accuracy(*scores).metrics("gold_accuracy")
-        return metrics | {"rows": len(training_rows), "steps": trained.metrics["steps"]}
+        return metrics | {"rows": len(training_rows), "steps": trained.steps}
 
 
 def main() -> None:

@@ -19,13 +19,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from rlhfctl.ppo.rollout import Rollout
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "base.yaml"
+CurvesByVariant = dict[str, dict[str, dict[str, list[float]]]]
+"""Variant -> seed -> metric -> value per rollout."""
+
 SHARE = 6
 """Smoothing window of the curves: one sixth of the rollouts."""
 
@@ -90,11 +97,13 @@ def train(variant: str, seed: int, inputs: dict[str, Path]) -> dict[str, list[fl
     with tempfile.TemporaryDirectory() as folder:
         opened = open_trainer(recipe, inputs, Path(folder), NullMonitor())
 
-        def record(episodes: int, rollout) -> None:  # noqa: ANN001
+        def record(episodes: int, rollout: Rollout) -> None:
             batch, decode = rollout.sequences, opened.context.formatter.decode
             prompts = [opened.prompts[row] for row in rollout.rows]
             texts = [decode(ids) for ids in batch.response_lists()]
-            curves["gold"].append(float(np.mean(gold_rewards(recipe, prompts, texts))))
+            gold = gold_rewards(recipe, prompts, texts)
+            assert gold is not None, "the prompts are the embedded world's"
+            curves["gold"].append(float(np.mean(gold)))
             curves["score"].append(float(rollout.model_scores.mean()))
             curves["kl"].append(float(rollout.kl.mean()))
             curves["length"].append(float(batch.response_lengths.float().mean()))
@@ -123,7 +132,7 @@ def gold_at(curves: dict[str, list[float]], kl: float) -> float:
     return float(gold[after - 1] + share * (gold[after] - gold[after - 1]))
 
 
-def draw(curves_by_variant: dict, variants: list[str], path: Path) -> None:
+def draw(curves_by_variant: CurvesByVariant, variants: list[str], path: Path) -> None:
     """Draw gold reward against KL divergence, one line per seed, one colour per variant."""
     from matplotlib.figure import Figure
 
@@ -156,7 +165,7 @@ def main() -> None:
     options = parser.parse_args()
 
     inputs = {seed: checkpoints(seed, options.runs_dir) for seed in options.seeds}
-    curves_by_variant: dict[str, dict[str, dict[str, list[float]]]] = {}
+    curves_by_variant: CurvesByVariant = {}
     if options.out.exists():
         curves_by_variant = json.loads(options.out.read_text())["curves"]
     for variant in options.variants:
@@ -170,7 +179,7 @@ def main() -> None:
         draw(curves_by_variant, options.variants, options.plot)
 
 
-def write(path: Path, curves_by_variant: dict, at_kl: float) -> None:
+def write(path: Path, curves_by_variant: CurvesByVariant, at_kl: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "python": sys.version}
     path.write_text(
@@ -178,7 +187,7 @@ def write(path: Path, curves_by_variant: dict, at_kl: float) -> None:
     )
 
 
-def show(curves_by_variant: dict, variants: list[str], at_kl: float) -> None:
+def show(curves_by_variant: CurvesByVariant, variants: list[str], at_kl: float) -> None:
     table = Table("variant", "gold, last", "KL, last", f"gold at KL {at_kl:g}", "length, last")
 
     def last(curves: dict[str, list[float]], name: str) -> str:

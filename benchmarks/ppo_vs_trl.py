@@ -136,8 +136,8 @@ def _print(comparisons: dict[str, Any], described: dict[str, Any]) -> None:
             for phase, metrics in comparison["roofline"].items()
             if phase != "machine"
         ]
-        columns = ("phase", "s", "of time", "GFLOP", "of peak", "of matmul at these shapes")
-        output.show(f"Where rlhfctl's time goes: {name}", columns, lines)
+        heads = ("phase", "s", "of time", "GFLOP", "of peak", "of matmul at these shapes")
+        output.show(f"Where rlhfctl's time goes: {name}", heads, lines)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from rlhfctl.stages.shared.hf_training import training_arguments
 STEPS = 3
 
 
-class _Marks(TrainerCallback):
+class _Marks(TrainerCallback):  # type: ignore[misc]
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
 

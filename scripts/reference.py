@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import typer.main
 
@@ -83,8 +83,7 @@ def _sections(section: type[Section], path: str) -> Iterator[tuple[str, type[Sec
 
 def _item_section(annotation: Any) -> type[Section] | None:
     """Return the section type of a list's items, or None for other types."""
-    items = getattr(annotation, "__args__", ())
-    return section_of(items[0]) if getattr(annotation, "__origin__", None) is list else None
+    return section_of(get_args(annotation)[0]) if get_origin(annotation) is list else None
 
 
 def _section_lines(path: str, section: type[Section]) -> list[str]:
@@ -168,7 +167,8 @@ def _help_text(command: Any) -> list[str]:
 
 
 def _parameter_lines(command: Any) -> list[str]:
-    arguments, options = [], []
+    arguments: list[list[str]] = []
+    options: list[list[str]] = []
     for parameter in command.params:
         is_option = parameter.opts[0].startswith("-")
         name = parameter.opts[0] if is_option else parameter.metavar

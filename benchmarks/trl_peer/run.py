@@ -35,7 +35,7 @@ from benchmarks.work import Work
 RANK, ALPHA = 16, 32
 
 
-class _Marks(TrainerCallback):
+class _Marks(TrainerCallback):  # type: ignore[misc]
     """Callback that marks the start and the end of each rollout on a meter."""
 
     def __init__(self, meter: Meter) -> None:
@@ -111,7 +111,7 @@ def run(work: Work, folder: Path) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer
-    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # type: ignore[import-not-found]
 
     torch.set_num_threads(work.threads)
     meter = Meter(work.warmup)

@@ -57,7 +57,7 @@ def new_optimizer(
             "ppo.optim",
             "Use --set ppo.optim=adamw_torch here.",
         )
-    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+    from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
     optimizer_class = AdamW8bit if settings.optim == "adamw_8bit" else PagedAdamW8bit
     optimizer: torch.optim.Optimizer = optimizer_class(
