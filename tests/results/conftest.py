@@ -13,6 +13,6 @@ RICH = (
 
 
 @pytest.fixture(scope="session")
-def rich_run(tmp_path_factory):
+def rich_run(shared_root):
     """A tiny run with a held-out reward model, best-of-n and held-out evaluations."""
-    return TinyRun(tmp_path_factory.mktemp("rich"), *RICH)
+    return TinyRun(shared_root / "rich", *RICH)

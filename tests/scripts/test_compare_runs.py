@@ -1,6 +1,5 @@
+import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
+spec = importlib.util.spec_from_file_location("compare_runs", SCRIPT)
+compare_runs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compare_runs)
 
 
 def write_json(path, value):
@@ -36,10 +38,14 @@ def write_run(run, *, new_names, score=0.5, bias=0.0, seconds=1.0):
     return run
 
 
-def compare(old, new):
-    command = [sys.executable, str(SCRIPT), str(old), str(new)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.returncode, result.stdout.splitlines(), result.stderr
+@pytest.fixture
+def compare(capsys):
+    def run(old, new):
+        status = compare_runs.main([str(old), str(new)])
+        told = capsys.readouterr()
+        return status, told.out.splitlines(), told.err
+
+    return run
 
 
 @pytest.fixture
@@ -47,14 +53,14 @@ def old(tmp_path):
     return write_run(tmp_path / "old", new_names=False)
 
 
-def test_equal_runs_are_equal_under_new_names_whatever_their_durations(old, tmp_path):
+def test_equal_runs_are_equal_under_new_names_whatever_their_durations(compare, old, tmp_path):
     new = write_run(tmp_path / "new", new_names=True, seconds=9.0)
     status, lines, _ = compare(old, new)
     assert status == 0
     assert lines == ["4 weight files, 5 metric files: 0 differ"]
 
 
-def test_a_changed_metric_and_a_flipped_sign_bit_are_named(old, tmp_path):
+def test_a_changed_metric_and_a_flipped_sign_bit_are_named(compare, old, tmp_path):
     new = write_run(tmp_path / "new", new_names=True, score=0.5000000000000001, bias=-0.0)
     status, lines, _ = compare(old, new)
     assert status == 1
@@ -67,7 +73,7 @@ def test_a_changed_metric_and_a_flipped_sign_bit_are_named(old, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["ppo/critic/adapter_model.safetensors", "rm/judge/metrics.json"])
-def test_a_missing_file_is_a_difference(old, tmp_path, file):
+def test_a_missing_file_is_a_difference(compare, old, tmp_path, file):
     new = write_run(tmp_path / "new", new_names=True)
     (new / file).unlink()
     status, lines, _ = compare(old, new)
@@ -75,7 +81,7 @@ def test_a_missing_file_is_a_difference(old, tmp_path, file):
     assert lines[0] == f"{file}: only in the old run"
 
 
-def test_a_missing_metric_is_a_difference(old, tmp_path):
+def test_a_missing_metric_is_a_difference(compare, old, tmp_path):
     new = write_run(tmp_path / "new", new_names=True)
     write_json(new / "rm" / "metrics.json", {"accuracy": float("nan")})
     status, lines, _ = compare(old, new)
@@ -83,7 +89,7 @@ def test_a_missing_metric_is_a_difference(old, tmp_path):
     assert lines[0] == "rm/metrics.json [0].pairs: only in the old run"
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(compare, tmp_path):
     status, lines, message = compare(tmp_path, tmp_path)
     assert (status, lines) == (2, [])
     assert "no weights or no metrics" in message

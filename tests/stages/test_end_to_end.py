@@ -1,16 +1,14 @@
 """The real pipeline through the command line: `run`, the four commands by hand, wrong inputs."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rlhfctl.run.files import digest
 from rlhfctl.stage_table import STAGES
+from tests import forked
 
 BASE_RECIPE = Path(__file__).parents[2] / "recipes" / "base.yaml"
 TINY = {
@@ -34,16 +32,7 @@ TIMES |= {"rollout_seconds", "update_seconds", "memory_bytes"}
 
 
 def rlhfctl(folder, *arguments):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
-    return subprocess.run(
-        [sys.executable, "-m", "rlhfctl", *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return forked.rlhfctl(folder, arguments)
 
 
 @pytest.fixture(scope="session")
