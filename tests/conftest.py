@@ -18,8 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job's ignored SIGINT would pass on to the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-for helpers in ("reference", "ppo", "report"):
-    sys.path.insert(0, str(Path(__file__).parent / helpers))
+sys.path.insert(0, str(Path(__file__).parent / "report"))
 
 BOTH_CORES = (
     "stages/test_killed.py",

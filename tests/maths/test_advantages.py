@@ -2,7 +2,6 @@
 
 import math
 
-import ppo_reference as reference
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from rlhfctl.maths.advantages import (
 )
 from rlhfctl.maths.kl import k1
 from rlhfctl.maths.masking import length_mask, whiten
+from tests.reference import ppo_reference as reference
 
 LOG_PROBS = torch.tensor([[-1, -0.5, -2, -0.1], [-0.7, -0.2, 0, 0]], dtype=torch.float64)
 REFERENCE = torch.tensor([[-1.2, -0.4, -1, -0.3], [-0.5, -0.9, 0, 0]], dtype=torch.float64)

@@ -6,7 +6,6 @@ In float64 they agree to 1e-9; in single precision, as PPO runs, to the bound be
 
 import math
 
-import ppo_reference as reference
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -22,6 +21,7 @@ from rlhfctl.maths.kl import adapt_beta, k1, k2, k3
 from rlhfctl.maths.losses import clipped_surrogate, clipped_value_loss, importance_ratio
 from rlhfctl.maths.masking import length_mask, masked_mean, masked_variance, whiten
 from rlhfctl.maths.statistics import explained_variance
+from tests.reference import ppo_reference as reference
 
 EXACT = 1e-9
 EXAMPLES = settings(max_examples=80, deadline=None)

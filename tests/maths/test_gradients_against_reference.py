@@ -2,7 +2,6 @@
 
 import math
 
-import ppo_reference as reference
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -17,6 +16,7 @@ from rlhfctl.maths.losses import (
     importance_ratio,
 )
 from rlhfctl.maths.masking import length_mask, masked_sum
+from tests.reference import ppo_reference as reference
 
 STEP = 1e-3
 EXAMPLES = settings(max_examples=80, deadline=None)

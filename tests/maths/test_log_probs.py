@@ -1,10 +1,10 @@
 """Log-probabilities in chunks: the same as of the whole, in value and gradient, and smaller."""
 
-import ppo_reference as reference
 import pytest
 import torch
 
 from rlhfctl.maths.log_probs import token_log_probs
+from tests.reference import ppo_reference as reference
 
 TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 

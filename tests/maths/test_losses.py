@@ -1,6 +1,5 @@
 """The clipped losses and the Bradley-Terry loss: golden values, gradients, the reference."""
 
-import ppo_reference as reference
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from rlhfctl.maths.losses import (
     clipped_value_loss,
     importance_ratio,
 )
+from tests.reference import ppo_reference as reference
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Explained variance and running moments."""
 
-import ppo_reference as reference
 import pytest
 import torch
 
 from rlhfctl.maths.statistics import RunningMoments, explained_variance
+from tests.reference import ppo_reference as reference
 
 ALL = torch.ones(1, 5, dtype=torch.bool)
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from toy import Bandit, Cut, Dying, bandit_settings
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.ppo.checkpoint import NUMBERS, TENSORS
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 
 PROMPTS = [[1], [2], [3]]
 SETTINGS = {

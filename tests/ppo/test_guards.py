@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from toy import REFERENCE, Bandit, bandit_settings
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from tests.ppo.toy import REFERENCE, Bandit, bandit_settings
 
 WHERE = ["value", "gradient"]
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from toy import Bandit, Cut, Dying, bandit_settings
 
 from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 
 PROMPTS = [[1], [2], [3]]
 

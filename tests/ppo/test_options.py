@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from tests.ppo.toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 
 class Recorder(NullMonitor):

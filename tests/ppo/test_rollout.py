@@ -1,13 +1,13 @@
 """From responses to final scores, rewards and advantages."""
 
 import torch
-from toy import Bandit, bandit_settings
 
 from rlhfctl.maths.advantages import shape_rewards
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import RolloutSampler, estimate_advantages, final_scores
+from tests.ppo.toy import Bandit, bandit_settings
 
 ENDED = torch.tensor([True, False, True])
 RAW = torch.tensor([9.0, 9.0, -0.5])

@@ -1,10 +1,9 @@
 """Sampling noise: a function of seed, rollout and episode."""
 
-from toy import Bandit, bandit_settings
-
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import RolloutSampler
+from tests.ppo.toy import Bandit, bandit_settings
 
 EPISODES = 64
 

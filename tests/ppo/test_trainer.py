@@ -3,13 +3,13 @@
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.ppo.rollout import RowStream
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from tests.ppo.toy import REFERENCE, SCORES, Bandit, bandit_settings, optimum
 
 PROMPTS = [[1]]
 

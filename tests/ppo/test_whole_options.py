@@ -2,10 +2,11 @@
 
 import math
 
-import ppo_reference as reference
 import pytest
 import torch
-from whole import BETA, EPISODES, close, episode_gradients, flat, opened, spoken, trained
+
+from tests.ppo.whole import BETA, EPISODES, close, episode_gradients, flat, opened, spoken, trained
+from tests.reference import ppo_reference as reference
 
 DEMONSTRATIONS = [([300, 301], [310, 311, 312, 1]), ([302], [313, 1]), ([303, 304, 305], [314])]
 

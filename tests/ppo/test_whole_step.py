@@ -7,10 +7,10 @@ import hashlib
 import math
 from itertools import chain, combinations
 
-import ppo_reference as reference
 import pytest
 import torch
-from whole import (
+
+from tests.ppo.whole import (
     BETA,
     EPISODES,
     LAMBDA,
@@ -23,6 +23,7 @@ from whole import (
     trained,
     valued,
 )
+from tests.reference import ppo_reference as reference
 
 
 @pytest.fixture(params=["tiny_run", "tiny_4bit_run", "tiny_full_run"])

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from toy import bandit_settings
 
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
+from tests.ppo.toy import bandit_settings
 
 PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 5)] for i in range(8)]
 BETA, LAMBDA, MISSING = 0.1, 0.9, -0.75

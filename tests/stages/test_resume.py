@@ -3,10 +3,10 @@
 import importlib
 
 import pytest
-from toy import Cut, Dying
 
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stage_table import stage_named
+from tests.ppo.toy import Cut, Dying
 
 SAVING = {
     "sft": {"save_steps": 1, "logging_steps": 1},

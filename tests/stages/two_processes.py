@@ -7,20 +7,17 @@ from pathlib import Path
 
 import torch
 
-TESTS = Path(__file__).parents[1]
-for folder in (TESTS, TESTS / "ppo"):
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from conftest import tiny_recipe  # noqa: E402
-from toy import Bandit, Cut, Dying, bandit_settings  # noqa: E402
-
-from rlhfctl.ppo.processes import Processes  # noqa: E402
-from rlhfctl.ppo.trainer import PPOTrainer  # noqa: E402
-from rlhfctl.run.monitor import NullMonitor  # noqa: E402
-from rlhfctl.stages.ppo import stage as ppo  # noqa: E402
-from rlhfctl.stages.reward_model import stage as reward_model  # noqa: E402
-from rlhfctl.stages.sft import stage as sft  # noqa: E402
-from rlhfctl.stages.shared import hf_training  # noqa: E402
+from rlhfctl.ppo.processes import Processes
+from rlhfctl.ppo.trainer import PPOTrainer
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.ppo import stage as ppo
+from rlhfctl.stages.reward_model import stage as reward_model
+from rlhfctl.stages.sft import stage as sft
+from rlhfctl.stages.shared import hf_training
+from tests.conftest import tiny_recipe
+from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 
 # numbers of rows whose training part the batches divide
 ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")

@@ -5,5 +5,5 @@ import sys
 from pathlib import Path
 
 if "TINY" in os.environ:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    import tiny  # noqa: F401
+    sys.path.insert(0, str(Path(__file__).parents[3]))
+    import tests.cli.tiny  # noqa: F401

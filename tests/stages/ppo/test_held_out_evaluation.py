@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import Cut, Dying
 
 from rlhfctl.data.sources import evaluation_prompts
 from rlhfctl.errors import RecipeError
@@ -16,6 +15,7 @@ from rlhfctl.stages.ppo import stage as ppo
 from rlhfctl.stages.ppo.held_out_set import held_out_prompts
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.gold import gold_reward
+from tests.ppo.toy import Cut, Dying
 
 LOOKS = {"episodes": 64, "eval_rollouts": 1, "eval_prompts": 4, "save_rollouts": 1}
 

@@ -1,6 +1,5 @@
 """Pairs with several labels: what the reward model learns of them, and that it learns that exactly."""
 
-import ppo_reference as reference
 import pytest
 import torch
 from datasets import Dataset
@@ -14,6 +13,7 @@ from rlhfctl.recipe.schema import ModelSection, Recipe, RewardModelSection
 from rlhfctl.stages.reward_model.labels import LabelTrainer, aggregated
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.shared.hf_training import training_arguments
+from tests.reference import ppo_reference as reference
 
 END = 1
 PAIRS = {

@@ -1,6 +1,5 @@
 """The loss that TRL's RewardTrainer really minimises, against the slow reference."""
 
-import ppo_reference as reference
 import pytest
 import torch
 from datasets import Dataset
@@ -12,6 +11,7 @@ from rlhfctl.models.tokenizer import load_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.shared.hf_training import training_arguments
+from tests.reference import ppo_reference as reference
 
 END = 1
 PAIRS = {

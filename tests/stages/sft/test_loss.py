@@ -1,6 +1,5 @@
 """The loss that TRL's SFTTrainer really minimises: the mean over response tokens, the end included."""
 
-import ppo_reference as reference
 import pytest
 import torch
 from datasets import Dataset
@@ -10,6 +9,7 @@ from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.tokenizer import load_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe
 from rlhfctl.stages.shared.hf_training import training_arguments
+from tests.reference import ppo_reference as reference
 
 END = 1
 ROWS = [([300, 301, 302], [310, 311, END]), ([303], [312, 313, 314, 315, END]), ([304], [END])]

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from toy import Cut, Dying
 
 from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.split import prompt_key
@@ -14,6 +13,7 @@ from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.reward_model import stage as reward_model
 from rlhfctl.stages.reward_model.stage import _parts
 from rlhfctl.stages.shared.held_out_rm import SEED_OFFSET, held_out_rm_folder
+from tests.ppo.toy import Cut, Dying
 
 ADAPTER = "adapter_model.safetensors"
 
