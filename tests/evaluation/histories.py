@@ -39,7 +39,8 @@ def quiet(
 
     def drawn() -> NDArray[np.float64]:
         own = rng.normal(size=prompts)
-        return (own + rng.normal(size=(evaluations, prompts))) / np.sqrt(2)
+        values: NDArray[np.float64] = (own + rng.normal(size=(evaluations, prompts))) / np.sqrt(2)
+        return values
 
     metrics = {name: mean + sd * drawn() for name, (mean, sd) in SPREAD.items()}
     metrics["length"] = np.round(np.exp(np.log(30) + 0.5 * drawn()))

@@ -101,7 +101,8 @@ def test_an_alarm_comes_once_at_the_evaluation_that_raises_it(name: str) -> None
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(LIMITS)][:-1])
 def test_an_alarm_can_be_turned_off(name: str) -> None:
     lines = history(hacked(name, np.random.default_rng(5)))
-    assert not alarms(lines, dataclasses.replace(LIMITS, **{name: None}))
+    off: dict[str, Any] = {name: None}
+    assert not alarms(lines, dataclasses.replace(LIMITS, **off))
 
 
 def test_length_that_pays_is_no_hack() -> None:

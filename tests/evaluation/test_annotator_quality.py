@@ -49,7 +49,7 @@ def test_the_agreement_is_that_of_the_panel(pairs, metrics):
 
 
 def test_the_ceiling_is_within_two_points_of_the_truth(pairs, metrics):
-    truth = annotator_accuracy(np.mean(list(pairwise_agreement(pairs).values())))
+    truth = annotator_accuracy(float(np.mean(list(pairwise_agreement(pairs).values()))))
     assert metrics["ceiling"]["accuracy"] == pytest.approx(truth, abs=0.02)
 
 

@@ -6,6 +6,7 @@ import pytest
 from rlhfctl.evaluation.ceiling import above_ceiling, accuracy_ceiling, annotator_accuracy
 from rlhfctl.evaluation.intervals import Interval
 from rlhfctl.results.estimate import Estimate
+from tests.present import present
 
 
 @pytest.mark.parametrize("accuracy", [0.5, 0.6, 0.755, 0.832, 1.0])
@@ -32,7 +33,7 @@ def test_only_a_model_above_all_of_it_is_told_of():
     ceiling = accuracy_ceiling(Interval(0.726, 0.70, 0.75))
     assert above_ceiling(Estimate(0.83, 0.80, 0.86), ceiling) is None
     assert above_ceiling(Estimate(0.86, ceiling.high, 0.9), ceiling) is None
-    message = above_ceiling(Estimate(0.93, 0.90, 0.96), ceiling)
+    message = present(above_ceiling(Estimate(0.93, 0.90, 0.96), ceiling))
     assert "93.0%" in message
     assert "83.6%" in message
 

@@ -23,7 +23,8 @@ def found():
         for patient, answers in enumerate(PATIENTS)
         for observer, answer in zip(OBSERVERS, answers, strict=True)
     ]
-    return dawid_skene(*zip(*labels, strict=True), classes=4)
+    patients, observers, answers = zip(*labels, strict=True)
+    return dawid_skene(patients, observers, answers, 4)
 
 
 def test_the_papers_class_probabilities(found):

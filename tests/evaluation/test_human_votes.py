@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhfctl.evaluation.human_votes import Answered, Vote, blind_pairs, human_metrics
+from rlhfctl.evaluation.human_votes import Answered, Side, Vote, blind_pairs, human_metrics
 from rlhfctl.results.io import to_json
 
 ANSWERS = [Answered(f"Question {n}?", f"ours {n}", f"theirs {n}") for n in range(60)]
@@ -19,7 +19,7 @@ def sides(answers=ANSWERS, salt="salt"):
 
 def votes_for(name, annotator, answers=ANSWERS):
     """Votes for `ppo` or `opponent` in every pair, wherever it was shown."""
-    other = {"a": "b", "b": "a"}
+    other: dict[Side, Side] = {"a": "b", "b": "a"}
     return [
         Vote(id_, annotator, side if name == "ppo" else other[side])
         for id_, side in sides(answers).items()

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from rlhfctl.evaluation.length_bias import length_metrics, within_prompt_correlation
-from rlhfctl.evaluation.preferences import GroupAccuracy, accuracy
+from rlhfctl.evaluation.preferences import accuracy
+from rlhfctl.results.estimate import GroupAccuracy
 from rlhfctl.results.io import to_json
+from tests.present import present
 
 
 def test_each_group_holds_the_pairs_that_it_names():
@@ -30,7 +33,9 @@ def test_groups_without_pairs_are_left_out():
     assert metrics["longer_wins"]["accuracy"] == 0.5
 
 
-def responses(liking: float, within: float = 1.0, prompts: int = 300):
+def responses(
+    liking: float, within: float = 1.0, prompts: int = 300
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
     """Four responses a prompt; prompts that want long answers have high scores anyway."""
     generator = np.random.default_rng(1)
     names = np.repeat(np.arange(prompts), 4)
@@ -43,7 +48,7 @@ def responses(liking: float, within: float = 1.0, prompts: int = 300):
 def test_long_answers_to_prompts_that_want_them_are_no_liking_for_length():
     scores, lengths, prompts = responses(liking=0.0)
     assert stats.pearsonr(scores, lengths).statistic > 0.95
-    found = within_prompt_correlation(scores, lengths, prompts, seed=0)
+    found = present(within_prompt_correlation(scores, lengths, prompts, seed=0))
     assert found.low < 0 < found.high
     assert abs(found.value) < 0.06
 
@@ -51,7 +56,7 @@ def test_long_answers_to_prompts_that_want_them_are_no_liking_for_length():
 @pytest.mark.parametrize("liking", [-1.0, 0.5, 2.0])
 def test_a_planted_liking_lies_in_its_interval(liking):
     scores, lengths, prompts = responses(liking)
-    found = within_prompt_correlation(scores, lengths, prompts, seed=0)
+    found = present(within_prompt_correlation(scores, lengths, prompts, seed=0))
     assert found.low < liking / np.hypot(liking, 1.0) < found.high
     assert found.high - found.low < 0.12
 
@@ -60,14 +65,16 @@ def test_with_one_pair_a_prompt_it_is_the_correlation_of_differences_through_the
     generator = np.random.default_rng(2)
     scores, lengths = generator.normal(size=(2, 2, 80))
     ds, dl = scores[0] - scores[1], lengths[0] - lengths[1]
-    found = within_prompt_correlation(scores.ravel(), lengths.ravel(), [*range(80)] * 2, seed=0)
+    found = present(
+        within_prompt_correlation(scores.ravel(), lengths.ravel(), [*range(80)] * 2, seed=0)
+    )
     assert found.value == pytest.approx((ds @ dl) / np.sqrt((ds @ ds) * (dl @ dl)))
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_score_that_is_the_length_correlates_fully():
     lengths = np.random.default_rng(0).integers(5, 50, 60).astype(float)
-    found = within_prompt_correlation(3 * lengths, lengths, [*range(30)] * 2, seed=0)
+    found = present(within_prompt_correlation(3 * lengths, lengths, [*range(30)] * 2, seed=0))
     assert (found.low, found.value, found.high) == pytest.approx((1, 1, 1))
 
 
@@ -80,5 +87,7 @@ def test_without_differences_within_prompts_there_is_no_correlation(scores, leng
 
 @pytest.mark.filterwarnings("error")
 def test_two_prompts_are_enough_for_a_finite_interval():
-    found = within_prompt_correlation([1, 1, 2, 3], [4, 6, 7, 8], ["a", "b", "a", "b"], seed=0)
+    found = present(
+        within_prompt_correlation([1, 1, 2, 3], [4, 6, 7, 8], ["a", "b", "a", "b"], seed=0)
+    )
     assert -1 <= found.low <= found.value <= found.high <= 1 + 1e-12

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlhfctl.evaluation.transitivity import expected_by_noise, intransitive_triples
+from tests.present import present
 
 
 def all_pairs(groups, items):
@@ -14,11 +15,13 @@ def all_pairs(groups, items):
 
 def test_a_circle_is_one_and_an_order_is_none():
     circle = [("p", "a", "b"), ("p", "b", "c"), ("p", "c", "a")]
-    found = intransitive_triples([*circle, *(("q", *pair[1:]) for pair in circle)], [1] * 6, 0)
+    found = present(
+        intransitive_triples([*circle, *(("q", *pair[1:]) for pair in circle)], [1] * 6, 0)
+    )
     assert found.share.value == 1.0
     assert found.triples == 2
     order = [("p", "a", "b"), ("p", "b", "c"), ("p", "a", "c")]
-    assert intransitive_triples(order, [1, 1, 1], 0).share.value == 0.0
+    assert present(intransitive_triples(order, [1, 1, 1], 0)).share.value == 0.0
 
 
 def test_nothing_is_said_without_three_that_were_compared_with_one_another():
@@ -30,7 +33,7 @@ def test_nothing_is_said_without_three_that_were_compared_with_one_another():
 def test_noise_on_a_true_order_gives_what_is_expected_of_its_agreement(error):
     pairs = all_pairs(1_500, 4)
     wrong = np.random.default_rng(1).random(len(pairs)) < error
-    found = intransitive_triples(pairs, np.where(wrong, 0.0, 1.0), 0)
+    found = present(intransitive_triples(pairs, np.where(wrong, 0.0, 1.0).tolist(), 0))
     agreement = error**2 + (1 - error) ** 2
     assert found.triples == 6_000
     assert found.share.low - 1e-9 <= expected_by_noise(agreement) <= found.share.high + 1e-9
@@ -39,10 +42,10 @@ def test_noise_on_a_true_order_gives_what_is_expected_of_its_agreement(error):
 def test_planted_circles_lie_far_above_noise():
     pairs = [(g, a, (a + 1) % 3) for g in range(300) for a in range(3)]
     wrong = np.random.default_rng(2).random(len(pairs)) < 0.2
-    found = intransitive_triples(pairs, np.where(wrong, 0.0, 1.0), 0)
+    found = present(intransitive_triples(pairs, np.where(wrong, 0.0, 1.0).tolist(), 0))
     assert found.share.low > 2 * expected_by_noise(0.8**2 + 0.2**2)
 
 
 def test_ties_and_vote_shares_count_in_part():
     order = [("p", "a", "b"), ("p", "b", "c"), ("p", "a", "c")]
-    assert intransitive_triples(order, [0.5, 0.5, 0.5], 0).share.value == 0.25
+    assert present(intransitive_triples(order, [0.5, 0.5, 0.5], 0)).share.value == 0.25

@@ -37,4 +37,4 @@ def test_no_source_and_no_such_rule_are_refused():
     with pytest.raises(ValueError, match="no source"):
         combine_scores(torch.empty(0, 4), [], "mean")
     with pytest.raises(ValueError, match="no rule 'median'"):
-        combine_scores(SCORES, [], "median")
+        combine_scores(SCORES, [], "median")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from rlhfctl.maths.losses import (
     importance_ratio,
 )
 from rlhfctl.maths.masking import length_mask, masked_sum
+from tests.present import present
 from tests.reference import ppo_reference as reference
 
 STEP = 1e-3
@@ -153,4 +154,4 @@ def test_a_whole_minibatch_from_its_logits():
             expected = reference.derivative(
                 lambda x, at=at, token=token: bumped(at, token, x), float(logits[at, token]), 1e-4
             )
-            assert float(leaf.grad[at, token]) == pytest.approx(expected, abs=1e-6)
+            assert float(present(leaf.grad)[at, token]) == pytest.approx(expected, abs=1e-6)

@@ -82,6 +82,6 @@ def test_what_another_tool_made_has_no_provenance_and_is_taken(tiny_run, parts):
 
 def test_trainable_weights_are_put_back_in_single_precision():
     model = torch.nn.Linear(2, 2).bfloat16()
-    model.bias.requires_grad_(requires_grad=False)
+    model.bias.requires_grad_(False)
     adapters.restore_float32(model)
     assert (model.weight.dtype, model.bias.dtype) == (torch.float32, torch.bfloat16)

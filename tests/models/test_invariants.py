@@ -173,7 +173,8 @@ def test_special_tokens_inside_a_prompt_are_tokens_like_any_other(roles):
     """Pad and EOS ids in the middle, as chat templates have them: masks come from lengths."""
     pad, eos = roles.pad_token_id, roles.stop_token_ids[0]
     pairs = [([300, pad, eos, 301, pad], [310, 311, eos]), ([300], [312, pad, 313, 314, 315])]
-    together = Sequences.from_lists(*zip(*pairs, strict=True), pad)
+    prompts, responses = zip(*pairs, strict=True)
+    together = Sequences.from_lists(prompts, responses, pad)
     scores = roles.raw_scores(together)
     for row, (prompt, response) in enumerate(pairs):
         alone = Sequences.from_lists([prompt], [response], pad)

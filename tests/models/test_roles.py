@@ -74,8 +74,8 @@ def test_outputs_equal_those_of_four_models_loaded_on_their_own(run, roles):
             expected = table.gather(1, torch.tensor(response)[:, None])[:, 0]
             torch.testing.assert_close(found[row, : len(response)], expected, atol=1e-5, rtol=1e-5)
     scores, values = roles.raw_scores(BOTH), roles.values(BOTH)
-    for row, ids in enumerate((PROMPT_A + RESPONSE_A, PROMPT_B + RESPONSE_B)):
-        expected = scorer(torch.tensor([ids])).logits[0, 0]
+    for row, sequence in enumerate((PROMPT_A + RESPONSE_A, PROMPT_B + RESPONSE_B)):
+        expected = scorer(torch.tensor([sequence])).logits[0, 0]
         torch.testing.assert_close(scores[row], expected, atol=1e-5, rtol=1e-5)
     first = scorer(torch.tensor([PROMPT_A])).logits[0, 0]
     torch.testing.assert_close(values[0, 0], normalization.apply(first), atol=1e-4, rtol=1e-4)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rlhfctl.sweep.recommend import Candidate, as_good, recommend
+from tests.present import present
 
 PROMPTS = ("0 digest",)
 
@@ -21,8 +22,8 @@ def noise():
 
 
 def test_a_significantly_better_setting_is_recommended_at_any_kl(noise):
-    recommendation = recommend(
-        [candidate("mild", 1, noise), candidate("bold", 20, noise + 1)], "gold"
+    recommendation = present(
+        recommend([candidate("mild", 1, noise), candidate("bold", 20, noise + 1)], "gold")
     )
     assert recommendation.number == 1
     assert "bold has the highest gain in gold" in recommendation.why
@@ -37,7 +38,7 @@ def test_the_lower_kl_is_recommended_among_equally_good_settings(noise):
         candidate("mild", 3, close),
         candidate("idle", 0, noise),
     ]
-    recommendation = recommend(settings, "gold reward")
+    recommendation = present(recommend(settings, "gold reward"))
     assert recommendation.number == 1
     assert "lowest KL (3 nats" in recommendation.why
     assert "paired by prompt" in recommendation.why
@@ -50,16 +51,16 @@ def test_pairing_by_prompt_separates_settings_whose_cis_overlap(noise):
     assert not as_good(worse, best)
     elsewhere = candidate("worse", 1, noise, ("0 other prompts",))
     assert as_good(elsewhere, best)
-    assert "their CIs overlap" in recommend([elsewhere, best], "gold").why
+    assert "their CIs overlap" in present(recommend([elsewhere, best], "gold")).why
 
 
 def test_disjoint_cis_decide_without_prompts():
     best, worse = Candidate("best", 9, 2.0, 1.5, 2.5), Candidate("worse", 1, 1.0, 0.6, 1.4)
-    assert recommend([worse, best], "gold").number == 1
+    assert present(recommend([worse, best], "gold")).number == 1
 
 
 def test_a_setting_not_better_than_sft_is_flagged(noise):
-    recommendation = recommend([candidate("one", 3, noise - noise.mean())], "gold")
+    recommendation = present(recommend([candidate("one", 3, noise - noise.mean())], "gold"))
     assert "but it is not significantly better than SFT" in recommendation.why
 
 

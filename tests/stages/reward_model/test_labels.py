@@ -16,12 +16,17 @@ from rlhfctl.stages.shared.hf_training import training_arguments
 from tests.reference import ppo_reference as reference
 
 END = 1
+IDS = {
+    "chosen": [[300, 301, 302, END], [310, END], [320, 321, 322, 323, 324, END]],
+    "rejected": [[300, 303, END], [310, 311, 312, 313, END], [320, END]],
+}
+MARGINS, TARGETS, WEIGHTS = [0.5, 0.0, 2.0], [0.5, 0.75, 1.0], [0.5, 2.0, 0.5]
 PAIRS = {
-    "chosen_ids": [[300, 301, 302, END], [310, END], [320, 321, 322, 323, 324, END]],
-    "rejected_ids": [[300, 303, END], [310, 311, 312, 313, END], [320, END]],
-    "margin": [0.5, 0.0, 2.0],
-    "target": [0.5, 0.75, 1.0],
-    "weight": [0.5, 2.0, 0.5],
+    "chosen_ids": IDS["chosen"],
+    "rejected_ids": IDS["rejected"],
+    "margin": MARGINS,
+    "target": TARGETS,
+    "weight": WEIGHTS,
 }
 
 
@@ -153,16 +158,15 @@ def test_the_loss_is_that_of_the_reference(parts, tmp_path, columns, smoothing, 
     every = ["chosen_ids", "rejected_ids", *columns]
     trainer = trainer_of(parts, tmp_path, every, smoothing=smoothing, centring=centring)
     model, tokenizer = parts
-    sides = [
-        score_ids(model, PAIRS[f"{side}_ids"], tokenizer.pad_token_id, 1)
-        for side in ("chosen", "rejected")
-    ]
-    target = PAIRS["target"] if "target" in columns else [1 - smoothing] * 3
+    chosen, rejected = (
+        score_ids(model, IDS[side], tokenizer.pad_token_id, 1) for side in ("chosen", "rejected")
+    )
     expected = reference.labelled_loss(
-        *sides,
-        margins=PAIRS["margin"] if "margin" in columns else [0.0] * 3,
-        targets=target,
-        weights=PAIRS["weight"] if "weight" in columns else [1.0] * 3,
+        chosen,
+        rejected,
+        margins=MARGINS if "margin" in columns else [0.0] * 3,
+        targets=TARGETS if "target" in columns else [1 - smoothing] * 3,
+        weights=WEIGHTS if "weight" in columns else [1.0] * 3,
         centring=centring or 0.0,
     )
     assert loss_of(trainer).item() == pytest.approx(expected, abs=1e-5)

@@ -14,10 +14,15 @@ from rlhfctl.stages.shared.hf_training import training_arguments
 from tests.reference import ppo_reference as reference
 
 END = 1
+IDS = {
+    "chosen": [[300, 301, 302, END], [310, END], [320, 321, 322, 323, 324, END]],
+    "rejected": [[300, 303, END], [310, 311, 312, 313, END], [320, END]],
+}
+MARGINS = [0.5, 0.0, 2.0]
 PAIRS = {
-    "chosen_ids": [[300, 301, 302, END], [310, END], [320, 321, 322, 323, 324, END]],
-    "rejected_ids": [[300, 303, END], [310, 311, 312, 313, END], [320, END]],
-    "margin": [0.5, 0.0, 2.0],
+    "chosen_ids": IDS["chosen"],
+    "rejected_ids": IDS["rejected"],
+    "margin": MARGINS,
 }
 
 
@@ -48,18 +53,17 @@ def trainer_of(parts, folder, columns, centring):
 def test_it_is_that_of_the_reference(parts, tmp_path, margin, centring):
     columns = ["chosen_ids", "rejected_ids", *(["margin"] if margin else [])]
     trainer = trainer_of(parts, tmp_path, columns, centring)
-    rows = [trainer.train_dataset[at] for at in range(len(PAIRS["margin"]))]
-    assert [row["chosen_ids"] for row in rows] == PAIRS["chosen_ids"], "nothing cut, nothing added"
+    rows = [trainer.train_dataset[at] for at in range(len(MARGINS))]
+    assert [row["chosen_ids"] for row in rows] == IDS["chosen"], "nothing cut, nothing added"
     inputs = trainer.data_collator(rows)
     loss = trainer.compute_loss(trainer.model, inputs)
 
     model, tokenizer = parts
-    sides = [
-        score_ids(model, PAIRS[f"{side}_ids"], tokenizer.pad_token_id, 1)
-        for side in ("chosen", "rejected")
-    ]
-    margins = PAIRS["margin"] if margin else [0.0] * 3
-    expected = reference.reward_model_loss(*sides, margins, centring or 0.0)
+    chosen, rejected = (
+        score_ids(model, IDS[side], tokenizer.pad_token_id, 1) for side in ("chosen", "rejected")
+    )
+    margins = MARGINS if margin else [0.0] * 3
+    expected = reference.reward_model_loss(chosen, rejected, margins, centring or 0.0)
     assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -75,14 +79,14 @@ def test_its_gradient_by_the_scores_is_that_of_the_reference(parts, tmp_path):
     for side in ("chosen", "rejected"):
         with torch.no_grad():
             states[side] = torch.stack(
-                [model.model(torch.tensor([ids]))[0][0, -1] for ids in PAIRS[f"{side}_ids"]]
+                [model.model(torch.tensor([ids]))[0][0, -1] for ids in IDS[side]]
             ).double()
     weight = model.score.weight[0].detach().double()
 
     def loss_along(direction, step):
         moved = weight + step * direction
-        sides = [(states[side] @ moved).tolist() for side in ("chosen", "rejected")]
-        return reference.reward_model_loss(*sides, PAIRS["margin"], 0.05)
+        chosen, rejected = ((states[side] @ moved).tolist() for side in ("chosen", "rejected"))
+        return reference.reward_model_loss(chosen, rejected, MARGINS, 0.05)
 
     torch.manual_seed(0)
     for _ in range(4):
