@@ -47,8 +47,8 @@ class BrokenOnce(Bandit):
         super().__init__()
         self.where, self.left = where, call
 
-    def log_probs(self, role, batch, *, training=False):
-        found = super().log_probs(role, batch, training=training)
+    def log_probs(self, role, batch, *, training=False, temperature=None):
+        found = super().log_probs(role, batch, training=training, temperature=temperature)
         if not training:
             return found
         self.left -= 1

@@ -15,6 +15,7 @@ from tests.ppo.whole import (
     EPISODES,
     LAMBDA,
     MISSING,
+    TRAINED,
     close,
     episode_gradients,
     opened,
@@ -23,6 +24,7 @@ from tests.ppo.whole import (
     trained,
     valued,
 )
+from tests.present import present
 from tests.reference import ppo_reference as reference
 
 
@@ -106,17 +108,15 @@ def test_a_second_step_is_clipped_as_the_reference_clips(roles):
     )
     for role, caught in steps.items():
         with torch.no_grad():
-            for weight, before in zip(
-                roles.trainable(role).values(), caught[1].weights, strict=True
-            ):
-                weight.copy_(before)
+            for weight, kept in zip(roles.trainable(role).values(), caught[1].weights, strict=True):
+                weight.copy_(kept)
     totals = dict.fromkeys(("policy_loss", "ratio_mean", "approx_kl", "value_loss"), 0.0)
     clipped, first, tokens = 0, 0.0, 0
     for row in range(EPISODES):
         now, values = spoken(roles, rollout, row).tolist(), valued(roles, rollout, row).tolist()
         for t, new in enumerate(now):
             old, gain = float(rollout.log_probs[row, t]), float(rollout.advantages[row, t])
-            before, wanted = float(rollout.values[row, t]), float(rollout.returns[row, t])
+            before, wanted = float(present(rollout.values)[row, t]), float(rollout.returns[row, t])
             totals["policy_loss"] += reference.surrogate(new, old, gain, 0.2)
             totals["ratio_mean"] += torch.tensor(new - old).exp().item()
             totals["approx_kl"] += reference.k3(old, new)
@@ -138,7 +138,7 @@ def test_a_second_step_is_clipped_as_the_reference_clips(roles):
 def test_gradients_are_clipped_per_network_and_the_norm_is_logged_before_clipping(lora_roles):
     _, steps, (free,) = trained(lora_roles)
     _, bounded, (metrics,) = trained(lora_roles, max_grad_norm=1e-3)
-    for role, name in (("policy", "policy_grad_norm"), ("critic", "value_grad_norm")):
+    for role, name in zip(TRAINED, ("policy_grad_norm", "value_grad_norm"), strict=True):
         whole, cut = steps[role][0].gradient, bounded[role][0].gradient
         assert metrics[name] == pytest.approx(float(whole.double().norm()), rel=1e-4)
         assert free[name] == pytest.approx(metrics[name], rel=1e-6)
@@ -160,7 +160,7 @@ def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora
         adam_epsilon=1e-5,
         weight_decay=0.01,
     )
-    for role, rate in (("policy", 1e-6), ("critic", 2e-6)):
+    for role, rate in zip(TRAINED, (1e-6, 2e-6), strict=True):
         numbers = [step.numbers for step in steps[role]]
         assert [group["lr"] for group in numbers] == pytest.approx(
             [rate * share for share in (1.0, 0.75, 0.5, 0.25)]
@@ -172,18 +172,20 @@ def test_the_optimisers_numbers_are_the_recipes_each_role_with_its_own_rate(lora
 
 
 def test_the_controller_takes_kl_per_response_where_its_error_is_not_clipped(tiny_run):
-    settings = {
-        "episodes": 6 * EPISODES,
-        "learning_rate": 1e-2,
-        "value_learning_rate": 1e-2,
-        "kl_stop": None,
-        "max_ratio": None,
-        "kl_early_stop": None,
-    }
 
     def metrics_at(target):
-        # The controller's horizon is long, so that beta hardly moves and KL is that of every target.
-        return trained(opened(tiny_run), kl_target=target, kl_horizon=1e6, **settings)[2]
+        _, _, metrics = trained(
+            opened(tiny_run),
+            episodes=6 * EPISODES,
+            learning_rate=1e-2,
+            value_learning_rate=1e-2,
+            kl_target=target,
+            kl_horizon=1e6,  # beta hardly moves, so that KL is the same at every target
+            kl_stop=None,
+            max_ratio=None,
+            kl_early_stop=None,
+        )
+        return metrics
 
     kl = [row["kl"] for row in metrics_at(1.0)]
     number = max(range(5), key=lambda index: kl[index])
@@ -237,7 +239,7 @@ def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_
     lengths = rollout.sequences.response_lengths
     expected = episode_gradients(lora_roles, rollout)
     pairs = [torch.tensor(rows) for rows in combinations(range(EPISODES), 2)]
-    taken = {}
+    taken: dict[str, list[list[int]]] = {}
     for role, caught in steps.items():
         assert len(caught) == metrics["updates"] == 2 * EPISODES / 2
         means = torch.stack([expected[role][rows].sum(0) / lengths[rows].sum() for rows in pairs])
@@ -255,7 +257,8 @@ def test_minibatches_partition_each_epoch_and_each_is_one_step_of_its_own_token_
 
 def digests(roles):
     """A digest of every stored bit, by whose it is; quantised weights and their scales included."""
-    role_models, parts = roles.models, {}
+    role_models = roles.models
+    parts: dict[tuple[str, str], torch.Tensor] = {}
     if hasattr(role_models, "models"):
         for role, model in role_models.models.items():
             parts |= {(role, name): value for name, value in model.state_dict().items()}
@@ -267,7 +270,7 @@ def digests(roles):
             parts[role, name] = value
     for role, head in (*role_models.score_heads.items(), ("critic", role_models.value_head)):
         parts |= {(role, f"head.{name}"): value for name, value in head.state_dict().items()}
-    found = {}
+    found: dict[str, hashlib._Hash] = {}
     for (role, name), value in sorted(parts.items()):
         bits = value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         found.setdefault(role, hashlib.sha256()).update(name.encode() + bits)

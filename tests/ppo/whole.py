@@ -1,31 +1,40 @@
 """Whole runs of PPO on real roles, watched from outside, and loops that share no code with them."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from rlhfctl.models.roles import Roles
+from rlhfctl.ppo.rollout import Rollout
+from rlhfctl.ppo.settings import TrainedRole
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
+from tests.conftest import TinyRun
 from tests.ppo.toy import bandit_settings
+from tests.present import present
 
 PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 5)] for i in range(8)]
 BETA, LAMBDA, MISSING = 0.1, 0.9, -0.75
 EPISODES = len(PROMPTS)
+TRAINED: tuple[TrainedRole, ...] = ("policy", "critic")
 
 
-def opened(run):
+def opened(run: TinyRun) -> Roles:
     folders = {stage: run.stage(stage) for stage in ("sft", "rm")}
     return open_roles(open_stage_context(run.recipe), folders, critic="reward_model")
 
 
 class Recorder(NullMonitor):
-    def __init__(self):
-        self.metrics = []
+    """Keeps the metrics of every rollout."""
 
-    def step(self, done, metrics):
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         self.metrics.append(dict(metrics))
 
 
@@ -33,11 +42,15 @@ class Step(NamedTuple):
     """Input of an optimiser step: the gradient, after clipping; the weights before; its numbers."""
 
     gradient: torch.Tensor
-    weights: list
-    numbers: dict
+    weights: list[torch.Tensor]
+    numbers: dict[str, Any]
 
 
-def trained(roles, demonstrations=(), **changes):
+def trained(
+    roles: Roles,
+    demonstrations: Sequence[tuple[Sequence[int], Sequence[int]]] = (),
+    **changes: Any,
+) -> tuple[list[Rollout], dict[TrainedRole, list[Step]], list[dict[str, float]]]:
     """Run PPO; return its rollouts, what every optimiser got at each step, and the metrics."""
     numbers = {
         "episodes": EPISODES,
@@ -55,12 +68,14 @@ def trained(roles, demonstrations=(), **changes):
         "missing_eos_score": MISSING,
         "samples_per_run": 99,
     }
-    monitor, rollouts, caught = Recorder(), [], []
-    weights = {role: list(roles.trainable(role).values()) for role in ("policy", "critic")}
+    monitor = Recorder()
+    rollouts: list[Rollout] = []
+    caught: list[tuple[TrainedRole, Step]] = []
+    weights = {role: list(roles.trainable(role).values()) for role in TRAINED}
 
-    def catch(optimizer, _args, _kwargs):
+    def catch(optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
         held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-        role = "policy" if id(weights["policy"][0]) in held else "critic"
+        role: TrainedRole = "policy" if id(weights["policy"][0]) in held else "critic"
         gradient, numbers = flat(weights[role]), optimizer.param_groups[0]
         held_weights = [weight.detach().clone() for weight in weights[role]]
         caught.append((role, Step(gradient, held_weights, dict(numbers))))
@@ -77,43 +92,51 @@ def trained(roles, demonstrations=(), **changes):
         ).train()
     finally:
         hook.remove()
-    steps = {role: [grad for name, grad in caught if name == role] for role in ("policy", "critic")}
+    steps = {role: [step for name, step in caught if name == role] for role in TRAINED}
     return rollouts, steps, monitor.metrics
 
 
-def flat(weights):
-    return torch.cat([weight.grad.flatten() for weight in weights]).clone()
+def flat(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([present(weight.grad).flatten() for weight in weights]).clone()
 
 
-def tokens_of(rollout, row):
+def tokens_of(rollout: Rollout, row: int) -> tuple[torch.Tensor, int, int]:
     """Of one episode: ids, where its response starts and ends."""
     start = int(rollout.sequences.prompt_lengths[row])
     end = start + int(rollout.sequences.response_lengths[row])
     return rollout.sequences.ids[row, :end][None], start, end
 
 
-def spoken(roles, rollout, row):
+def spoken(roles: Roles, rollout: Rollout, row: int) -> torch.Tensor:
     """Log-probabilities of an episode's response, by a pass of its own through the whole model."""
     ids, start, _ = tokens_of(rollout, row)
     roles.models.activate("policy", training=True)
     logits = roles.models.language_model("policy")(ids).logits[0, start - 1 : -1]
     table = (logits / roles.temperature).log_softmax(-1)
-    return table.gather(1, ids[0, start:, None])[:, 0]
+    log_probs: torch.Tensor = table.gather(1, ids[0, start:, None])[:, 0]
+    return log_probs
 
 
-def valued(roles, rollout, row):
+def valued(roles: Roles, rollout: Rollout, row: int) -> torch.Tensor:
     """Values of an episode, by a pass of its own."""
     ids, start, _ = tokens_of(rollout, row)
     hidden = roles.models.activate("critic", training=True)(ids)[0][0, start - 1 : -1]
-    return roles.models.value_head(hidden)[:, 0]
+    values: torch.Tensor = roles.models.value_head(hidden)[:, 0]
+    return values
 
 
-def episode_gradients(roles, rollout, value_clip=None, dual=math.inf, penalty=None):
+def episode_gradients(
+    roles: Roles,
+    rollout: Rollout,
+    value_clip: float | None = None,
+    dual: float = math.inf,
+    penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> dict[TrainedRole, torch.Tensor]:
     """Each episode's gradient, not yet divided by any number of tokens, token by token.
 
     `penalty` is that of a token's log-probability and the reference's, where it is in the loss.
     """
-    found = {"policy": [], "critic": []}
+    found: dict[TrainedRole, list[torch.Tensor]] = {role: [] for role in TRAINED}
     for row in range(EPISODES):
         for role, gradients in found.items():
             weights = list(roles.trainable(role).values())
@@ -132,18 +155,18 @@ def episode_gradients(roles, rollout, value_clip=None, dual=math.inf, penalty=No
                         loss = loss + BETA * penalty(now - rollout.reference_log_probs[row, t])
                     losses.append(loss)
                 else:
-                    old, wanted = rollout.values[row, t], rollout.returns[row, t]
+                    old, wanted = present(rollout.values)[row, t], rollout.returns[row, t]
                     near = (
                         now if value_clip is None else now.clamp(old - value_clip, old + value_clip)
                     )
                     losses.append(0.5 * max((now - wanted) ** 2, (near - wanted) ** 2))
-            sum(losses).backward()
+            torch.stack(losses).sum().backward()
             gradients.append(flat(weights))
             for weight in weights:
                 weight.grad = None
     return {role: torch.stack(gradients) for role, gradients in found.items()}
 
 
-def close(found, expected):
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     """To 1e-4 of the largest entry; measured: 2e-5, as fp32 ratios are 1 only to 8e-6 across passes."""
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

@@ -2,39 +2,43 @@
 the code under test. Rows are lists of the response's tokens alone, so there is no mask to err on."""
 
 import math
+from collections.abc import Callable, Sequence
+
+Floats = Sequence[float]
+Rows = Sequence[Sequence[float]]
 
 
-def log_softmax(logits, temperature):
+def log_softmax(logits: Floats, temperature: float) -> list[float]:
     scaled = [value / temperature for value in logits]
     top = max(scaled)
     normalizer = top + math.log(sum(math.exp(value - top) for value in scaled))
     return [value - normalizer for value in scaled]
 
 
-def entropy(logits, temperature):
+def entropy(logits: Floats, temperature: float) -> float:
     return -sum(math.exp(value) * value for value in log_softmax(logits, temperature))
 
 
-def k1(log_prob, reference):
+def k1(log_prob: float, reference: float) -> float:
     return log_prob - reference
 
 
-def k2(log_prob, reference):
+def k2(log_prob: float, reference: float) -> float:
     return (log_prob - reference) ** 2 / 2.0
 
 
-def k3(log_prob, reference):
+def k3(log_prob: float, reference: float) -> float:
     r = log_prob - reference
     return math.exp(-r) - 1.0 + r
 
 
-def rewards(log_probs, reference, score, beta):
+def rewards(log_probs: Floats, reference: Floats, score: float, beta: float) -> list[float]:
     shaped = [-beta * k1(p, q) for p, q in zip(log_probs, reference, strict=True)]
     shaped[-1] += score
     return shaped
 
 
-def gae(token_rewards, values, gamma, lam):
+def gae(token_rewards: Floats, values: Floats, gamma: float, lam: float) -> list[float]:
     length = len(values)
     deltas = [
         token_rewards[t] + gamma * (values[t + 1] if t + 1 < length else 0.0) - values[t]
@@ -45,7 +49,7 @@ def gae(token_rewards, values, gamma, lam):
     ]
 
 
-def batch_mean(reward_rows, gamma):
+def batch_mean(reward_rows: Rows, gamma: float) -> tuple[list[list[float]], list[list[float]]]:
     """Advantages and rewards-to-go of REINFORCE with the mean whole return as baseline."""
     to_go = [
         [sum(gamma ** (k - t) * row[k] for k in range(t, len(row))) for t in range(len(row))]
@@ -55,7 +59,7 @@ def batch_mean(reward_rows, gamma):
     return [[value - baseline for value in row] for row in to_go], to_go
 
 
-def whiten(rows, shift_mean=True):
+def whiten(rows: Rows, shift_mean: bool = True) -> list[list[float]]:
     flat = [value for row in rows for value in row]
     mean = sum(flat) / len(flat)
     variance = sum((value - mean) ** 2 for value in flat) / len(flat)
@@ -63,45 +67,54 @@ def whiten(rows, shift_mean=True):
     return [[(v - mean) * scale + (0.0 if shift_mean else mean) for v in row] for row in rows]
 
 
-def whiten_ranks(ranks):
+def whiten_ranks(ranks: Sequence[Rows]) -> list[list[list[float]]]:
     """Each rank's rows whitened by the mean and variance of the tokens of all ranks."""
     together = iter(whiten([row for rows in ranks for row in rows]))
     return [[next(together) for _ in rows] for rows in ranks]
 
 
-def surrogate(log_prob, old, advantage, epsilon, dual=None):
+def surrogate(
+    log_prob: float, old: float, advantage: float, epsilon: float, dual: float | None = None
+) -> float:
     ratio = math.exp(min(max(log_prob - old, -20.0), 20.0))
     bounded = min(max(ratio, 1.0 - epsilon), 1.0 + epsilon)
     loss = max(-advantage * ratio, -advantage * bounded)
     return min(loss, -dual * advantage) if dual is not None and advantage < 0 else loss
 
 
-def value_loss(value, old, target, epsilon):
+def value_loss(value: float, old: float, target: float, epsilon: float | None) -> float:
     if epsilon is None:
         return 0.5 * (value - target) ** 2
     near = min(max(value, old - epsilon), old + epsilon)
     return 0.5 * max((value - target) ** 2, (near - target) ** 2)
 
 
-def bradley_terry(chosen, rejected, margin, smoothing):
-    def log_sigmoid(x):
+def bradley_terry(chosen: float, rejected: float, margin: float, smoothing: float) -> float:
+    def log_sigmoid(x: float) -> float:
         return -math.log1p(math.exp(-x)) if x > -30 else x
 
     d = chosen - rejected - margin
     return -(1 - smoothing) * log_sigmoid(d) - smoothing * log_sigmoid(-d)
 
 
-def reward_model_loss(chosen, rejected, margins, centring):
+def reward_model_loss(chosen: Floats, rejected: Floats, margins: Floats, centring: float) -> float:
     """The mean over comparisons, with what keeps scores near 0 (Eisenstein et al. 2023)."""
     pairs = list(zip(chosen, rejected, margins, strict=True))
     preference = sum(bradley_terry(c, r, m, 0.0) for c, r, m in pairs) / len(pairs)
     return preference + centring * sum((c + r) ** 2 for c, r, _ in pairs) / len(pairs)
 
 
-def labelled_loss(chosen, rejected, margins, targets, weights, centring):
+def labelled_loss(
+    chosen: Floats,
+    rejected: Floats,
+    margins: Floats,
+    targets: Floats,
+    weights: Floats,
+    centring: float,
+) -> float:
     """Cross-entropy against the chance that each label is right, weighted, and the centring."""
 
-    def one(c, r, m, target):
+    def one(c: float, r: float, m: float, target: float) -> float:
         likely = 1.0 / (1.0 + math.exp(-(c - r - m)))
         return -target * math.log(likely) - (1 - target) * math.log(1 - likely)
 
@@ -110,14 +123,14 @@ def labelled_loss(chosen, rejected, margins, targets, weights, centring):
     return preference + centring * sum((c + r) ** 2 for c, r, *_ in rows) / len(rows)
 
 
-def controller(beta, kl_rows, target, horizon):
+def controller(beta: float, kl_rows: Rows, target: float, horizon: float) -> float:
     """Ziegler et al. 2019: the error is clipped, KL is the sum over each response's tokens."""
     kl = sum(sum(row) for row in kl_rows) / len(kl_rows)
     error = max(-0.2, min(0.2, (kl - target) / target))
     return beta + beta * error * len(kl_rows) / horizon
 
 
-def ensemble(members, rule, penalty):
+def ensemble(members: Floats, rule: str, penalty: float) -> float:
     """Coste et al. 2024 on one response's scores by each member."""
     mean = sum(members) / len(members)
     if rule == "mean":
@@ -129,7 +142,7 @@ def ensemble(members, rule, penalty):
     return mean - penalty * spread
 
 
-def derivative(function, at, step=1e-3):
+def derivative(function: Callable[[float], float], at: float, step: float = 1e-3) -> float:
     """Central difference of sixth order, good to about 1e-10 of a smooth function."""
     weights = ((1, 45.0), (2, -9.0), (3, 1.0))
     return sum(
@@ -137,8 +150,8 @@ def derivative(function, at, step=1e-3):
     ) / (60.0 * step)
 
 
-def explained_variance(values, returns):
-    def variance(xs):
+def explained_variance(values: Floats, returns: Floats) -> float:
+    def variance(xs: Floats) -> float:
         mean = sum(xs) / len(xs)
         return sum((x - mean) ** 2 for x in xs) / len(xs)
 
