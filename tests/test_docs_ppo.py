@@ -20,7 +20,8 @@ ITEMS = dict(zip("ABCDEFGH", (15, 10, 11, 17, 7, 11, 1, 5), strict=True))
 
 def tables(text):
     """Each table's heading row, then its rows, as lists of cells."""
-    found, inside = [], False
+    found: list[tuple[list[str], list[list[str]]]] = []
+    inside = False
     for line in text.splitlines():
         if not line.startswith("|"):
             inside = False

@@ -28,7 +28,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 def pins(name: str) -> dict[str, str]:
     """Package -> version of every line of a lock file."""
-    found = {}
+    found: dict[str, str] = {}
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith(("#", " ")):
             package, _, version = line.partition(";")[0].rstrip(" \\").partition("==")
@@ -80,7 +80,7 @@ def run_python(
     )
 
 
-def test_the_wheel_holds_every_module_asset_and_recipe_and_nothing_else(wheel: Path):
+def test_the_wheel_holds_every_module_asset_and_recipe_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {
@@ -95,7 +95,7 @@ def test_the_wheel_holds_every_module_asset_and_recipe_and_nothing_else(wheel: P
     assert any(fnmatch(name, "rlhfctl/world/assets/*.safetensors") for name in held)
 
 
-def test_the_wheel_carries_its_licence_and_the_command(wheel: Path):
+def test_the_wheel_carries_its_licence_and_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         info = f"rlhfctl-{__version__}.dist-info"
         assert archive.read(f"{info}/licenses/LICENSE").decode().count("Apache License") >= 1
@@ -104,13 +104,15 @@ def test_the_wheel_carries_its_licence_and_the_command(wheel: Path):
         )
 
 
-def test_the_installed_wheel_runs_far_from_the_checkout(installed: Path, tmp_path: Path):
+def test_the_installed_wheel_runs_far_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     done = run_python(installed, tmp_path, "-m", "rlhfctl", "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert __version__ in done.stdout
 
 
-def test_the_installed_wheel_finds_its_recipes_and_its_model(installed: Path, tmp_path: Path):
+def test_the_installed_wheel_finds_its_recipes_and_its_model(
+    installed: Path, tmp_path: Path
+) -> None:
     program = (
         "from rlhfctl.recipe.load import load_recipe, shipped_recipe\n"
         "from rlhfctl.world.model import embedded_path\n"
@@ -158,7 +160,7 @@ def test_every_file_of_the_gpu_lock_is_known_by_its_hash():
 @pytest.mark.parametrize(
     ("package", "unsafe"), [("torch", "2.9.1"), ("transformers", "5.2.0"), ("datasets", "4.6.0")]
 )
-def test_releases_with_known_holes_are_refused(package: str, unsafe: str):
+def test_releases_with_known_holes_are_refused(package: str, unsafe: str) -> None:
     requirement = next(r for r in requirements(dev=False) if r.name == package)
     assert not requirement.specifier.contains(unsafe)
 
@@ -171,7 +173,7 @@ def test_an_upper_bound_stands_beside_its_reason():
 
 
 def test_everything_that_is_imported_is_asked_for():
-    asked = {canonicalize_name(r.name) for r in requirements(dev=False)}
+    asked: set[str] = {canonicalize_name(r.name) for r in requirements(dev=False)}
     asked |= {"markupsafe", "pydantic-core"}  # parts of jinja2 and pydantic
     extras = PYPROJECT["project"]["optional-dependencies"].values()
     asked |= {canonicalize_name(Requirement(line).name) for extra in extras for line in extra}
@@ -242,7 +244,7 @@ def test_every_make_target_that_is_named_exists():
         assert named <= targets
 
 
-def test_the_readme_shows_a_recipe_that_loads(tmp_path: Path):
+def test_the_readme_shows_a_recipe_that_loads(tmp_path: Path) -> None:
     from rlhfctl.recipe.load import load_recipe
 
     shown = re.search(r"```yaml\n(extends:.+?)```", README, re.DOTALL)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -95,7 +96,7 @@ def go(directory, stages, listener):
 
 
 def recipe(changes=None):
-    values = {"name": "one", "model": {"name_or_path": "org/model"}}
+    values: dict[str, Any] = {"name": "one", "model": {"name_or_path": "org/model"}}
     for key, value in (changes or {}).items():
         section = values
         *above, last = key.split(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,12 +25,12 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def write(rows, name="x.jsonl"):
+def write(rows: Iterable[object], name: str = "x.jsonl") -> str:
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return name
 
 
-def found(level, **sections) -> list[Finding]:
+def found(level: str, **sections: object) -> list[Finding]:
     findings = check_files(Recipe.model_validate(sections))
     return [finding for finding in findings if finding.level == level]
 

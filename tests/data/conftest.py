@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -14,10 +16,16 @@ SPECIALS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
 @pytest.fixture
-def make_tokenizer():
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
     """Return a maker of byte-level tokenizers: ids are the five specials, then the bytes."""
 
-    def make(template=None, *, bos=False, eos_too=False, space=False) -> PreTrainedTokenizerFast:
+    def make(
+        template: str | None = None,
+        *,
+        bos: bool = False,
+        eos_too: bool = False,
+        space: bool = False,
+    ) -> PreTrainedTokenizerFast:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         vocabulary = {token: index for index, token in enumerate([*SPECIALS, *alphabet])}
         core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -42,6 +50,6 @@ def make_tokenizer():
 
 
 @pytest.fixture
-def chatml():
+def chatml() -> str:
     """The chat template of Qwen and others: a turn ends with <|im_end|> and a line break."""
     return CHATML

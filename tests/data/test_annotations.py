@@ -33,7 +33,7 @@ def write(tmp_path):
 def told(source, **columns):
     """Return each item's labels by annotator's name."""
     votes, _ = read_votes(source, columns)
-    found = {}
+    found: dict[int, dict[str | int, str]] = {}
     for item, who, label in zip(votes.item, votes.annotator, votes.label, strict=True):
         name = votes.annotators[who] if votes.annotators else len(found.get(item, {}))
         found.setdefault(item, {})[name] = votes.classes[label]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhfctl.data.rows import Value
 from rlhfctl.data.split import held_out, position, prompt_key
 from rlhfctl.errors import DataError
 
@@ -15,7 +16,12 @@ KEYS = [f"prompt {number}" for number in range(2000)]
 
 
 def test_spacing_case_width_and_form_do_not_make_another_prompt():
-    same = [" Why\n me? ", "why ME?", "why me\uff1f", [{"role": "user", "content": "Why  me?"}]]
+    same: list[Value] = [
+        " Why\n me? ",
+        "why ME?",
+        "why me\uff1f",
+        [{"role": "user", "content": "Why  me?"}],
+    ]
     assert {prompt_key(prompt) for prompt in same} == {"why me?"}
 
 

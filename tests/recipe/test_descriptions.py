@@ -2,16 +2,18 @@
 
 import pytest
 
+from rlhfctl.recipe.base import Section
 from rlhfctl.recipe.keys import all_keys, annotation_at, options, section_of, takes_null
 from rlhfctl.recipe.ppo import RewardSourceSection
 from rlhfctl.recipe.schema import Recipe
+from tests.present import present
 
 
 def field_at(path):
     """Return pydantic's field of the key at a path."""
-    section = Recipe
+    section: type[Section] = Recipe
     for name in path[:-1]:
-        section = section_of(section.model_fields[name].annotation)
+        section = present(section_of(section.model_fields[name].annotation))
     return section.model_fields[path[-1]]
 
 

@@ -15,13 +15,15 @@ from rlhfctl.recipe.load import (
     load_recipe,
 )
 from rlhfctl.recipe.schema import Recipe
+from tests.present import present
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     monkeypatch.chdir(tmp_path)
 
     def _write(text: str, name: str = "x.yaml") -> Path:
@@ -48,7 +50,7 @@ class TestValues:
         assert (recipe.ppo.learning_rate, recipe.ppo.beta) == (1e-5, 0.5)
 
     def test_an_integer_is_accepted_as_a_float(self, write):
-        assert load_recipe(write("lora: {alpha: 8}")).recipe.lora.alpha == 8.0
+        assert present(load_recipe(write("lora: {alpha: 8}")).recipe.lora).alpha == 8.0
 
     def test_text_that_yaml_1_1_reads_as_another_type_stays_text(self, write):
         recipe = load_recipe(write("name: no\nmodel: {revision: 12:30:45}")).recipe
@@ -129,7 +131,7 @@ class TestOverrides:
         ]
 
     def test_an_override_turns_a_null_section_on(self, write):
-        assert load_recipe(write("lora: null"), ["lora.r=4"]).recipe.lora.r == 4
+        assert present(load_recipe(write("lora: null"), ["lora.r=4"]).recipe.lora).r == 4
 
     def test_a_gate_s_name_may_have_dots(self, write):
         recipe = load_recipe(write("seed: 1"), ["evaluation.gates.policies.ppo.kl=<=12"]).recipe
@@ -137,7 +139,7 @@ class TestOverrides:
 
     def test_a_list_is_read_as_one(self, write):
         recipe = load_recipe(write("seed: 1"), ["lora.target_modules=[q_proj, v_proj]"]).recipe
-        assert recipe.lora.target_modules == ["q_proj", "v_proj"]
+        assert present(recipe.lora).target_modules == ["q_proj", "v_proj"]
 
     def test_the_last_of_two_wins(self, write):
         assert load_recipe(write("seed: 1"), ["seed=2", "seed=3"]).recipe.seed == 3

@@ -135,7 +135,7 @@ def test_a_view_leaves_the_recipe_as_it_was():
 
 def test_an_unknown_attribute_is_no_undeclared_read():
     with pytest.raises(AttributeError):
-        _ = view(Recipe(), SFT).nonesuch
+        _ = view(Recipe(), SFT).nonesuch  # type: ignore[attr-defined]
 
 
 def test_properties_read_declared_keys_only():

@@ -32,7 +32,7 @@ def declared_names(kind, prefix=""):
         yield from declared_names(get_args(kind)[1], f"{prefix}.*")
     elif get_origin(kind) is list:
         yield from declared_names(get_args(kind)[0], f"{prefix}[]")
-    elif dataclasses.is_dataclass(kind):
+    elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = field_types(kind)
         for field in dataclasses.fields(kind):
             key = field.metadata.get("key", field.name)

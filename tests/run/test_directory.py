@@ -10,6 +10,7 @@ import pytest
 
 from rlhfctl.errors import EnvironmentFault, LockedError
 from rlhfctl.run.directory import RunDirectory
+from tests.present import present
 
 HOLDER = """
 import sys, time
@@ -32,7 +33,7 @@ def directory(tmp_path):
 def holder(directory):
     command = [sys.executable, "-c", HOLDER, str(directory.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+        assert present(process.stdout).readline() == "held\n"
         yield process
         process.kill()
 

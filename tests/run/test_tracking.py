@@ -10,7 +10,7 @@ from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.run.tracking import TrackerMonitor
 
 
-class FileTracker(GeneralTracker):
+class FileTracker(GeneralTracker):  # type: ignore[misc]
     """A tracker as accelerate's users write them: it appends to a file."""
 
     name = "file"

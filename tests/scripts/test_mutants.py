@@ -1,32 +1,27 @@
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "mutants.py"
-sys.path.insert(0, str(SCRIPT.parent))
-spec = importlib.util.spec_from_file_location("mutants", SCRIPT)
-mutants = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mutants)
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import mutants
+from mutant_faults import FAULTS, Fault
 
-HARMLESS = mutants.Fault(
-    "harmless", "maths/kl.py", ".square() / 2", ".square() * 0.5", "maths/test_kl.py"
-)
+HARMLESS = Fault("harmless", "maths/kl.py", ".square() / 2", ".square() * 0.5", "maths/test_kl.py")
 
 
-@pytest.mark.parametrize("fault", mutants.FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_every_fault_applies_to_one_place_and_has_its_tests(fault):
     assert mutants.problem(fault, mutants.ROOT) is None
     assert fault.old != fault.new
 
 
 def test_names_of_faults_are_unique():
-    assert len({fault.name for fault in mutants.FAULTS}) == len(mutants.FAULTS)
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
 
 
 def test_a_fault_is_killed_and_a_harmless_change_survives(monkeypatch, capsys):
-    fault = next(f for f in mutants.FAULTS if f.name == "k2 without the half")
+    fault = next(f for f in FAULTS if f.name == "k2 without the half")
     before = (mutants.ROOT / "rlhfctl" / fault.file).read_bytes()
     monkeypatch.setattr(mutants, "FAULTS", (fault, HARMLESS))
     assert mutants.main([]) == 1

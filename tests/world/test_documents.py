@@ -1,17 +1,18 @@
 import re
+from collections.abc import Iterator
 
-from rlhfctl.world.documents import ASSISTANT, CHECK, END, USER, sample_documents
+from rlhfctl.world.documents import ASSISTANT, CHECK, END, USER, Document, sample_documents
 from rlhfctl.world.gold import gold_features
 from rlhfctl.world.lexicon import NAMES
 from rlhfctl.world.streams import stream
 
 
-def documents(count: int):
+def documents(count: int) -> list[Document]:
     rng = stream("documents under test")
     return [document for _ in range(count) for document in sample_documents(rng)]
 
 
-def marked(count: int):
+def marked(count: int) -> Iterator[tuple[str, str, bool, str]]:
     """Prompt, response, whether it is learnt, and verdict of each marked exchange."""
     for document in documents(count):
         if document[0].text.startswith(USER) and document[-1].role == "verdict":

@@ -4,6 +4,7 @@ import pytest
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.stages.shared.hf_checkpoints import SEAL, newest_valid, seal
+from tests.present import present
 
 
 @pytest.fixture
@@ -19,9 +20,9 @@ def folder(tmp_path):
 
 
 def test_one_that_was_cut_short_is_passed_over(folder):
-    assert newest_valid(folder).name == "checkpoint-10"
+    assert present(newest_valid(folder)).name == "checkpoint-10"
     seal(folder / "checkpoint-11")
-    assert newest_valid(folder).name == "checkpoint-11"
+    assert present(newest_valid(folder)).name == "checkpoint-11"
 
 
 @pytest.mark.parametrize("file", ["weights", "state.json", SEAL])
@@ -36,7 +37,7 @@ def test_a_damaged_one_is_passed_over(folder, file, damage):
     else:
         content[len(content) // 2] ^= 0x01
         path.write_bytes(content)
-    assert newest_valid(folder).name == "checkpoint-9"
+    assert present(newest_valid(folder)).name == "checkpoint-9"
 
 
 def test_when_all_are_damaged_it_is_said_rather_than_begun_anew(folder):
