@@ -1,11 +1,14 @@
 """Settings and fixtures that every test shares."""
 
+from __future__ import annotations
+
 import os
 import pickle
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -13,6 +16,13 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rlhfctl.recipe.schema import Recipe
+
+T = TypeVar("T")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job's ignored SIGINT would pass on to the processes that tests interrupt.
@@ -45,7 +55,7 @@ TINY = (
 """Overrides for a run of seconds; its reward model is too small to pass the preflight checks."""
 
 
-def tiny_recipe(*overrides):
+def tiny_recipe(*overrides: str) -> Recipe:
     """Return the shipped recipe at a size of seconds."""
     from rlhfctl.recipe.load import load_recipe
 
@@ -53,19 +63,19 @@ def tiny_recipe(*overrides):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Assign tests to workers: one for both-core tests, one per file with module fixtures."""
     root = Path(__file__).parent
     for item in items:
         path = item.path.relative_to(root).as_posix()
-        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        own = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
         if path in BOTH_CORES:
             item.add_marker(pytest.mark.xdist_group("both-cores"))
-        elif any(definitions[-1].scope == "module" for definitions in fixtures):
+        elif any(definitions[-1].scope == "module" for definitions in own.values()):
             item.add_marker(pytest.mark.xdist_group(path))
 
 
-def once(folder, make):
+def once(folder: Path, make: Callable[[Path], T]) -> T:
     """Return ``make(folder)``, which runs in the first worker to ask and is read by the others.
 
     Args:
@@ -78,11 +88,12 @@ def once(folder, make):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             result.write_bytes(pickle.dumps(make(folder)))
-        return pickle.loads(result.read_bytes())
+        made: T = pickle.loads(result.read_bytes())
+        return made
 
 
 @pytest.fixture(scope="session")
-def shared_root(tmp_path_factory):
+def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that all workers of this test session share."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
@@ -91,7 +102,7 @@ def shared_root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def made_once(shared_root):
+def made_once(shared_root: Path) -> Callable[[str, Callable[[Path], T]], T]:
     """Make a named folder once per test session: ``made_once(name, make)`` returns its result."""
     return lambda name, make: once(shared_root / name, make)
 
@@ -99,14 +110,14 @@ def made_once(shared_root):
 class TinyRun:
     """The stages of a tiny run, each made on demand, once per test session."""
 
-    def __init__(self, root, *overrides):
+    def __init__(self, root: Path, *overrides: str) -> None:
         root.mkdir(exist_ok=True)
         self.root = root
         self.recipe = tiny_recipe(*overrides)
-        self.metrics = {}
-        self.logged = {}
+        self.metrics: dict[str, dict[str, Any]] = {}
+        self.logged: dict[str, set[str]] = {}
 
-    def stage(self, name):
+    def stage(self, name: str) -> Path:
         """Return the folder of a finished stage; run the stage if necessary."""
         import importlib
 
@@ -116,13 +127,13 @@ class TinyRun:
 
         stage = stage_named(name)
 
-        def make(output):
+        def make(output: Path) -> tuple[dict[str, Any], set[str]]:
             module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
             recipe = view(self.recipe, stage)
-            names = set()
+            names: set[str] = set()
 
             class Recorder(NullMonitor):
-                def step(self, done, metrics):
+                def step(self, done: int, metrics: Mapping[str, float]) -> None:
                     names.update(metrics)
 
             return module.run(recipe, inputs, output, Recorder()).metrics, names
@@ -134,19 +145,19 @@ class TinyRun:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(shared_root):
+def tiny_run(shared_root: Path) -> TinyRun:
     """A tiny run in single precision."""
     return TinyRun(shared_root / "tiny")
 
 
 @pytest.fixture(scope="session")
-def tiny_4bit_run(shared_root):
+def tiny_4bit_run(shared_root: Path) -> TinyRun:
     """A tiny run on a base in NF4."""
     return TinyRun(shared_root / "tiny4", "model.quantization=4bit")
 
 
 @pytest.fixture(scope="session")
-def tiny_full_run(shared_root):
+def tiny_full_run(shared_root: Path) -> TinyRun:
     """A tiny run of full fine-tuning, without adapters."""
     return TinyRun(
         shared_root / "tinyfull",

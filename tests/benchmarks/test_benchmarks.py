@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import decode, ppo_vs_trl, ragged, roofline, scaling, sft_step  # noqa: E402
+from benchmarks import decode, machine, ppo_vs_trl, ragged, roofline, scaling, sft_step  # noqa: E402
 from benchmarks.checkpoints import make  # noqa: E402
 from benchmarks.rlhfctl_ppo import run  # noqa: E402
 from benchmarks.work import Work  # noqa: E402
@@ -45,7 +45,7 @@ def test_sft_side_times_every_step(work):
 
 
 def test_bytes_per_decoding_step_count_weights_and_cache(work, monkeypatch):
-    monkeypatch.setattr(decode.machine, "read_bandwidth", lambda: 1e9)
+    monkeypatch.setattr(machine, "read_bandwidth", lambda: 1e9)
     metrics = decode.measure(*work)
     # Keys and values of one layer, 4 sequences of 4 + 3 tokens, width 32; all weights; fp32.
     cached = 2 * 4 * 7 * 32
@@ -55,7 +55,8 @@ def test_bytes_per_decoding_step_count_weights_and_cache(work, monkeypatch):
 
 
 def test_removing_finished_rows_does_not_change_responses(work):
-    metrics = ragged.measure(*work, runs=1)
+    workload, folder = work
+    metrics = ragged.measure(workload, folder, runs=1)
     assert metrics["same_responses"]
     assert 1.0 < metrics["mean_length"] < MINUTE.response_length
     assert set(metrics["seconds"]) == set(ragged.WAYS)

@@ -4,16 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 TINY = str(Path(__file__).with_name("tiny.py"))
+Done = subprocess.CompletedProcess[str]
+Command = Callable[..., Done]
 RECIPE = "name: small\nseed: 3\nmodel: {name_or_path: org/model}\n"
 
 
 @pytest.fixture(scope="session")
-def environment():
+def environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -23,16 +26,18 @@ def environment():
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "small.yaml").write_text(RECIPE)
     return tmp_path
 
 
 @pytest.fixture
-def rlhfctl(folder, environment):
+def rlhfctl(folder: Path, environment: dict[str, str]) -> Command:
     """Run ``python -m rlhfctl``; with `tiny`, over the stages that take no time."""
 
-    def run(*arguments, tiny=False, variables=None):
+    def run(
+        *arguments: str | Path, tiny: bool = False, variables: dict[str, str] | None = None
+    ) -> Done:
         start = [TINY] if tiny else ["-m", "rlhfctl"]
         return subprocess.run(
             [sys.executable, *start, *map(str, arguments)],
@@ -48,20 +53,23 @@ def rlhfctl(folder, environment):
 
 
 @pytest.fixture
-def tiny(rlhfctl):
+def tiny(rlhfctl: Command) -> Command:
     """Run the command line over tiny stages; `act` says what one of them does."""
 
-    def run(*arguments, act="", variables=None):
+    def run(*arguments: str | Path, act: str = "", variables: dict[str, str] | None = None) -> Done:
         return rlhfctl(*arguments, tiny=True, variables={"TINY": act, **(variables or {})})
 
     return run
 
 
 @pytest.fixture(scope="session")
-def whole_run(made_once, environment):
+def whole_run(
+    made_once: Callable[[str, Callable[[Path], tuple[Path, Done]]], tuple[Path, Done]],
+    environment: dict[str, str],
+) -> tuple[Path, Done]:
     """A whole run over tiny stages, made once: its folder, and the process that made it."""
 
-    def make(folder):
+    def make(folder: Path) -> tuple[Path, Done]:
         (folder / "small.yaml").write_text(RECIPE)
         done = subprocess.run(
             [sys.executable, TINY, "run", "small.yaml"],
@@ -78,6 +86,6 @@ def whole_run(made_once, environment):
 
 
 @pytest.fixture
-def finished(whole_run, folder):
+def finished(whole_run: tuple[Path, Done], folder: Path) -> None:
     """A copy of that run in this test's folder."""
     shutil.copytree(whole_run[0] / "runs", folder / "runs")

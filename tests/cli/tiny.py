@@ -4,6 +4,8 @@ Each stage writes a file and a few metrics. TINY says what else one does, as STA
 STAGE:WHAT@RANK in one of several processes only.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -12,12 +14,20 @@ import sys
 import time
 import types
 import warnings
+from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import DivergedError, PreemptedError
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stage_table import STAGES
 
-METRICS = {
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
+
+METRICS: dict[str, dict[str, Any]] = {
     "sft": {"eval_loss_before": 3.0, "eval_loss": 1.5, "token_accuracy": 0.7},
     "reward_model": {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85},
     "ppo": {"score": 1.0, "kl": 6.0, "skipped_minibatches": 0},
@@ -38,24 +48,24 @@ METRICS = {
 }
 
 
-def chatter(_output):
+def chatter(_output: Path) -> None:
     print("library chatter on stdout")
     os.write(2, b"library chatter on stderr\n")
     warnings.warn("library warning", stacklevel=1)
     logging.getLogger("library").error("library record")
 
 
-def wait(output):
+def wait(output: Path) -> None:
     (output.parent / "waiting").write_text("")
     time.sleep(60)
 
 
-def wait_with_checkpoint(output):
+def wait_with_checkpoint(output: Path) -> None:
     (output / "checkpoints" / "step-1").mkdir(parents=True, exist_ok=True)
     wait(output)
 
 
-def answers(output):
+def answers(output: Path) -> None:
     rows = [
         {"prompt": "What is 1 plus 1?", "ppo": "=HYPERLINK(1)", "opponent": "Two."},
         {"prompt": "Hello?", "ppo": 'Hi, "you"\nthere <script>', "opponent": "-1"},
@@ -64,34 +74,34 @@ def answers(output):
     (output / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def torch_memory(_output):
+def torch_memory(_output: Path) -> None:
     kind = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
     raise kind("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
-def hub(_output):
+def hub(_output: Path) -> None:
     base = type("HfHubHTTPError", (OSError,), {"__module__": "huggingface_hub.errors"})
     raise type("RepositoryNotFoundError", (base,), {"__module__": "huggingface_hub.errors"})("404")
 
 
-def wrapped_disk(_output):
+def wrapped_disk(_output: Path) -> None:
     raise RuntimeError("could not write") from OSError(28, "No space left on device", "weights")
 
 
-def barrier(_output):
+def barrier(_output: Path) -> None:
     import torch
 
     torch.distributed.barrier()
 
 
-def throw(error):
-    def act(_output):
+def throw(error: BaseException) -> Callable[[Path], None]:
+    def act(_output: Path) -> None:
         raise error
 
     return act
 
 
-ACTS = {
+ACTS: dict[str, Callable[[Path], None]] = {
     "chatter": chatter,
     "answers": answers,
     "wait": wait,
@@ -111,8 +121,12 @@ ACTS = {
 }
 
 
-def stage(name, module_name):
-    def run(recipe, inputs, output, monitor):
+def stage(name: str, module_name: str) -> None:
+    """Put a module in the place of a stage's."""
+
+    def run(
+        recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor
+    ) -> StageOutcome:
         monitor.start(name, 2, "steps")
         for step in (1, 2):
             monitor.step(step, {"loss": 3.0 / step, "kl": float(step)})
@@ -133,7 +147,7 @@ def stage(name, module_name):
         return StageOutcome(METRICS[module_name])
 
     module = types.ModuleType(f"rlhfctl.stages.{module_name}.stage")
-    module.run = run
+    module.__dict__["run"] = run
     sys.modules[module.__name__] = module
 
 

@@ -17,7 +17,12 @@ def test_known_metrics_share_plots_and_the_rest_have_their_own() -> None:
 
 
 def test_steps_without_a_finite_value_are_left_out() -> None:
-    steps = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": None}, {"step": 3}, {"loss": 1.0}]
+    steps: list[dict[str, float | None]] = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": None},
+        {"step": 3},
+        {"loss": 1.0},
+    ]
     (loss,) = plots(SFT, [*steps, {"step": 4, "loss": math.nan}, {"step": 5, "loss": 1.5}])
     assert loss.lines[0].steps == (1.0, 5.0)
 

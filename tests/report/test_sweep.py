@@ -20,7 +20,7 @@ def test_a_sweep_shows_its_frontier_points_and_recommendation(swept: Path) -> No
     assert (gold.title, proxy.title) == ("Gold against √KL", "Proxy against √KL")
     best, others, chosen = gold.lines
     assert len(best.steps) == 5
-    assert others.steps == (pytest.approx(0.4**0.5), 2.0, 3.0)
+    assert others.steps == pytest.approx((0.4**0.5, 2.0, 3.0))
     assert others.values == (0.5, 1.0, 0.4)
     assert others.low[1] == pytest.approx(0.9)
     assert chosen.values == (1.3,)

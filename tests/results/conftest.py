@@ -1,5 +1,7 @@
 """A run with the optional parts of every result."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import TinyRun
@@ -13,6 +15,6 @@ RICH = (
 
 
 @pytest.fixture(scope="session")
-def rich_run(shared_root):
+def rich_run(shared_root: Path) -> TinyRun:
     """A tiny run with a held-out reward model, best-of-n and held-out evaluations."""
     return TinyRun(shared_root / "rich", *RICH)

@@ -3,13 +3,47 @@
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
+Answer = str | tuple[int, dict[str, str], object]
+"""Text of a completion, `silence`, or status, headers and body."""
+
+
+class ChatServer(ThreadingHTTPServer):
+    """Answers from `answers` first, then by `judge`, and keeps what it was asked.
+
+    Attributes:
+        judge: Makes the answer to a request's body.
+        answers: Answers to the next requests.
+        slow: Seconds before an answer.
+        asked: Bodies of the requests.
+        keys: Their Authorization headers.
+        paths: Their paths.
+        now: Number of requests being answered.
+        most: Highest number of requests answered at the same time.
+        gone: Number of clients that left before their answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock = threading.Lock()
+        self.judge: Callable[[dict[str, Any]], Answer] = lambda _body: "[[A]]"
+        self.answers: list[Answer] = []
+        self.slow = 0.0
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.paths: list[str] = []
+        self.now = self.most = self.gone = 0
+
 
 class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
+    server: ChatServer
+
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
         with server.lock:
@@ -35,26 +69,21 @@ class Handler(BaseHTTPRequestHandler):
         except BrokenPipeError:
             server.gone += 1
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 
-def completion(text):
+def completion(text: str) -> dict[str, Any]:
     return {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
 @pytest.fixture
-def chat_server():
+def chat_server() -> Iterator[ChatServer]:
     """A server of chat completions; `answers` come first: text, (status, headers, body) or silence.
 
     Afterwards `judge` makes the text from what was asked.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock = threading.Lock()
-    server.asked, server.answers, server.keys, server.paths = [], [], [], []
-    server.now = server.most = server.gone = 0
-    server.slow = 0.0
-    server.judge = lambda _body: "[[A]]"
+    server = ChatServer()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ GOOD_PAIR = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
 TIED_PAIRS = "".join(
     f'{{"prompt": "question {n}", "chosen": "b", "rejected": "b"}}\n' for n in range(9)
 )
-WRONG = {
+WRONG: dict[str, tuple[Callable[[Path], object], list[str | Path], int, str]] = {
     "a recipe that is not there": (nothing, ["sft", "no.yaml"], 2, "no.yaml"),
     "bad YAML": (write("r.yaml", "name: [x\n"), ["sft", "r.yaml"], 2, "r.yaml:"),
     "an unknown key": (

@@ -3,15 +3,20 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from rlhfctl.models.sharding import average_gradients
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.trainer import PPOTrainer
-from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.recipe.schema import Recipe
+from rlhfctl.run.monitor import Monitor, NullMonitor
 from rlhfctl.stages.ppo import stage as ppo
 from rlhfctl.stages.reward_model import stage as reward_model
 from rlhfctl.stages.sft import stage as sft
@@ -19,11 +24,13 @@ from rlhfctl.stages.shared import hf_training
 from tests.conftest import tiny_recipe
 from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 
+Metrics = dict[str, dict[str, Any]]
+Steps = dict[str, list[dict[str, float]]]
 # numbers of rows whose training part the batches divide
 ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")
 WHOLE_BATCH = 16
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-STAGES = {"sft": sft, "rm": reward_model, "ppo": ppo}
+STAGES = {"sft": sft.run, "rm": reward_model.run, "ppo": ppo.run}
 # Adam divides a gradient by its own size, and so makes whole steps of the rounding where it is 0.
 SMOOTH = (
     "sft.optim=sgd",
@@ -37,14 +44,14 @@ SMOOTH = (
 class Kept(NullMonitor):
     """Keeps the metrics of every step."""
 
-    def __init__(self):
-        self.metrics = []
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
 
-    def step(self, done, metrics):
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
         self.metrics.append(dict(metrics))
 
 
-def bandit(monitor):
+def bandit(monitor: Monitor) -> dict[str, list[float]]:
     settings = bandit_settings(
         episodes=64 * 5, rollout_batch_size=64, minibatch_size=32, forward_batch_size=8
     )
@@ -53,38 +60,44 @@ def bandit(monitor):
     return {"logits": roles.logits.tolist(), "value": roles.value.tolist()}
 
 
-def run(stages, recipe, inputs, output, found):
-    """Run stages, each into a folder of its own, and keep what they and their steps measured."""
-    for name, stage in stages.items():
-        folder = Path(output) / name
+def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path) -> tuple[Metrics, Steps]:
+    """Run the stages, each into a folder of its own; return their metrics and their steps'."""
+    metrics: Metrics = {}
+    steps: Steps = {}
+    for name, stage in STAGES.items():
+        folder = output / name
         folder.mkdir(parents=True, exist_ok=True)
         monitor = Kept()
-        found["metrics"][name] = stage.run(recipe, inputs, folder, monitor).metrics
-        found["steps"][name] = monitor.metrics
+        metrics[name] = stage(recipe, inputs, folder, monitor).metrics
+        steps[name] = monitor.metrics
+    return metrics, steps
 
 
-def run_sharded(recipe, inputs, output):
+def run_sharded(recipe: Recipe, inputs: Mapping[str, Path], output: Path) -> dict[str, Any]:
     """Run every stage again with the base sharded; then SFT once more, interrupted and resumed."""
     os.environ |= FSDP2
     Processes()
-    wrapped = []
-    wrap = hf_training.average_gradients
-    hf_training.average_gradients = lambda *arguments: wrapped.append(1) or wrap(*arguments)
-    found = {"metrics": {}, "steps": {}}
-    run(STAGES, recipe, inputs, output / "fsdp2", found)
-    saving = recipe.sft.model_copy(update={"save_steps": 1})
-    folder = output / "fsdp2" / "resumed"
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = recipe.model_copy(update={"sft": saving})
-    try:
-        sft.run(saved, inputs, folder, Dying(after=3))
-    except Cut:
-        sft.run(saved, inputs, folder, NullMonitor())
-    hf_training.average_gradients = wrap
-    return found | {"wrapped": len(wrapped)}
+    wrapped: list[torch.nn.Module] = []
+
+    def counted(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+        wrapped.append(model)
+        return average_gradients(model, options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_training, "average_gradients", counted)
+        metrics, steps = run(recipe, inputs, output / "fsdp2")
+        saving = recipe.sft.model_copy(update={"save_steps": 1})
+        folder = output / "fsdp2" / "resumed"
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = recipe.model_copy(update={"sft": saving})
+        try:
+            sft.run(saved, inputs, folder, Dying(after=3))
+        except Cut:
+            sft.run(saved, inputs, folder, NullMonitor())
+    return {"metrics": metrics, "steps": steps, "wrapped": len(wrapped)}
 
 
-def train(output, sft_folder, rm_folder):
+def train(output: Path, sft_folder: Path, rm_folder: Path) -> None:
     """Run the bandit and every training stage; process 0 writes what came of it."""
     processes = Processes()
     share = WHOLE_BATCH // processes.count
@@ -102,10 +115,10 @@ def train(output, sft_folder, rm_folder):
     )
     monitor = Kept()
     weights = bandit(monitor)
-    found = {"bandit": weights, "metrics": {}, "steps": {"bandit": monitor.metrics}}
-    inputs = {"sft": Path(sft_folder), "rm": Path(rm_folder)}
-    output = Path(output)
-    run(STAGES, recipe, inputs, output, found)
+    inputs = {"sft": sft_folder, "rm": rm_folder}
+    metrics, steps = run(recipe, inputs, output)
+    found: dict[str, Any] = {"bandit": weights, "metrics": metrics}
+    found["steps"] = {"bandit": monitor.metrics} | steps
     if processes.count > 1:
         found["fsdp2"] = run_sharded(recipe, inputs, output)
     if processes.is_main:
@@ -115,4 +128,5 @@ def train(output, sft_folder, rm_folder):
 
 
 if __name__ == "__main__":
-    train(*sys.argv[1:])
+    output, sft_folder, rm_folder = map(Path, sys.argv[1:])
+    train(output, sft_folder, rm_folder)

@@ -26,7 +26,7 @@ def test_perplexity_is_that_of_the_models_loaded_on_their_own(tiny_run, metrics)
     assert found["examples"] == len(encoded) > 1
 
     def loss(model):
-        total = tokens = 0
+        total, tokens = 0.0, 0
         for ids, mask in zip(encoded["input_ids"], encoded["completion_mask"], strict=True):
             at = list(mask).index(1)
             table = model(torch.tensor([list(ids)])).logits[0, at - 1 : -1].log_softmax(-1)

@@ -21,6 +21,7 @@ from rlhfctl.stages.evaluation.context import EvalContext
 from rlhfctl.stages.evaluation.judges import at_equal_length, judges
 from rlhfctl.stages.shared.stage_context import open_stage_context
 from tests.conftest import tiny_recipe
+from tests.present import present
 
 MODULE = """
 def prefers_short(prompts, completions, opponents):
@@ -61,7 +62,7 @@ def context(folder, ppo, sft, prompts=PROMPTS, inputs=None, **evaluation):
     return EvalContext(
         session=open_stage_context(recipe),
         inputs=inputs or {},
-        roles=None,
+        roles=None,  # type: ignore[arg-type]
         prompts=prompts,
         prompt_ids=[],
         policies={"sft": sft, "ppo": ppo},
@@ -77,7 +78,7 @@ def endpoint(server, **keys):
 
 def judges_json(context):
     """Return each judge's result as JSON."""
-    return {name: to_json(result) for name, result in judges(context).items()}
+    return {name: to_json(result) for name, result in present(judges(context)).items()}
 
 
 def likes_good(body):

@@ -18,6 +18,7 @@ from rlhfctl.stages.shared.stage_context import open_stage_context
 from rlhfctl.world.gold import gold_features, gold_reward
 
 BASE_RECIPE = Path(__file__).parents[3] / "recipes" / "base.yaml"
+NOWHERE = Path("no") / "such" / "folder"  # nothing is read from it or written to it
 LIKINGS = {
     "length": lambda prompt, text: float(len(text.split())),
     "correctness": lambda prompt, text: gold_features(prompt, text).correctness,
@@ -45,9 +46,10 @@ class Planted:
     device = "cpu"
     normalizations = (SimpleNamespace(deviation=2.0),)
 
-    def __init__(self, session, reward):
+    def __init__(self, session, reward, questions):
         self.session = session
         self.reward = reward
+        self.questions = questions
         self.pad_token_id = session.tokenizer.pad_token_id
 
     def raw_scores(self, batch):
@@ -64,16 +66,25 @@ class Planted:
 
 def trial(recipe, reward, monitor=None):
     session = open_stage_context(recipe)
-    roles = Planted(session, reward)
     prompts = load_comparisons(recipe).held_out["prompt"]
     asked = [[{"role": "user", "content": "Where is Anna?"}], *prompts]
-    roles.questions = {
+    questions = {
         tuple(ids): prompt[-1]["content"]
         for prompt, ids in zip(asked, session.formatter.prompts_ids(asked), strict=True)
     }
     monitor = monitor or NullMonitor()
     subsets = benchmark_subsets(recipe, asked[0])
-    context = EvalContext(session, {"rm": None}, roles, asked, [], {}, None, monitor, subsets)
+    context = EvalContext(
+        session,
+        {"rm": NOWHERE},
+        Planted(session, reward, questions),  # type: ignore[arg-type]
+        asked,
+        [],
+        {},
+        NOWHERE,
+        monitor,
+        subsets,
+    )
     return to_json(evaluate_reward_model(context))
 
 

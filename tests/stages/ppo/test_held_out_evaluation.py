@@ -16,6 +16,7 @@ from rlhfctl.stages.ppo.held_out_set import held_out_prompts
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.gold import gold_reward
 from tests.ppo.toy import Cut, Dying
+from tests.present import present
 
 LOOKS = {"episodes": 64, "eval_rollouts": 1, "eval_prompts": 4, "save_rollouts": 1}
 
@@ -89,8 +90,10 @@ def test_metrics_per_prompt_match_its_response(tiny_run, finished, tmp_path):
 def test_held_out_prompts_exclude_those_of_the_evaluation(tiny_run):
     """A best checkpoint is not judged by the prompts that chose it."""
     recipe = watched(tiny_run)
-    found = held_out_prompts(open_stage_context(recipe), NullMonitor())["prompt"]
-    assert list(found) == list(evaluation_prompts(recipe)["prompt"][EVALUATED : EVALUATED + 4])
+    found = present(held_out_prompts(open_stage_context(recipe), NullMonitor()))
+    assert list(found["prompt"]) == list(
+        evaluation_prompts(recipe)["prompt"][EVALUATED : EVALUATED + 4]
+    )
 
 
 def test_the_best_policy_is_a_checkpoint_of_its_own(tiny_run, finished):

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 import torch
@@ -45,13 +46,23 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+class ScoreServer(ThreadingHTTPServer):
+    """Answers from `answers` first, then with scores, and keeps the bodies that it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, Any]] = []
+        self.answers: list[tuple[int, object]] = []
+
+
 class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
+    server: ScoreServer
+
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
-        status, answer = self.server.answers.pop(0) if self.server.answers else (200, None)
-        if answer is None:
-            answer = {"scores": [len(text) / 10 for text in body["completions"]]}
+        scores = {"scores": [len(text) / 10 for text in body["completions"]]}
+        status, answer = self.server.answers.pop(0) if self.server.answers else (200, scores)
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
@@ -62,8 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.answers = [], []
+    server = ScoreServer()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
