@@ -1,15 +1,13 @@
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
-spec = importlib.util.spec_from_file_location("compare_runs", SCRIPT)
-compare_runs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(compare_runs)
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import compare_runs
 
 
 def write_json(path, value):
