@@ -1,4 +1,4 @@
-"""Tokenizer of a run, with the recipe's chat template and a pad token distinct from EOS."""
+"""Tokenizer of a run, with the recipe's chat template and pad token."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.models.hub import hub_errors, model_source
+from rlhfctl.models.padding import choose_padding
 
 if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
 
-_PAD_CANDIDATES = (
-    "<|finetune_right_pad_id|>",
-    "<|padding|>",
-    "<pad>",
-    "[PAD]",
-    "<|pad|>",
-    "<|reserved_special_token_0|>",
-    "<|fim_pad|>",
-    "<unk>",
-)
-
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """Load the tokenizer of the base, with the recipe's chat template and a separate pad token.
+    """Return `read_tokenizer`, with a pad token that differs from EOS (see `models.padding`)."""
+    tokenizer = read_tokenizer(section)
+    padding = choose_padding(tokenizer, {tokenizer.eos_token_id})
+    tokenizer.pad_token_id = padding.token_id
+    return tokenizer
+
+
+def read_tokenizer(section: ModelSection) -> Any:
+    """Load the tokenizer of the base, with the recipe's chat template and pad token, if any.
 
     Raises:
-        EnvironmentFault: The tokenizer cannot be loaded, or has no EOS, or no free pad token.
-        RecipeError: The chat template file cannot be read.
+        EnvironmentFault: The tokenizer cannot be loaded, or has no EOS.
+        RecipeError: The chat template file cannot be read, or the pad token is not a token.
     """
     from transformers import AutoTokenizer
 
@@ -52,28 +50,15 @@ def load_tokenizer(section: ModelSection) -> Any:
             str(source),
             "Set eos_token in its tokenizer_config.json.",
         )
-    _separate_pad(tokenizer, source)
+    if section.pad_token is not None:
+        if section.pad_token not in tokenizer.get_vocab():
+            raise RecipeError(
+                f"{section.pad_token!r} is not a token of {section.name_or_path}",
+                "model.pad_token",
+                "It must be a single token of the vocabulary.",
+            )
+        tokenizer.pad_token = section.pad_token
     return tokenizer
-
-
-def _separate_pad(tokenizer: Any, source: str) -> None:
-    """Set a pad token distinct from EOS.
-
-    A sequence classifier reads its score at the last non-pad token. With EOS as the pad it would
-    read one token too early.
-    """
-    if tokenizer.pad_token_id not in {None, tokenizer.eos_token_id}:
-        return
-    vocabulary = tokenizer.get_vocab()
-    for candidate in _PAD_CANDIDATES:
-        if candidate in vocabulary and candidate != tokenizer.eos_token:
-            tokenizer.pad_token = candidate
-            return
-    raise EnvironmentFault(
-        "the tokenizer has no pad token besides EOS",
-        source,
-        "In a local copy's tokenizer_config.json, set pad_token to a token unused in text.",
-    )
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

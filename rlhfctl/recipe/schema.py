@@ -51,6 +51,11 @@ class ModelSection(Section):
         None,
         description="Path of a Jinja chat template; null uses the tokenizer's own.",
     )
+    pad_token: str | None = Field(
+        None,
+        description="Pad token of exported tokenizers; null keeps the tokenizer's own unless it "
+        "ends responses, else takes an unused reserved token. Training needs none.",
+    )
 
 
 class LoraSection(Section):

@@ -104,7 +104,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         summary = result.over_optimisation
         if folder is not None and summary is not None and summary.best is not None:
             _complete_best(opened, output, folder, summary.best)
-        write_model_card(output, "ppo", recipe, "CAUSAL_LM", metrics)
+        write_model_card(output, "ppo", context, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
 
@@ -119,7 +119,7 @@ def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvalu
             folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
         )
     _describe(opened.context, opened.roles, folder)
-    write_model_card(folder, "ppo", context.recipe, "CAUSAL_LM", to_json(best))
+    write_model_card(folder, "ppo", context, "CAUSAL_LM", to_json(best))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def score_ids(
     Args:
         model: Sequence classifier, adapted or not; left in evaluation mode.
         rows: Token ids of prompt and response, including the EOS.
-        pad_token_id: Right padding; occurs in no row.
+        pad_token_id: Right padding; the last token of no row.
         batch_size: Rows per forward pass.
     """
     model.eval()

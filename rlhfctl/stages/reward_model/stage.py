@@ -108,7 +108,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     ]
     for part, result in zip(parts, results, strict=True):
         write_json(part.folder / METRICS_FILE, to_json(result))
-        write_model_card(part.folder, "rm", recipe, "SEQ_CLS", to_json(result))
+        write_model_card(part.folder, "rm", context, "SEQ_CLS", to_json(result))
     main, *held_out_rm = results
     return StageOutcome(to_json(replace(main, judge=held_out_rm[0] if held_out_rm else None)))
 

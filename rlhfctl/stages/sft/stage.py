@@ -109,7 +109,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         )
     )
     save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
-    write_model_card(output, "sft", recipe, "CAUSAL_LM", metrics)
+    write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
     return StageOutcome(metrics)
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.data.formatting import Formatter, stop_ids
 from rlhfctl.errors import RecipeError
 from rlhfctl.models import adapters
+from rlhfctl.models.padding import Padding, choose_padding
 from rlhfctl.models.provenance import Provenance, check_fits
 from rlhfctl.models.roles import Roles, load_roles
-from rlhfctl.models.tokenizer import load_tokenizer
+from rlhfctl.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,15 +29,17 @@ class StageContext:
 
     Attributes:
         recipe: The whole recipe.
-        tokenizer: Tokenizer with a separate pad token.
+        tokenizer: Tokenizer with a pad token that is no stop token.
         formatter: Formats rows as token ids, identically in every stage.
         stop_token_ids: Tokens that end a response, sorted.
+        padding: Pad tokens in training and in exported tokenizers.
     """
 
     recipe: Recipe
     tokenizer: Any
     formatter: Formatter
     stop_token_ids: tuple[int, ...]
+    padding: Padding
 
     def provenance(self, stage: str, model: Any) -> Provenance:
         """Return the base and tokenizer of a checkpoint of `stage`."""
@@ -46,17 +49,20 @@ class StageContext:
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer to a checkpoint's folder, so that both load from it."""
-        self.tokenizer.save_pretrained(str(folder))
+        self.tokenizer.pad_token_id = self.padding.exported_id
+        try:
+            self.tokenizer.save_pretrained(str(folder))
+        finally:
+            self.tokenizer.pad_token_id = self.padding.token_id
 
 
 def open_stage_context(recipe: Recipe) -> StageContext:
-    """Load the tokenizer and determine the stop tokens.
+    """Load the tokenizer and determine the stop tokens and the pad token.
 
     Raises:
-        RecipeError: A token of `generation.stop_tokens` is not in the vocabulary, or the pad token
-            is a stop token.
+        RecipeError: A token of `generation.stop_tokens` is not in the vocabulary.
     """
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = read_tokenizer(recipe.model)
     formatter = Formatter(tokenizer)
     vocabulary = tokenizer.get_vocab()
     unknown = [token for token in recipe.generation.stop_tokens if token not in vocabulary]
@@ -67,15 +73,9 @@ def open_stage_context(recipe: Recipe) -> StageContext:
             "Each must be a single token of the vocabulary.",
         )
     stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.generation.stop_tokens}
-    if tokenizer.pad_token_id in stops:
-        raise RecipeError(
-            f"{tokenizer.pad_token!r} is both the pad token and a stop token: the reward model's "
-            "score, read at the last non-pad token, would be read one token early",
-            f"the tokenizer of {recipe.model.name_or_path}",
-            "Set another pad_token in a local copy's tokenizer_config.json, or remove it from "
-            "generation.stop_tokens.",
-        )
-    return StageContext(recipe, tokenizer, formatter, tuple(sorted(stops)))
+    padding = choose_padding(tokenizer, stops)
+    tokenizer.pad_token_id = padding.token_id
+    return StageContext(recipe, tokenizer, formatter, tuple(sorted(stops)), padding)
 
 
 def report_dropped_rows(monitor: Monitor, kind: str, reports: Sequence[RowCounts]) -> None:
@@ -146,6 +146,7 @@ def save_trained(
     """
     base = model
     if context.recipe.lora is None:
+        _set_exported_pad(context.padding, model, task_type)
         model.save_pretrained(output)
     else:
         from peft import get_peft_model_state_dict
@@ -160,3 +161,17 @@ def save_trained(
         )
     context.save_tokenizer(output)
     context.provenance(stage, base).save(output)
+
+
+def _set_exported_pad(padding: Padding, model: Any, task_type: str) -> None:
+    """Write the pad token of a whole model's config as the exported tokenizer has it.
+
+    A classifier whose pad is EOS would read its score one token early, in silence. Without a pad it
+    reads at the last token, and refuses batches until it is given one.
+    """
+    if not padding.is_shared:
+        return
+    pad = None if task_type == "SEQ_CLS" else padding.exported_id
+    model.config.get_text_config().pad_token_id = pad
+    if task_type == "CAUSAL_LM":
+        model.generation_config.pad_token_id = pad
