@@ -16,7 +16,8 @@ from rlhfctl.run.extras import require_harness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rlhfctl.data.sources import Kind, Preview
+    from rlhfctl.data.forms import Kind
+    from rlhfctl.data.sources import Preview
     from rlhfctl.recipe.schema import ModelSection, Recipe
 
 Level = Literal["ok", "warning", "error"]
@@ -167,14 +168,16 @@ def _judge_key(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _data(recipe: Recipe) -> Iterator[Finding]:
-    from rlhfctl.data.sources import Kind, preview
+    from rlhfctl.data.forms import Kind
+    from rlhfctl.data.sources import preview
 
     is_conversational: dict[str, bool] = {}
     for kind in get_args(Kind):
         section = getattr(recipe.data, kind)
         where = f"data.{kind}"
         try:
-            seen = preview(section, kind)
+            margins = kind == "comparisons" and recipe.reward_model.use_margin
+            seen = preview(section, kind, margins=margins)
         except DataError as error:
             yield Finding("error", _sentence(error), where, error.hint)
             continue
@@ -216,13 +219,15 @@ def _rows(seen: Preview, kind: Kind, bad_rows: str) -> Finding:
     report = seen.report
     where = f"data.{kind}"
     if seen.messages is None:
-        return Finding("error", f"{report.name}: no usable row; {report.summary()}", where)
+        return Finding("error", f"{report.name}: no usable row; {report.reasons()}", where)
+    remarks = "".join(f"; {remark}" for remark in report.remarks())
     if report.dropped:
         level: Level = "error" if bad_rows == "refuse" else "warning"
-        return Finding(level, f"{report.name}: {report.summary()}", where)
+        return Finding(level, f"{report.name}: {report.summary()}{remarks}", where)
     text_format = "conversations" if seen.messages else "text"
-    checked = f", {report.read:,} rows checked" if report.read else ""
-    return Finding("ok", f"{report.name}: {text_format}{checked}", where)
+    form = f" of form {seen.form}" if seen.form not in ("", "trl") else ""
+    checked = f", {report.read:,} rows{form} checked" if report.read else ""
+    return Finding("ok", f"{report.name}: {text_format}{checked}{remarks}", where)
 
 
 def _sentence(error: DataError) -> str:

@@ -4,7 +4,8 @@ The first format that fits is used (`columns` renames; other columns are ignored
 
 1. `votes` (or `labels`): each row has all labels of one item, as a mapping of annotator to label, a
    list of `{annotator, label}`, or a plain list of anonymous labels.
-2. `label_NAME` or `vote_NAME`: one column per annotator, or the columns that `annotators` lists.
+2. `label_NAME` or `vote_NAME`: one column per annotator, or the columns that `annotators` lists, or
+   `annotator1`, `annotator2`, ... (PandaLM).
 3. `annotator` and `label`: one row per label. The item is `item` if present, else the combination
    of `prompt`, `response_a` and `response_b`.
 4. `chosen` and `rejected`, with `prompt` and `annotator` if present: one row per choice. All
@@ -16,18 +17,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.files import read_local
-from rlhfctl.data.raw import RawRows, choose_columns
+from rlhfctl.data.form_table import TRL, choose_form, renamed
 from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import BadRowError, Value, comparison
 from rlhfctl.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+
+    from rlhfctl.data.raw import RawRows
 
 Pair = tuple[Value, Value, Value]
 
@@ -37,6 +41,7 @@ COLUMNS = (
 )
 FIRST_SECOND = ("first", "second")
 _PREFIXES = ("label_", "vote_")
+_NUMBERED = re.compile(r"annotator_?\d+")
 
 
 @dataclass
@@ -233,7 +238,7 @@ def _reader(
     if {"chosen", "rejected"} <= names.keys():
         builder.expect(FIRST_SECOND)
         ours = {our: column for our, column in columns.items() if our in _CHOICE}
-        chosen = choose_columns("comparisons", raw.columns, ours, raw.name)
+        chosen = choose_form("comparisons", raw, ours, TRL).columns
         return lambda _, row: builder.add_choice(_choice(row, chosen))
     raise DataError(
         "labels of several annotators need a column votes; or label_NAME columns; or annotator and "
@@ -247,7 +252,7 @@ _CHOICE = ("prompt", "chosen", "rejected", "annotator")
 
 
 def _choice(row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
-    normalised = comparison({ours: row.get(theirs) for ours, theirs in chosen.items()})
+    normalised = comparison(renamed(row, chosen), needs_prompt=False)
     if normalised.get("annotator") == "":
         raise BadRowError("annotator is missing")
     return normalised
@@ -262,7 +267,13 @@ def _wide_columns(raw: RawRows, columns: Mapping[str, str]) -> dict[str, str]:
         for column in raw.columns
         for prefix in _PREFIXES
         if column.startswith(prefix) and column != prefix
-    }
+    } or _numbered_annotators(raw)
+
+
+def _numbered_annotators(raw: RawRows) -> dict[str, str]:
+    """Return the columns annotator1, annotator2, ... of PandaLM's form."""
+    numbered = {name: name for name in raw.columns if _NUMBERED.fullmatch(name)}
+    return numbered if len(numbered) > 1 else {}
 
 
 def _add_one(

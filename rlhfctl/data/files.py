@@ -6,25 +6,32 @@ error, reads the CSV cell ``NA`` as missing, and converts a column of mixed type
 
 from __future__ import annotations
 
-import glob
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.raw import RawRows
-from rlhfctl.data.text_files import read_csv, read_json, read_json_lines
+from rlhfctl.data.compression import is_compressed, is_parquet, read_bytes
+from rlhfctl.data.csv_files import delimiter_note, read_csv
+from rlhfctl.data.folders import FORMATS, exists, files_of, format_of
+from rlhfctl.data.parquet_files import read_parquet
+from rlhfctl.data.raw import JoinedRows, RawRows
+from rlhfctl.data.text_files import read_json, read_json_lines
 from rlhfctl.errors import DataError, UnsafeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_READERS: dict[str, Callable[[Path, int | None], Iterable[tuple[int, dict[str, Any]]]]] = {
+    Reader = Callable[[Path, int | None], Iterable[tuple[int, dict[str, Any]]]]
+
+_READERS: dict[str, Reader] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
     ".csv": read_csv,
+    ".tsv": read_csv,
 }
-_SUFFIXES = (*_READERS, ".parquet")
 _COLUMN_ROWS = 1000
+_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
 
 
 def is_local(source: str) -> bool:
@@ -41,11 +48,11 @@ def is_local(source: str) -> bool:
         )
     path = Path(source).expanduser()
     return (
-        _exists(path)
+        exists(path)
         or source.startswith(("/", ".", "~"))
         or source.count("/") > 1
         or any(mark in source for mark in "*?[\\")
-        or _suffix(path) != ""
+        or format_of(path) != ""
     )
 
 
@@ -54,7 +61,7 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
 
     Args:
         source: The path or pattern; relative ones start from the current folder.
-        split: Split of a saved data set; in a folder, selects the files whose names start with it.
+        split: Split of a saved data set; in a folder, selects the files that are named after it.
         limit: Maximum number of rows read per file; None reads all.
 
     Raises:
@@ -62,86 +69,59 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
         UnsafeError: A folder contains a loading script and no data.
     """
     path = Path(source).expanduser()
-    if _exists(path) and _is_saved(path):
+    if exists(path) and _is_saved(path):
         return _read_saved(path, split, source)
-    files = _files(path, source, split)
+    files, notes = files_of(path, source, split)
     parts = [_read_file(file, limit) for file in files]
-    return parts[0] if len(parts) == 1 else _joined(source, parts)
-
-
-def _files(path: Path, source: str, split: str) -> list[Path]:
-    if _exists(path):
-        return _files_in(path, split) if path.is_dir() else [path]
-    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    if not matches:
-        raise DataError("there is no such file", source, "paths start from the current folder")
-    return matches
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # not a valid file name
-        return False
-
-
-def _files_in(folder: Path, split: str) -> list[Path]:
-    data_files = sorted(file for file in folder.rglob("*") if file.is_file() and _suffix(file))
-    if not data_files:
-        if any(folder.glob("*.py")):
-            raise UnsafeError("the folder holds a script and no data files", str(folder))
-        raise DataError(
-            f"the folder holds no {', '.join(_SUFFIXES)} file and no saved data set", str(folder)
-        )
-    named = [file for file in data_files if split in (file.name.split(".")[0], file.parent.name)]
-    named = named or [file for file in data_files if file.name.startswith(split)]
-    if named or split == "train":
-        return named or data_files
-    names = ", ".join(file.name for file in data_files[:5])
-    raise DataError(f"no file of split {split}; the folder holds {names}", str(folder))
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    return suffix if suffix in _SUFFIXES else ""
+    notes += tuple(note for part in parts for note in part.notes)
+    if len(parts) == 1:
+        (only,) = parts
+        return RawRows(only.name, only.columns, only.rows, only.place, notes)
+    columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+    rows = JoinedRows(parts)
+    return RawRows(source, columns, rows, rows.place, (f"{len(parts)} files", *notes))
 
 
 def _read_file(path: Path, limit: int | None) -> RawRows:
-    suffix = _suffix(path)
-    if not suffix:
-        supported = ", ".join(_SUFFIXES)
-        raise DataError(f"unsupported file type (supported: {supported})", str(path))
+    suffix = format_of(path)
     try:
-        if suffix == ".parquet":
-            return _read_parquet(path)
+        if not suffix:
+            raise _unsupported(path)
+        if suffix == ".parquet" or is_parquet(path):
+            return read_parquet(path)
+        if suffix in (".jsonl", ".ndjson") and _is_array(path):
+            suffix = ".json"
         numbered = list(_READERS[suffix](path, limit))
+        note = delimiter_note(path) if suffix == ".csv" else None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", str(path)) from error
     if not numbered:
         raise DataError("the file is empty", str(path))
     lines, rows = zip(*numbered, strict=True)
     unit = "row " if suffix == ".json" else ""
-    return RawRows(str(path), _columns(rows), rows, lambda row: f"{path}:{unit}{lines[row]}")
+    notes = () if note is None else (note,)
+    return RawRows(str(path), _columns(rows), rows, lambda row: f"{path}:{unit}{lines[row]}", notes)
+
+
+def _unsupported(path: Path) -> DataError:
+    if path.is_dir():
+        return DataError("is a folder", str(path), "name the folder alone, or its files")
+    if path.suffix.lower() in (".zip", ".xlsx", ".xls", ".7z", ".tar", ".tgz", ".rar"):
+        hint = "unpack it, save the rows as CSV, JSON Lines or Parquet, and name that file"
+    elif is_compressed(path):
+        hint = f"name the format before the compression, such as {path.stem}.jsonl{path.suffix}"
+    else:
+        hint = "save the rows in one of these formats"
+    supported = ", ".join(FORMATS)
+    return DataError(f"unsupported file type (supported: {supported})", str(path), hint)
+
+
+def _is_array(path: Path) -> bool:
+    return _ARRAY.match(read_bytes(path, 1000)) is not None
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for row in rows[:_COLUMN_ROWS] for column in row))
-
-
-def _read_parquet(path: Path) -> RawRows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import Dataset
-
-    try:
-        table = pq.read_table(path, memory_map=True)
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"damaged, or not a Parquet file: {reason}", str(path)) from error
-    if not table.num_rows:
-        raise DataError("the file has no rows", str(path))
-    rows = Dataset(table)
-    return RawRows(str(path), tuple(rows.column_names), rows, lambda row: f"{path}:row {row + 1}")
 
 
 def _is_saved(folder: Path) -> bool:
@@ -162,16 +142,3 @@ def _read_saved(path: Path, split: str, source: str) -> RawRows:
     if not len(saved):
         raise DataError("the data set is empty", source)
     return RawRows(source, tuple(saved.column_names), saved, lambda row: f"{source}:row {row + 1}")
-
-
-def _joined(source: str, parts: list[RawRows]) -> RawRows:
-    """Concatenate the rows of several files."""
-    columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
-    origin = [(part, row) for part in parts for row in range(len(part.rows))]
-    rows = [row for part in parts for row in part.rows]
-
-    def place(row: int) -> str:
-        part, number = origin[row]
-        return part.place(number)
-
-    return RawRows(source, columns, rows, place)

@@ -1,29 +1,15 @@
-"""Unprocessed rows of a source, and the choice of the columns to read."""
+"""Unprocessed rows of a source."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from rlhfctl.errors import DataError, RecipeError
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "demonstrations": (("prompt", "completion"), ("messages",), ("text",)),
-    "comparisons": (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
-    "prompts": (
-        ("messages",),
-        ("prompt", "chosen", "rejected"),
-        ("chosen", "rejected"),
-        ("prompt", "completion"),
-        ("prompt",),
-        ("text",),
-    ),
-}
-_EXTRAS = {"comparisons": ("annotator", "margin", "source")}
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass(frozen=True)
@@ -35,82 +21,75 @@ class RawRows:
         columns: Column names of the source.
         rows: The rows, each a mapping of column to value.
         place: Row index (from 0) -> its location, such as ``pairs.jsonl:12``.
+        notes: Sentences for the user about how the source was read.
     """
 
     name: str
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, Any]]
     place: Callable[[int], str]
+    notes: tuple[str, ...] = field(default=())
+
+    def only(self, names: Sequence[str]) -> RawRows:
+        """Return the rows with some columns; of Parquet and saved data, only these are loaded."""
+        rows: Any = self.rows
+        if hasattr(rows, "select_columns"):
+            wanted = [name for name in self.columns if name in set(names)]
+            return replace(self, columns=tuple(wanted), rows=rows.select_columns(wanted))
+        return self
 
 
-def check_mapping(kind: str, mapping: Mapping[str, str]) -> None:
-    """Refuse a recipe's `columns` that maps an unknown column.
-
-    Raises:
-        RecipeError: A key is not a column of this kind of data.
-    """
-    valid = {column for layout in LAYOUTS[kind] for column in layout} | set(_EXTRAS.get(kind, ()))
-    for ours in mapping:
-        if ours not in valid:
-            raise RecipeError(
-                f"{ours} is not a column of {kind}; they are {', '.join(sorted(valid))}",
-                f"data.{kind}.columns",
-                "columns maps our name to the source's name",
-            )
-
-
-def choose_columns(
-    kind: str, columns: Sequence[str], mapping: Mapping[str, str], name: str
-) -> dict[str, str]:
-    """Return our column -> the source's column, for the first documented layout that fits.
+class JoinedRows(Sequence["Mapping[str, Any]"]):
+    """Rows of several sources, one after another.
 
     Args:
-        kind: ``demonstrations``, ``comparisons`` or ``prompts``.
-        columns: Columns of the source.
-        mapping: The recipe's ``columns``: our name -> the source's name.
-        name: The source, for messages.
-
-    Raises:
-        RecipeError: The mapping has an unknown column.
-        DataError: The source lacks the columns of every layout.
+        parts: The sources.
     """
-    check_mapping(kind, mapping)
-    for ours, theirs in mapping.items():
-        if theirs not in columns:
-            raise DataError(
-                f"there is no column {theirs}; found: {_listed(columns)}",
-                name,
-                _did_you_mean(theirs, columns, f"data.{kind}.columns.{ours}"),
-            )
-    extras = _EXTRAS.get(kind, ())
-    available = {column: column for column in columns} | dict(mapping)
-    required = set(mapping) - set(extras)
-    for layout in LAYOUTS[kind]:
-        if required <= set(layout) and set(layout) <= set(available):
-            selected = (*layout, *(extra for extra in extras if extra in available))
-            return {column: available[column] for column in selected}
-    layouts = "; or ".join(" + ".join(layout) for layout in LAYOUTS[kind])
-    raise DataError(
-        f"{kind} need the columns {layouts}; found: {_listed(columns)}",
-        name,
-        _mapping_hint(kind, columns),
-    )
+
+    def __init__(self, parts: Sequence[RawRows]) -> None:
+        self._parts = tuple(parts)
+        self._starts = [0]
+        for part in self._parts:
+            self._starts.append(self._starts[-1] + len(part.rows))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, row: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Mapping[str, Any]]: ...
+    def __getitem__(self, row: int | slice) -> Any:
+        if isinstance(row, slice):
+            return [self[index] for index in range(len(self))[row]]
+        part, number = self._find(range(len(self))[row])
+        return part.rows[number]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for part in self._parts:
+            yield from part.rows
+
+    def select_columns(self, names: Sequence[str]) -> JoinedRows:
+        """Return the rows with some columns; a part may lack a column."""
+        return JoinedRows([part.only(names) for part in self._parts])
+
+    def place(self, row: int) -> str:
+        """Return the location of a row."""
+        part, number = self._find(row)
+        return part.place(number)
+
+    def _find(self, row: int) -> tuple[RawRows, int]:
+        index = bisect_right(self._starts, row) - 1
+        return self._parts[index], row - self._starts[index]
 
 
-def _listed(columns: Sequence[str]) -> str:
+def listed(columns: Sequence[str]) -> str:
+    """Return at most 20 column names for a message."""
     shown = ", ".join(columns[:20])
     return (f"{shown} and {len(columns) - 20} more" if len(columns) > 20 else shown) or "none"
 
 
-def _did_you_mean(name: str, columns: Sequence[str], key: str) -> str:
+def did_you_mean(name: str, columns: Sequence[str], key: str) -> str:
+    """Return advice for a column that is not there."""
     close = difflib.get_close_matches(name, columns, n=1)
     return f"did you mean {close[0]}? Set {key}" if close else f"set {key} to one of them"
-
-
-def _mapping_hint(kind: str, columns: Sequence[str]) -> str:
-    needed = {column for layout in LAYOUTS[kind] for column in layout} - set(columns)
-    for column in sorted(needed):
-        close = difflib.get_close_matches(column, columns, n=1)
-        if close:
-            return f"for example data.{kind}.columns: {{{column}: {close[0]}}}"
-    return f"map them with data.{kind}.columns: {{our name: name in the source}}"

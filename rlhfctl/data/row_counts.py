@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlhfctl.errors import DataError
+
+REPEATED = "repeated prompts"
+"""Cause under which a set of prompts counts all but the first of equal prompts."""
 
 
 @dataclass
@@ -17,7 +21,9 @@ class RowCounts:
         usable: Usable rows.
         dropped: Cause -> number of rows.
         first: Cause -> location of its first row, such as ``pairs.jsonl:12``.
-        duplicates: Repeated prompts omitted from a set of prompts; not counted as errors.
+        left_out: Cause -> number of rows that are not needed, such as repeated prompts and tied
+            votes; they are not counted as errors.
+        notes: Sentences about how the source was read.
     """
 
     name: str
@@ -25,7 +31,13 @@ class RowCounts:
     usable: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
-    duplicates: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duplicates(self) -> int:
+        """Repeated prompts that were left out of a set of prompts."""
+        return self.left_out.get(REPEATED, 0)
 
     def drop(self, cause: str, place: str = "") -> None:
         """Count one row as unusable."""
@@ -33,14 +45,39 @@ class RowCounts:
         if place:
             self.first.setdefault(cause, place)
 
+    def leave_out(self, cause: str) -> None:
+        """Count one row that is not needed."""
+        self.left_out[cause] = self.left_out.get(cause, 0) + 1
+
+    def remarks(self) -> list[str]:
+        """Return the notes, and a sentence on the rows that are not needed if there are any."""
+        if not self.left_out:
+            return list(self.notes)
+        parts = (f"{count:,} {cause}" for cause, count in _by_count(self.left_out))
+        total = sum(self.left_out.values())
+        return [*self.notes, f"{total:,} of {self.read:,} rows left out: {', '.join(parts)}"]
+
+    def reasons(self) -> str:
+        """Return why rows are missing: the bad ones, those not needed, and the notes."""
+        return "; ".join([*([self.summary()] if self.dropped else []), *self.remarks()])
+
+    def record(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {
+            "name": self.name,
+            "read": self.read,
+            "usable": self.usable,
+            "dropped": dict(self.dropped),
+            "left_out": dict(self.left_out),
+        }
+
     def summary(self) -> str:
         """Return one sentence with the number of unusable rows by cause."""
         if not self.dropped:
             return f"all {self.read:,} rows can be used"
-        causes = sorted(self.dropped.items(), key=lambda item: -item[1])
         parts = (
             f"{count:,} {cause}" + (f" (first: {self.first[cause]})" if cause in self.first else "")
-            for cause, count in causes
+            for cause, count in _by_count(self.dropped)
         )
         total = sum(self.dropped.values())
         return f"{total:,} of {self.read:,} rows cannot be used: {', '.join(parts)}"
@@ -58,7 +95,11 @@ class RowCounts:
         if not self.read:
             raise DataError("the data set is empty", self.name)
         if not self.usable:
-            raise DataError(f"no row is left; {self.summary()}", self.name, hint)
+            raise DataError(f"no row is left; {self.reasons()}", self.name, hint)
         if self.dropped and bad_rows == "refuse":
             advice = hint or "fix them, or set data.bad_rows: drop"
             raise DataError(self.summary(), self.name, advice)
+
+
+def _by_count(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: -item[1])

@@ -11,6 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data.messages import (
+    ROLES,
+    MessageError,
+    parsed_cell,
+    role_and_content,
+    text_of_parts,
+)
+from rlhfctl.data.transcripts import TranscriptError, split_transcript, turns_of, unified
+
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
@@ -19,14 +28,16 @@ Messages = list[Message]
 Value = str | Messages
 Row = dict[str, Any]
 
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-ANSWER_MARK = "\n\nAssistant:"
-_QUESTION_MARK = "\n\nHuman:"
-_TRANSCRIPT_START = "Human:"
-
 
 class BadRowError(Exception):
     """An unusable row; the message is the cause that the row is counted under."""
+
+
+class LeftOutError(Exception):
+    """A row that is not needed, such as a tied vote; the message is the cause it is counted under.
+
+    Unlike a bad row, it is no fault of the data.
+    """
 
 
 def is_conversation(value: object) -> TypeIs[Messages]:
@@ -46,7 +57,7 @@ def demonstration(row: Mapping[str, Any]) -> Row:
     elif "completion" in row:
         prompt, completion = _divide(row["prompt"], row["completion"], "completion")
     else:
-        text = _text(row["text"], "text")
+        text = text_of(row["text"], "text")
         prompt, completion = _split_transcript(text) or ("", text)
     _refuse_empty(completion, "response")
     if "text" not in row:
@@ -54,13 +65,25 @@ def demonstration(row: Mapping[str, Any]) -> Row:
     return {"prompt": prompt, "completion": completion}
 
 
-def comparison(row: Mapping[str, Any]) -> Row:
-    """Return ``prompt``, ``chosen``, ``rejected`` and any ``annotator``, ``margin``, ``source``.
+def comparison(row: Mapping[str, Any], *, needs_prompt: bool = True) -> Row:
+    """Return ``prompt``, ``chosen``, ``rejected`` and any of the optional columns.
+
+    These are ``annotator``, ``source``, ``margin`` (None if it is absent or not a finite number)
+    and ``weight``.
+
+    Args:
+        row: The row; without ``prompt``, the responses begin with the same prompt.
+        needs_prompt: Refuse an empty prompt.
 
     Raises:
         BadRowError: The row cannot be used; identical responses are unusable too.
     """
     prompt, chosen, rejected = _both(row)
+    if needs_prompt and not content(prompt).strip():
+        explicit = row.get("prompt") is not None
+        raise BadRowError(
+            "empty prompt" if explicit else "empty prompt: the two texts have no common beginning"
+        )
     _refuse_empty(chosen, "response")
     _refuse_empty(rejected, "response")
     if content(chosen).strip() == content(rejected).strip():
@@ -70,7 +93,9 @@ def comparison(row: Mapping[str, Any]) -> Row:
         if name in row:
             result[name] = "" if row[name] is None else str(row[name])
     if "margin" in row:
-        result["margin"] = _number(row["margin"], "margin")
+        result["margin"] = _finite(row["margin"])
+    if "weight" in row:
+        result["weight"] = float(row["weight"])
     return result
 
 
@@ -89,7 +114,7 @@ def prompt_of(row: Mapping[str, Any]) -> Row:
     elif "completion" in row:
         prompt = _divide(row["prompt"], row["completion"], "completion")[0]
     elif "text" in row:
-        split = _split_transcript(_text(row["text"], "text"))
+        split = _split_transcript(text_of(row["text"], "text"))
         if split is None:
             raise BadRowError("text without a prompt")
         prompt = split[0]
@@ -107,6 +132,36 @@ NORMALISERS: dict[str, Callable[[Mapping[str, Any]], Row]] = {
 }
 
 
+def as_chat(row: Row) -> Row:
+    """Return a normalised row with its texts as messages; messages are returned unchanged.
+
+    Turns of a transcript become messages. Other prompts become one user message. White space
+    around texts is removed.
+
+    Raises:
+        BadRowError: The row has no user turn, or an empty turn.
+    """
+    prompt = row["prompt"]
+    if is_conversation(prompt):
+        return row
+    turns = _turns(prompt)
+    answers = {
+        name: [{"role": "assistant", "content": row[name].strip()}]
+        for name in ("completion", "chosen", "rejected")
+        if name in row
+    }
+    _check_prompt(turns)
+    _refuse_empty(turns, "prompt")
+    return row | {"prompt": turns} | answers
+
+
+def _turns(prompt: str) -> Messages:
+    try:
+        return turns_of(prompt)
+    except TranscriptError as error:
+        raise BadRowError(str(error)) from error
+
+
 def content(value: Value) -> str:
     """Return the text of a value without roles, contents joined by an empty line."""
     if is_conversation(value):
@@ -117,10 +172,12 @@ def content(value: Value) -> str:
 def _both(row: Mapping[str, Any]) -> tuple[Value, Value, Value]:
     """Return prompt, chosen and rejected, extracting an implicit prompt."""
     prompt_cell = row.get("prompt")
-    if prompt_cell is None and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-        return _split_pair(_text(row["chosen"], "chosen"), _text(row["rejected"], "rejected"))
-    prompt, chosen = _divide(prompt_cell, row["chosen"], "chosen")
-    other, rejected = _divide(prompt_cell, row["rejected"], "rejected")
+    sides = {name: _parsed(row[name], name) for name in ("chosen", "rejected")}
+    one, two = sides.values()
+    if prompt_cell is None and isinstance(one, str) and isinstance(two, str):
+        return _split_pair(text_of(one, "chosen"), text_of(two, "rejected"))
+    prompt, chosen = _divide(prompt_cell, one, "chosen")
+    other, rejected = _divide(prompt_cell, two, "rejected")
     if is_conversation(chosen) != is_conversation(rejected):
         raise BadRowError("text beside messages")
     if prompt != other:
@@ -145,19 +202,17 @@ def _split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
 
 def _split_transcript(text: str) -> tuple[str, str] | None:
     """Split a transcript after its last answer mark; return None for other text."""
-    mark = text.rfind(ANSWER_MARK)
-    if mark < 0 or not text.lstrip().startswith(_TRANSCRIPT_START):
-        return None
-    end = mark + len(ANSWER_MARK)
-    if _QUESTION_MARK in text[end:]:
-        raise BadRowError("transcript ends with a question")
-    return text[:end], text[end:]
+    try:
+        return split_transcript(text)
+    except TranscriptError as error:
+        raise BadRowError(str(error)) from error
 
 
 def _divide(prompt_cell: Any, response: Any, column: str) -> tuple[Value, Value]:
     """Convert prompt and response to the same format; earlier turns join the prompt."""
+    response = _parsed(response, column)
     if isinstance(response, str):
-        answer = _text(response, column)
+        answer = text_of(response, column)
         if prompt_cell is None:
             raise BadRowError("prompt is missing")
         prompt = _value(prompt_cell, "prompt")
@@ -208,26 +263,46 @@ def _refuse_empty(value: Value, name: str) -> None:
 
 
 def _value(value: Any, column: str) -> Value:
-    return _text(value, column) if isinstance(value, str) else _messages(value, column)
+    value = _parsed(value, column)
+    return unified(text_of(value, column)) if isinstance(value, str) else _messages(value, column)
+
+
+def _parsed(value: Any, column: str) -> Any:
+    """Return a cell; a conversation that it holds as text becomes a list."""
+    try:
+        return parsed_cell(value)
+    except MessageError as error:
+        raise BadRowError(f"{column} {error}") from error
 
 
 def _messages(value: Any, column: str) -> Messages:
+    value = _parsed(value, column)
     if value is None:
         raise BadRowError(f"{column} is missing")
+    if isinstance(value, Mapping):  # ShareGPT's pairs have single messages
+        value = [value]
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise BadRowError(f"{column} is neither text nor messages")
     return [_message(turn, column) for turn in value]
 
 
 def _message(turn: Any, column: str) -> Message:
-    if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
-        raise BadRowError(f"{column} has a message without role and content")
-    if not isinstance(turn["role"], str) or turn["role"] not in ROLES:
+    try:
+        role, body = role_and_content(turn)
+        body = text_of_parts(body)
+    except MessageError as error:
+        raise BadRowError(f"{column} {error}") from error
+    if not isinstance(role, str) or role not in ROLES:
         raise BadRowError("unknown role")
-    return {"role": turn["role"], "content": _text(turn["content"], f"a content in {column}")}
+    return {"role": role, "content": text_of(body, f"a content in {column}")}
 
 
-def _text(value: Any, column: str) -> str:
+def text_of(value: Any, column: str) -> str:
+    """Return a cell that is text.
+
+    Raises:
+        BadRowError: It is missing, of another type, or not valid Unicode.
+    """
     if value is None:
         raise BadRowError(f"{column} is missing")
     if not isinstance(value, str):
@@ -239,11 +314,10 @@ def _text(value: Any, column: str) -> str:
     return value
 
 
-def _number(value: Any, column: str) -> float:
+def _finite(value: Any) -> float | None:
+    """Return a cell as a number; None if it is not a finite one."""
     try:
         number = float(value)
-    except (TypeError, ValueError) as error:
-        raise BadRowError(f"{column} is not a number") from error
-    if number - number != 0:
-        raise BadRowError(f"{column} is not finite")
-    return number
+    except (TypeError, ValueError):
+        return None
+    return number if number - number == 0 else None

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.files import is_local, read_local
+from rlhfctl.data.form_table import ChosenForm, check_section, choose_form, renamed
 from rlhfctl.data.hub import read_hub
-from rlhfctl.data.raw import RawRows, check_mapping, choose_columns
-from rlhfctl.data.row_counts import RowCounts
-from rlhfctl.data.rows import NORMALISERS, BadRowError, Row, content, is_conversation
-from rlhfctl.data.split import held_out, position, prompt_key
+from rlhfctl.data.raw import RawRows
+from rlhfctl.data.row_counts import REPEATED, RowCounts
+from rlhfctl.data.rows import (
+    NORMALISERS,
+    BadRowError,
+    LeftOutError,
+    Row,
+    as_chat,
+    content,
+    is_conversation,
+)
+from rlhfctl.data.split import held_out, position, prompt_key, same_prompt_key
 from rlhfctl.errors import DataError
 from rlhfctl.recipe.schema import ComparisonsSection
 from rlhfctl.world import corpora
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
     from datasets import Dataset
 
+    from rlhfctl.data.forms import Item, Kind
     from rlhfctl.data.rows import Value
     from rlhfctl.recipe.schema import DatasetSection, Recipe
-
-Kind = Literal["demonstrations", "comparisons", "prompts"]
 
 EMBEDDED = "embedded"
 _EMBEDDED_ROWS: dict[str, int] = {"demonstrations": 2000, "comparisons": 4000, "prompts": 4000}
@@ -60,18 +68,23 @@ def load_demonstrations(recipe: Recipe) -> Split:
     return _load(recipe, "demonstrations")
 
 
-def load_comparisons(recipe: Recipe) -> Split:
+def load_comparisons(recipe: Recipe, *, margins: bool = False) -> Split:
     """Return the rows of ``data.comparisons``: ``prompt``, ``chosen``, ``rejected``.
 
-    ``annotator`` and ``source`` (text) and ``margin`` (a number) are present if the source has
-    them. In the embedded world, ``source`` is the kind of question.
+    ``annotator`` and ``source`` (text) and ``margin`` (a number, or None) are present if the source
+    has them, ``weight`` if the pairs are made from rankings. In the embedded world, ``source`` is
+    the kind of question.
+
+    Args:
+        recipe: The recipe.
+        margins: Rows without a margin cannot be used.
 
     Raises:
         DataError: The source is missing, damaged, in another format, or has no usable row.
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
-    return _load(recipe, "comparisons")
+    return _load(recipe, "comparisons", margins=margins)
 
 
 def load_prompts(recipe: Recipe) -> Split:
@@ -137,31 +150,50 @@ class Preview:
     Attributes:
         messages: True for conversations, False for text, None if no row can be used.
         report: Row counts.
+        form: Name of the form that was read.
     """
 
     messages: bool | None
     report: RowCounts
+    form: str = ""
 
 
-def preview(section: DatasetSection, kind: Kind, rows: int = 1000) -> Preview | None:
+def preview(
+    section: DatasetSection, kind: Kind, rows: int = 1000, *, margins: bool = False
+) -> Preview | None:
     """Check the first rows of a local source; return None for a Hub data set.
+
+    Args:
+        section: The recipe's section.
+        kind: Kind of data.
+        rows: Number of rows to check; all are checked if rows depend on each other.
+        margins: Comparisons need a margin.
 
     Raises:
         DataError: The source is missing, damaged, or in another format.
-        RecipeError: `columns` has an unknown column.
+        RecipeError: `columns` has an unknown column, or `preset` is of another kind.
         UnsafeError: The source is a script.
     """
-    check_mapping(kind, section.columns)
+    check_section(kind, section.columns, section.preset)
     if section.source == EMBEDDED:
         return Preview(messages=True, report=RowCounts(EMBEDDED))
     if not is_local(section.source):
         return None
     raw = read_local(section.source, section.split, rows)
-    columns = choose_columns(kind, raw.columns, section.columns, raw.name)
-    report = RowCounts(raw.name)
-    first = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
-    usable = list(_normalised(first, columns, kind, report))
-    return Preview(is_conversation(usable[0]["prompt"]) if usable else None, report)
+    chosen = choose_form(kind, raw, section.columns, section.preset)
+    if chosen.form.whole:
+        raw = read_local(section.source, section.split)
+    raw = raw.only(list(chosen.columns.values()))
+    if not chosen.form.whole:
+        raw = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
+    report = RowCounts(raw.name, notes=raw.notes)
+    items = _converted(raw, chosen, kind, chat=section.as_chat)
+    usable = _normalised(items, raw, kind, report, section, margins=margins)
+    first = next(usable, None)
+    for _ in usable:
+        pass
+    messages = None if first is None else is_conversation(first["prompt"])
+    return Preview(messages, report, chosen.form.name)
 
 
 def _smallest_share(recipe: Recipe) -> float:
@@ -169,15 +201,24 @@ def _smallest_share(recipe: Recipe) -> float:
     return min(part.held_out for part in (data.demonstrations, data.comparisons, data.prompts))
 
 
-def _load(recipe: Recipe, kind: Kind) -> Split:
+def _load(recipe: Recipe, kind: Kind, *, margins: bool = False) -> Split:
     section: DatasetSection = getattr(recipe.data, kind)
-    raw = _limited(_read(section, kind, recipe.seed), section.max_rows, recipe.seed)
+    raw = _read(section, kind, recipe.seed)
     mapping = section.columns
     if section.source == EMBEDDED:
         mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
-    columns = choose_columns(kind, raw.columns, mapping, raw.name)
-    report = RowCounts(raw.name)
-    rows = list(_normalised(raw, columns, kind, report))
+    chosen = choose_form(kind, raw, mapping, section.preset)
+    raw = raw.only(list(chosen.columns.values()))
+    if not chosen.form.whole:
+        raw = _limited(raw, section.max_rows, recipe.seed)
+    report = RowCounts(raw.name, notes=raw.notes)
+    items: Sequence[tuple[int, Item]] | Iterator[tuple[int, Item]]
+    items = _converted(raw, chosen, kind, chat=section.as_chat)
+    if chosen.form.whole and section.max_rows is not None:
+        items = list(items)
+        numbers = _drawn(len(items), section.max_rows, recipe.seed)
+        items = [items[number] for number in numbers]
+    rows = list(_normalised(items, raw, kind, report, section, margins=margins))
     report.check(recipe.data.bad_rows)
     mask = held_out([_key(row) for row in rows], section.held_out, raw.name)
     return Split(
@@ -211,35 +252,69 @@ def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:
     """Return `max_rows` of a source's rows, sampled with the seed."""
     if max_rows is None or max_rows >= len(raw.rows):
         return raw
-    drawn = random.Random(f"max_rows {seed}").sample(range(len(raw.rows)), max_rows)  # noqa: S311
+    drawn = _drawn(len(raw.rows), max_rows, seed)
     rows, place = raw.rows, raw.place
     taken = rows.select(drawn) if hasattr(rows, "select") else [rows[row] for row in drawn]
     return replace(raw, rows=taken, place=lambda row: place(drawn[row]))
 
 
+def _drawn(count: int, max_rows: int, seed: int) -> list[int]:
+    """Return the indices of a sample, or all in order if there are no more."""
+    if max_rows >= count:
+        return list(range(count))
+    return random.Random(f"max_rows {seed}").sample(range(count), max_rows)  # noqa: S311
+
+
+def _converted(
+    raw: RawRows, chosen: ChosenForm, kind: Kind, *, chat: bool
+) -> Iterator[tuple[int, Item]]:
+    """Yield rows in TRL's formats, or why there is none, with the number of the source's row."""
+    rows = ((number, renamed(row, chosen.columns)) for number, row in enumerate(raw.rows))
+    return chosen.form.convert(rows, kind, chat)
+
+
 def _normalised(
-    raw: RawRows, columns: Mapping[str, str], kind: Kind, report: RowCounts
+    items: Iterable[tuple[int, Item]],
+    raw: RawRows,
+    kind: Kind,
+    report: RowCounts,
+    section: DatasetSection,
+    *,
+    margins: bool = False,
 ) -> Iterator[Row]:
     """Yield the usable rows, all in one format, and count the others."""
-    normalise = NORMALISERS[kind]
     conversational: bool | None = None
     seen: set[str] = set()
-    for number, source in enumerate(raw.rows):
+    for number, item in items:
         report.read += 1
         try:
-            row = normalise({ours: source.get(theirs) for ours, theirs in columns.items()})
+            row = _row(item, kind, chat=section.as_chat, margins=margins)
             conversational = _check_format(row, conversational)
+            if kind == "prompts":
+                _refuse_repeated(row, seen)
         except BadRowError as error:
             report.drop(str(error), raw.place(number))
-            continue
-        if kind == "prompts":
-            key = prompt_key(row["prompt"])
-            if key in seen:
-                report.duplicates += 1
-                continue
-            seen.add(key)
-        report.usable += 1
-        yield row
+        except LeftOutError as error:
+            report.leave_out(str(error))
+        else:
+            report.usable += 1
+            yield row
+
+
+def _row(item: Item, kind: Kind, *, chat: bool, margins: bool) -> Row:
+    if isinstance(item, (BadRowError, LeftOutError)):
+        raise item
+    row = NORMALISERS[kind](item)
+    if margins and row.get("margin") is None:
+        raise BadRowError("margin is missing or not a number")
+    return as_chat(row) if chat else row
+
+
+def _refuse_repeated(row: Row, seen: set[str]) -> None:
+    key = same_prompt_key(row["prompt"])
+    if key in seen:
+        raise LeftOutError(REPEATED)
+    seen.add(key)
 
 
 def _check_format(row: Row, others: bool | None) -> bool:

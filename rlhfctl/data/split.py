@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING
 
-from rlhfctl.data.rows import content
+from rlhfctl.data.rows import content, is_conversation
 from rlhfctl.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,9 +20,26 @@ if TYPE_CHECKING:
 def prompt_key(prompt: Value) -> str:
     """Return the normalised text of a prompt: NFKC, case folded, white space collapsed.
 
-    Roles are ignored: a question has the same key as text and as a user message.
+    Roles are ignored: a question has the same key as text and as a user message. The key decides
+    the side of the split only, where folding more is safer. `same_prompt_key` is for repetitions.
     """
     return " ".join(unicodedata.normalize("NFKC", content(prompt)).casefold().split())
+
+
+def same_prompt_key(prompt: Value) -> str:
+    """Return the key of a prompt under which only repetitions are equal.
+
+    Unicode is composed (NFC), line endings are unified, and white space at the end as well as empty
+    lines at the start are removed. Case, indentation, superscripts and roles are kept.
+    """
+    if not is_conversation(prompt):
+        return _composed(prompt)
+    return "\0".join(f"{turn['role']}\0{_composed(turn['content'])}" for turn in prompt)
+
+
+def _composed(text: str) -> str:
+    lines = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    return lines.rstrip().lstrip("\n")
 
 
 def position(key: str) -> float:

@@ -52,7 +52,8 @@ def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Su
             source,
             f"each row needs {', '.join(_COLUMNS)}",
         )
-    report = RowCounts(source)
+    raw = raw.only(_COLUMNS)
+    report = RowCounts(source, notes=raw.notes)
     rows: list[Row] = []
     for number, row in enumerate(raw.rows):
         if limit is not None and number >= limit:

@@ -1,14 +1,12 @@
-"""Parsers of JSON Lines, JSON and CSV files, with line numbers for rows and errors."""
+"""Parsers of JSON Lines and JSON files, with line numbers for rows and errors."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-import zlib
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data.compression import lines, open_data
 from rlhfctl.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,52 +16,57 @@ if TYPE_CHECKING:
 NumberedRow = tuple[int, dict[str, Any]]
 
 _SHOWN_FAULTS = 5
-# csv's default limit of 128 KiB per cell is too small for a long conversation
-_MAX_CELL = 1 << 27
+_BOM = b"\xef\xbb\xbf"
 
 
-class _Faults:
+class Faults:
     """Broken lines of one file: a count, and messages for the first few."""
 
-    def __init__(self, path: Path, unit: str = "") -> None:
+    def __init__(self, path: Path, unit: str = "", hint: str = "") -> None:
         self.path = path
         self.unit = unit
+        self.hint = hint or "fix the file; no rows were loaded"
         self.count = 0
         self.lines: list[str] = []
 
     def add(self, line: int, reason: str) -> None:
+        """Count one broken line."""
         self.count += 1
         if len(self.lines) < _SHOWN_FAULTS:
             self.lines.append(f"{self.path}:{self.unit}{line}: {reason}")
 
     def check(self) -> None:
-        """Raise a DataError if there were any."""
+        """Raise if there were any.
+
+        Raises:
+            DataError: Lines are broken.
+        """
         if not self.count:
             return
         more = self.count - len(self.lines)
         text = "\n".join([*self.lines, f"and {more:,} more broken lines"] if more else self.lines)
-        raise DataError(text, hint="fix the file; no rows were loaded")
+        raise DataError(text, hint=self.hint)
 
 
 def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
     """Yield line number and object of each non-blank line.
 
     Args:
-        path: File; gzip-compressed if its name ends in ``.gz``.
+        path: File, compressed or not.
         limit: Maximum number of lines read; None reads all.
 
     Raises:
         DataError: Lines are broken; shows the first five with their reasons, and the count.
         OSError: The file cannot be read.
     """
-    faults = _Faults(path)
-    with _open(path) as stream:
-        filled = ((number, raw) for number, raw in _lines(stream, path) if raw.strip())
+    faults = Faults(path)
+    with open_data(path) as stream:
+        filled = ((number, raw) for number, raw in lines(stream, path) if raw.strip())
         for number, raw in islice(filled, limit):
             try:
-                row = json.loads(_decoded(raw, first=number == 1))
+                row = json.loads(decoded(raw, first=number == 1))
             except UnicodeDecodeError as error:
-                faults.add(number, _not_utf8(raw, error))
+                faults.add(number, not_utf8(raw, error))
             except json.JSONDecodeError as error:
                 faults.add(number, _not_json(error))
             except RecursionError:
@@ -83,21 +86,22 @@ def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
         DataError: The file is broken (names the line) or is not an array of objects.
         OSError: The file cannot be read.
     """
-    with _open(path) as stream:
-        raw = b"".join(line for _, line in _lines(stream, path))
-    if not raw.lstrip().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    with open_data(path) as stream:
+        raw = b"".join(line for _, line in lines(stream, path))
+    if not raw.lstrip().removeprefix(_BOM).lstrip().startswith(b"["):
+        _refuse_single_object(raw, path)
         yield from read_json_lines(path, limit)
         return
     try:
-        rows = json.loads(_decoded(raw, first=True))
+        rows = json.loads(decoded(raw, first=True))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(_not_utf8(raw, error), f"{path}:{line}") from error
+        raise DataError(not_utf8(raw, error), f"{path}:{line}") from error
     except json.JSONDecodeError as error:
         raise DataError(_not_json(error), f"{path}:{error.lineno}") from error
     except RecursionError as error:
         raise DataError("nested too deeply", str(path)) from error
-    faults = _Faults(path, "row ")
+    faults = Faults(path, "row ")
     for number, row in enumerate(rows[:limit], start=1):
         if isinstance(row, dict):
             yield number, row
@@ -106,62 +110,30 @@ def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
     faults.check()
 
 
-def read_csv(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
-    """Yield line number and row; every cell is text, including ``NA`` and ``null``.
-
-    Raises:
-        DataError: The file is broken; names the line.
-        OSError: The file cannot be read.
-    """
-    csv.field_size_limit(_MAX_CELL)
-    faults = _Faults(path)
-    with _open(path) as stream:
-        reader = csv.reader(_text_lines(stream, path), strict=True)
-        try:
-            header = next(reader, [])
-            if len(set(header)) != len(header):
-                raise DataError("two columns have the same name", f"{path}:1")
-            start = reader.line_num + 1
-            for cells in islice(reader, limit):
-                if len(cells) == len(header):
-                    yield start, dict(zip(header, cells, strict=True))
-                elif cells:
-                    faults.add(start, f"{len(cells)} cells under {len(header)} columns")
-                start = reader.line_num + 1
-        except csv.Error as error:
-            faults.add(reader.line_num, f"not CSV: {error}")
-    faults.check()
-
-
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield line numbers and lines; report a damaged compressed file with its line."""
-    number = 0
+def _refuse_single_object(raw: bytes, path: Path) -> None:
+    """Refuse one object over several lines, which line by line would only be broken JSON."""
+    if raw.lstrip().removeprefix(_BOM).count(b"\n") == 0 or not raw.rstrip().endswith(b"}"):
+        return
     try:
-        for number, line in enumerate(stream, start=1):
-            yield number, line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"the compressed file is damaged: {error}", f"{path}:{number + 1}"
-        ) from error
+        value = json.loads(decoded(raw, first=True))
+    except (ValueError, RecursionError):
+        return
+    listed = [name for name, part in value.items() if isinstance(part, list)]
+    within = f"; its key {listed[0]} has a list" if listed else ""
+    raise DataError(
+        f"the file is one JSON object, not an array of rows{within}",
+        str(path),
+        "save the rows as an array ([{...}, ...]) or as JSON Lines, one object per line",
+    )
 
 
-def _text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
-    for number, raw in _lines(stream, path):
-        try:
-            yield _decoded(raw, first=number == 1)
-        except UnicodeDecodeError as error:
-            raise DataError(_not_utf8(raw, error), f"{path}:{number}") from error
-
-
-def _decoded(raw: bytes, *, first: bool) -> str:
+def decoded(raw: bytes, *, first: bool) -> str:
+    """Decode a line; the first may start with a byte order mark."""
     return raw.decode("utf-8-sig" if first else "utf-8")
 
 
-def _not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
+def not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
+    """Return the message for a line that is not UTF-8."""
     return f"not UTF-8 text (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
 
 

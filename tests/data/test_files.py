@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+from decimal import Decimal
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +32,11 @@ def rows_of(source, split="train"):
     return [dict(row) for row in raw.rows]
 
 
+def _zstd(name):
+    with pa.CompressedOutputStream(pa.OSFile(name, "wb"), "zstd") as stream:
+        stream.write(LINES.encode())
+
+
 def _parquet(name):
     pq.write_table(pa.Table.from_pylist(ROWS), name)
 
@@ -41,6 +50,25 @@ def _parquet(name):
         ("y.json", lambda name: Path(name).write_text(LINES)),
         ("x.jsonl.gz", lambda name: Path(name).write_bytes(gzip.compress(LINES.encode(), mtime=0))),
         ("x.json.gz", lambda name: Path(name).write_bytes(gzip.compress(LINES.encode(), mtime=0))),
+        ("X.JSONL", lambda name: Path(name).write_text(LINES)),
+        ("x.Json", lambda name: Path(name).write_text(json.dumps(ROWS))),
+        ("x.jsonl", lambda name: Path(name).write_text(json.dumps(ROWS))),
+        ("x.jsonl", lambda name: Path(name).write_bytes(LINES.replace("\n", "\r").encode())),
+        ("x.jsonl.bz2", lambda name: Path(name).write_bytes(bz2.compress(LINES.encode()))),
+        ("x.JSONL.XZ", lambda name: Path(name).write_bytes(lzma.compress(LINES.encode()))),
+        ("x.jsonl.zst", _zstd),
+        ("x.jsonl.gz", lambda name: Path(name).write_text(LINES)),
+        ("x.jsonl", lambda name: Path(name).write_bytes(gzip.compress(LINES.encode(), mtime=0))),
+        ("x.csv", lambda name: Path(name).write_text('prompt;completion\nNA; é\n"b\nb";null\n')),
+        ("x.csv", lambda name: Path(name).write_text('prompt|completion\nNA| é\n"b\nb"|null\n')),
+        ("x.csv", lambda name: Path(name).write_text(' prompt ,"completion "\nNA, é\n"b\nb",null')),
+        ("x.TSV", lambda name: Path(name).write_text('prompt\tcompletion\nNA\t é\n"b\nb"\tnull')),
+        (
+            "x.csv",
+            lambda name: Path(name).write_bytes('prompt,completion\rNA, é\r"b\nb",null\r'.encode()),
+        ),
+        ("x.Parquet", _parquet),
+        ("x.jsonl", _parquet),
         (
             "x.csv",
             lambda name: Path(name).write_text('prompt,completion\nNA, é\n"b\nb",null\n'),
@@ -64,7 +92,10 @@ def test_every_kind_of_file_gives_the_same_rows(name, write):
         ("x.jsonl", LINES.encode() + b'{"a": "\xe9"}', "x.jsonl:3: not UTF-8 text (byte 0xe9)"),
         ("x.jsonl", "[" * 100_000, "x.jsonl:1: nested too deeply"),
         ("x.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "x.jsonl.gz:"),
-        ("x.jsonl.gz", LINES.encode(), "x.jsonl.gz:1: the compressed file is damaged"),
+        ("x.jsonl", b"PK\x03\x04...", "x.jsonl: the file is a zip archive or an Excel workbook"),
+        ("x.zip", b"PK", "x.zip: unsupported file type"),
+        ("x.json", '{"data": [\n{"a": 1}]}', "x.json: the file is one JSON object, not an array"),
+        ("x.csv", "prompt;completion\n1;2;3\n", "x.csv:2: 3 cells under 2 columns\nthe cells seem"),
         ("x.json", '[\n{"a": 1},\n{"a": 1', "x.json:3: not JSON"),
         ("x.json", "[]", "x.json: the file is empty"),
         ("x.json", '[{"a": 1}, 2]', "x.json:row 2: not a JSON object"),
@@ -103,6 +134,53 @@ def test_rows_know_the_line_they_stand_on():
     assert [csv.place(row) for row in range(2)] == ["x.csv:2", "x.csv:5"]
 
 
+class TestParquet:
+    ODD: ClassVar = {
+        "map": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int32())),
+        "decimal": pa.array([Decimal("1.5"), None], pa.decimal128(5, 2)),
+        "time": pa.array([0, 1], pa.timestamp("ns", "UTC")),
+        "half": pa.array([0.5, None], pa.float32()),
+    }
+
+    @pytest.mark.parametrize("kind", ["map", "decimal", "time", "half"])
+    def test_columns_that_nobody_reads_may_have_any_type(self, kind):
+        text = pa.array(["a", "b"]).dictionary_encode()
+        pq.write_table(pa.table({"text": text, "odd": self.ODD[kind]}), "x.parquet")
+        raw = read_local("x.parquet", "train").only(["text"])
+        assert [dict(row) for row in raw.rows] == [{"text": "a"}, {"text": "b"}]
+        assert raw.columns == ("text",)
+
+    def test_only_the_columns_that_are_read_are_loaded(self, monkeypatch):
+        pq.write_table(pa.table({"text": ["a"], "big": ["b"]}), "x.parquet")
+        read, loaded = pq.ParquetFile.read, []
+
+        def seen(self, columns=None, **rest):
+            loaded.append(columns)
+            return read(self, columns=columns, **rest)
+
+        monkeypatch.setattr(pq.ParquetFile, "read", seen)
+        assert list(read_local("x.parquet", "train").only(["text"]).rows) == [{"text": "a"}]
+        assert loaded == [["text"]]
+
+    def test_rows_are_taken_by_number(self):
+        pq.write_table(pa.table({"a": range(5)}), "x.parquet")
+        rows = read_local("x.parquet", "train").rows
+        assert (rows[3], rows[-1], rows[1:3]) == ({"a": 3}, {"a": 4}, [{"a": 1}, {"a": 2}])
+        assert list(rows.select([4, 0, 2]).select([1, 2])) == [{"a": 0}, {"a": 2}]
+
+    def test_files_of_a_folder_may_have_different_columns(self):
+        Path("d").mkdir()
+        pq.write_table(pa.table({"a": [1], "b": [2]}), "d/1.parquet")
+        Path("d/2.jsonl").write_text('{"a": 3}\n{"a": 4}\n')
+        raw = read_local("d", "train").only(["a"])
+        assert [row["a"] for row in raw.rows] == [1, 3, 4]
+        assert (raw.rows[2]["a"], raw.place(0), raw.place(2)) == (
+            4,
+            "d/1.parquet:row 1",
+            "d/2.jsonl:2",
+        )
+
+
 def test_a_column_may_begin_in_a_later_row():
     Path("x.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
     assert read_local("x.jsonl", "train").columns == ("a", "b")
@@ -124,6 +202,55 @@ class TestFolders:
         assert read_local("d", "train").place(1) == "d/b.csv:2"
         with pytest.raises(DataError, match=r"no file of split test; the folder holds a\.jsonl"):
             read_local("d", "test")
+
+    @pytest.mark.parametrize(
+        "noise",
+        [
+            ".ipynb_checkpoints/pairs-checkpoint.jsonl",
+            ".cache/huggingface/pairs.jsonl",
+            "__MACOSX/._pairs.jsonl",
+            "~$pairs.csv",
+            "._pairs.jsonl",
+            "pairs.jsonl~",
+            "#pairs.jsonl#",
+            "dataset_infos.json",
+            "README.md",
+        ],
+    )
+    def test_hidden_copies_backups_and_metadata_are_no_data(self, noise):
+        for name in (noise, "pairs.jsonl"):
+            Path("d", name).parent.mkdir(parents=True, exist_ok=True)
+            Path("d", name).write_text(json.dumps({"name": name}) + "\n")
+        assert rows_of("d") == [{"name": "pairs.jsonl"}]
+        assert rows_of("d/*pairs.jsonl*") == [{"name": "pairs.jsonl"}]
+
+    def test_files_of_other_splits_are_left_out_and_said(self):
+        for name in ("pairs.jsonl", "pairs_test.jsonl", "dev/more.jsonl", "contest.jsonl"):
+            Path("d", name).parent.mkdir(parents=True, exist_ok=True)
+            Path("d", name).write_text(json.dumps({"name": name}) + "\n")
+        raw = read_local("d", "train")
+        assert [row["name"] for row in raw.rows] == ["contest.jsonl", "pairs.jsonl"]
+        said = "files of other splits are left out: more.jsonl, pairs_test.jsonl"
+        assert raw.notes == ("2 files", said)
+        assert rows_of("d", "test") == [{"name": "pairs_test.jsonl"}]
+        assert rows_of("d", "validation") == [{"name": "dev/more.jsonl"}]
+
+    def test_a_folder_with_another_split_only_names_it(self):
+        Path("d").mkdir()
+        Path("d/test.jsonl").write_text(LINES)
+        with pytest.raises(
+            DataError, match=r"no file of split train; the folder holds test\.jsonl"
+        ):
+            read_local("d", "train")
+
+    def test_one_name_in_two_formats_is_refused(self):
+        Path("d").mkdir()
+        Path("d/a.jsonl").write_text(LINES)
+        Path("d/a.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
+        with pytest.raises(
+            DataError, match=r"a\.jsonl and a\.jsonl\.gz are probably the same rows"
+        ):
+            read_local("d", "train")
 
     def test_a_pattern_names_several_files(self):
         for name in ("a1.jsonl", "a2.jsonl", "b.jsonl"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhfctl.data.rows import BadRowError, comparison, demonstration, prompt_of
+from rlhfctl.data.rows import BadRowError, as_chat, comparison, demonstration, prompt_of
 
 
 def user(text):
@@ -117,6 +119,102 @@ class TestComparisons:
         kept = {"annotator": "7", "margin": 0.5, "source": "web"}
         assert comparison(row) | kept == comparison(row)
 
+    @pytest.mark.parametrize("margin", [None, "far", "nan", float("inf")])
+    def test_a_margin_that_is_no_number_is_none(self, margin):
+        row = {"prompt": "a", "chosen": "b", "rejected": "c", "margin": margin}
+        assert comparison(row)["margin"] is None
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        "messages",
+        [
+            [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "1"}],
+            [{"from": "user", "value": "One?"}, {"from": "chatgpt", "value": "1"}],
+            json.dumps([user("One?"), assistant("1")]),
+            str([user("One?"), assistant("1")]),
+            json.dumps([{"from": "human", "value": "One?"}, {"from": "gpt", "value": "1"}]),
+            [
+                user([{"type": "text", "text": "One"}, {"type": "text", "text": "?"}]),
+                assistant("1"),
+            ],
+            [user([{"type": "text", "text": "One?", "image_url": None}]), assistant("1")],
+        ],
+    )
+    def test_every_shape_is_a_role_and_a_content(self, messages):
+        expected = {"prompt": [user("One?")], "completion": [assistant("1")]}
+        assert demonstration({"messages": messages}) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        ['[{"role": "admin"}]', "[1, 2] role content", "{'role': x, 'content': y}", "[x] is a set"],
+    )
+    def test_text_that_is_no_conversation_stays_text(self, text):
+        row = {"prompt": text, "completion": text}
+        assert demonstration(row) == row
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r", "\n"])
+class TestLineEndings:
+    def test_transcripts_are_split_alike(self, ending):
+        text = (HH + " 2").replace("\n", ending)
+        assert demonstration({"text": text}) == {"prompt": HH, "completion": " 2"}
+        assert prompt_of({"prompt": HH.replace("\n", ending)}) == {"prompt": HH}
+        other = (HH + " 3").replace("\n", ending)
+        assert comparison({"chosen": text, "rejected": other})["prompt"] == HH
+
+    def test_other_text_keeps_them(self, ending):
+        row = {"prompt": f"One{ending}", "completion": f"two{ending}"}
+        assert demonstration(row) == row
+
+
+class TestChat:
+    def test_turns_of_a_transcript_become_messages(self):
+        row = demonstration({"text": HH + " 2 "})
+        expected = {"prompt": [*TALK[1:]], "completion": [assistant("2")]}
+        assert as_chat(row) == expected
+
+    def test_comparisons_keep_their_other_columns(self):
+        row = comparison({"chosen": HH + " 2", "rejected": HH + " 3", "margin": 1, "source": "web"})
+        assert as_chat(row) == {
+            "prompt": TALK[1:],
+            "chosen": [assistant("2")],
+            "rejected": [assistant("3")],
+            "margin": 1.0,
+            "source": "web",
+        }
+
+    def test_a_mark_within_a_line_is_content(self):
+        text = "\n\nHuman: Write Human: and\nAssistant: too\n\nAssistant:"
+        (turn,) = as_chat(prompt_of({"prompt": text}))["prompt"]
+        assert turn == user("Write Human: and\nAssistant: too")
+
+    def test_turns_of_one_speaker_are_joined(self):
+        text = "\n\nHuman: One?\n\nHuman: Two?\n\nAssistant:"
+        assert as_chat({"prompt": text})["prompt"] == [user("One?\n\nTwo?")]
+
+    def test_other_text_is_one_user_message(self):
+        assert as_chat({"prompt": " One?\n", "completion": " 1"}) == {
+            "prompt": [user("One?")],
+            "completion": [assistant("1")],
+        }
+
+    def test_messages_are_kept(self):
+        row = {"prompt": TALK, "completion": [assistant("2")]}
+        assert as_chat(row) is row
+
+    @pytest.mark.parametrize(
+        ("prompt", "cause"),
+        [
+            ("", "empty prompt"),
+            ("\n\nHuman: One?\n\nAssistant:\n\nHuman: Two?", "transcript has an empty turn"),
+            ("Human: One?\n\nAssistant: 1", "prompt ends with an assistant turn"),
+        ],
+    )
+    def test_unusable_ones_have_a_cause(self, prompt, cause):
+        with pytest.raises(BadRowError, match=cause):
+            as_chat({"prompt": prompt, "completion": "1"})
+
 
 class TestPrompts:
     @pytest.mark.parametrize(
@@ -164,6 +262,20 @@ class TestPrompts:
         ({"messages": [user("a"), {"role": ["user"], "content": "b"}]}, "unknown role"),
         ({"messages": [user("a"), assistant(None)]}, "a content in messages is missing"),
         ({"messages": [user("a"), assistant(["b"])]}, "a content in messages is not text"),
+        (
+            {"messages": [user([{"type": "image", "image": "x.png"}]), assistant("b")]},
+            "messages has a content part of type image; only text is read",
+        ),
+        (
+            {
+                "messages": "[{'role': 'user', 'content': 'a'}\n {'role': 'assistant', 'content': 'b'}]"
+            },
+            "messages looks like a conversation as text, but is neither JSON nor a Python list",
+        ),
+        (
+            {"messages": [user("a"), {"from": "function_call", "value": "{}"}]},
+            "messages has a function call as text (ShareGPT's function_call)",
+        ),
         ({"messages": ["a"]}, "messages has a message without role and content"),
         ({"messages": "a"}, "messages is neither text nor messages"),
         (
@@ -193,12 +305,12 @@ def test_demonstrations_that_cannot_be_used(row, cause):
             {"chosen": [*TALK, assistant("2")], "rejected": [user("Two?"), assistant("3")]},
             "chosen and rejected answer different prompts",
         ),
-        (
-            {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "far"},
-            "margin is not a number",
-        ),
-        ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "nan"}, "margin is not finite"),
         ({"chosen": "b", "rejected": None}, "prompt is missing"),
+        ({"prompt": " ", "chosen": "b", "rejected": "c"}, "empty prompt"),
+        (
+            {"chosen": "It is 1.", "rejected": "No idea."},
+            "empty prompt: the two texts have no common beginning",
+        ),
     ],
 )
 def test_comparisons_that_cannot_be_used(row, cause):

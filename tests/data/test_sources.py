@@ -154,6 +154,36 @@ class TestRows:
         split = load_prompts(recipe_of(bad_rows="refuse", prompts={"source": write(PAIRS + PAIRS)}))
         assert (split.report.usable, split.report.duplicates) == (40, 40)
 
+    def test_prompts_that_only_look_alike_are_all_kept(self):
+        rows = [
+            {"prompt": text} for n in range(6) for text in (f"Solve x{n}² = 9", f"Solve x{n}2 = 9")
+        ]
+        report = load_prompts(recipe_of(prompts={"source": write(rows)})).report
+        assert (report.usable, report.duplicates) == (12, 0)
+
+    def test_a_missing_margin_costs_no_row_unless_margins_are_used(self):
+        pairs = [
+            {"prompt": f"{n}?", "chosen": "a", "rejected": "b", "margin": 1.5 if n > 1100 else None}
+            for n in range(1200)
+        ]
+        recipe = recipe_of(comparisons={"source": write(pairs)})
+        assert load_comparisons(recipe).report.usable == 1200
+        used = load_comparisons(recipe, margins=True).report
+        assert used.dropped == {"margin is missing or not a number": 1101}
+
+    def test_a_pair_without_a_common_beginning_is_counted(self):
+        pairs = [{"chosen": f"Q{n}? Yes", "rejected": f"Q{n}? No"} for n in range(9)]
+        source = write([*pairs, {"chosen": "It is.", "rejected": "No."}])
+        report = load_comparisons(recipe_of(comparisons={"source": source})).report
+        assert report.dropped == {"empty prompt: the two texts have no common beginning": 1}
+
+    def test_chat_turns_text_beside_messages_into_one_format(self):
+        talk = {"prompt": [{"role": "user", "content": "Q?"}], "completion": "A."}
+        source = {"source": write([*PAIRS, talk]), "as_chat": True}
+        split = load_demonstrations(recipe_of(demonstrations=source))
+        assert split.report.usable == 41
+        assert split.train[0]["prompt"][0]["role"] == "user"
+
     def test_plain_text_without_prompts_is_split_by_its_text(self):
         source = write([{"text": f"Line {n}"} for n in range(50)])
         split = load_demonstrations(recipe_of(demonstrations={"source": source, "held_out": 0.5}))
@@ -205,7 +235,8 @@ class TestColumns:
             load_demonstrations(recipe_of(demonstrations={"source": source}))
         assert str(caught.value) == (
             "x.jsonl: demonstrations need the columns prompt + completion; or messages; or text; "
-            "found: prompt, completions\n"
+            "or those of alpaca, dolly, kto, oasst, sharegpt, ultrachat; found: prompt, "
+            "completions\n"
             "for example data.demonstrations.columns: {completion: completions}"
         )
 

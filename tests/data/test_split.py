@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhfctl.data.rows import Value
-from rlhfctl.data.split import held_out, position, prompt_key
+from rlhfctl.data.split import held_out, position, prompt_key, same_prompt_key
 from rlhfctl.errors import DataError
 
 KEYS = [f"prompt {number}" for number in range(2000)]
@@ -23,6 +23,32 @@ def test_spacing_case_width_and_form_do_not_make_another_prompt():
         [{"role": "user", "content": "Why  me?"}],
     ]
     assert {prompt_key(prompt) for prompt in same} == {"why me?"}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("x²", "x2"),
+        ("ﬁ", "fi"),
+        ("if a:\n    b", "if a:\nb"),
+        ("    b", "b"),
+        ("None", "none"),
+        ("a  b", "a b"),
+        ([{"role": "system", "content": "a"}], [{"role": "user", "content": "a"}]),
+    ],
+)
+def test_different_prompts_are_no_repetition(one, two):
+    assert same_prompt_key(one) != same_prompt_key(two)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("é", "e\u0301"), ("a\r\nb", "a\nb"), ("a ", "a\n"), ("\n\na", "a")],
+)
+def test_repetitions_differ_in_form_only(one, two):
+    assert same_prompt_key(one) == same_prompt_key(two)
+    messages = [[{"role": "user", "content": text}] for text in (one, two)]
+    assert same_prompt_key(messages[0]) == same_prompt_key(messages[1])
 
 
 def test_the_place_is_the_hash_read_as_a_number():

@@ -1,0 +1,284 @@
+"""The forms of each kind of data in the order that they are tried, and the choice of one."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlhfctl.data.forms import EXTRAS, Form, Kind, as_given, per_row
+from rlhfctl.data.instructions import PANDALM_PREFIX, alpaca, dolly, pandalm
+from rlhfctl.data.kto import has_labels, kto
+from rlhfctl.data.message_trees import oasst
+from rlhfctl.data.messages import list_in
+from rlhfctl.data.public_sets import arena, sharegpt, shp, summaries, ultrachat
+from rlhfctl.data.rankings import ORDER_COLUMNS, RESPONSE_COLUMNS, ranking
+from rlhfctl.data.raw import did_you_mean, listed
+from rlhfctl.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rlhfctl.data.forms import Source
+    from rlhfctl.data.raw import RawRows
+
+TRL = "trl"
+_FIRST_ROWS = 100
+
+
+def _holds_lists(column: str) -> Callable[[Sequence[Source]], bool]:
+    return lambda rows: all(list_in(row.get(column)) is not None for row in rows)
+
+
+def _trl(*columns: str) -> Form:
+    return Form(TRL, columns, as_given)
+
+
+def _rankings() -> list[Form]:
+    return [
+        Form(
+            "ranking",
+            (question, responses),
+            per_row(ranking),
+            optional=(*ORDER_COLUMNS, "input"),
+            fits=_holds_lists(responses),
+        )
+        for question in ("prompt", "instruction")
+        for responses in RESPONSE_COLUMNS
+    ]
+
+
+def _instructions(name: str, *columns: str) -> Form:
+    if name == "dolly":
+        return Form(name, columns, per_row(dolly), optional=("context",))
+    return Form(name, columns, per_row(alpaca), optional=("input", "system", "history"))
+
+
+_OASST = Form(
+    "oasst", ("message_id", "parent_id", "role", "text"), oasst, optional=("rank",), whole=True
+)
+_ULTRACHAT = Form("ultrachat", ("data",), per_row(ultrachat), fits=_holds_lists("data"))
+_KTO_COLUMNS = ("prompt", "completion", "label")
+
+
+def _sharegpt(*columns: str) -> Form:
+    return Form("sharegpt", ("conversations", *columns), per_row(sharegpt), optional=("system",))
+
+
+FORMS: dict[Kind, tuple[Form, ...]] = {
+    "demonstrations": (
+        Form("kto", _KTO_COLUMNS, kto, fits=has_labels),
+        _trl("prompt", "completion"),
+        _trl("messages"),
+        _sharegpt(),
+        _instructions("alpaca", "instruction", "output"),
+        _instructions("dolly", "instruction", "response"),
+        _OASST,
+        _ULTRACHAT,
+        _trl("text"),
+    ),
+    "comparisons": (
+        _sharegpt("chosen", "rejected"),
+        _trl("prompt", "chosen", "rejected"),
+        _instructions("alpaca", "instruction", "chosen", "rejected"),
+        _trl("chosen", "rejected"),
+        Form("kto", _KTO_COLUMNS, kto, fits=has_labels, whole=True),
+        Form(
+            "pandalm",
+            ("instruction", "response1", "response2"),
+            per_row(pandalm),
+            optional=("input",),
+            prefix=PANDALM_PREFIX,
+        ),
+        *_rankings(),
+        Form(
+            "summarize_from_feedback",
+            ("info", "summaries", "choice"),
+            per_row(summaries),
+            optional=("worker",),
+        ),
+        Form("shp", ("history", "human_ref_A", "human_ref_B", "labels"), per_row(shp)),
+        Form(
+            "arena",
+            ("conversation_a", "conversation_b", "winner"),
+            per_row(arena),
+            optional=("judge",),
+        ),
+        _OASST,
+    ),
+    "prompts": (
+        _trl("messages"),
+        _sharegpt(),
+        _trl("prompt", "chosen", "rejected"),
+        _instructions("alpaca", "instruction", "chosen", "rejected"),
+        _trl("chosen", "rejected"),
+        Form("kto", _KTO_COLUMNS, as_given, fits=has_labels),
+        _trl("prompt", "completion"),
+        _OASST,
+        *_rankings(),
+        _instructions("dolly", "instruction", "context"),
+        Form(
+            "pandalm",
+            ("instruction", "response1", "response2"),
+            per_row(pandalm),
+            optional=("input",),
+        ),
+        _instructions("alpaca", "instruction"),
+        _ULTRACHAT,
+        Form("summarize_from_feedback", ("info", "summaries"), per_row(summaries)),
+        Form("shp", ("history", "human_ref_A"), per_row(shp)),
+        Form("arena", ("conversation_a", "conversation_b"), per_row(arena)),
+        _trl("prompt"),
+        _trl("text"),
+    ),
+}
+COLUMN_NAMES = frozenset(
+    name.casefold()
+    for forms in FORMS.values()
+    for form in forms
+    for name in (*form.columns, *form.optional, *EXTRAS)
+)
+"""Names that a header is recognised by, in lower case."""
+
+
+@dataclass(frozen=True)
+class ChosenForm:
+    """The form of a source.
+
+    Attributes:
+        form: The form.
+        columns: Our column -> the source's column.
+    """
+
+    form: Form
+    columns: dict[str, str]
+
+
+def check_section(kind: Kind, mapping: Mapping[str, str], preset: str | None) -> None:
+    """Refuse a recipe's `columns` with an unknown column, and a `preset` of another kind.
+
+    Raises:
+        RecipeError: A key is not a column of this kind of data, or the preset has no such rows.
+    """
+    forms = _candidates(kind, preset)
+    if not forms:
+        served = sorted({form.name for form in FORMS[kind]})
+        raise RecipeError(
+            f"preset {preset} has no {kind}; for {kind} there are {', '.join(served)}",
+            f"data.{kind}.preset",
+        )
+    valid = {column for form in forms for column in (*form.columns, *form.optional)}
+    valid |= set(EXTRAS if kind == "comparisons" else ())
+    for ours in mapping:
+        if ours not in valid:
+            raise RecipeError(
+                f"{ours} is not a column of {kind}; they are {', '.join(sorted(valid))}",
+                f"data.{kind}.columns",
+                "columns maps our name to the source's name",
+            )
+
+
+def choose_form(
+    kind: Kind, raw: RawRows, mapping: Mapping[str, str], preset: str | None = None
+) -> ChosenForm:
+    """Return the first form that fits a source.
+
+    Args:
+        kind: Kind of data.
+        raw: The source. A few rows are read where the columns do not decide.
+        mapping: The recipe's ``columns``: our name -> the source's name.
+        preset: Name of the form; None tries all.
+
+    Raises:
+        RecipeError: The mapping has an unknown column, or the preset another kind.
+        DataError: The source lacks the columns of every form.
+    """
+    check_section(kind, mapping, preset)
+    available = _available(kind, raw, mapping)
+    required = set(mapping) - set(EXTRAS)
+    for form in _candidates(kind, preset):
+        names = (*form.columns, *form.optional)
+        if not (set(form.columns) <= set(available) and required <= set(names)):
+            continue
+        extras = EXTRAS if kind == "comparisons" else ()
+        chosen = {
+            name: available[name] for name in dict.fromkeys((*names, *extras)) if name in available
+        }
+        if form.prefix is not None:
+            numbered = _numbered(raw.columns, form.prefix)
+            if not numbered:
+                continue
+            chosen |= numbered
+        if preset is None and not _fits(form, raw, chosen):
+            continue
+        return ChosenForm(form, chosen)
+    raise _nothing_fits(kind, raw, preset)
+
+
+def _candidates(kind: Kind, preset: str | None) -> list[Form]:
+    return [form for form in FORMS[kind] if preset in (None, form.name)]
+
+
+def _available(kind: Kind, raw: RawRows, mapping: Mapping[str, str]) -> dict[str, str]:
+    """Return our column -> the source's, by the mapping, by name, or by name in another case."""
+    columns = raw.columns
+    stripped = {name.strip(): name for name in reversed(columns)}
+    mapped = {}
+    for ours, theirs in mapping.items():
+        if theirs not in columns and theirs.strip() not in stripped:
+            raise DataError(
+                f"there is no column {theirs}; found: {listed(columns)}",
+                raw.name,
+                did_you_mean(theirs, columns, f"data.{kind}.columns.{ours}"),
+            )
+        mapped[ours] = theirs if theirs in columns else stripped[theirs.strip()]
+    folded = {name.strip().casefold(): name for name in reversed(columns)}
+    known = {column for form in FORMS[kind] for column in (*form.columns, *form.optional)}
+    by_case = {
+        name: folded[name.casefold()] for name in (*known, *EXTRAS) if name.casefold() in folded
+    }
+    return by_case | {name: name for name in columns} | mapped
+
+
+def _numbered(columns: Sequence[str], prefix: str) -> dict[str, str]:
+    return {
+        name: name
+        for name in columns
+        if name.startswith(prefix) and name.removeprefix(prefix).strip("_").isdigit()
+    }
+
+
+def _fits(form: Form, raw: RawRows, chosen: Mapping[str, str]) -> bool:
+    if form.fits is None:
+        return True
+    rows = raw.only(list(chosen.values())).rows
+    first = [rows[number] for number in range(min(len(rows), _FIRST_ROWS))]
+    return form.fits([renamed(row, chosen) for row in first])
+
+
+def renamed(row: Source, columns: Mapping[str, str]) -> dict[str, object]:
+    """Return a row under our column names."""
+    return {ours: row.get(theirs) for ours, theirs in columns.items()}
+
+
+def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
+    forms = _candidates(kind, preset or TRL)
+    layouts = "; or ".join(" + ".join(form.columns) for form in forms)
+    if preset is None:
+        presets = sorted({form.name for form in FORMS[kind]} - {TRL})
+        layouts += f"; or those of {', '.join(presets)}"
+    subject = kind if preset is None else f"{kind} of preset {preset}"
+    return DataError(
+        f"{subject} need the columns {layouts}; found: {listed(raw.columns)}",
+        raw.name,
+        _mapping_hint(kind, forms, raw.columns),
+    )
+
+
+def _mapping_hint(kind: Kind, forms: Sequence[Form], columns: Sequence[str]) -> str:
+    needed = {column for form in forms for column in form.columns} - set(columns)
+    for column in sorted(needed):
+        close = difflib.get_close_matches(column, columns, n=1)
+        if close:
+            return f"for example data.{kind}.columns: {{{column}: {close[0]}}}"
+    return f"map them with data.{kind}.columns: {{our name: name in the source}}"

@@ -1,0 +1,86 @@
+"""Forms of data sets: which columns each has, and how its rows become those of TRL's formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlhfctl.data.rows import BadRowError, LeftOutError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Kind = Literal["demonstrations", "comparisons", "prompts"]
+Source = Mapping[str, Any]
+Item = Source | BadRowError | LeftOutError
+Convert = Callable[[Iterable[tuple[int, Source]], Kind, bool], Iterator[tuple[int, Item]]]
+ConvertRow = Callable[[Source, Kind, bool], Iterable[Item]]
+
+WEIGHT = "weight"
+EXTRAS = ("annotator", "margin", "source")
+"""Columns that comparisons of any form may have."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of rows.
+
+    Attributes:
+        name: Its `preset`.
+        columns: Required columns.
+        convert: Converts numbered source rows, for a kind of data, to rows in TRL's formats. The
+            last argument is the recipe's `as_chat`: plain questions become messages.
+        optional: Columns that are read if present.
+        prefix: Columns that start with it and end with a number are read, too.
+        fits: Further test on the values of the first rows, unless the form is the preset.
+        whole: Rows of the source depend on each other, so that all of them must be read.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    convert: Convert
+    optional: tuple[str, ...] = ()
+    prefix: str | None = None
+    fits: Callable[[Sequence[Source]], bool] | None = field(default=None)
+    whole: bool = False
+
+
+def per_row(convert: ConvertRow) -> Convert:
+    """Return the conversion of all rows from that of one row."""
+
+    def all_rows(
+        rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool
+    ) -> Iterator[tuple[int, Item]]:
+        for number, row in rows:
+            try:
+                for item in convert(row, kind, chat):
+                    yield number, _with_extras(item, row) if kind == "comparisons" else item
+            except (BadRowError, LeftOutError) as error:
+                yield number, error
+
+    return all_rows
+
+
+def _with_extras(item: Item, row: Source) -> Item:
+    if not isinstance(item, Mapping):
+        return item
+    return {name: row[name] for name in EXTRAS if name in row} | dict(item)
+
+
+def as_given(
+    rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool
+) -> Iterator[tuple[int, Item]]:
+    """Return rows that are in TRL's formats already."""
+    del kind, chat
+    yield from rows
+
+
+def answered(question: str | list[dict[str, str]], response: str) -> dict[str, Any]:
+    """Return a demonstration of a question with its response."""
+    return {"prompt": question, "completion": response}
+
+
+def compared(question: Any, chosen: Any, rejected: Any, **extras: Any) -> dict[str, Any]:
+    """Return a comparison."""
+    return {"prompt": question, "chosen": chosen, "rejected": rejected, **extras}
