@@ -129,6 +129,9 @@ EVALUATION = Stage(
     accepts=("sft", "rm", "ppo"),
     reads=(
         *(*_BASE, "evaluation", "generation", "data", *_REWARD_SOURCES),
+        # Scores by the rules of PPO's objective.
+        *("ppo.score_clip", "ppo.missing_eos_score"),
+        *("ppo.min_response_length", "ppo.score_normalization"),
         *("sft.max_length", "reward_model.max_length"),
         "reward_model.per_device_eval_batch_size",
     ),

@@ -30,6 +30,8 @@ class Responses:
         lengths: [prompts] tokens per response, including the stop token.
         ended: [prompts] whether the response ended with a stop token.
         proxy: [prompts] the reward model's normalised scores; None without a reward model.
+        objective_score: [prompts] the same by the rules of PPO's objective: clipped, and replaced
+            where the response did not end; None where PPO normalises by running statistics.
         gold: [prompts] gold rewards; None where the true reward is unknown.
         entropy: [prompts] mean over a response's tokens of the policy's entropy, in nats.
         disagreement: [prompts] standard deviation of several sources' scores.
@@ -41,6 +43,7 @@ class Responses:
     lengths: ArrayLike
     ended: ArrayLike
     proxy: ArrayLike | None = None
+    objective_score: ArrayLike | None = None
     gold: ArrayLike | None = None
     entropy: ArrayLike | None = None
     disagreement: ArrayLike | None = None
@@ -122,6 +125,7 @@ def _checked(policy: str, responses: Responses) -> _Measured:
         "length": responses.lengths,
         "eos_share": responses.ended,
         "proxy": responses.proxy,
+        "objective_score": responses.objective_score,
         "gold": responses.gold,
     }
     measured: _Measured = {}
@@ -148,20 +152,25 @@ def _policy_metrics(
     texts: Sequence[str], measured: _Measured, ngram: int, seed: int
 ) -> PolicyMetrics:
     split = [words(text) for text in texts]
+    scores = {
+        name: mean_estimate(measured[name], seed)
+        for name in ("proxy", "objective_score", "gold")
+        if name in measured
+    }
     return PolicyMetrics(
         length=float(measured["length"].mean()),
         eos_share=float(measured["eos_share"].mean()),
         repetition=float(np.mean([repeated_ngram_share(text, ngram) for text in split])),
         distinct=distinct_ngram_share(split, ngram),
         kl=mean_estimate(measured["kl"], seed),
-        proxy=mean_estimate(measured["proxy"], seed) if "proxy" in measured else None,
-        gold=mean_estimate(measured["gold"], seed) if "gold" in measured else None,
+        **scores,
     )
 
 
 def _comparison(sft: _Measured, ppo: _Measured, seed: int) -> Comparison:
     """Return win rates and gains for each score that both policies have."""
-    scores = [name for name in ("proxy", "gold") if name in sft and name in ppo]
+    names = ("proxy", "objective_score", "gold")
+    scores = [name for name in names if name in sft and name in ppo]
     rates = {name: win_rate(ppo[name], sft[name]) for name in scores}
     gains = {name: mean_estimate(ppo[name] - sft[name], seed) for name in scores}
     judge: Literal["proxy", "gold"] | None = None
@@ -172,6 +181,8 @@ def _comparison(sft: _Measured, ppo: _Measured, seed: int) -> Comparison:
         judge=judge,
         proxy_win_rate=rates.get("proxy"),
         proxy_gain=gains.get("proxy"),
+        objective_score_win_rate=rates.get("objective_score"),
+        objective_score_gain=gains.get("objective_score"),
         gold_win_rate=rates.get("gold"),
         gold_gain=gains.get("gold"),
     )

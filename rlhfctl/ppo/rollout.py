@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import pad
@@ -109,6 +109,7 @@ class Rollout(Episodes):
         per_token_k3 = k3(self.log_probs, self.reference_log_probs)
         metrics = {
             "score": float(self.model_scores.mean()),
+            "objective_score": float(self.scores.mean()),
             "reward": float(self.rewards.sum(dim=1).mean()),
             "kl": float(self.kl.mean()),
             "kl_k3": float(per_token_k3.sum(dim=1).mean()),
@@ -164,6 +165,48 @@ def score_rollout(
     return parts
 
 
+class ScoreRules(Protocol):
+    """Bounds and replacement of scores, as in the recipe's `ppo` section."""
+
+    @property
+    def score_clip(self) -> float | None:
+        """Bound on the absolute score."""
+
+    @property
+    def missing_eos_score(self) -> float | None:
+        """Score of a response that did not end or is too short."""
+
+    @property
+    def min_response_length(self) -> int | None:
+        """Shortest response that keeps its score, in tokens."""
+
+
+def objective_scores(
+    scores: Tensor, ended: Tensor, lengths: Tensor, settings: ScoreRules
+) -> Tensor:
+    """Return the scores that PPO maximises, [batch]: clipped, and replaced where incomplete.
+
+    A response is incomplete if it did not end (Ziegler et al. 2019) or is too short.
+
+    Args:
+        scores: [batch], normalised.
+        ended: [batch].
+        lengths: [batch], response lengths in tokens.
+        settings: Clip and replacement score.
+    """
+    if settings.score_clip is not None:
+        scores = scores.clamp(-settings.score_clip, settings.score_clip)
+    if settings.missing_eos_score is not None:
+        complete = _complete(ended, lengths, settings)
+        # Replaced, not reduced: a high score must not survive truncation (known bug 4).
+        scores = torch.where(complete, scores, settings.missing_eos_score)
+    return scores
+
+
+def _complete(ended: Tensor, lengths: Tensor, settings: ScoreRules) -> Tensor:
+    return ended & (lengths >= (settings.min_response_length or 0))
+
+
 def final_scores(
     model_scores: Tensor,
     ended: Tensor,
@@ -173,8 +216,7 @@ def final_scores(
 ) -> tuple[Tensor, RunningMoments]:
     """Return the final scores [batch] and the updated running moments.
 
-    Scores are normalised by running statistics if set, clipped, and replaced if the response did
-    not end (Ziegler et al. 2019) or is too short.
+    Scores are normalised by running statistics if set, then bounded by `objective_scores`.
 
     Args:
         model_scores: [batch].
@@ -184,18 +226,13 @@ def final_scores(
         moments: Running moments of all scores so far.
     """
     scores = model_scores
-    complete = ended & (lengths >= (settings.min_response_length or 0))
-    counted = complete if settings.missing_eos_score is not None else torch.ones_like(ended)
     if settings.score_normalization == "running":
         # Replaced scores stay out of the statistics (known bug 27 in docs/ppo.md).
+        replaces = settings.missing_eos_score is not None
+        counted = _complete(ended, lengths, settings) if replaces else torch.ones_like(ended)
         moments = moments.update(scores[counted])
         scores = (scores - moments.mean) / moments.deviation
-    if settings.score_clip is not None:
-        scores = scores.clamp(-settings.score_clip, settings.score_clip)
-    if settings.missing_eos_score is not None:
-        # Replaced, not reduced: a high score must not survive truncation (known bug 4).
-        scores = torch.where(complete, scores, settings.missing_eos_score)
-    return scores, moments
+    return objective_scores(scores, ended, lengths, settings), moments
 
 
 def estimate_advantages(

@@ -12,7 +12,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class PolicyMetrics:
-    """One policy's responses to the held-out prompts; scores are None where unavailable."""
+    """One policy's responses to the held-out prompts; scores are None where unavailable.
+
+    `proxy` is the score that PPO was given; `objective_score` has its clip and its replacement of
+    unended responses' scores, too.
+    """
 
     kl: Estimate
     length: float
@@ -20,6 +24,7 @@ class PolicyMetrics:
     repetition: float
     distinct: float
     proxy: Estimate | None = None
+    objective_score: Estimate | None = None
     gold: Estimate | None = None
 
 
@@ -32,6 +37,8 @@ class Comparison:
     proxy_win_rate: Estimate | None = None
     proxy_gain: Estimate | None = None
     proxy_length_controlled_win_rate: Estimate | None = None
+    objective_score_win_rate: Estimate | None = None
+    objective_score_gain: Estimate | None = None
     gold_win_rate: Estimate | None = None
     gold_gain: Estimate | None = None
     gold_length_controlled_win_rate: Estimate | None = None

@@ -195,12 +195,24 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric(
             f"{_POLICY}.distinct", "distinct n-grams over all n-grams, all responses", "", HIGHER
         ),
-        estimate(f"{_POLICY}.proxy", "mean score that PPO was trained on", better=HIGHER),
+        estimate(
+            f"{_POLICY}.proxy",
+            "mean score by the reward sources, unended responses included, before clipping;"
+            " `score` of PPO",
+            better=HIGHER,
+        ),
+        estimate(
+            f"{_POLICY}.objective_score",
+            "mean score as PPO maximises it: clipped, and `missing_eos_score` for unended or too"
+            " short responses; `objective_score` of PPO; absent with `score_normalization: running`",
+            better=HIGHER,
+        ),
         estimate(f"{_POLICY}.gold", "mean gold reward", better=HIGHER),
         estimate(
             "win_rate", "`gold_win_rate` where gold is known, else `proxy_win_rate`", better=HIGHER
         ),
         *_comparison("proxy"),
+        *_comparison("objective_score")[:2],
         *_comparison("gold"),
         *_JUDGES,
         *_REWARD_MODEL,

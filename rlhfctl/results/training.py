@@ -148,6 +148,7 @@ class HeldOutLine:
     Attributes:
         per_prompt: [prompts] values of each metric.
         proxy: Mean score by the recipe's reward sources.
+        objective_score: The same by the rules of PPO's objective.
     """
 
     step: int
@@ -162,9 +163,26 @@ class HeldOutLine:
     hedging: Estimate
     entropy: Estimate
     per_prompt: dict[str, list[float]] = field(metadata={"key": "each"})
+    objective_score: Estimate | None = None
     true_reward: Estimate | None = None
     score_disagreement: float | None = None
     out_of_range_share: float | None = None
+
+
+@dataclass(frozen=True)
+class ResultEvaluation:
+    """Held-out evaluation of the policy that PPO returns, after `step` episodes.
+
+    The last rollout's metrics are of the policy before its last update, on training prompts.
+    """
+
+    step: int
+    kl: Estimate
+    proxy: Estimate
+    length: Estimate
+    eos_share: float
+    objective_score: Estimate | None = None
+    true_reward: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +197,7 @@ class PPOResult:
         gate: Detail of each preflight check.
         last_rollout: Metrics of the last rollout.
         over_optimisation: Summary of the held-out evaluations; None without any.
+        result: Held-out evaluation of the result; None without any.
     """
 
     rollouts: int
@@ -188,3 +207,4 @@ class PPOResult:
     gate: dict[str, str]
     last_rollout: dict[str, float] = field(metadata={"inline": True})
     over_optimisation: OverOptimisation | None = None
+    result: ResultEvaluation | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlhfctl.results.metric import HIGHER, LOWER, Metric, Source, estimate, group_accuracy
 
 
@@ -14,6 +16,11 @@ def _training_log(prefix: str = "") -> tuple[Metric, ...]:
         Metric(f"{prefix}tokens_per_second", "tokens trained on per second", "tokens/s", HIGHER),
         Metric(f"{prefix}memory_bytes", "peak memory so far: GPU, else resident", "bytes", LOWER),
     )
+
+
+def _under(prefix: str, metric: Metric) -> Metric:
+    bounds = tuple(f"{prefix}.{bound}" for bound in metric.bounds)
+    return replace(metric, name=f"{prefix}.{metric.name}", bounds=bounds)
 
 
 def _reward_model_log(prefix: str = "") -> tuple[Metric, ...]:
@@ -72,6 +79,13 @@ _ROLLOUT = (
         "normalised score",
         HIGHER,
     ),
+    Metric(
+        "objective_score",
+        "mean score that is maximised: normalised (if `running`), clipped, and `missing_eos_score`"
+        " for unended or too short responses",
+        "normalised score",
+        HIGHER,
+    ),
     Metric("score_SOURCE", "with several `reward_sources`: mean score of each", "", HIGHER),
     Metric(
         "score_disagreement",
@@ -79,8 +93,8 @@ _ROLLOUT = (
     ),
     Metric(
         "reward",
-        "mean per episode of the sum of token rewards: final score - beta * sum r;"
-        " the final score under `kl_penalty: loss`",
+        "mean per episode of the sum of token rewards: objective score - beta * sum r;"
+        " the objective score under `kl_penalty: loss`",
         "",
         HIGHER,
     ),
@@ -132,6 +146,12 @@ _HELD_OUT = (
     Metric("sqrt_kl", "square root of max(kl, 0)", "sqrt(nats)"),
     estimate("proxy", "mean score by the reward sources, before clipping", better=HIGHER),
     estimate(
+        "objective_score",
+        "the same, clipped, and `missing_eos_score` for unended or too short responses; absent with"
+        " `score_normalization: running`",
+        better=HIGHER,
+    ),
+    estimate(
         "true_reward",
         "mean gold reward, else mean score of the held-out reward model",
         better=HIGHER,
@@ -152,6 +172,12 @@ _HELD_OUT = (
         "",
         LOWER,
     ),
+)
+
+_RESULT = tuple(
+    metric
+    for metric in _HELD_OUT
+    if metric.name in {"kl", "proxy", "objective_score", "true_reward", "length", "eos_share"}
 )
 
 _OVER_OPTIMISATION = (
@@ -203,6 +229,9 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         *_ROLLOUT,
         Metric("held_out_kl", "`kl` of a held-out evaluation", "nats/response"),
         Metric("held_out_proxy", "`proxy` of a held-out evaluation", "", HIGHER),
+        Metric(
+            "held_out_objective_score", "`objective_score` of a held-out evaluation", "", HIGHER
+        ),
         Metric("held_out_true_reward", "`true_reward` of a held-out evaluation", "", HIGHER),
         Metric("held_out_length", "`length` of a held-out evaluation", "tokens"),
         Metric("held_out_seconds", "time of a held-out evaluation", "s", LOWER),
@@ -212,6 +241,8 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("episodes", "episodes trained on", "episodes"),
         Metric("skipped_minibatches", "minibatches rejected in the whole run"),
         Metric("kl_early_stops", "rollouts whose epochs ended at `kl_early_stop`", "rollouts"),
+        Metric("result.step", "episodes before the held-out evaluation of the result", "episodes"),
+        *(_under("result", metric) for metric in _RESULT),
     ),
     Source.HELD_OUT: _HELD_OUT,
     Source.OVER_OPTIMISATION: _OVER_OPTIMISATION,

@@ -58,6 +58,17 @@ def test_the_win_rate_is_golds_where_gold_is_known() -> None:
     assert metrics["judge"] == "gold"
 
 
+def test_scores_by_the_rules_of_the_objective_stand_beside_those_as_given() -> None:
+    sft = replace(SFT, objective_score=[0.0, 0.1, -0.2, -1.0])
+    ppo = replace(PPO, objective_score=[1.0, 1.1, 0.8, 0.3])
+    metrics = compared_json({"sft": sft, "ppo": ppo}, ngram=3, seed=0)
+    assert metrics["policies"]["sft"]["proxy"] == pytest.approx(0.05)
+    assert metrics["policies"]["sft"]["objective_score"] == pytest.approx(-0.275)
+    assert metrics["proxy_win_rate"] == 3.5 / 4
+    assert metrics["objective_score_win_rate"] == 1.0
+    assert metrics["objective_score_gain"] == pytest.approx(1.075)
+
+
 def test_the_gain_is_paired_by_prompt() -> None:
     metrics = compared_json({"sft": SFT, "ppo": PPO}, ngram=3, seed=7)
     expected = paired_bootstrap_mean([1.0, 1.0, 1.0, 0.0], seed=7)

@@ -62,6 +62,20 @@ def test_replaced_scores_enter_no_running_statistics():
     assert moments.mean == 4.25
 
 
+def test_the_metrics_have_the_score_as_given_and_as_maximised():
+    settings = bandit_settings(rollout_batch_size=8)
+    sampler = RolloutSampler(
+        Bandit(), Rewards([BanditScores()], [1.0]), [[1]], settings, Processes()
+    )
+    episodes = sampler.score(sampler.sample([0] * 8, 0), [0] * 8)
+    replaced = torch.where(torch.arange(8) < 2, -1.0, episodes.model_scores)
+    shaped = shape_rewards(replaced, episodes.token_kl, episodes.mask, 0.0)
+    estimate = estimate_advantages(shaped, episodes.values, episodes.mask, settings)
+    metrics = episodes.with_advantages(replaced, shaped, estimate, 0.0).metrics()
+    assert metrics["score"] == float(episodes.model_scores.mean())
+    assert metrics["objective_score"] == float(replaced.mean()) == metrics["reward"]
+
+
 def test_returns_do_not_depend_on_the_whitening_of_advantages():
     rollouts = []
     for whitening in (True, False):

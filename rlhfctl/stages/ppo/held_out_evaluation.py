@@ -28,7 +28,7 @@ from rlhfctl.evaluation.text import repeated_ngram_share, words
 from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.io import to_json
-from rlhfctl.results.training import BestEvaluation, Change, OverOptimisation
+from rlhfctl.results.training import BestEvaluation, Change, OverOptimisation, ResultEvaluation
 from rlhfctl.run.directory import (
     BEST_FOLDER,
     BEST_MARKER_FILE,
@@ -50,7 +50,10 @@ if TYPE_CHECKING:
 
 REPEATED_NGRAM = 3
 RESAMPLES = 2_000
-_MEANS = ("kl", "proxy", "true_reward", "length", "repetition", "certainty", "hedging", "entropy")
+_MEANS = (
+    *("kl", "proxy", "objective_score", "true_reward", "length"),
+    *("repetition", "certainty", "hedging", "entropy"),
+)
 _SHARES = {"ended": "eos_share", "out_of_range": "out_of_range_share"}
 
 Line = dict[str, Any]
@@ -111,7 +114,7 @@ class HeldOutEvaluator:
         for alarm in new_alarms(self.history, self.limits):
             self.monitor.warn(f"Alarm: {alarm.message}")
         self.stopped = self._fallen()
-        shown = ("kl", "proxy", "true_reward", "length")
+        shown = ("kl", "proxy", "objective_score", "true_reward", "length")
         return HeldOutEvaluation(
             {f"held_out_{name}": line[name] for name in shown if name in line}, self.stopped
         )
@@ -139,6 +142,17 @@ class HeldOutEvaluator:
             fallen=falls(self.history),
             last_below_best=Change(self._since_best()),
         )
+
+    def result(self) -> ResultEvaluation:
+        """Return the evaluation of the result: the last one, or the best if that is loaded."""
+        best = self.section.load_best_model_at_end and self.held_out_set.true_reward is not None
+        line = self.history[best_evaluation(self.history) if best else -1]
+        estimates = {
+            name: Estimate(*(line[f"{name}{end}"] for end in ("", "_low", "_high")))
+            for name in ("kl", "proxy", "length", "objective_score", "true_reward")
+            if name in line
+        }
+        return ResultEvaluation(step=line["step"], eos_share=line["eos_share"], **estimates)
 
     def finish(self) -> Path | None:
         """Write the summary and return the folder of the best policy, if there is one."""
@@ -175,6 +189,7 @@ class HeldOutEvaluator:
         measured: dict[str, Any] = {
             "kl": responses.kl,
             "proxy": responses.proxy,
+            "objective_score": responses.objective_score,
             "true_reward": responses.gold
             if self.held_out_set.true_reward == "gold"
             else responses.held_out_rm,

@@ -96,6 +96,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         gate={check.name: check.detail for check in opened.checks},
         last_rollout=last_rollout,
         over_optimisation=evaluator.summary() if evaluator is not None else None,
+        result=evaluator.result() if evaluator is not None else None,
     )
     metrics = to_json(result)
     if trainer.processes.is_main:

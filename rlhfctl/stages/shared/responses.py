@@ -6,9 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from rlhfctl.evaluation.policies import Responses
 from rlhfctl.maths.kl import k1
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.ppo.rollout import objective_scores
 from rlhfctl.stages.shared.gold import gold_rewards
 
 if TYPE_CHECKING:
@@ -81,6 +84,13 @@ def generate_responses(
         measurements["ended"] += map(roles.ended, responses)
         if on_batch is not None:
             on_batch(len(texts), sum(measurements["kl"]) / len(texts))
+    section = context.recipe.ppo
+    # Running statistics are known during PPO only.
+    if rewards is not None and section.score_normalization == "sft":
+        scores, lengths = (torch.tensor(measurements[name]) for name in ("proxy", "lengths"))
+        ended = torch.tensor(measurements["ended"], dtype=torch.bool)
+        objective = objective_scores(scores, ended, lengths, section)
+        measurements["objective_score"] = objective.tolist()
     gold = gold_rewards(context.recipe, [prompt_set.prompts[row] for row in row_indices], texts)
     return Responses(texts=texts, gold=gold, **measurements)
 

@@ -80,6 +80,9 @@ def test_metrics_per_prompt_match_its_response(tiny_run, finished, tmp_path):
         assert last["length"][row] == len(response)
         assert last["true_reward"][row] == gold_reward(prompts[row][-1]["content"], text)
         assert last["proxy"][row] == pytest.approx(float(roles.scores(batch)), abs=1e-5)
+        clipped = min(max(float(roles.scores(batch)), -5.0), 5.0)
+        ended = response[-1] in session.stop_token_ids
+        assert last["objective_score"][row] == pytest.approx(clipped if ended else -1.0, abs=1e-5)
         assert last["kl"][row] == pytest.approx(
             float((policy.log_probs - reference).sum()), abs=1e-5
         )
@@ -110,10 +113,20 @@ def test_the_best_policy_is_a_checkpoint_of_its_own(tiny_run, finished):
 
 
 def test_load_best_model_at_end_makes_the_best_policy_the_result(tiny_run, finished, tmp_path):
-    train(tiny_run, tmp_path / "ppo", load_best_model_at_end=True)
+    metrics = train(tiny_run, tmp_path / "ppo", load_best_model_at_end=True)
+    best = metrics["over_optimisation"]["best"]
+    assert [metrics["result"][name] for name in ("step", "kl")] == [best["step"], best["kl"]]
     kept = (finished[0] / "best" / "adapter_model.safetensors").read_bytes()
     assert (tmp_path / "ppo" / "adapter_model.safetensors").read_bytes() == kept
     assert (tmp_path / "ppo" / "best" / "adapter_model.safetensors").read_bytes() == kept
+
+
+def test_the_metrics_of_the_result_are_those_of_the_last_evaluation(finished):
+    output, metrics = finished
+    last = lines(output)[-1]
+    names = ("step", "kl", "kl_low", "proxy", "objective_score", "true_reward", "length")
+    assert {name: metrics["result"][name] for name in names} == {name: last[name] for name in names}
+    assert metrics["result"]["eos_share"] == last["eos_share"]
 
 
 @pytest.mark.parametrize("after", [2, 4])
