@@ -273,8 +273,8 @@ class RewardModelSection(TrainingSection):
     calibration_samples: int = Field(
         256,
         ge=2,
-        description="Responses sampled from the SFT policy to normalise scores to mean 0 and "
-        "standard deviation 1.",
+        description="Responses of the SFT policy that ended, to normalise scores to mean 0 and "
+        "standard deviation 1; at most four times as many are sampled.",
     )
     sft: str | None = Field(
         None, description="SFT checkpoint folder to start from; null uses the run's own."

@@ -40,6 +40,7 @@ class RewardModelResult:
         steps: Optimiser steps.
         score_mean: Mean raw score of SFT's responses; None until they are scored.
         score_std: Standard deviation of the same.
+        sft_eos_share: Share of SFT's sampled responses that ended.
         per_annotator: Accuracy on each annotator's held-out comparisons.
         gold_accuracy: Accuracy on held-out pairs in gold order; embedded world only.
         gold_length_accuracy: The same of always preferring the longer response.
@@ -58,6 +59,7 @@ class RewardModelResult:
     steps: int
     score_mean: float | None = None
     score_std: float | None = None
+    sft_eos_share: float | None = None
     per_annotator: dict[str, GroupAccuracy] | None = None
     gold_accuracy: Estimate | None = None
     gold_length_accuracy: Estimate | None = None

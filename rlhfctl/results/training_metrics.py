@@ -65,10 +65,17 @@ def _reward_model(prefix: str = "") -> tuple[Metric, ...]:
         Metric(name.format("steps"), "optimiser steps", "steps"),
         Metric(
             name.format("score_mean"),
-            "mean score of SFT's finished responses; PPO's scores are (raw - mean) / std",
+            "mean score of SFT's responses that ended (of all, if too few did);"
+            " PPO's scores are (raw - mean) / std",
             "raw score",
         ),
         Metric(name.format("score_std"), "standard deviation of the same", "raw score"),
+        Metric(
+            name.format("sft_eos_share"),
+            "share of SFT's responses sampled for that mean that end with a stop token",
+            "",
+            HIGHER,
+        ),
     )
 
 

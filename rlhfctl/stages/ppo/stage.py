@@ -24,7 +24,13 @@ from rlhfctl.run.files import CHECKPOINTS, write_atomic
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.ppo.held_out_evaluation import HeldOutEvaluator
 from rlhfctl.stages.ppo.held_out_set import held_out_prompts, open_held_out_set
-from rlhfctl.stages.ppo.start_checks import Check, check_accuracy, check_reload, check_start
+from rlhfctl.stages.ppo.start_checks import (
+    Check,
+    check_accuracy,
+    check_ending,
+    check_reload,
+    check_start,
+)
 from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
 from rlhfctl.stages.shared.model_card import write_model_card
 from rlhfctl.stages.shared.reward_sources import extra_reward_models, open_rewards
@@ -232,18 +238,20 @@ def _preflight(
         effective_dtype(recipe.model) is torch.float32
     )
     checks = check_start(roles, prompts, recipe.seed, settings.trained)
-    if recipe.ppo.uses_rm:
-        rm = inputs["rm"]
+    rm = inputs["rm"] if recipe.ppo.uses_rm else None
+    if rm is not None:
         checks = [*check_accuracy(rm), check_reload(rm, roles, exact=exact), *checks]
-    failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
-    if failed and recipe.ppo.gate == "refuse":
+    checks.append(check_ending(roles, prompts, recipe.seed, rm))
+    failed = [check for check in checks if not check.passed]
+    refused = [str(check) for check in failed if not check.caution]
+    if refused and recipe.ppo.gate == "refuse":
         raise GateError(
-            "Preflight failed: " + "; ".join(failed),
+            "Preflight failed: " + "; ".join(refused),
             "before ppo",
             "Fix the reward model or the policy checkpoint, or continue with --set ppo.gate=warn.",
         )
-    for line in failed:
-        monitor.warn(f"Preflight: {line}")
+    for check in failed:
+        monitor.warn(f"Preflight: {check}")
     if not failed:
         monitor.note(f"Preflight: all {len(checks)} checks passed")
     return checks

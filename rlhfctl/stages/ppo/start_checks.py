@@ -1,4 +1,4 @@
-"""Checks before PPO: an accurate reward model, and a policy identical to its reference."""
+"""Checks before PPO: an accurate reward model, and a policy that equals its reference and ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from rlhfctl.models.roles import Roles
 
 RATIO_TOLERANCE = 1e-3
+FEWEST_ENDED = 0.5
+"""Share of SFT's responses that end, below which the preflight warns."""
 _PROBE_PROMPTS = 8
+_ENDING_PROMPTS = 64
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,17 @@ class Check:
         name: Short name.
         passed: Whether the check passed.
         detail: Measured values.
+        caution: Whether a failure is only warned of, whatever `ppo.gate` says.
     """
 
     name: str
     passed: bool
     detail: str
+    caution: bool = False
+
+    def __str__(self) -> str:
+        """Return name and measured values."""
+        return f"{self.name}: {self.detail}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -67,6 +76,35 @@ def check_accuracy(rm: Path) -> list[Check]:
             f"{measured}, length baseline {length:.3f}",
         ),
     ]
+
+
+def check_ending(
+    roles: Roles, prompts: Sequence[Sequence[int]], seed: int, rm: Path | None
+) -> Check:
+    """Check that SFT's responses mostly end; the score of one that does not is a constant.
+
+    Args:
+        roles: Roles that PPO will use.
+        prompts: Token ids per prompt.
+        seed: Sampling seed.
+        rm: Reward model, whose training recorded the share; None: the share is sampled.
+    """
+    metrics = _read(rm / METRICS_FILE) if rm is not None else None
+    share = (metrics or {}).get("sft_eos_share")
+    if share is None:
+        chosen = prompts[:_ENDING_PROMPTS]
+        seeds = [(seed, index) for index in range(len(chosen))]
+        responses = roles.generate(chosen, seeds, "reference")
+        share = sum(map(roles.ended, responses)) / len(responses)
+    measured = f"{share:.1%} within generation.max_new_tokens ({roles.max_new_tokens:,})"
+    passed = share >= FEWEST_ENDED
+    detail = measured
+    if not passed:
+        detail = (
+            f"SFT seldom ends its responses, {measured}; raise generation.max_new_tokens, or train "
+            "SFT longer"
+        )
+    return Check("end of SFT's responses", passed, detail, caution=True)
 
 
 def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:

@@ -1,7 +1,13 @@
-"""Score normalization of reward models: mean 0, deviation 1 over responses of the SFT policy."""
+"""Score normalization of reward models: mean 0, deviation 1 over responses of the SFT policy.
+
+Responses that ended are used, since PPO replaces the scores of the others: sampling continues until
+`reward_model.calibration_samples` have ended, over at most four times as many responses.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,23 +23,62 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.run.monitor import Monitor
     from rlhfctl.stages.shared.stage_context import StageContext
+
+_MOST_RESPONSES = 4
+"""Responses sampled at most, per calibration sample."""
+_FEWEST_ENDED = 32
+"""Ended responses whose deviation is a scale: its relative standard error is then 13 %."""
+_SAME_SCORE = 1e-6
+_REMEDY = "Raise generation.max_new_tokens, or train SFT longer"
+
+
+@dataclass
+class CalibrationSample:
+    """Scored responses of the SFT policy.
+
+    Attributes:
+        scores: [models][responses] raw scores.
+        ended: [responses] whether the response ended with a stop token.
+    """
+
+    scores: list[list[float]]
+    ended: list[bool] = field(default_factory=list)
+
+    @property
+    def eos_share(self) -> float:
+        """Share of the responses that ended with a stop token."""
+        return float(np.mean(self.ended))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Result of the calibration.
+
+    Attributes:
+        normalizations: One per reward model.
+        eos_share: Share of the sampled SFT responses that ended with a stop token.
+    """
+
+    normalizations: list[ScoreNormalization]
+    eos_share: float
 
 
 def normalize_scores(
-    context: StageContext, sft: Path, rms: Sequence[Path]
-) -> list[ScoreNormalization]:
+    context: StageContext, sft: Path, rms: Sequence[Path], monitor: Monitor
+) -> Calibration:
     """Normalise reward models by the mean and deviation of raw scores over one set of samples.
-
-    Responses without a stop token are left out: PPO replaces their scores.
 
     Args:
         context: Tokenizer and recipe.
         sft: SFT checkpoint; it generates the responses.
         rms: Reward model checkpoints; each normalization is written to its folder.
-
-    Returns:
-        One normalization per reward model.
+        monitor: Receives a warning if too few responses ended.
 
     Raises:
         DivergedError: A model gives all responses the same score.
@@ -45,37 +90,90 @@ def normalize_scores(
     prompts = encode_prompts(
         load_prompts(recipe).train, context.formatter, recipe.generation.max_prompt_length
     ).dataset["input_ids"]
-    samples, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
-    scores: list[list[float]] = [[] for _ in rms]
-    for start in range(0, samples, size):
-        batch = [
-            prompts[index % len(prompts)] for index in range(start, min(start + size, samples))
-        ]
-        seeds = [(recipe.seed, start + row) for row in range(len(batch))]
-        responses = roles.generate(batch, seeds, "reference")
-        ended = [roles.ended(response) for response in responses]
-        rows = [row for row, done in enumerate(ended) if done] or list(range(len(batch)))
-        sequences = Sequences.from_lists(
-            [batch[row] for row in rows],
-            [responses[row] for row in rows],
-            roles.pad_token_id,
-            roles.device,
-        )
-        for number in range(len(rms)):
-            for _, part in sequences.in_chunks(recipe.ppo.forward_batch_size):
-                scores[number] += roles.raw_scores(part, number).tolist()
-    normalizations = [_normalization(model_scores) for model_scores in scores]
+    sample = _sample(recipe, roles, prompts, len(rms))
+    used, warning = responses_used(sample.ended, recipe)
+    if warning is not None:
+        monitor.warn(warning)
+    normalizations = [
+        _normalization(np.asarray(scores)[used], sample, recipe) for scores in sample.scores
+    ]
     for rm, normalization in zip(rms, normalizations, strict=True):
         normalization.save(rm)
-    return normalizations
+    return Calibration(normalizations, sample.eos_share)
 
 
-def _normalization(scores: Sequence[float]) -> ScoreNormalization:
+def responses_used(ended: Sequence[bool], recipe: Recipe) -> tuple[NDArray[np.bool_], str | None]:
+    """Return which responses give the scale, [responses], and a warning if too few ended.
+
+    They are those that ended; all of them where fewer than `_FEWEST_ENDED` did.
+
+    Args:
+        ended: [responses] whether each sampled response ended.
+        recipe: Number of calibration samples.
+    """
+    flags = np.asarray(ended, dtype=bool)
+    count, wanted = int(flags.sum()), recipe.reward_model.calibration_samples
+    if count >= wanted:
+        return flags, None
+    seldom = _ended_of(flags, recipe)
+    if count >= _FEWEST_ENDED:
+        return flags, (
+            f"{seldom}: the scale of scores is that of these {count:,}, fewer than "
+            f"reward_model.calibration_samples ({wanted:,}). {_REMEDY}"
+        )
+    return np.ones_like(flags), (
+        f"{seldom}, too few for a scale of scores, which is that of all {len(flags):,} "
+        f"responses instead. {_REMEDY}"
+    )
+
+
+def _ended_of(ended: Sequence[bool] | NDArray[np.bool_], recipe: Recipe) -> str:
+    return (
+        f"only {int(np.sum(ended)):,} of {len(ended):,} sampled SFT responses ended within "
+        f"generation.max_new_tokens ({recipe.generation.max_new_tokens:,})"
+    )
+
+
+def _sample(
+    recipe: Recipe, roles: Roles, prompts: Sequence[Sequence[int]], models: int
+) -> CalibrationSample:
+    """Sample and score responses until enough have ended or the most have been sampled."""
+    wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
+    sample = CalibrationSample([[] for _ in range(models)])
+    while sum(sample.ended) < wanted and len(sample.ended) < _MOST_RESPONSES * wanted:
+        start = len(sample.ended)
+        left = _MOST_RESPONSES * wanted - start
+        rows = range(start, start + min(size, left, _still_needed(sample.ended, wanted)))
+        batch = [prompts[row % len(prompts)] for row in rows]
+        responses = roles.generate(batch, [(recipe.seed, row) for row in rows], "reference")
+        sequences = Sequences.from_lists(batch, responses, roles.pad_token_id, roles.device)
+        # In the order of the chunks, not of the batch.
+        for chunk, part in sequences.in_chunks(recipe.ppo.forward_batch_size):
+            for number in range(models):
+                sample.scores[number] += roles.raw_scores(part, number).tolist()
+            sample.ended += [roles.ended(responses[row]) for row in chunk.tolist()]
+    return sample
+
+
+def _still_needed(ended: Sequence[bool], wanted: int) -> int:
+    """Return the number of responses to sample for `wanted` ended ones, at the share so far."""
+    if len(ended) < wanted:
+        return wanted - len(ended)
+    return math.ceil((wanted - sum(ended)) * len(ended) / max(1, sum(ended)))
+
+
+def _normalization(
+    scores: NDArray[np.float64], sample: CalibrationSample, recipe: Recipe
+) -> ScoreNormalization:
     deviation = float(np.std(scores))
-    if not np.isfinite(deviation) or deviation < 1e-6:
+    if not np.isfinite(deviation) or deviation < _SAME_SCORE:
+        seldom = f": {_ended_of(sample.ended, recipe)}" if sample.eos_share < 0.5 else ""
         raise DivergedError(
-            f"the reward model gives all SFT responses the same score (deviation {deviation:.2g})",
+            f"the reward model gives all {len(scores):,} SFT responses the same score "
+            f"(deviation {deviation:.2g}){seldom}",
             "reward_model",
-            "Check the comparisons, or raise reward_model.learning_rate.",
+            f"{_REMEDY}."
+            if seldom
+            else "Check the comparisons, or raise reward_model.learning_rate.",
         )
     return ScoreNormalization(float(np.mean(scores)), deviation, len(scores))

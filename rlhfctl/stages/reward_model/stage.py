@@ -101,10 +101,16 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         return StageOutcome({})
 
     # 5.
-    scales = normalize_scores(context, inputs["sft"], [part.folder for part in parts])
+    folders = [part.folder for part in parts]
+    calibration = normalize_scores(context, inputs["sft"], folders, monitor)
     results = [
-        replace(result, score_mean=scale.mean, score_std=scale.deviation)
-        for result, scale in zip(results, scales, strict=True)
+        replace(
+            result,
+            score_mean=scale.mean,
+            score_std=scale.deviation,
+            sft_eos_share=calibration.eos_share,
+        )
+        for result, scale in zip(results, calibration.normalizations, strict=True)
     ]
     for part, result in zip(parts, results, strict=True):
         write_json(part.folder / METRICS_FILE, to_json(result))

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.ppo import stage as ppo
 from rlhfctl.stages.ppo.start_checks import (
     check_accuracy,
+    check_ending,
     check_reload,
     check_start,
 )
@@ -100,3 +103,38 @@ def test_a_failed_preflight_refuses_to_start_and_names_the_override(tiny_run, rm
     with pytest.raises(GateError, match="above chance") as caught:
         ppo.run(recipe, inputs, tmp_path, NullMonitor())
     assert "ppo.gate=warn" in str(caught.value)
+
+
+def test_an_sft_that_seldom_ends_is_a_caution_that_refuses_nothing(roles, rm):
+    metrics(rm, sft_eos_share=0.4)
+    check = check_ending(roles, PROMPTS, 0, rm)
+    assert check.caution
+    assert not check.passed
+    assert "SFT seldom ends its responses, 40.0%" in check.detail
+    assert "generation.max_new_tokens" in check.detail
+    metrics(rm, sft_eos_share=0.5)
+    assert check_ending(roles, PROMPTS, 0, rm).passed
+
+
+def test_without_a_reward_model_the_share_that_ends_is_sampled(roles):
+    prompts = PROMPTS * 4
+    responses = roles.generate(prompts, [(0, row) for row in range(8)], "reference")
+    share = sum(response[-1] in roles.stop_token_ids for response in responses) / 8
+    check = check_ending(roles, prompts, 0, None)
+    assert f"{share:.1%} within" in check.detail
+    assert check.passed == (share >= 0.5)
+    never = replace(roles, stop_token_ids=(-1,))
+    assert not check_ending(never, prompts, 0, None).passed
+
+
+def test_a_caution_is_warned_of_even_where_the_gate_refuses(tiny_run, roles, rm):
+    metrics(rm, accuracy=0.8, accuracy_low=0.75, length_accuracy=0.6, sft_eos_share=0.1)
+    section = tiny_run.recipe.ppo.model_copy(update={"gate": "refuse"})
+    recipe = tiny_run.recipe.model_copy(update={"ppo": section})
+    warnings = []
+    monitor = SimpleNamespace(warn=warnings.append)
+    inputs = {"sft": tiny_run.stage("sft"), "rm": rm}
+    checks = ppo._preflight(recipe, inputs, roles, PROMPTS, ppo.ppo_settings(recipe), monitor)
+    assert [check.name for check in checks if not check.passed] == ["end of SFT's responses"]
+    assert len(warnings) == 1
+    assert "SFT seldom ends" in warnings[0]
