@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhfctl.errors import EnvironmentFault
+from rlhfctl.models.device import device, effective_dtype, effective_quantization
 from rlhfctl.models.hub import hub_errors, model_source
 
 if TYPE_CHECKING:
@@ -15,30 +16,6 @@ if TYPE_CHECKING:
 
 HEAD_MODULES = ("lm_head", "score")
 """Modules that are never quantised or adapted: the LM head and the score or value head."""
-
-
-def device() -> torch.device:
-    """Return the device of this process: its CUDA GPU, else the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else (torch.device("cpu"))
-    )
-
-
-def effective_quantization(section: ModelSection) -> str:
-    """Return `none`, `4bit` or `8bit`; `auto` is 4-bit on a CUDA GPU."""
-    if section.quantization == "auto":
-        return "4bit" if torch.cuda.is_available() else "none"
-    return section.quantization
-
-
-def effective_dtype(section: ModelSection) -> torch.dtype:
-    """Return the base's dtype; `auto` is bfloat16 on CUDA and float32 on CPU."""
-    if section.dtype == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    dtype: torch.dtype = getattr(torch, section.dtype)
-    return dtype
 
 
 def _quantization_config(section: ModelSection) -> Any:

@@ -11,7 +11,8 @@ import torch
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters
-from rlhfctl.models.base import decoder_of, device, load_causal_lm, load_scorer
+from rlhfctl.models.base import decoder_of, load_causal_lm, load_scorer
+from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
 from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.sharding import shard_base

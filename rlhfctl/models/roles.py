@@ -12,7 +12,7 @@ from rlhfctl.maths.log_probs import TokenLogProbs, token_log_probs
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
-from rlhfctl.models.base import device
+from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.models.role_models import (
     AdapterRoleModels,

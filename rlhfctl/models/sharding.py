@@ -12,7 +12,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import RecipeError, UsageError
-from rlhfctl.models.base import decoder_of, device, effective_quantization
+from rlhfctl.models.base import decoder_of
+from rlhfctl.models.device import device, effective_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

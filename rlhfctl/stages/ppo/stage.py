@@ -13,7 +13,7 @@ from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
 from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
 from rlhfctl.models import sharding
-from rlhfctl.models.base import effective_dtype, effective_quantization
+from rlhfctl.models.device import effective_dtype, effective_quantization
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
