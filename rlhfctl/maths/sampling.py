@@ -31,7 +31,8 @@ def inverse_cdf(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
     """Return the first token, [B], whose cumulative probability exceeds the uniform number.
 
     The sum is in float64: in fp32 a sum over a vocabulary of 100,000 would lose the rarest tokens.
-    Tokens with probability 0 are never sampled.
+    Tokens with probability 0 are never sampled. A row with NaN or +inf among its logits has no
+    distribution; it gets V.
 
     Args:
         logits: [B, V].

@@ -122,19 +122,25 @@ def disable_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def decoder_of(model: Any) -> torch.nn.Module:
-    """Return the decoder of a transformers model, which outputs hidden states, below any head.
+def decoder_name(model: Any) -> str:
+    """Return the attribute of a transformers model's decoder, which outputs hidden states.
 
     Raises:
         EnvironmentFault: The architecture has no separate decoder.
     """
-    decoder = getattr(model, model.base_model_prefix, None)
-    if not isinstance(decoder, torch.nn.Module):
-        raise EnvironmentFault(
-            f"{type(model).__name__} has no decoder under its head, so roles cannot share it",
-            "model.name_or_path",
-            "Use a decoder-only causal language model.",
-        )
+    for name in (model.base_model_prefix, "model", "transformer"):
+        if isinstance(getattr(model, name, None), torch.nn.Module):
+            return str(name)
+    raise EnvironmentFault(
+        f"{type(model).__name__} has no decoder under its head, so roles cannot share it",
+        "model.name_or_path",
+        "Use a decoder-only causal language model.",
+    )
+
+
+def decoder_of(model: Any) -> torch.nn.Module:
+    """Return the decoder of a transformers model, below any head; see `decoder_name`."""
+    decoder: torch.nn.Module = getattr(model, decoder_name(model))
     return decoder
 
 

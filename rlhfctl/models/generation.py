@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
+from rlhfctl.errors import DivergedError
 from rlhfctl.maths.sampling import inverse_cdf
 
 if TYPE_CHECKING:
@@ -34,17 +35,22 @@ class UniformSampling(LogitsProcessor):  # type: ignore[misc]
             uniforms: [B, R], one number per token to sample.
             prompt_width: Width of the padded prompts.
             temperature: Divisor of the logits.
-            vocabulary: Number of tokens; larger ids are never sampled.
+            vocabulary: Largest id + 1; larger ids are never sampled.
         """
         self.uniforms = uniforms
         self.prompt_width = prompt_width
         self.temperature = temperature
         self.vocabulary = vocabulary
+        self.failed = torch.zeros((), dtype=torch.bool, device=uniforms.device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores [B, V] that are 0 at the sampled token and -inf elsewhere."""
         numbers = self.uniforms[:, input_ids.shape[1] - self.prompt_width]
-        tokens = inverse_cdf(scores[:, : self.vocabulary], numbers, self.temperature)
+        usable = scores[:, : self.vocabulary]
+        tokens = inverse_cdf(usable, numbers, self.temperature)
+        # Only noted here, since reading it would make a GPU wait at every token.
+        self.failed |= (tokens == usable.shape[1]).any()
+        tokens = tokens.clamp(max=usable.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
@@ -84,11 +90,14 @@ def generate(
         prompts: Token ids, one list per prompt.
         uniforms: [B, R], on the model's device; R is the maximum response length.
         temperature: Divisor of the logits.
-        vocabulary: Number of tokens of the tokenizer; further rows of the head are padding.
+        vocabulary: The tokenizer's largest id + 1; further rows of the head are padding.
         stop_token_ids: Tokens that end a response.
         pad_token_id: Pad token; not a stop token.
         synced: Keep all rows until every process is done. Needed with a sharded base, since every
             pass involves all processes.
+
+    Raises:
+        DivergedError: A logit is NaN or infinite.
     """
     width, limit = max(len(prompt) for prompt in prompts), uniforms.shape[1]
     stops = torch.tensor(stop_token_ids, device=uniforms.device)
@@ -99,11 +108,12 @@ def generate(
     active = torch.arange(len(prompts), device=stops.device)
     responses: list[list[int]] = [[] for _ in prompts]
     while len(active):
+        sampling = UniformSampling(uniforms[active], width, temperature, vocabulary)
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
-            logits_processor=[UniformSampling(uniforms[active], width, temperature, vocabulary)],
+            logits_processor=[sampling],
             stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(active))],
             generation_config=GenerationConfig(
                 do_sample=False,
@@ -114,6 +124,7 @@ def generate(
             ),
             synced_gpus=synced,
         )
+        _require_finite(sampling)
         new = output[:, width:]
         ended = torch.isin(new, stops).any(1) | (new.shape[1] == limit) | (cache is None)
         for row, tokens in zip(active[ended].tolist(), new[ended].tolist(), strict=True):
@@ -127,6 +138,15 @@ def generate(
         if cache is not None:
             cache.batch_select_indices(remaining)
     return responses
+
+
+def _require_finite(sampling: UniformSampling) -> None:
+    if sampling.failed:
+        raise DivergedError(
+            "logits are not finite numbers where a response is sampled",
+            hint="Lower the learning rate and start from an earlier checkpoint; with model.dtype: "
+            "float16, which overflows above 65,504, try bfloat16 or float32.",
+        )
 
 
 def _shrinkable_cache(model: Any) -> DynamicCache | None:

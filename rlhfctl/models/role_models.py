@@ -15,6 +15,7 @@ from rlhfctl.models.base import decoder_of, load_causal_lm, load_scorer
 from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
 from rlhfctl.models.linear import use_fast_cpu_layers
+from rlhfctl.models.lm_head import LMHead
 from rlhfctl.models.sharding import shard_base
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class RoleModels(ABC):
     def language_model(self, role: Role) -> Any:
         """Return a model with `generate` that is valid for a role while the role is active."""
 
-    @abstractmethod
-    def lm_head(self, role: Role) -> torch.nn.Module:
-        """Return the module that maps hidden states [N, H] of a role to logits [N, V]."""
+    def lm_head(self, role: Role) -> LMHead:
+        """Return the map from hidden states [N, H] of a role to logits [N, V]."""
+        return LMHead(self.language_model(role))
 
     @abstractmethod
     def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
@@ -192,11 +193,6 @@ class AdapterRoleModels(RoleModels):
         """Return the base with the active adapter."""
         return self.model.get_base_model()
 
-    def lm_head(self, role: Role) -> torch.nn.Module:
-        """Return the LM head of the base."""
-        head: torch.nn.Module = self.model.get_base_model().get_output_embeddings()
-        return head
-
     def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Return the LoRA matrices of a role, in the model's order."""
         marker = f".{role}."
@@ -289,11 +285,6 @@ class SeparateRoleModels(RoleModels):
     def language_model(self, role: Role) -> Any:
         """Return the model of the role."""
         return self.models[role]
-
-    def lm_head(self, role: Role) -> torch.nn.Module:
-        """Return the LM head of the role's model; a tied head is trained with the embedding."""
-        head: torch.nn.Module = self.models[role].get_output_embeddings()
-        return head
 
     def body_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Return every parameter of the role's model; for the critic, those below its head."""

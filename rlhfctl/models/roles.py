@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhfctl.errors import CheckpointError, EnvironmentFault
+from rlhfctl.errors import CheckpointError
 from rlhfctl.maths.log_probs import TokenLogProbs, token_log_probs
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
 from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization
+from rlhfctl.models.lm_head import check_language_model
 from rlhfctl.models.role_models import (
     AdapterRoleModels,
     CriticInit,
@@ -43,8 +44,8 @@ class Roles:
         models: Weights of every role.
         normalizations: Score normalization per reward model.
         pad_token_id: Right padding of sequences; affects no result.
-        vocabulary: Number of tokens in the tokenizer. An LM head's rows beyond them are padding,
-            neither sampled nor part of any softmax.
+        vocabulary: The tokenizer's largest id + 1. An LM head's rows beyond it are padding, neither
+            sampled nor part of any softmax.
         stop_token_ids: Tokens that end a response, sorted.
         max_new_tokens: Longest response, in tokens.
         temperature: Divisor of the logits in sampling and in log-probabilities.
@@ -182,30 +183,13 @@ class Roles:
         return self.models.parameters(role)
 
 
-def _check_head(role_models: RoleModels) -> None:
-    """Check that the LM head applied to the decoder's output gives the model's logits.
+def _vocabulary(tokenizer: Any, logits: int) -> int:
+    """Return the number of ids that the softmax covers: those of the tokenizer and of the LM head.
 
-    Some architectures scale or cap logits after the head. Log-probabilities without that step would
-    belong to another distribution than the one sampled from.
+    Ids may have holes, so the largest one counts, not the number of tokens.
     """
-    ids = torch.arange(1, 5, device=device())[None, :]
-    with torch.no_grad():
-        decoder = role_models.activate("policy", training=False)
-        direct = role_models.lm_head("policy")(decoder(ids, use_cache=False)[0])
-        logits = role_models.language_model("policy")(ids, use_cache=False).logits
-    if not torch.allclose(direct.float(), logits.float(), atol=1e-3, rtol=1e-3):
-        raise EnvironmentFault(
-            "this architecture changes logits after its LM head, which PPO does not support",
-            "model.name_or_path",
-            "Use another base model.",
-        )
-
-
-def _vocabulary(role_models: RoleModels, tokens: int) -> int:
-    """Return the number of tokens that both the tokenizer and the LM head have."""
-    head = role_models.lm_head("policy")
-    weight = head.get_parameter("weight")
-    return min(tokens, int(getattr(head, "out_features", weight.shape[0])))
+    largest: int = max(tokenizer.get_vocab().values())
+    return min(largest + 1, logits)
 
 
 def _scatter(flat: Tensor, mask: Tensor) -> Tensor:
@@ -240,7 +224,8 @@ def load_roles(
 
     Raises:
         CheckpointError: Checkpoints of different kinds, or damaged ones.
-        EnvironmentFault: The architecture changes logits after its LM head.
+        EnvironmentFault: The architecture's logits are not those of its decoder's states, or not
+            causal.
     """
     normalizations = [ScoreNormalization.load(rm) for rm in rms]
     kinds = {folder: is_adapter(folder) for folder in (sft, *rms, policy) if folder is not None}
@@ -261,15 +246,16 @@ def load_roles(
         role_models = SeparateRoleModels(recipe.model, folders, tokenizer.pad_token_id)
     if gradient_checkpointing:
         role_models.checkpoint_gradients()
-    _check_head(role_models)
-    # Only after the head's check: with a sharded base no process can compute alone.
+    decoder = role_models.activate("policy", training=False)
+    logits = check_language_model(role_models.language_model("policy"), decoder, device())
+    # Only after the check: with a sharded base no process can compute alone.
     if shard and isinstance(role_models, AdapterRoleModels):
         role_models.shard()
     return Roles(
         role_models,
         tuple(normalizations),
         pad_token_id=tokenizer.pad_token_id,
-        vocabulary=_vocabulary(role_models, len(tokenizer)),
+        vocabulary=_vocabulary(tokenizer, logits),
         stop_token_ids=tuple(sorted(stop_token_ids)),
         max_new_tokens=recipe.generation.max_new_tokens,
         temperature=recipe.generation.temperature,

@@ -54,3 +54,9 @@ def test_random_numbers_of_an_episode_do_not_depend_on_its_batch():
     assert not torch.equal(together[0], together[1])
     assert together.min() >= 0.0
     assert together.max() < 1.0
+
+
+def test_a_row_without_a_distribution_gets_an_id_beyond_the_vocabulary():
+    logits = torch.tensor([[0.0, torch.nan, 0.0], [0.0, torch.inf, 0.0], [0.0, -torch.inf, 0.0]])
+    numbers = torch.tensor([0.4, 0.4, 0.4], dtype=torch.float64)
+    assert inverse_cdf(logits, numbers, 1.0).tolist() == [3, 3, 0]

@@ -3,14 +3,19 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.tiny_models import VOCABULARY, tiny_model, write_tokenizer
+from rlhfctl.errors import DivergedError, ExitCode
+from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import generation
 from rlhfctl.models.provenance import FILE
+from rlhfctl.models.roles import _vocabulary
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.model import embedded_path
 
@@ -184,3 +189,37 @@ def test_rows_of_the_head_beyond_the_tokenizer_are_neither_sampled_nor_scored(ti
     responses = draws(padded, count=64)
     assert responses == draws(plain, count=64)
     assert max(map(max, responses)) < size
+
+
+def sampled(model, vocabulary=VOCABULARY, stops=(2,), count=320):
+    numbers = uniform_numbers([(3, at) for at in range(count)], 12)
+    return generation.generate(
+        model,
+        [[5, 6]] * count,
+        numbers,
+        temperature=1.0,
+        vocabulary=vocabulary,
+        stop_token_ids=stops,
+        pad_token_id=0,
+    )
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_logits_that_are_not_numbers_end_the_stage_as_diverged(bad):
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7] = bad
+    with pytest.raises(DivergedError, match="logits are not finite") as raised:
+        sampled(model, count=4)
+    assert raised.value.exit_code == ExitCode.DIVERGED
+
+
+def test_a_stop_token_above_holes_in_the_ids_is_sampled(tmp_path):
+    """60 tokens, the largest id 63: counting them would leave the stop token out."""
+    tokenizer = write_tokenizer(tmp_path)
+    ids = {token: at for token, at in tokenizer.get_vocab().items() if at not in range(40, 44)}
+    holed = SimpleNamespace(get_vocab=lambda: ids)
+    assert (len(ids), _vocabulary(holed, 64), _vocabulary(holed, 62)) == (60, 64, 62)
+    responses = sampled(tiny_model("llama"), _vocabulary(holed, 64), stops=(63,))
+    ended = sum(response[-1] == 63 for response in responses)
+    assert ended > 10
