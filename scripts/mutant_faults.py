@@ -329,15 +329,15 @@ FAULTS = (
     Fault(
         "ptx term dropped",
         "ppo/ppo_step.py",
-        "(self.settings.ptx_coefficient * loss).backward()",
-        "(0.0 * loss).backward()",
+        "self.scaler.scale(self.settings.ptx_coefficient * loss).backward()",
+        "self.scaler.scale(0.0 * loss).backward()",
         "ppo/test_options.py",
     ),
     Fault(
         "ptx coefficient dropped",
         "ppo/ppo_step.py",
-        "(self.settings.ptx_coefficient * loss).backward()",
-        "loss.backward()",
+        "self.scaler.scale(self.settings.ptx_coefficient * loss).backward()",
+        "self.scaler.scale(loss).backward()",
         "ppo/test_options.py",
     ),
     Fault(

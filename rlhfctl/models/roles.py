@@ -12,7 +12,7 @@ from rlhfctl.maths.log_probs import TokenLogProbs, token_log_probs
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
-from rlhfctl.models.device import device
+from rlhfctl.models.device import device, effective_dtype
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.models.lm_head import check_language_model
 from rlhfctl.models.role_models import (
@@ -50,6 +50,7 @@ class Roles:
         max_new_tokens: Longest response, in tokens.
         temperature: Divisor of the logits in sampling and in log-probabilities.
         gradient_checkpointing: Whether training passes recompute activations.
+        computes_in_float16: Whether passes compute in float16.
     """
 
     models: RoleModels
@@ -60,6 +61,7 @@ class Roles:
     max_new_tokens: int
     temperature: float
     gradient_checkpointing: bool = False
+    computes_in_float16: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -260,4 +262,5 @@ def load_roles(
         max_new_tokens=recipe.generation.max_new_tokens,
         temperature=recipe.generation.temperature,
         gradient_checkpointing=gradient_checkpointing,
+        computes_in_float16=effective_dtype(recipe.model) is torch.float16,
     )

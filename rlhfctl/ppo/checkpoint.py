@@ -1,7 +1,7 @@
 """Checkpoints of PPO between two rollouts; a resumed run is bit-identical to an uninterrupted one.
 
-They hold weights and their running mean, both optimisers, the KL coefficient, the running moments
-and the positions among prompts and demonstrations (known bugs 8 and 22 in docs/ppo.md: no resume,
+They hold weights and their running mean, both optimisers, the scale of the losses, the KL
+coefficient, the running moments and the positions among prompts and demonstrations (known bugs 8 and 22 in docs/ppo.md: no resume,
 critic or optimiser lost). Random states are not saved: sampling and shuffling depend on seed and
 rollout number only, and so do the learning rates. Tensors are safetensors, numbers JSON, no pickle.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
 CHECKPOINTS_TO_KEEP = 2
+_SCALER = "scaler."
 
 
 @dataclass
@@ -123,6 +124,8 @@ def _tensors(step: PPOStep, average: Sequence[Tensor]) -> dict[str, Tensor]:
                 tensors[f"{role}.{index}.state.{name}"] = torch.as_tensor(value)
     for index, mean in enumerate(average):
         tensors[f"average.{index}"] = mean
+    for name, value in step.scaler.state_dict().items():
+        tensors[f"{_SCALER}{name}"] = torch.as_tensor(value)
     return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
@@ -144,6 +147,13 @@ def _restore(step: PPOStep, average: Sequence[Tensor], tensors: dict[str, Tensor
         optimizer.load_state_dict(optimizer.state_dict() | {"state": nonempty})
     for index, mean in enumerate(average):
         mean.copy_(tensors[f"average.{index}"])
+    scaler = {
+        name.removeprefix(_SCALER): tensor.item()
+        for name, tensor in tensors.items()
+        if name.startswith(_SCALER)
+    }
+    if scaler:  # none where the run began in another precision
+        step.scaler.load_state_dict(scaler)
 
 
 def _load(checkpoint: Path, step: PPOStep, average: Sequence[Tensor]) -> Progress | None:

@@ -72,6 +72,7 @@ class PPOStep:
     Attributes:
         weights: Trainable parameters per role.
         optimizers: One per role, each with its own learning rate and gradient clip.
+        scaler: Scale of the losses; 1 unless passes compute in float16.
     """
 
     def __init__(self, roles: Roles, settings: PPOSettings, processes: Processes) -> None:
@@ -84,6 +85,9 @@ class PPOStep:
             role: new_optimizer(weights, self.rates[role], settings)
             for role, weights in self.weights.items()
         }
+        # Trained weights and their gradients are fp32, but gradients of states pass through the
+        # base in float16, where those below 6e-8 would vanish.
+        self.scaler = torch.amp.GradScaler(roles.device.type, enabled=roles.computes_in_float16)
 
     def set_rates(self, factor: float) -> None:
         """Scale both learning rates for the coming rollout."""
@@ -151,7 +155,7 @@ class PPOStep:
             kl = masked_sum(estimator(new, rollout.reference_log_probs[rows, :width]), mask)
             objective = loss + rollout.beta * kl
             metrics["kl_loss"] = rollout.beta * kl.detach()
-        (objective / tokens).backward()
+        self.scaler.scale(objective / tokens).backward()
         with torch.no_grad():
             return metrics | {
                 "policy_loss": loss.detach(),
@@ -174,7 +178,7 @@ class PPOStep:
             self.settings.value_clip_range,
         )
         loss = masked_sum(clipped.loss, mask)
-        (loss / tokens).backward()
+        self.scaler.scale(loss / tokens).backward()
         with torch.no_grad():
             return {
                 "value_loss": loss.detach(),
@@ -190,7 +194,7 @@ class PPOStep:
         for _, part in local.in_chunks(self.settings.forward_batch_size):
             log_probs = self.roles.log_probs("policy", part, training=True, temperature=1.0)
             loss = -masked_sum(log_probs.log_probs, part.mask) / tokens
-            (self.settings.ptx_coefficient * loss).backward()
+            self.scaler.scale(self.settings.ptx_coefficient * loss).backward()
             total += loss.detach()
         return total
 
@@ -213,11 +217,14 @@ class PPOStep:
             roles: Roles to step.
 
         Returns:
-            Gradient norms before clipping; None, and no step, if one is not finite.
+            Gradient norms before clipping; None, and no step, if one is not finite. In float16 the
+            scale of the losses is then halved.
         """
         norms = {}
         for role in roles:
+            # Summed first, so that every process sees an overflow in any and scales alike.
             self.processes.sum_gradients(self.weights[role])
+            self.scaler.unscale_(self.optimizers[role])
             # Each network on its own (known bug 2 in docs/ppo.md: gradients never clipped).
             norms[f"{role.replace('critic', 'value')}_grad_norm"] = float(
                 torch.nn.utils.clip_grad_norm_(self.weights[role], self.settings.max_grad_norm)
@@ -225,6 +232,7 @@ class PPOStep:
         finite = all(math.isfinite(norm) for norm in norms.values())
         if finite:
             for role in roles:
-                self.optimizers[role].step()
+                self.scaler.step(self.optimizers[role])
+        self.scaler.update()
         self.drop()
         return norms if finite else None

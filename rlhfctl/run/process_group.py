@@ -196,9 +196,11 @@ def join_processes() -> Any:
         os.environ[_FSDP] = "true"
     import torch
     from accelerate import PartialState
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
+    on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     if "LOCAL_RANK" not in os.environ:
-        return PartialState()
+        # Said on a CPU too, or accelerate would choose a GPU that the models do not use.
+        return PartialState(cpu=on_cpu)
     options = InitProcessGroupKwargs(timeout=_LONGEST_COLLECTIVE).to_kwargs()
-    return PartialState(cpu=not torch.cuda.is_available(), **options)
+    return PartialState(cpu=on_cpu, **options)

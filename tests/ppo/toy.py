@@ -81,6 +81,7 @@ class Bandit:
 
     pad_token_id = 9
     device = torch.device("cpu")
+    computes_in_float16 = False
 
     def __init__(self, score: torch.Tensor | None = None) -> None:
         self.logits = torch.nn.Parameter(REFERENCE.log().clone())

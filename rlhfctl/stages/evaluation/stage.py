@@ -51,7 +51,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         EnvironmentFault: The recipe needs an extra that is not installed.
     """
     require_harness(recipe.evaluation.tax.tasks)
-    session = open_stage_context(recipe)
+    session = open_stage_context(recipe, monitor)
     encoded = encode_prompts(
         evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
     ).dataset

@@ -160,7 +160,7 @@ def open_trainer(
     Takes and raises what `run` does.
     """
     shard = sharding.is_requested(recipe)
-    context = open_stage_context(recipe)
+    context = open_stage_context(recipe, monitor)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
         rows.train, context.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows

@@ -84,7 +84,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     sharding.is_requested(recipe)  # refuses before anything loads
     processes = Processes()
-    context = open_stage_context(recipe)
+    context = open_stage_context(recipe, monitor)
     rows = load_comparisons(recipe)
     held_out = _encoded(context, rows.held_out)
     report_dropped_rows(monitor, "comparisons", (rows.report, held_out.report))

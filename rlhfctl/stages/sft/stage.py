@@ -63,7 +63,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     shard = sharding.is_requested(recipe)
     processes = Processes()
-    context = open_stage_context(recipe)
+    context = open_stage_context(recipe, monitor)
     rows = load_demonstrations(recipe)
     train = encode_demonstrations(
         rows.train, context.formatter, recipe.sft.max_length, recipe.data.bad_rows

@@ -6,12 +6,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
+from rlhfctl.models.device import trainer_precision
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
@@ -82,7 +82,6 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
 def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -> dict[str, Any]:
     """Return the arguments that both TRL configurations take from a recipe section."""
-    on_gpu = torch.cuda.is_available()
     scheduler_options = (
         {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
     )
@@ -111,9 +110,7 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
         "data_seed": recipe.seed,
         "report_to": "none",
         "disable_tqdm": True,
-        "use_cpu": not on_gpu,
-        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-        "dataloader_pin_memory": on_gpu,
+        **trainer_precision(recipe.model),
         # Rows were checked, counted and cut before: the trainers must drop none silently.
         "max_length": None,
     }

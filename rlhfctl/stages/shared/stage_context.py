@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.data.formatting import Formatter, stop_ids
 from rlhfctl.errors import RecipeError
 from rlhfctl.models import adapters
+from rlhfctl.models.device import check_device, device_notes
 from rlhfctl.models.padding import Padding, choose_padding
 from rlhfctl.models.provenance import Provenance, check_fits
 from rlhfctl.models.roles import Roles, load_roles
@@ -56,12 +57,21 @@ class StageContext:
             self.tokenizer.pad_token_id = self.padding.token_id
 
 
-def open_stage_context(recipe: Recipe) -> StageContext:
-    """Load the tokenizer and determine the stop tokens and the pad token.
+def open_stage_context(recipe: Recipe, monitor: Monitor | None = None) -> StageContext:
+    """Check the device, load the tokenizer and determine the stop tokens and the pad token.
+
+    Args:
+        recipe: Recipe of a stage.
+        monitor: Told what is unexpected about device and precision.
 
     Raises:
+        EnvironmentFault: The machine has a GPU of a kind that rlhfctl does not use.
         RecipeError: A token of `generation.stop_tokens` is not in the vocabulary.
     """
+    check_device(recipe.model)
+    if monitor is not None:
+        for note in device_notes(recipe.model):
+            monitor.warn(note)
     tokenizer = read_tokenizer(recipe.model)
     formatter = Formatter(tokenizer)
     vocabulary = tokenizer.get_vocab()
