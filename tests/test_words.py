@@ -39,8 +39,8 @@ RETIRED = {
     "given": "a noun that says what it holds",
     "told": "a noun that says what it holds",
 }
-# The embedded world asks questions, and words have grammatical forms there.
-PROPER_IN = {"world": {"questions", "forms"}}
+# The embedded world asks questions, and words have grammatical forms there; data comes in forms.
+PROPER_IN = {"world": {"questions", "forms"}, "data": {"forms"}}
 OPENERS = re.compile(r"(What|Who|Whom|How|Whether|Where|When|Why|Which)\b")
 
 

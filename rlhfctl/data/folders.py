@@ -74,8 +74,10 @@ def files_in(folder: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
         DataError: There is no file, none of the split, or one file twice in two formats.
         UnsafeError: The folder contains a loading script and no data.
     """
-    found = sorted(file for file in folder.rglob("*") if file.is_file() and format_of(file))
-    data_files = [file for file in found if not any(map(_is_noise, file.relative_to(folder).parts))]
+    readable = sorted(file for file in folder.rglob("*") if file.is_file() and format_of(file))
+    data_files = [
+        file for file in readable if not any(map(_is_noise, file.relative_to(folder).parts))
+    ]
     if not data_files:
         if any(folder.glob("*.py")):
             raise UnsafeError("the folder holds a script and no data files", str(folder))

@@ -65,7 +65,7 @@ def _sharegpt(*columns: str) -> Form:
     return Form("sharegpt", ("conversations", *columns), per_row(sharegpt), optional=("system",))
 
 
-FORMS: dict[Kind, tuple[Form, ...]] = {
+DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
     "demonstrations": (
         Form("kto", _KTO_COLUMNS, kto, fits=has_labels),
         _trl("prompt", "completion"),
@@ -134,7 +134,7 @@ FORMS: dict[Kind, tuple[Form, ...]] = {
 }
 COLUMN_NAMES = frozenset(
     name.casefold()
-    for forms in FORMS.values()
+    for data_forms in DATA_FORMS.values()
     for form in forms
     for name in (*form.columns, *form.optional, *EXTRAS)
 )
@@ -162,7 +162,7 @@ def check_section(kind: Kind, mapping: Mapping[str, str], preset: str | None) ->
     """
     forms = _candidates(kind, preset)
     if not forms:
-        served = sorted({form.name for form in FORMS[kind]})
+        served = sorted({form.name for form in DATA_FORMS[kind]})
         raise RecipeError(
             f"preset {preset} has no {kind}; for {kind} there are {', '.join(served)}",
             f"data.{kind}.preset",
@@ -216,7 +216,7 @@ def choose_form(
 
 
 def _candidates(kind: Kind, preset: str | None) -> list[Form]:
-    return [form for form in FORMS[kind] if preset in (None, form.name)]
+    return [form for form in DATA_FORMS[kind] if preset in (None, form.name)]
 
 
 def _available(kind: Kind, raw: RawRows, mapping: Mapping[str, str]) -> dict[str, str]:
@@ -233,9 +233,11 @@ def _available(kind: Kind, raw: RawRows, mapping: Mapping[str, str]) -> dict[str
             )
         mapped[ours] = theirs if theirs in columns else stripped[theirs.strip()]
     folded = {name.strip().casefold(): name for name in reversed(columns)}
-    known = {column for form in FORMS[kind] for column in (*form.columns, *form.optional)}
+    recognised = {column for form in DATA_FORMS[kind] for column in (*form.columns, *form.optional)}
     by_case = {
-        name: folded[name.casefold()] for name in (*known, *EXTRAS) if name.casefold() in folded
+        name: folded[name.casefold()]
+        for name in (*recognised, *EXTRAS)
+        if name.casefold() in folded
     }
     return by_case | {name: name for name in columns} | mapped
 
@@ -265,7 +267,7 @@ def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
     forms = _candidates(kind, preset or TRL)
     layouts = "; or ".join(" + ".join(form.columns) for form in forms)
     if preset is None:
-        presets = sorted({form.name for form in FORMS[kind]} - {TRL})
+        presets = sorted({form.name for form in DATA_FORMS[kind]} - {TRL})
         layouts += f"; or those of {', '.join(presets)}"
     subject = kind if preset is None else f"{kind} of preset {preset}"
     return DataError(

@@ -34,8 +34,8 @@ class RawRows:
         """Return the rows with some columns; of Parquet and saved data, only these are loaded."""
         rows: Any = self.rows
         if hasattr(rows, "select_columns"):
-            wanted = [name for name in self.columns if name in set(names)]
-            return replace(self, columns=tuple(wanted), rows=rows.select_columns(wanted))
+            columns = [name for name in self.columns if name in set(names)]
+            return replace(self, columns=tuple(columns), rows=rows.select_columns(columns))
         return self
 
 

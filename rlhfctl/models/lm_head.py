@@ -37,7 +37,7 @@ class _GivenStates(torch.nn.Module):
 
     def __init__(self, decoder: Any, states: Tensor) -> None:
         super().__init__()
-        self._given = (decoder, states)  # in a tuple, so as not to become a submodule
+        self._decoder_and_states = (decoder, states)  # in a tuple, so as not to become a submodule
 
     @property
     def decoder(self) -> _GivenStates:
@@ -46,11 +46,11 @@ class _GivenStates(torch.nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> _Output:
         """Return the states, whatever the input."""
-        return _Output(last_hidden_state=self._given[1])
+        return _Output(last_hidden_state=self._decoder_and_states[1])
 
     def __getattr__(self, name: str) -> Any:
         """Return the decoder's attribute, such as Falcon-H1's `lm_head_multiplier`."""
-        return getattr(self.__dict__["_given"][0], name)
+        return getattr(self.__dict__["_decoder_and_states"][0], name)
 
 
 class LMHead:
@@ -107,13 +107,13 @@ def check_language_model(model: Any, decoder: torch.nn.Module, device: torch.dev
     return int(logits.shape[-1])
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    if actual.shape != expected.shape:
         return False
     size = float(expected.float().abs().max())
     if not size < float("inf"):
         return True  # NaN and infinity are reported where responses are sampled.
-    return float((found - expected).float().abs().max()) <= _TOLERANCE[expected.dtype] * size
+    return float((actual - expected).float().abs().max()) <= _TOLERANCE[expected.dtype] * size
 
 
 def _refused(reason: str) -> EnvironmentFault:

@@ -32,7 +32,7 @@ class Roles(Protocol):
 
     @property
     def computes_in_float16(self) -> bool:
-        """Whether passes compute in float16, so that losses are scaled."""
+        """True where passes compute in float16, so that losses are scaled."""
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[Seed]) -> list[list[int]]:
         """Return one response per prompt, each sampled from its own seed."""

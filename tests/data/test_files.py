@@ -16,6 +16,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from rlhfctl.data.files import is_local, read_local
+from rlhfctl.data.parquet_files import ParquetRows
 from rlhfctl.errors import DataError, UnsafeError
 
 ROWS = [{"prompt": "NA", "completion": " é"}, {"prompt": "b\nb", "completion": "null"}]
@@ -166,6 +167,7 @@ class TestParquet:
         pq.write_table(pa.table({"a": range(5)}), "x.parquet")
         rows = read_local("x.parquet", "train").rows
         assert (rows[3], rows[-1], rows[1:3]) == ({"a": 3}, {"a": 4}, [{"a": 1}, {"a": 2}])
+        assert isinstance(rows, ParquetRows)
         assert list(rows.select([4, 0, 2]).select([1, 2])) == [{"a": 0}, {"a": 2}]
 
     def test_files_of_a_folder_may_have_different_columns(self):

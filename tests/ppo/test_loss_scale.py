@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import bandit_settings
-from whole import PROMPTS
 
 from rlhfctl.maths.advantages import shape_rewards
+from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.models.roles import load_roles
 from rlhfctl.ppo import checkpoint
 from rlhfctl.ppo.checkpoint import Progress
@@ -17,6 +16,9 @@ from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import RolloutSampler, estimate_advantages
 from rlhfctl.ppo.trainer import _RewardModel
 from rlhfctl.stages.shared.stage_context import open_stage_context
+from tests.ppo.toy import bandit_settings
+from tests.ppo.whole import PROMPTS
+from tests.present import present
 
 ROWS = torch.arange(len(PROMPTS))
 SETTINGS = bandit_settings(rollout_batch_size=len(PROMPTS), forward_batch_size=4, max_grad_norm=1e9)
@@ -103,7 +105,7 @@ def test_a_checkpoint_holds_the_scale(whole, tmp_path):
     step = PPOStep(roles, SETTINGS, Processes())
     step.accumulate(rollout, ROWS, ("policy", "critic"))
     step.scaler.update(2.0**9)
-    checkpoint.save(tmp_path, step, [], Progress(3, 0.1, checkpoint.RunningMoments()))
+    checkpoint.save(tmp_path, step, [], Progress(3, 0.1, RunningMoments()))
     other = PPOStep(roles, SETTINGS, Processes())
-    assert checkpoint.load_latest(tmp_path, other, []).rollout == 3
+    assert present(checkpoint.load_latest(tmp_path, other, [])).rollout == 3
     assert other.scaler.get_scale() == 2.0**9

@@ -112,14 +112,14 @@ def responses_used(ended: Sequence[bool], recipe: Recipe) -> tuple[NDArray[np.bo
         recipe: Number of calibration samples.
     """
     flags = np.asarray(ended, dtype=bool)
-    count, wanted = int(flags.sum()), recipe.reward_model.calibration_samples
-    if count >= wanted:
+    count, requested = int(flags.sum()), recipe.reward_model.calibration_samples
+    if count >= requested:
         return flags, None
     seldom = _ended_of(flags, recipe)
     if count >= _FEWEST_ENDED:
         return flags, (
             f"{seldom}: the scale of scores is that of these {count:,}, fewer than "
-            f"reward_model.calibration_samples ({wanted:,}). {_REMEDY}"
+            f"reward_model.calibration_samples ({requested:,}). {_REMEDY}"
         )
     return np.ones_like(flags), (
         f"{seldom}, too few for a scale of scores, which is that of all {len(flags):,} "
@@ -138,12 +138,12 @@ def _sample(
     recipe: Recipe, roles: Roles, prompts: Sequence[Sequence[int]], models: int
 ) -> CalibrationSample:
     """Sample and score responses until enough have ended or the most have been sampled."""
-    wanted, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
+    requested, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
     sample = CalibrationSample([[] for _ in range(models)])
-    while sum(sample.ended) < wanted and len(sample.ended) < _MOST_RESPONSES * wanted:
+    while sum(sample.ended) < requested and len(sample.ended) < _MOST_RESPONSES * requested:
         start = len(sample.ended)
-        left = _MOST_RESPONSES * wanted - start
-        rows = range(start, start + min(size, left, _still_needed(sample.ended, wanted)))
+        left = _MOST_RESPONSES * requested - start
+        rows = range(start, start + min(size, left, _still_needed(sample.ended, requested)))
         batch = [prompts[row % len(prompts)] for row in rows]
         responses = roles.generate(batch, [(recipe.seed, row) for row in rows], "reference")
         sequences = Sequences.from_lists(batch, responses, roles.pad_token_id, roles.device)
@@ -155,11 +155,11 @@ def _sample(
     return sample
 
 
-def _still_needed(ended: Sequence[bool], wanted: int) -> int:
-    """Return the number of responses to sample for `wanted` ended ones, at the share so far."""
-    if len(ended) < wanted:
-        return wanted - len(ended)
-    return math.ceil((wanted - sum(ended)) * len(ended) / max(1, sum(ended)))
+def _still_needed(ended: Sequence[bool], requested: int) -> int:
+    """Return the number of responses to sample for `requested` ended ones, at the share so far."""
+    if len(ended) < requested:
+        return requested - len(ended)
+    return math.ceil((requested - sum(ended)) * len(ended) / max(1, sum(ended)))
 
 
 def _normalization(

@@ -131,7 +131,7 @@ def test_a_caution_is_warned_of_even_where_the_gate_refuses(tiny_run, roles, rm)
     metrics(rm, accuracy=0.8, accuracy_low=0.75, length_accuracy=0.6, sft_eos_share=0.1)
     section = tiny_run.recipe.ppo.model_copy(update={"gate": "refuse"})
     recipe = tiny_run.recipe.model_copy(update={"ppo": section})
-    warnings = []
+    warnings: list[str] = []
     monitor = SimpleNamespace(warn=warnings.append)
     inputs = {"sft": tiny_run.stage("sft"), "rm": rm}
     checks = ppo._preflight(recipe, inputs, roles, PROMPTS, ppo.ppo_settings(recipe), monitor)

@@ -6,6 +6,7 @@ import pytest
 from rlhfctl.errors import DivergedError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
+from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.reward_model import score_normalization
 from rlhfctl.stages.reward_model.score_normalization import (
     CalibrationSample,
@@ -14,13 +15,14 @@ from rlhfctl.stages.reward_model.score_normalization import (
 )
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from tests.conftest import tiny_recipe
+from tests.present import present
 
 
-class Warnings:
-    def __init__(self):
-        self.texts = []
+class Warnings(NullMonitor):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
 
-    def warn(self, message):
+    def warn(self, message: str) -> None:
         self.texts.append(message)
 
 
@@ -97,15 +99,15 @@ def test_the_scale_is_that_of_the_ended_ones_if_they_are_enough(ended, used, say
     flags = [True] * ended + [False] * (128 - ended)
     chosen, warning = responses_used(flags, tiny_recipe())
     assert chosen.sum() == used
-    assert (warning is None) if says is None else (says in warning)
+    assert (warning is None) if says is None else (says in present(warning))
 
 
 def test_a_scale_of_fewer_than_requested_says_so():
     flags = [True] * 40 + [False] * 216
     chosen, warning = responses_used(flags, tiny_recipe("reward_model.calibration_samples=64"))
     assert chosen.tolist() == flags
-    assert "only 40 of 256" in warning
-    assert "reward_model.calibration_samples (64)" in warning
+    assert "only 40 of 256" in present(warning)
+    assert "reward_model.calibration_samples (64)" in present(warning)
 
 
 def test_the_advice_on_equal_scores_follows_from_how_many_ended():
