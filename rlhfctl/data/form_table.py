@@ -135,7 +135,7 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
 COLUMN_NAMES = frozenset(
     name.casefold()
     for data_forms in DATA_FORMS.values()
-    for form in forms
+    for form in data_forms
     for name in (*form.columns, *form.optional, *EXTRAS)
 )
 """Names that a header is recognised by, in lower case."""
