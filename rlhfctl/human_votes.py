@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError, DataError, UsageError
+from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.io import to_json
 from rlhfctl.run import staging
 from rlhfctl.run.directory import ANSWERS_FILE, HUMAN_KEY_FILE, HUMAN_VOTES_FILE, METRICS_FILE
@@ -107,7 +108,10 @@ def import_votes(directory: RunDirectory, file: Path, seed: int) -> StageRecord:
         record = manifest.stages["eval"]
         votes = _merged(directory, read_votes(file, sides))
         opponent = record.recipe_part["evaluation"].get("opponent", "sft")
-        metrics = to_json(human_metrics(answers, sides, votes, opponent, seed))
+        judge = human_metrics(answers, sides, votes, opponent, seed)
+        evaluation = record.result(EvaluationResult, directory.manifest)
+        judges = {**(evaluation.judges or {}), JUDGE: judge}
+        metrics = to_json(replace(evaluation, judges=judges))
         lines = [json.dumps(asdict(vote), ensure_ascii=False) for vote in votes]
         write_atomic(directory.root / HUMAN_VOTES_FILE, "".join(f"{line}\n" for line in lines))
         renewed = _renewed(directory, manifest, record, metrics)
@@ -231,10 +235,9 @@ def _merged(directory: RunDirectory, new: list[Vote]) -> list[Vote]:
 
 
 def _renewed(
-    directory: RunDirectory, manifest: Manifest, record: StageRecord, judge: dict[str, Any]
+    directory: RunDirectory, manifest: Manifest, record: StageRecord, metrics: dict[str, Any]
 ) -> StageRecord:
-    """Replace the evaluation's folder and record with ones that include this judge."""
-    metrics = record.metrics | {"judges": {**record.metrics.get("judges", {}), JUDGE: judge}}
+    """Replace the evaluation's folder and record with ones that have these metrics."""
     staging.discard_partial(directory, "eval")
     partial = directory.partial("eval")
     shutil.copytree(directory.stage("eval"), partial)

@@ -19,12 +19,24 @@ ANSWERS = [
 ]
 
 
+ENDPOINT = {
+    "kind": "endpoint",
+    "opponent": "sft",
+    "refusals": 0,
+    "unparsable": 0,
+    "wins": 1,
+    "ties": 1,
+    "losses": 1,
+    "prompts": 3,
+    "warnings": [],
+    "win_rate": 0.5,
+}
 RECORD = StageRecord(
     stage="eval",
     recipe_part={"evaluation": {"opponent": "sft"}},
     inputs={},
     outputs={},
-    metrics={"prompts": 3, "policies": {}, "judges": {"endpoint": {"win_rate": 0.5}}},
+    metrics={"prompts": 3, "policies": {}, "judges": {"endpoint": ENDPOINT}, "version": 1},
     versions={},
     seed=0,
     started="2026-01-01T00:00:00+00:00",
@@ -94,7 +106,7 @@ def test_votes_come_back_into_metrics_record_and_report(run):
     metrics = json.loads((run.stage("eval") / "metrics.json").read_text())
     humans = metrics["judges"]["humans"]
     assert (humans["wins"], humans["prompts"], humans["win_rate"]) == (3, 3, 1.0)
-    assert metrics["judges"]["endpoint"] == {"win_rate": 0.5}, "other judges stay"
+    assert metrics["judges"]["endpoint"] == ENDPOINT, "other judges stay"
     assert Manifest.load(run.manifest).stages["eval"] == record
     assert record.metrics == metrics
     assert output_changes(record, run) == []

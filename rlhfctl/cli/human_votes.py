@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlhfctl.human_votes import check_votes_file, export_pairs, import_votes
+from rlhfctl.human_votes import JUDGE, check_votes_file, export_pairs, import_votes
+from rlhfctl.results.evaluation import EvaluationResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +48,10 @@ def exchange_votes(
         seed = resolved.loaded.recipe.seed
         record = import_votes(resolved.directory, files.import_votes, seed)
         updated[-1] = replace(updated[-1], record=record)
-        votes = record.metrics["judges"]["humans"]["annotators"]["labels"]
-        monitor.note(f"votes on this evaluation: {votes:,}")
+        result = record.result(EvaluationResult, resolved.directory.manifest)
+        humans = (result.judges or {}).get(JUDGE)
+        if humans is not None and humans.annotators is not None:
+            monitor.note(f"votes on this evaluation: {humans.annotators.labels:,}")
     if files.export_pairs is not None:
         pairs = export_pairs(resolved.directory, files.export_pairs)
         monitor.note(f"{pairs:,} pairs written to {files.export_pairs}")

@@ -18,6 +18,7 @@ from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
 from rlhfctl.pipeline import StageResult, needed_stages, run_stages, worker_loop
+from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.gates import GateResult, check_gates, parse_gates, require_gates
 from rlhfctl.run import exit_status
 from rlhfctl.run.files import write_atomic
@@ -120,7 +121,7 @@ def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]
     if _evaluated(results):
         lines.append(f"report      {resolved.directory.report}")
     if not (terminal.as_json and terminal.quiet):
-        terminal.result(results_table(results), *lines)
+        terminal.result(results_table(results, resolved.directory.manifest), *lines)
     if failure is not None:
         code, message = classify(failure)
         terminal.error(message)
@@ -132,7 +133,10 @@ def _gate_results(resolved: Resolved, results: Sequence[StageResult]) -> list[Ga
     if evaluation is None:
         return []
     gates = parse_gates(resolved.loaded.recipe.evaluation.gates)
-    return check_gates(gates, evaluation.record.metrics)
+    if not gates:
+        return []
+    metrics = evaluation.record.result(EvaluationResult, resolved.directory.manifest)
+    return check_gates(gates, metrics)
 
 
 def _as_json(

@@ -2,121 +2,140 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from rlhfctl.console import duration, safe
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, Stage, stage_named
+from rlhfctl.errors import CheckpointError
+from rlhfctl.results.evaluation import Comparison, EvaluationResult
+from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rlhfctl.pipeline import StageResult
-
-    Headline = Callable[[Mapping[str, Any]], list[str]]
-
-_HEADLINES: dict[Stage, Headline] = {}
-
-
-def _headline_of(stage: Stage) -> Callable[[Headline], Headline]:
-    """Register a function that returns a stage's headline metrics as lines."""
-
-    def register(lines: Headline) -> Headline:
-        _HEADLINES[stage] = lines
-        return lines
-
-    return register
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import PolicyMetrics
+    from rlhfctl.run.manifest import StageRecord
 
 
-def results_table(results: Sequence[StageResult]) -> Table:
-    """Return a table with the headline metrics and the duration of each stage."""
+def results_table(results: Sequence[StageResult], manifest: Path) -> Table:
+    """Return a table with the headline metrics and the duration of each stage.
+
+    A stage that another version of rlhfctl ran may have other metrics; the table then says so in
+    their place, since the stages that did run are still worth showing.
+
+    Args:
+        results: Results of the stages.
+        manifest: File that the records are from, for messages.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("stage", style="bold", no_wrap=True)
     table.add_column("result", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     for result in results:
         time = "up to date" if result.status == "skipped" else duration(result.record.seconds)
-        stage = stage_named(result.stage)
-        lines = headline(stage, result.record.metrics)
-        table.add_row(stage.title, safe("\n".join(lines)), time)
+        try:
+            lines = headline(result.record, manifest)
+        except CheckpointError as error:
+            lines = [str(error)]
+        table.add_row(stage_named(result.stage).title, safe("\n".join(lines)), time)
     return table
 
 
-def headline(stage: Stage, metrics: Mapping[str, Any]) -> list[str]:
-    """Return a stage's headline metrics as lines; absent metrics are omitted."""
-    return [line for line in _HEADLINES[stage](metrics) if line]
+def headline(record: StageRecord, manifest: Path) -> list[str]:
+    """Return a stage's headline metrics as lines; absent metrics are omitted.
+
+    Raises:
+        CheckpointError: A metric is unknown, missing or of the wrong type.
+    """
+    stage = stage_named(record.stage)
+    lines: list[str] = []
+    if stage is SFT:
+        lines = _sft(record.result(SFTResult, manifest))
+    elif stage is REWARD_MODEL:
+        lines = _reward_model(record.result(RewardModelResult, manifest))
+    elif stage is PPO:
+        lines = _ppo(record.result(PPOResult, manifest))
+    elif stage is EVALUATION:
+        lines = _evaluation(record.result(EvaluationResult, manifest))
+    return [line for line in lines if line]
 
 
-@_headline_of(SFT)
-def _sft(metrics: Mapping[str, Any]) -> list[str]:
+def _sft(result: SFTResult) -> list[str]:
+    accuracy = (result.token_accuracy_before, result.token_accuracy)
     return [
-        _change(metrics, "eval_loss_before", "eval_loss", "held-out loss", "{:.3f}"),
-        _change(metrics, "token_accuracy_before", "token_accuracy", "token accuracy", "{:.1%}"),
+        _change("held-out loss", result.eval_loss_before, result.eval_loss, "{:.3f}"),
+        _change("token accuracy", *accuracy, "{:.1%}"),
     ]
 
 
-@_headline_of(REWARD_MODEL)
-def _rm(metrics: Mapping[str, Any]) -> list[str]:
+def _reward_model(result: RewardModelResult) -> list[str]:
     return [
-        _interval(metrics, "accuracy", "held-out accuracy"),
-        _interval(metrics, "length_accuracy", 'baseline "prefer the longer response"'),
-        _interval(metrics, "gold_accuracy", "accuracy on gold-ordered pairs"),
+        _interval("held-out accuracy", result.accuracy),
+        _interval('baseline "prefer the longer response"', result.length_accuracy),
+        _interval("accuracy on gold-ordered pairs", result.gold_accuracy),
     ]
 
 
-@_headline_of(PPO)
-def _ppo(metrics: Mapping[str, Any]) -> list[str]:
-    skipped = metrics.get("skipped_minibatches")
+def _ppo(result: PPOResult) -> list[str]:
+    last, skipped = result.last_rollout, result.skipped_minibatches
     return [
-        _metric(metrics, "score", "score {:.3g}"),
-        _metric(metrics, "kl", "KL {:.3g} nats per response"),
-        _metric(metrics, "response_length", "mean response length {:.3g} tokens"),
-        f"{skipped:g} minibatches skipped" if skipped else "",
+        _metric("score {:.3g}", last.get("score")),
+        _metric("KL {:.3g} nats per response", last.get("kl")),
+        _metric("mean response length {:.3g} tokens", last.get("response_length")),
+        f"{skipped} minibatches skipped" if skipped else "",
     ]
 
 
-@_headline_of(EVALUATION)
-def _eval(metrics: Mapping[str, Any]) -> list[str]:
-    policies = metrics.get("policies", {})
-    sft, ppo = policies.get("sft", {}), policies.get("ppo", {})
-    pairs = {"before": sft, "after": ppo}
+def _evaluation(result: EvaluationResult) -> list[str]:
+    comparison = result.comparison or Comparison()
+    ppo = result.policies.get("ppo")
     return [
-        _interval(metrics, "gold_win_rate", "PPO win rate over SFT (gold reward)"),
-        _interval(metrics, "proxy_win_rate", "PPO win rate over SFT (reward model score)"),
-        _versus(pairs, "gold", "gold reward"),
-        _versus(pairs, "proxy", "score"),
-        _metric(ppo, "kl", "KL {:.3g} nats per response"),
+        _interval("PPO win rate over SFT (gold reward)", comparison.gold_win_rate),
+        _interval("PPO win rate over SFT (reward model score)", comparison.proxy_win_rate),
+        _versus("gold reward", result, lambda policy: policy.gold),
+        _versus("score", result, lambda policy: policy.proxy),
+        _metric("KL {:.3g} nats per response", ppo.kl.value if ppo else None),
     ]
 
 
-def _number(metrics: Mapping[str, Any], name: str) -> float | None:
-    value = metrics.get(name)
-    return value if isinstance(value, int | float) else None
+def _metric(template: str, value: float | None) -> str:
+    return "" if _absent(value) else template.format(value)
 
 
-def _metric(metrics: Mapping[str, Any], name: str, template: str) -> str:
-    value = _number(metrics, name)
-    return "" if value is None else template.format(value)
-
-
-def _change(metrics: Mapping[str, Any], before: str, after: str, label: str, template: str) -> str:
-    first, last = _number(metrics, before), _number(metrics, after)
-    if last is None:
+def _change(label: str, before: float | None, after: float | None, template: str) -> str:
+    if _absent(after):
         return ""
-    shown = template.format(last)
-    return f"{label} {shown}" if first is None else f"{label} {template.format(first)} -> {shown}"
+    shown = template.format(after)
+    return (
+        f"{label} {shown}" if _absent(before) else f"{label} {template.format(before)} -> {shown}"
+    )
 
 
-def _versus(pairs: Mapping[str, Mapping[str, Any]], name: str, label: str) -> str:
-    values = {when: metrics.get(name) for when, metrics in pairs.items()}
-    return _change(values, "before", "after", label, "{:.3g}")
+def _absent(value: float | None) -> bool:
+    """Return whether a number is missing, NaN or infinite."""
+    return value is None or not math.isfinite(value)
 
 
-def _interval(metrics: Mapping[str, Any], name: str, label: str) -> str:
-    value = _number(metrics, name)
-    low, high = _number(metrics, f"{name}_low"), _number(metrics, f"{name}_high")
-    if value is None:
+def _versus(
+    label: str, result: EvaluationResult, score: Callable[[PolicyMetrics], Estimate | None]
+) -> str:
+    """Return one score of SFT and PPO."""
+    policies = (result.policies.get(name) for name in ("sft", "ppo"))
+    estimates = [score(policy) if policy else None for policy in policies]
+    sft, ppo = (None if estimate is None else estimate.value for estimate in estimates)
+    return _change(label, sft, ppo, "{:.3g}")
+
+
+def _interval(label: str, estimate: Estimate | None) -> str:
+    if estimate is None or _absent(estimate.value):
         return ""
-    shown = f"{label} {value:.1%}"
-    return shown if low is None or high is None else f"{shown} ({low:.1%} to {high:.1%})"
+    shown = f"{label} {estimate.value:.1%}"
+    if _absent(estimate.low) or _absent(estimate.high):
+        return shown
+    return f"{shown} ({estimate.low:.1%} to {estimate.high:.1%})"

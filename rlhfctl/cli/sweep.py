@@ -13,27 +13,31 @@ from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Board, Terminal, duration, format_metric, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import load_recipe
+from rlhfctl.results.io import to_json
+from rlhfctl.results.sweep import SettingMetrics
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from rlhfctl.cli.options import RunOptions
     from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.sweep import RunError, SweepResult, SweepSetting
     from rlhfctl.sweep.plan import Job, Plan
     from rlhfctl.sweep.runner import Outcome
 
-_COLUMNS = {
-    "kl": "KL",
-    "proxy": "proxy",
-    "gold": "gold",
-    "true_reward": "held-out RM",
-    "win_rate": "win rate",
-    "length": "length",
-    "repetition": "repeats",
-}
+_COLUMNS: tuple[tuple[str, str, Callable[[SettingMetrics], Estimate | None]], ...] = (
+    ("kl", "KL", lambda metrics: metrics.kl),
+    ("proxy", "proxy", lambda metrics: metrics.proxy),
+    ("gold", "gold", lambda metrics: metrics.gold),
+    ("true_reward", "held-out RM", lambda metrics: metrics.true_reward),
+    ("win_rate", "win rate", lambda metrics: metrics.win_rate),
+    ("length", "length", lambda metrics: metrics.length),
+    ("repetition", "repeats", lambda metrics: metrics.repetition),
+)
 
 
 def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
@@ -62,11 +66,11 @@ def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
     require_valid_files(plain, terminal)
     with Board(terminal) as board:
         observer = _Observer(terminal, board, len(plan.points) + len(plan.shared))
-        value = run_sweep(plan, root, str(choice.path), jobs, observer, force=options.force)
+        result = run_sweep(plan, root, str(choice.path), jobs, observer, force=options.force)
     directory = RunDirectory(root)
     write_atomic(directory.report, page.html(page.read(root)))
-    _show(terminal, directory, value)
-    code = exit_code(value)
+    _show(terminal, directory, result)
+    code = exit_code(result)
     if code:
         raise typer.Exit(code)
 
@@ -110,83 +114,93 @@ class _Observer:
     def ended(self, job: Job, outcome: Outcome) -> None:
         self.ends += 1
         line = f"{self.ends}/{self.total} {job.name}"
-        if outcome.status == "failed":
-            self.terminal.warn(f"{line} failed: {(outcome.error or {}).get('message', '')}")
+        if outcome.error is not None:
+            self.terminal.warn(f"{line} failed: {outcome.error.message}")
         elif outcome.status == "skipped":
             self.terminal.note(f"{line} is up to date, skipped")
         else:
             self.terminal.note(f"{line} done in {duration(outcome.seconds)}")
 
 
-def _show(terminal: Terminal, directory: RunDirectory, value: dict[str, Any]) -> None:
+def _show(terminal: Terminal, directory: RunDirectory, result: SweepResult) -> None:
     from rlhfctl.sweep.run import exit_code
 
-    code = exit_code(value)
+    code = exit_code(result)
     if terminal.as_json:
-        failed = next((point["error"] for point in value["points"] if "error" in point), None)
+        error = next((point.error for point in result.points if point.error), None)
         head = {"ok": code == 0, "sweep": str(directory.root), "report": str(directory.report)}
-        terminal.write_json({**head, **value, **({} if failed is None else {"error": failed})})
+        failure = {} if error is None else {"error": to_json(error)}
+        terminal.write_json({**head, **to_json(result), **failure})
     if terminal.as_json and terminal.quiet:
         return
-    parts: list[Any] = [_table(value["keys"], value["points"])]
-    if "groups" in value:
-        keys = [key for key in value["keys"] if key != "seed"]
+    parts: list[Any] = [_points_table(result)]
+    if result.groups is not None:
         parts += ["", "means over seeds \N{PLUS-MINUS SIGN} half-width of the 95 % CI"]
-        parts.append(_table(keys, value["groups"], intervals=True))
+        parts.append(_groups_table(result.keys, result.groups))
     parts.append("")
-    if value["recommended"]:
-        parts.append(f"recommended  {value['recommended']['why']}")
-    elif any(point["status"] == "done" for point in value["points"]):
+    if result.recommended is not None:
+        parts.append(f"recommended  {result.recommended.why}")
+    elif any(point.status == "done" for point in result.points):
         parts.append("recommended  none: ranking needs gold rewards or a held-out reward model")
     parts += [f"sweep folder {directory.root}", f"report       {directory.report}"]
     terminal.result(*parts)
-    for point in value["points"]:
-        if "error" in point:
-            terminal.error(f"{point['run']}: {_error_text(point['error'])}")
+    for point in result.points:
+        if point.error is not None:
+            terminal.error(f"{point.run}: {_error_text(point.error)}")
 
 
-def _error_text(error: Mapping[str, Any]) -> str:
-    line = f"{error['where']}: {error['message']}" if error.get("where") else error["message"]
-    return f"{line}\n{error['hint']}" if error.get("hint") else str(line)
+def _error_text(error: RunError) -> str:
+    line = f"{error.where}: {error.message}" if error.where else error.message
+    return f"{line}\n{error.hint}" if error.hint else line
+
+
+def _points_table(result: SweepResult) -> Table:
+    metrics = [point.metrics.ppo if point.metrics else SettingMetrics() for point in result.points]
+    table, names = _table(result.keys, metrics)
+    table.add_column("alarms", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for point, measured in zip(result.points, metrics, strict=True):
+        cells = [str(point.settings[key]) for key in result.keys]
+        cells += [_cell(measured, name) for name in names]
+        alarms = (point.metrics.alarms if point.metrics else None) or []
+        cells.append(", ".join(dict.fromkeys(alarm.name for alarm in alarms)))
+        cells.append(point.status.replace("_", " "))
+        table.add_row(*map(safe, cells))
+    return table
+
+
+def _groups_table(all_keys: Sequence[str], groups: Sequence[SweepSetting]) -> Table:
+    keys = [key for key in all_keys if key != "seed"]
+    table, names = _table(keys, [group.metrics for group in groups], omitted="repetition")
+    for group in groups:
+        cells = [str(group.settings[key]) for key in keys]
+        cells += [_cell(group.metrics, name, interval=True) for name in names]
+        table.add_row(*map(safe, cells))
+    return table
 
 
 def _table(
-    keys: Sequence[str], rows: Sequence[Mapping[str, Any]], *, intervals: bool = False
-) -> Table:
+    keys: Sequence[str], rows: Sequence[SettingMetrics], omitted: str = ""
+) -> tuple[Table, list[str]]:
+    """Return a table without rows, and the names of its metrics: those that some row has."""
     # One space between columns keeps the table within the 80 columns of a pipe.
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for key in keys:
         table.add_column(safe(key), style="bold", no_wrap=True)
-    omitted = {"repetition"} if intervals else set()
-    shown = [
-        name
-        for name in _COLUMNS
-        if name not in omitted and any(name in row.get("metrics", {}) for row in rows)
-    ]
-    for name in shown:
-        table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
-    if not intervals:
-        table.add_column("alarms", overflow="fold")
-        table.add_column("status", no_wrap=True)
-    for row in rows:
-        metrics = row.get("metrics", {})
-        cells = [safe(str(row["settings"][key])) for key in keys]
-        cells += [safe(_cell(metrics, name, intervals=intervals)) for name in shown]
-        if not intervals:
-            alarms = [alarm["name"] for alarm in metrics.get("alarms", [])]
-            cells += [safe(", ".join(dict.fromkeys(alarms))), safe(row["status"].replace("_", " "))]
-        table.add_row(*cells)
-    return table
+    names = []
+    for name, label, metric in _COLUMNS:
+        if name != omitted and any(metric(row) is not None for row in rows):
+            table.add_column(label, justify="right", no_wrap=True)
+            names.append(name)
+    return table, names
 
 
-def _cell(metrics: Mapping[str, Any], name: str, *, intervals: bool) -> str:
-    if name not in metrics:
+def _cell(metrics: SettingMetrics, name: str, *, interval: bool = False) -> str:
+    estimate = next(metric(metrics) for own, _, metric in _COLUMNS if own == name)
+    if estimate is None:
         return ""
-    if not intervals or f"{name}_low" not in metrics:
-        return _formatted(name, metrics[name])
-    half = (metrics[f"{name}_high"] - metrics[f"{name}_low"]) / 2
-    return f"{_formatted(name, metrics[name])} \N{PLUS-MINUS SIGN} {half:.2g}"
-
-
-def _formatted(name: str, value: float) -> str:
-    return f"{value:.3f}" if name == "repetition" else format_metric(name, value)
+    value = f"{estimate.value:.3f}" if name == "repetition" else format_metric(name, estimate.value)
+    if not interval or estimate.low is None or estimate.high is None:
+        return value
+    half = (estimate.high - estimate.low) / 2
+    return f"{value} \N{PLUS-MINUS SIGN} {half:.2g}"

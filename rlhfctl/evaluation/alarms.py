@@ -13,7 +13,7 @@ Two alarms have no such level. The mean KL is only compared with its budget. A d
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rlhfctl.evaluation.changes import p_value_of_fall, p_value_of_rise, per_prompt
 from rlhfctl.evaluation.overoptimisation import fallen, since_best
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from rlhfctl.results.training import HeldOutLine
 
     Metrics = Mapping[str, NDArray[np.float64]]
 
@@ -71,7 +73,7 @@ class _Finding(NamedTuple):
     message: str  # template with {value} and {threshold}
 
 
-def alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Alarm]:
+def alarms(history: Sequence[HeldOutLine], limits: AlarmLimits) -> list[Alarm]:
     """Return a run's alarms, each at the evaluation that first raised it.
 
     An alarm does not depend on later evaluations, so a longer history only adds alarms. Alarms
@@ -96,15 +98,15 @@ def alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Al
                 continue
             finding = find(so_far, threshold)
             if finding.beyond and finding.p_value < level:
-                step = int(history[index]["step"])
+                step = history[index].step
                 message = finding.message.format(value=finding.value, threshold=threshold)
                 raised.append(Alarm(name, step, finding.value, threshold, message))
     return raised
 
 
-def new_alarms(history: Sequence[Mapping[str, Any]], limits: AlarmLimits) -> list[Alarm]:
+def new_alarms(history: Sequence[HeldOutLine], limits: AlarmLimits) -> list[Alarm]:
     """Return the alarms that the last evaluation raised for the first time."""
-    last = int(history[-1]["step"])
+    last = history[-1].step
     return [alarm for alarm in alarms(history, limits) if alarm.step == last]
 
 

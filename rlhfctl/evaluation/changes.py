@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from rlhfctl.results.training import HeldOutLine
 
-def per_prompt(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64] | None:
+
+def per_prompt(history: Sequence[HeldOutLine], key: str) -> NDArray[np.float64] | None:
     """Return [evaluations, prompts] of one metric, or None if an evaluation lacks it.
 
     Args:
-        history: Evaluations in order, each with per-prompt metrics in `each`.
-        key: Name of the metric in `each`.
+        history: Evaluations in order.
+        key: Name of the metric in `per_prompt`.
 
     Raises:
         ValueError: If the evaluations differ in their number of prompts.
     """
-    if not history or any(line["each"].get(key) is None for line in history):
+    if not history or any(key not in line.per_prompt for line in history):
         return None
-    counts = {len(line["each"][key]) for line in history}
+    counts = {len(line.per_prompt[key]) for line in history}
     if len(counts) != 1:
         raise ValueError(f"{key}: evaluations must have the same prompts, not {sorted(counts)}")
-    return np.asarray([line["each"][key] for line in history], dtype=np.float64)
+    return np.asarray([line.per_prompt[key] for line in history], dtype=np.float64)
 
 
 def p_value_of_rise(differences: ArrayLike) -> float:

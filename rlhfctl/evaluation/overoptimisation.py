@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import special
@@ -20,9 +20,11 @@ from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
 from rlhfctl.results.training import OverOptimisationFit, Peak
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from rlhfctl.results.training import HeldOutLine
 
 Form = Literal["rl", "best_of_n"]
 
@@ -92,7 +94,7 @@ def fit(distances: ArrayLike, values: ArrayLike, form: Form) -> Coefficients | N
 
 
 def fit_history(
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[HeldOutLine],
     key: str,
     seed: int = 0,
     form: Form = "rl",
@@ -152,7 +154,7 @@ def fit_history(
     )
 
 
-def best_evaluation(history: Sequence[Mapping[str, Any]]) -> int:
+def best_evaluation(history: Sequence[HeldOutLine]) -> int:
     """Return the index of the evaluation with the highest mean true reward; the earliest at ties.
 
     Raises:
@@ -161,9 +163,7 @@ def best_evaluation(history: Sequence[Mapping[str, Any]]) -> int:
     return int(_true_reward(history).mean(axis=1).argmax())
 
 
-def fallen_significantly(
-    history: Sequence[Mapping[str, Any]], best: int, seed: int = 0
-) -> Interval:
+def fallen_significantly(history: Sequence[HeldOutLine], best: int, seed: int = 0) -> Interval:
     """Return the true reward's mean change from evaluation `best` to the last, 95 % over prompts.
 
     For display, not for early stopping: the best of many evaluations is partly chosen by noise, so
@@ -176,7 +176,7 @@ def fallen_significantly(
     return paired_bootstrap_mean(values[-1] - values[best], seed)
 
 
-def falls(history: Sequence[Mapping[str, Any]]) -> bool:
+def falls(history: Sequence[HeldOutLine]) -> bool:
     """Return True if the true reward has fallen significantly below its best.
 
     Two sources of false positives are controlled:
@@ -217,7 +217,7 @@ def since_best(
     return change
 
 
-def _true_reward(history: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+def _true_reward(history: Sequence[HeldOutLine]) -> NDArray[np.float64]:
     values = per_prompt(history, "true_reward")
     if values is None:
         raise ValueError("the best evaluation needs a true reward")

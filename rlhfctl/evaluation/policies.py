@@ -12,6 +12,7 @@ from rlhfctl.evaluation.intervals import mean_estimate
 from rlhfctl.evaluation.preferences import win_rate
 from rlhfctl.evaluation.text import distinct_ngram_share, repeated_ngram_share, words
 from rlhfctl.results.evaluation import Comparison, PolicyMetrics
+from rlhfctl.results.samples import EvaluationSample, SampleScores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,32 +88,25 @@ def compare_policies(
     return metrics, None
 
 
-def sample_rows(
+def samples(
     prompts: Sequence[str], policies: Mapping[str, Responses], limit: int
-) -> list[dict[str, Any]]:
-    """Return the first `limit` prompts with every policy's response, ready for JSON lines.
+) -> list[EvaluationSample]:
+    """Return the first `limit` prompts with every policy's response and its scores."""
+    return [
+        EvaluationSample(
+            prompt,
+            {name: responses.texts[index] for name, responses in policies.items()},
+            {name: _scores(responses, index) for name, responses in policies.items()},
+        )
+        for index, prompt in enumerate(prompts[:limit])
+    ]
 
-    A row is ``{"prompt", NAME: text, ..., "scores": {NAME: {"proxy", "gold", "kl"}}}``; unavailable
-    scores are left out.
-    """
-    rows: list[dict[str, Any]] = []
-    for index, prompt in enumerate(prompts[:limit]):
-        row: dict[str, Any] = {"prompt": prompt}
-        row |= {name: responses.texts[index] for name, responses in policies.items()}
-        row["scores"] = {
-            name: {
-                metric: float(np.asarray(values)[index])
-                for metric, values in (
-                    ("proxy", responses.proxy),
-                    ("gold", responses.gold),
-                    ("kl", responses.kl),
-                )
-                if values is not None
-            }
-            for name, responses in policies.items()
-        }
-        rows.append(row)
-    return rows
+
+def _scores(responses: Responses, index: int) -> SampleScores:
+    def at_index(values: ArrayLike | None) -> float | None:
+        return None if values is None else float(np.asarray(values)[index])
+
+    return SampleScores(at_index(responses.proxy), at_index(responses.gold), at_index(responses.kl))
 
 
 _Measured = dict[str, "np.ndarray[Any, np.dtype[np.float64]]"]

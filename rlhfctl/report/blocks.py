@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlhfctl.report.numbers import finite, interval, number, share
+from rlhfctl.report.numbers import finite, interval, number, share, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rlhfctl.report.curves import Plot
+    from rlhfctl.results.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EstimateCell:
     """A metric with its interval in one cell."""
 
     value: str
@@ -34,7 +35,7 @@ class Estimate:
         return f"{self.value} ({self.interval})" if self.interval else self.value
 
 
-Cell = str | Bar | Estimate | None
+Cell = str | Bar | EstimateCell | None
 
 
 @dataclass(frozen=True)
@@ -147,58 +148,52 @@ def plots(
     return (Plots(drawable, folded, large),) if drawable else ()
 
 
-def notes(value: Any) -> tuple[Block, ...]:
-    """Return a list of notes as sentences; nothing for other values."""
-    texts = value if isinstance(value, list) else []
-    return tuple(Note(f"{text[:1].upper()}{text[1:]}.") for text in texts if isinstance(text, str))
+def notes(texts: Iterable[str]) -> tuple[Block, ...]:
+    """Return notes as sentences."""
+    return tuple(Note(f"{text[:1].upper()}{text[1:]}.") for text in texts)
 
 
-def warnings(value: Any) -> tuple[Block, ...]:
-    """Return a list of warnings; nothing for other values."""
-    texts = value if isinstance(value, list) else []
-    return tuple(Note(text, warning=True) for text in texts if isinstance(text, str))
+def warnings(texts: Iterable[str]) -> tuple[Block, ...]:
+    """Return warnings."""
+    return tuple(Note(text, warning=True) for text in texts)
 
 
 SHARE_COLUMNS = (Column("Share", "number"), Column("95 % CI", "number"), Column("", "scale"))
 
 
-def share_cells(metrics: Mapping[str, Any], name: str) -> tuple[Cell, Cell, Cell]:
+def share_cells(estimate: Estimate | None) -> tuple[Cell, Cell, Cell]:
     """Return a formatted share, its CI, and a bar of both."""
-    return share(metrics.get(name)), interval(metrics, name, share), share_bar(metrics, name)
+    return share(value_of(estimate)), interval(estimate, share), share_bar(estimate)
 
 
-def share_bar(metrics: Mapping[str, Any], name: str) -> Bar | None:
+def share_bar(estimate: Estimate | None) -> Bar | None:
     """Return a share's bar on a scale from 0 to 1; None without an interval."""
-    ends = [finite(metrics.get(name + end)) for end in ("_low", "", "_high")]
-    if None in ends:
+    ends = finite_ends(estimate)
+    if ends is None:
         return None
-    low, estimate, high = (100 * min(max(end or 0.0, 0.0), 1.0) for end in ends)
-    return Bar(low, estimate, high)
+    low, value, high = (100 * min(max(end, 0.0), 1.0) for end in ends)
+    return Bar(low, value, high)
 
 
-def estimate(
-    metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
-) -> Estimate | None:
+def finite_ends(estimate: Estimate | None) -> tuple[float, float, float] | None:
+    """Return low end, value and high end of an estimate; None unless all three are finite."""
+    if estimate is None:
+        return None
+    low, value, high = map(finite, (estimate.low, estimate.value, estimate.high))
+    return None if low is None or value is None or high is None else (low, value, high)
+
+
+def estimate_cell(
+    estimate: Estimate | None, write: Callable[[Any], str] = number
+) -> EstimateCell | None:
     """Return a metric with its CI in one cell; None if it is missing."""
-    if finite(metrics.get(name)) is None:
+    if estimate is None or finite(estimate.value) is None:
         return None
-    return Estimate(write(metrics[name]), interval(metrics, name, write))
+    return EstimateCell(write(estimate.value), interval(estimate, write))
 
 
 def estimate_cells(
-    metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number
+    estimate: Estimate | None, write: Callable[[Any], str] = number
 ) -> tuple[str, str]:
     """Return a formatted metric and its CI."""
-    return write(metrics.get(name)), interval(metrics, name, write)
-
-
-def objects(value: Any) -> dict[str, dict[str, Any]]:
-    """Return the entries of an object that are objects themselves; empty for other values."""
-    entries = value.items() if isinstance(value, dict) else ()
-    return {str(name): entry for name, entry in entries if isinstance(entry, dict)}
-
-
-def group(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's accuracy with its CI ends named as in other metrics."""
-    ends = {f"accuracy_{end}": metrics.get(end) for end in ("low", "high") if end in metrics}
-    return {**ends, **metrics}
+    return write(None if estimate is None else estimate.value), interval(estimate, write)

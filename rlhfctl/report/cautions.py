@@ -1,6 +1,6 @@
 """Cautions that qualify a verdict.
 
-A caution is given if its rule holds: a stage used an input that was re-run since; the reward
+A caution is given if its rule holds: results have another version's format; a stage used an input that was re-run since; the reward
 model's accuracy CI does not lie above 0.5, or not above the accuracy of "the longer one wins"; a
 probe other than hedge removal significantly raises its score; the reward model's, the annotators'
 or a judge's own warnings; a task of the alignment tax other than imitating demonstrations is
@@ -13,19 +13,20 @@ true reward fell significantly below its best; minibatches were skipped; metrics
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rlhfctl.report.blocks import objects
-from rlhfctl.report.numbers import finite, number, share, signed
+from rlhfctl.report.numbers import finite, number, share, signed, value_of
 from rlhfctl.report.sections.reward_model import probe_side
 from rlhfctl.report.sections.tax import tax_side
-from rlhfctl.report.significance import judges_of, policy
-from rlhfctl.stage_table import PPO, REWARD_MODEL, STAGES, stage_named
+from rlhfctl.report.significance import judges_of
+from rlhfctl.stage_table import PPO, STAGES, stage_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.evaluation import EvaluationResult, PolicyMetrics
+    from rlhfctl.results.training import OverOptimisation, RewardModelResult
 
 LENGTH_CHANGE = 0.3
 SHARE_CHANGE = 0.1
@@ -36,37 +37,43 @@ _EITHER_WAY = "hedge_removed"  # removing an undue hedge can improve a response
 
 def cautions(facts: RunFacts, level: str) -> Iterator[str]:
     """Yield the cautions for a verdict of this level, by the rules above."""
+    yield from facts.unreadable
     for name, input_name in facts.stale():
         yield (
             f"{input_name} was re-run after {name} used it, so {name}'s metrics are out of date. "
             f"Run rlhfctl {stage_named(name).command}."
         )
-    yield from _reward_model_cautions(facts.stage_metrics(REWARD_MODEL))
-    yield from _evaluation_cautions(facts.evaluation)
-    sft, ppo = (policy(facts.evaluation, name) for name in ("sft", "ppo"))
-    yield from _policy_cautions(sft, ppo, _kl_alarm(facts))
-    gain = finite(facts.evaluation.get("gold_gain_low"))
-    if level == "gain" and gain is not None and gain <= 0:
+    if facts.reward_model is not None:
+        yield from _reward_model_cautions(facts.reward_model)
+    if facts.evaluation is not None:
+        yield from _evaluation_cautions(facts.evaluation)
+    yield from _policy_cautions(facts.policy("sft"), facts.policy("ppo"), _kl_alarm(facts))
+    gain = facts.comparison.gold_gain
+    low = finite(gain.low) if gain else None
+    if level == "gain" and low is not None and low <= 0:
         yield "PPO wins more often, but its mean gold reward is not significantly above SFT's."
-    yield from _judge_cautions(facts.evaluation, level)
-    yield from _held_out_cautions(facts.over_optimisation)
-    skipped = facts.stage_metrics(PPO).get("skipped_minibatches")
-    if finite(skipped):
-        yield f"PPO skipped {number(skipped)} minibatches because their ratio was out of bounds."
+    yield from _judge_cautions(facts, level)
+    if facts.over_optimisation is not None:
+        yield from _held_out_cautions(facts.over_optimisation)
+    if facts.ppo is not None and facts.ppo.skipped_minibatches:
+        yield (
+            f"PPO skipped {number(facts.ppo.skipped_minibatches)} minibatches because their ratio "
+            "was out of bounds."
+        )
     for stage in STAGES:
         lost = sum(None in step.values() for step in facts.curves.get(stage.name, []))
         if lost:
             yield f"{stage.name}: non-finite metrics at {lost} of the logged steps."
 
 
-def _reward_model_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
-    low = finite(metrics.get("accuracy_low"))
+def _reward_model_cautions(result: RewardModelResult) -> Iterator[str]:
+    low = finite(result.accuracy.low)
     if low is None:
         return
     if low <= 0.5:
         yield "The reward model's accuracy is not significantly above 0.5 (its 95 % CI reaches it)."
         return
-    length = finite(metrics.get("length_accuracy"))
+    length = value_of(result.length_accuracy)
     if length is not None and low <= length:
         yield (
             f"The reward model's accuracy is not significantly above that of always preferring the "
@@ -74,30 +81,30 @@ def _reward_model_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _evaluation_cautions(metrics: Mapping[str, Any]) -> Iterator[str]:
+def _evaluation_cautions(result: EvaluationResult) -> Iterator[str]:
     """Yield failed reward model probes, annotator warnings and the alignment tax."""
-    reward_model = objects(metrics).get("reward_model", {})
+    held_out = result.reward_model.held_out if result.reward_model else None
     fooled = [
-        str(probe.get("description") or name.replace("_", " "))
-        for name, probe in objects(reward_model.get("probes")).items()
+        probe.description
+        for name, probe in ((held_out.probes if held_out else None) or {}).items()
         if probe_side(probe) == "rises" and name != _EITHER_WAY
     ]
     if fooled:
         yield f"The reward model scores degraded responses higher: {'; '.join(fooled)}."
-    for part in (reward_model, objects(metrics).get("annotators", {})):
-        yield from _texts(part.get("warnings"))
+    if result.annotators is not None:
+        yield from result.annotators.warnings
     worse = [
         name
-        for name, task in objects(objects(metrics).get("tax", {}).get("tasks")).items()
+        for name, task in (result.tax.tasks if result.tax else {}).items()
         if tax_side(task) == "worse" and name != _IMITATION
     ]
     if worse:
         yield f"PPO is worse than SFT at {', '.join(worse)}."
 
 
-def _judge_cautions(metrics: Mapping[str, Any], level: str) -> Iterator[str]:
+def _judge_cautions(facts: RunFacts, level: str) -> Iterator[str]:
     """Yield disagreements between judges, length effects and each judge's warnings."""
-    judges = judges_of(metrics)
+    judges = judges_of(facts)
     for first, other in ((judges[0], other) for other in judges[1:]):
         if {first.side, other.side} == {"above", "below"}:
             yield f"{_capitalized(other.name)} contradicts this: {other.rate}."
@@ -108,22 +115,20 @@ def _judge_cautions(metrics: Mapping[str, Any], level: str) -> Iterator[str]:
             "The length-controlled win rate is not significantly above 0.5: length may explain "
             "the gain."
         )
-    for name, judge in objects(metrics.get("judges")).items():
-        yield from (f"Judge {name}: {text}" for text in _texts(judge.get("warnings")))
+    for name, judge in ((facts.evaluation.judges if facts.evaluation else None) or {}).items():
+        yield from (f"Judge {name}: {text}" for text in judge.preferences.warnings)
 
 
-def _held_out_cautions(summary: Mapping[str, Any]) -> Iterator[str]:
+def _held_out_cautions(summary: OverOptimisation) -> Iterator[str]:
     """Yield alarms on held-out prompts and a significant fall since the best checkpoint."""
-    for alarm in summary.get("alarms") or []:
-        if isinstance(alarm, dict) and alarm.get("message"):
-            yield f"Alarm at episode {number(alarm.get('step'))}: {alarm['message']}"
-    if summary.get("fallen"):
-        best = number(objects(summary).get("best", {}).get("step"))
+    for alarm in summary.alarms:
+        yield f"Alarm at episode {number(alarm.step)}: {alarm.message}"
+    if summary.fallen and summary.best is not None:
         yield (
-            f"The true reward fell significantly after its best checkpoint (episode {best}), which "
-            "is saved as ppo/best."
+            "The true reward fell significantly after its best checkpoint (episode "
+            f"{number(summary.best.step)}), which is saved as ppo/best."
         )
-    if summary.get("stopped_early"):
+    if summary.stopped_early:
         yield "PPO stopped early because the true reward fell."
 
 
@@ -131,18 +136,16 @@ def _capitalized(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def _texts(value: Any) -> list[str]:
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
-
-
 def _policy_cautions(
-    sft: Mapping[str, Any], ppo: Mapping[str, Any], kl_alarm: float
+    sft: PolicyMetrics | None, ppo: PolicyMetrics | None, kl_alarm: float
 ) -> Iterator[str]:
-    kl = finite(ppo.get("kl"))
+    kl = value_of(ppo.kl) if ppo else None
     if kl is not None and kl > kl_alarm:
         limit = number(kl_alarm)
         yield f"High KL to the reference: {number(kl)} nats per response (limit {limit})."
-    before, after = finite(sft.get("length")), finite(ppo.get("length"))
+    if sft is None or ppo is None:
+        return
+    before, after = finite(sft.length), finite(ppo.length)
     if before and after is not None and abs(after / before - 1) > LENGTH_CHANGE:
         yield (
             f"Mean response length {'rose' if after > before else 'fell'} from {number(before)} to "
@@ -150,12 +153,11 @@ def _policy_cautions(
             "the reward model is not simply rewarding "
             f"{'long' if after > before else 'short'} answers."
         )
-    for name, sign, change in (
-        ("eos_share", -1, "Fewer responses end with EOS"),
-        ("repetition", 1, "Responses repeat more n-grams"),
+    for first, second, sign, change in (
+        (sft.eos_share, ppo.eos_share, -1, "Fewer responses end with EOS"),
+        (sft.repetition, ppo.repetition, 1, "Responses repeat more n-grams"),
     ):
-        first, second = finite(sft.get(name)), finite(ppo.get(name))
-        if first is not None and second is not None and sign * (second - first) > SHARE_CHANGE:
+        if sign * (second - first) > SHARE_CHANGE:
             yield f"{change}: {share(second)}, against {share(first)} for SFT."
 
 

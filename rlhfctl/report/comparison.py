@@ -15,31 +15,38 @@ from rlhfctl.report.blocks import (
     Column,
     Group,
     Section,
+    finite_ends,
     grouped,
-    objects,
     plots,
     table,
 )
-from rlhfctl.report.curves import MAIN_PLOTS, Plot, curve, interval_line
+from rlhfctl.report.curves import MAIN_PLOTS, Line, Plot, curve, interval_line
 from rlhfctl.report.html import write
-from rlhfctl.report.numbers import finite, interval, number, share
+from rlhfctl.report.numbers import as_estimate, interval, number, share, value_of
 from rlhfctl.run.directory import RECIPE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import PolicyMetrics
+    from rlhfctl.results.training import HeldOutLine
     from rlhfctl.stage_table import Stage
 
 MOST_RUNS = 12
-_METRICS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
-    ("Gold win rate over SFT", "", "gold_win_rate", share),
-    ("Proxy win rate over SFT", "", "proxy_win_rate", share),
-    ("Gold reward", "ppo", "gold", number),
-    ("Proxy reward", "ppo", "proxy", number),
-    ("KL, nats per response", "ppo", "kl", number),
-    ("Length, tokens", "ppo", "length", number),
-    ("Repeated n-grams", "ppo", "repetition", share),
+_OF_COMPARISON: tuple[tuple[str, Callable[[RunFacts], Estimate | None]], ...] = (
+    ("Gold win rate over SFT", lambda run: run.comparison.gold_win_rate),
+    ("Proxy win rate over SFT", lambda run: run.comparison.proxy_win_rate),
+)
+_OF_POLICY: tuple[
+    tuple[str, Callable[[PolicyMetrics], Estimate | float | None], Callable[[Any], str]], ...
+] = (
+    ("Gold reward", lambda policy: policy.gold, number),
+    ("Proxy reward", lambda policy: policy.proxy, number),
+    ("KL, nats per response", lambda policy: policy.kl, number),
+    ("Length, tokens", lambda policy: policy.length, number),
+    ("Repeated n-grams", lambda policy: policy.repetition, share),
 )
 
 
@@ -115,19 +122,11 @@ def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
 
 
 def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    groups = []
-    names = dict.fromkeys(name for run in runs for name in objects(run.evaluation.get("judges")))
-    judges = tuple((f"Win rate by {name}", f"judges.{name}", "win_rate", share) for name in names)
-    for label, source, name, write_figure in (*_METRICS, *judges):
-        sides = [_source(run, source) for run in runs]
-        measured = [side for side in sides if finite(side.get(name)) is not None]
-        if measured:
-            bars = _bars(sides, name)
-            rows: list[tuple[Cell, ...]] = [
-                (run.name, write_figure(side.get(name)), interval(side, name, write_figure), bar)
-                for run, side, bar in zip(runs, sides, bars, strict=True)
-            ]
-            groups.append(Group(tuple(rows), label))
+    groups = [
+        _group(label, runs, estimates, write_metric)
+        for label, estimates, write_metric in _estimates(runs)
+        if any(value_of(estimate) is not None for estimate in estimates)
+    ]
     columns = (
         Column("Run"),
         Column("Value", "number"),
@@ -138,24 +137,43 @@ def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     return grouped(caption, columns, groups) if groups else ()
 
 
-def _source(run: RunFacts, source: str) -> Mapping[str, Any]:
-    if source == "ppo":
-        return objects(run.evaluation.get("policies")).get("ppo", {})
-    if source.startswith("judges."):
-        return objects(run.evaluation.get("judges")).get(source.removeprefix("judges."), {})
-    return run.evaluation
+def _estimates(
+    runs: Sequence[RunFacts],
+) -> Iterator[tuple[str, list[Estimate | None], Callable[[Any], str]]]:
+    """Yield each metric's label, its value per run and its format."""
+    for label, of_run in _OF_COMPARISON:
+        yield label, [of_run(run) for run in runs], share
+    policies = [run.policy("ppo") for run in runs]
+    for label, of_policy, write_metric in _OF_POLICY:
+        per_run = [as_estimate(of_policy(policy)) if policy else None for policy in policies]
+        yield label, per_run, write_metric
+    judges = [(run.evaluation.judges if run.evaluation else None) or {} for run in runs]
+    for name in dict.fromkeys(name for of_run in judges for name in of_run):
+        rates = [of_run[name].preferences.win_rate if name in of_run else None for of_run in judges]
+        yield f"Win rate by {name}", rates, share
 
 
-def _bars(sides: Sequence[Mapping[str, Any]], name: str) -> list[Bar | None]:
+def _group(
+    label: str,
+    runs: Sequence[RunFacts],
+    estimates: Sequence[Estimate | None],
+    write_metric: Callable[[Any], str],
+) -> Group:
+    rows: list[tuple[Cell, ...]] = [
+        (run.name, write_metric(value_of(estimate)), interval(estimate, write_metric), bar)
+        for run, estimate, bar in zip(runs, estimates, _bars(estimates), strict=True)
+    ]
+    return Group(tuple(rows), label)
+
+
+def _bars(estimates: Sequence[Estimate | None]) -> list[Bar | None]:
     """Return a bar per run, on a scale from the lowest end to the highest."""
-    ends = [[finite(side.get(name + end)) for end in ("_low", "", "_high")] for side in sides]
-    finite_ends = [[end for end in three if end is not None] for three in ends]
-    all_ends = [end for three in finite_ends if len(three) == 3 for end in three]
-    low, high = (min(all_ends), max(all_ends)) if all_ends else (0.0, 1.0)
+    per_run = [finite_ends(estimate) for estimate in estimates]
+    ends = [end for three in per_run if three for end in three]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     width = high - low or 1.0
     return [
-        Bar(*(100 * (end - low) / width for end in three)) if len(three) == 3 else None
-        for three in finite_ends
+        Bar(*(100 * (end - low) / width for end in three)) if three else None for three in per_run
     ]
 
 
@@ -197,13 +215,14 @@ def _keys(recipe: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
 
 def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     """Return the true reward against √KL to SFT, then every stage's main curves."""
+    rewards: tuple[tuple[str, Callable[[HeldOutLine], Estimate | None]], ...] = (
+        ("True reward against √KL", lambda line: line.true_reward),
+        ("Proxy against √KL", lambda line: line.proxy),
+    )
     against = [
         Plot(title, lines, whole_steps=False)
-        for title, name in (
-            ("True reward against √KL", "true_reward"),
-            ("Proxy against √KL", "proxy"),
-        )
-        if (lines := _along(runs, name))
+        for title, reward in rewards
+        if (lines := _along(runs, reward))
     ]
     over = [
         Plot(f"{main.stage.title}: {plot.title}", lines)
@@ -214,15 +233,19 @@ def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     return (*plots(against), *plots(over))
 
 
-def _along(runs: Sequence[RunFacts], name: str) -> tuple[Any, ...]:
+def _along(
+    runs: Sequence[RunFacts], reward: Callable[[HeldOutLine], Estimate | None]
+) -> tuple[Line, ...]:
     lines = (
-        interval_line(run.name, run.held_out, "sqrt_kl", name, colour=colour)
+        interval_line(
+            run.name, [(line.sqrt_kl, reward(line)) for line in run.held_out], colour=colour
+        )
         for colour, run in enumerate(runs, 1)
     )
     return tuple(line for line in lines if line is not None)
 
 
-def _overlaid(runs: Sequence[RunFacts], stage: Stage, metric: str) -> tuple[Any, ...]:
+def _overlaid(runs: Sequence[RunFacts], stage: Stage, metric: str) -> tuple[Line, ...]:
     lines = (
         curve(metric, run.name, run.curves.get(stage.name, []), colour)
         for colour, run in enumerate(runs, 1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import finite
 from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
+    from rlhfctl.report.sources import LogStep
+    from rlhfctl.results.estimate import Estimate
     from rlhfctl.stage_table import Stage
 
 MOST_POINTS = 400
@@ -127,7 +130,7 @@ MAIN_PLOTS = (
 )
 
 
-def plots(stage: Stage, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
+def plots(stage: Stage, steps: Sequence[LogStep]) -> list[Plot]:
     """Return the stage's main plots for which a metric was logged."""
     stage_plots = (
         Plot(
@@ -139,7 +142,7 @@ def plots(stage: Stage, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
     return [plot for plot in stage_plots if plot.lines]
 
 
-def extra_plots(stage: Stage, steps: Sequence[Mapping[str, Any]]) -> list[Plot]:
+def extra_plots(stage: Stage, steps: Sequence[LogStep]) -> list[Plot]:
     """Return one plot per other logged metric, titled with the metric's name."""
     main = {spec.metric for plot in _specs(stage) for spec in plot.curves}
     names = dict.fromkeys(name for step in steps for name in step)
@@ -152,9 +155,7 @@ def _specs(stage: Stage) -> tuple[PlotSpec, ...]:
     return next((main.plots for main in MAIN_PLOTS if main.stage is stage), ())
 
 
-def curve(
-    name: str, label: str, steps: Iterable[Mapping[str, Any]], colour: int = 0
-) -> Line | None:
+def curve(name: str, label: str, steps: Iterable[LogStep], colour: int = 0) -> Line | None:
     """Return one metric's points, thinned; None if it was never logged as a finite number."""
     points = [
         (position, value)
@@ -171,48 +172,50 @@ def curve(
 
 def interval_line(
     label: str,
-    rows: Iterable[Mapping[str, Any]],
-    axis: str,
-    name: str,
+    points: Iterable[tuple[float, Estimate | None]],
     style: str = "line",
     colour: int = 0,
     baseline: float = 0.0,
 ) -> Line | None:
-    """Return a metric with its CIs against another metric, sorted by the latter.
+    """Return estimates with their CIs against another metric, sorted by the latter.
 
     Args:
         label: As in `Line`.
-        rows: Each with the metrics `axis`, `name`, `name_low` and `name_high`.
-        axis: Metric on the x axis.
-        name: Metric on the y axis.
+        points: Position on the x axis and estimate; left out where either is missing or not finite.
         style: As in `Line`.
         colour: As in `Line`.
         baseline: Subtracted from every value and end.
 
     Returns:
-        None if no row has both metrics; a line without CIs if a point lacks one.
+        None if no point is left; a line without CIs if a point lacks one.
     """
-    measured = (
-        (position, value, finite(row.get(f"{name}_low")), finite(row.get(f"{name}_high")))
-        for row in rows
-        if (position := finite(row.get(axis))) is not None
-        and (value := finite(row.get(name))) is not None
-    )
-    points = sorted(measured, key=lambda point: point[0])
-    if not points:
+    measured = [
+        (position, value, finite(estimate.low), finite(estimate.high))
+        for position, estimate in points
+        if finite(position) is not None
+        and estimate is not None
+        and (value := finite(estimate.value)) is not None
+    ]
+    measured.sort(key=lambda point: point[0])
+    if not measured:
         return None
-    lows = [low - baseline for _, _, low, _ in points if low is not None]
-    highs = [high - baseline for _, _, _, high in points if high is not None]
-    complete = len(lows) == len(highs) == len(points)
+    lows = [low - baseline for _, _, low, _ in measured if low is not None]
+    highs = [high - baseline for _, _, _, high in measured if high is not None]
+    complete = len(lows) == len(highs) == len(measured)
     return Line(
         label,
-        tuple(position for position, *_ in points),
-        tuple(value - baseline for _, value, *_ in points),
+        tuple(float(position) for position, *_ in measured),
+        tuple(value - baseline for _, value, *_ in measured),
         tuple(lows) if complete else (),
         tuple(highs) if complete else (),
         style,
         colour,
     )
+
+
+def at_distance(kl: float) -> float:
+    """Return √KL, the distance from the reference; a sampled KL below 0 counts as 0."""
+    return math.sqrt(max(kl, 0.0))
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.results.estimate import Estimate
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "–"
@@ -62,12 +64,21 @@ def signed(value: Any, write: Callable[[Any], str] = number) -> str:
     return f"+{text}" if figure is not None and figure > 0 else text
 
 
-def interval(metrics: Mapping[str, Any], name: str, write: Callable[[Any], str] = number) -> str:
-    """Write a metric's 95 % CI, ``NAME_low`` and ``NAME_high``; empty if it has none."""
-    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-    if finite(low) is None or finite(high) is None:
+def value_of(estimate: Estimate | None) -> float | None:
+    """Return an estimate's value; None without one, or if it is NaN or infinite."""
+    return None if estimate is None else finite(estimate.value)
+
+
+def as_estimate(metric: Estimate | float | None) -> Estimate | None:
+    """Return a plain number as an estimate without an interval."""
+    return metric if isinstance(metric, Estimate) or metric is None else Estimate(metric)
+
+
+def interval(estimate: Estimate | None, write: Callable[[Any], str] = number) -> str:
+    """Write an estimate's 95 % CI; empty if it has none."""
+    if estimate is None or finite(estimate.low) is None or finite(estimate.high) is None:
         return ""
-    return f"{write(low)} to {write(high)}"
+    return f"{write(estimate.low)} to {write(estimate.high)}"
 
 
 def _fixed(value: Any, decimals: int) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import duration, number
-from rlhfctl.stage_table import EVALUATION, STAGES, stage_named
+from rlhfctl.results.io import to_json
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rlhfctl.report.sources import RunFacts
     from rlhfctl.run.manifest import StageRecord
-    from rlhfctl.stage_table import Stage
 
 
 def summary(records: Sequence[StageRecord]) -> list[tuple[str, str]]:
@@ -55,14 +55,15 @@ def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]
 def all_metrics(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return all metrics of every finished stage by dotted name."""
     return [
-        (stage.title, list(_flattened(_metrics(facts, stage))))
-        for stage in STAGES
+        (stage.title, [] if result is None else list(_flattened(to_json(result))))
+        for stage, result in (
+            (SFT, facts.sft),
+            (REWARD_MODEL, facts.reward_model),
+            (PPO, facts.ppo),
+            (EVALUATION, facts.evaluation),
+        )
         if stage.name in facts.records
     ]
-
-
-def _metrics(facts: RunFacts, stage: Stage) -> Mapping[str, Any]:
-    return {**facts.stage_metrics(stage), **(facts.evaluation if stage is EVALUATION else {})}
 
 
 def _joined(stages_per_version: Mapping[str, Sequence[str]]) -> str:
@@ -73,7 +74,7 @@ def _joined(stages_per_version: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flattened(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield every metric by dotted name; lists are left to their sections."""
     for name, value in metrics.items():
         if isinstance(value, dict):

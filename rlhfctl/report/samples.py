@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import finite, number
 from rlhfctl.run.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from rlhfctl.results import samples
 
 MOST_CHARACTERS = 2000
 _POLICIES = (("sft", "SFT"), ("ppo", "PPO"))
@@ -52,75 +54,81 @@ class TrainingSample:
     metrics: str
 
 
-def held_out(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
+def held_out(rows: Sequence[samples.EvaluationSample]) -> list[Sample]:
     """Return the evaluation's samples; of two responses the higher gold (else proxy) is marked."""
     return [_sample(row) for row in rows]
 
 
-def of_training(rows: Sequence[Mapping[str, Any]]) -> list[TrainingSample]:
+def of_training(rows: Sequence[samples.TrainingSample]) -> list[TrainingSample]:
     """Return the samples saved during PPO."""
     return [
         TrainingSample(
-            number(row.get("episode")),
-            cut(row.get("prompt", "")),
-            cut(row.get("response", "")),
-            _written({name: row.get(name) for name in ("score", "kl")}),
+            number(row.episode),
+            cut(row.prompt),
+            cut(row.response),
+            _written(("score", row.score), ("KL", row.kl)),
         )
         for row in rows
     ]
 
 
-def cut(text: Any) -> str:
+def cut(text: str) -> str:
     """Return the text with invisible characters spelt out, truncated if it is long."""
-    shown = visible(str(text))
+    shown = visible(text)
     if len(shown) <= MOST_CHARACTERS:
         return shown
     return f"{shown[:MOST_CHARACTERS]} … ({len(shown) - MOST_CHARACTERS:,} more characters)"
 
 
-def _sample(row: Mapping[str, Any]) -> Sample:
-    value = row.get("scores")
-    scores = value if isinstance(value, dict) else {}
-    of_policy = {
-        name: policy_scores if isinstance(policy_scores := scores.get(name), dict) else {}
-        for name, _ in _POLICIES
-    }
-    judge, winner = _preferred(of_policy)
+def _sample(row: samples.EvaluationSample) -> Sample:
+    judge, winner = _preferred(row)
     return Sample(
-        cut(row.get("prompt", "")),
+        cut(row.prompt),
         tuple(
             Response(
                 label,
-                cut(row[name]),
-                _written(of_policy[name]),
+                cut(row.responses[name]),
+                _scores(row.scores.get(name)),
                 f"preferred by {judge}" if name == winner else "",
             )
             for name, label in _POLICIES
-            if name in row
+            if name in row.responses
         ),
         winner or ("tie" if judge else ""),
-        _change(of_policy, "proxy") > 0 > _change(of_policy, "gold"),
+        _change(row, "proxy") > 0 > _change(row, "gold"),
     )
 
 
-def _preferred(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+def _preferred(row: samples.EvaluationSample) -> tuple[str, str]:
     """Return the judge and the policy it prefers; no policy for a tie or without scores."""
     for judge in ("gold", "proxy"):
-        sft, ppo = (finite(scores[name].get(judge)) for name in ("sft", "ppo"))
+        sft, ppo = _pair(row, judge)
         if sft is not None and ppo is not None:
             return judge, "" if sft == ppo else ("ppo" if ppo > sft else "sft")
     return "", ""
 
 
-def _change(scores: Mapping[str, Mapping[str, Any]], name: str) -> float:
-    sft, ppo = (finite(scores[policy].get(name)) for policy in ("sft", "ppo"))
+def _change(row: samples.EvaluationSample, score: str) -> float:
+    sft, ppo = _pair(row, score)
     return ppo - sft if sft is not None and ppo is not None else 0.0
 
 
-def _written(scores: Mapping[str, Any]) -> str:
-    names = {"kl": "KL"}
+def _pair(row: samples.EvaluationSample, score: str) -> tuple[float | None, float | None]:
+    """Return one score, `proxy` or `gold`, of SFT's and PPO's response."""
+    sft, ppo = (
+        (scores.gold if score == "gold" else scores.proxy) if scores else None
+        for scores in (row.scores.get("sft"), row.scores.get("ppo"))
+    )
+    return finite(sft), finite(ppo)
+
+
+def _scores(scores: samples.SampleScores | None) -> str:
+    if scores is None:
+        return ""
+    return _written(("proxy", scores.proxy), ("gold", scores.gold), ("KL", scores.kl))
+
+
+def _written(*scores: tuple[str, float | None]) -> str:
     return " · ".join(
-        f"{names.get(name, name)} {number(value)}"
-        for name, value in scores.items()
-        if finite(value) is not None
+        f"{label} {number(value)}" for label, value in scores if finite(value) is not None
     )

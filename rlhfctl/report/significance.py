@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rlhfctl.report.blocks import objects
-from rlhfctl.report.numbers import finite, interval, share
+from rlhfctl.report.numbers import finite, interval, share, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
 
 # Ordered by independence of PPO's training reward, most independent first.
 _KINDS = ("humans", "endpoint", "function", "reward_model")
@@ -35,47 +35,48 @@ class Judge:
     controlled: str = ""
 
 
-def judges_of(metrics: Mapping[str, Any]) -> list[Judge]:
+def judges_of(facts: RunFacts) -> list[Judge]:
     """Return the judges of PPO against SFT, the most independent first."""
-    ranked = []
-    if finite(metrics.get("gold_win_rate")) is not None:
-        ranked.append(_judge("gold", "gold", metrics, "gold_"))
-    judges = objects(metrics.get("judges"))
+    comparison = facts.comparison
+    gold = _judge(
+        "gold", "gold", comparison.gold_win_rate, comparison.gold_length_controlled_win_rate
+    )
+    ranked = [gold]
+    judges = (facts.evaluation.judges if facts.evaluation else None) or {}
     for kind in _KINDS:
         for name, judge in judges.items():
-            against_sft = judge.get("kind") == kind and judge.get("opponent", "sft") == "sft"
-            if against_sft and finite(judge.get("win_rate")) is not None:
+            if judge.kind == kind and judge.opponent == "sft":
                 label = _NAMES.get(name) or _NAMES.get(kind) or f"the judge {name}"
-                ranked.append(_judge(kind, label, judge, ""))
-    return ranked
+                rates = judge.preferences
+                ranked.append(_judge(kind, label, rates.win_rate, rates.length_controlled_win_rate))
+    return [judge for judge in ranked if judge is not None]
 
 
-def side(metrics: Mapping[str, Any], name: str) -> str:
+def side(rate: Estimate | None) -> str:
     """Return the side of 0.5 on which a CI lies; `neither` if it is missing."""
-    low, high = finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))
+    low, high = (finite(rate.low), finite(rate.high)) if rate else (None, None)
     if low is not None and low > 0.5:
         return "above"
     return "below" if high is not None and high < 0.5 else "neither"
 
 
-def rate(judge: str, metrics: Mapping[str, Any], name: str) -> str:
+def win_rate(judge: str, rate: Estimate | None) -> str:
     """Return a formatted win rate with its CI."""
-    ends = interval(metrics, name, share) or "no interval"
-    return f"{judge} win rate {share(metrics.get(name))} ({ends})"
+    ends = interval(rate, share) or "no interval"
+    return f"{judge} win rate {share(value_of(rate))} ({ends})"
 
 
-def policy(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the metrics of one policy; empty if it was not evaluated."""
-    return objects(metrics.get("policies")).get(name, {})
-
-
-def _judge(kind: str, name: str, metrics: Mapping[str, Any], prefix: str) -> Judge:
-    controlled = f"{prefix}length_controlled_win_rate"
-    has_controlled = finite(metrics.get(controlled)) is not None
+def _judge(
+    kind: str, name: str, rate: Estimate | None, controlled: Estimate | None
+) -> Judge | None:
+    """Return a judge; None without a win rate."""
+    if value_of(rate) is None:
+        return None
+    has_controlled = value_of(controlled) is not None
     return Judge(
         kind,
         name,
-        side(metrics, f"{prefix}win_rate"),
-        rate(name.removeprefix("the "), metrics, f"{prefix}win_rate"),
-        side(metrics, controlled) if has_controlled else "",
+        side(rate),
+        win_rate(name.removeprefix("the "), rate),
+        side(controlled) if has_controlled else "",
     )

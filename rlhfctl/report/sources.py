@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.report.numbers import finite
+from rlhfctl.results.evaluation import Comparison, EvaluationResult
+from rlhfctl.results.io import from_json
+from rlhfctl.results.samples import EvaluationSample, TrainingSample
+from rlhfctl.results.training import (
+    HeldOutLine,
+    OverOptimisation,
+    PPOResult,
+    RewardModelResult,
+    SFTResult,
+)
 from rlhfctl.run.directory import (
     HELD_OUT_FILE,
     METRICS_FILE,
@@ -16,13 +28,18 @@ from rlhfctl.run.directory import (
 )
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import read_metrics
-from rlhfctl.stage_table import EVALUATION, PPO, STAGES
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from rlhfctl.results.evaluation import PolicyMetrics
     from rlhfctl.stage_table import Stage
+
+T = TypeVar("T")
+LogStep = dict[str, float | None]
+"""One line of a stage's log: its numbers by name, None where not finite."""
 
 MOST_SAMPLES = 64
 
@@ -36,36 +53,49 @@ class RunFacts:
         recipe: The resolved recipe on disk; empty if there is none.
         records: The finished stages.
         curves: Each stage's logged steps, of unfinished stages too.
-        evaluation: The evaluation's metrics; empty before the first evaluation.
+        sft: Result of SFT; None before it is finished.
+        reward_model: Result of the reward model; None before it is finished.
+        ppo: Result of PPO; None before it is finished.
+        evaluation: Result of the evaluation; None before the first.
         samples: Held-out prompts with each policy's response and scores.
         training_samples: Responses saved during PPO.
-        held_out: PPO's held-out evaluations, without per-prompt metrics.
-        over_optimisation: Summary of those evaluations; empty without any.
+        held_out: PPO's held-out evaluations.
+        over_optimisation: Summary of those evaluations; None without any.
+        unreadable: A sentence per file or record that another version of rlhfctl wrote; its part of
+            the report is left out.
     """
 
     name: str
     recipe: str
     records: Mapping[str, StageRecord]
-    curves: Mapping[str, list[dict[str, Any]]]
-    evaluation: Mapping[str, Any]
-    samples: list[dict[str, Any]]
-    training_samples: list[dict[str, Any]]
-    held_out: list[dict[str, Any]] = field(default_factory=list)
-    over_optimisation: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, list[LogStep]]
+    sft: SFTResult | None = None
+    reward_model: RewardModelResult | None = None
+    ppo: PPOResult | None = None
+    evaluation: EvaluationResult | None = None
+    samples: list[EvaluationSample] = field(default_factory=list)
+    training_samples: list[TrainingSample] = field(default_factory=list)
+    held_out: list[HeldOutLine] = field(default_factory=list)
+    over_optimisation: OverOptimisation | None = None
+    unreadable: tuple[str, ...] = ()
 
-    def stage_metrics(self, stage: Stage) -> Mapping[str, Any]:
-        """Return the metrics of a stage; empty if it is not finished."""
-        record = self.records.get(stage.name)
-        return record.metrics if record else {}
+    @property
+    def comparison(self) -> Comparison:
+        """PPO against SFT; without metrics if the two were not compared."""
+        return (self.evaluation and self.evaluation.comparison) or Comparison()
+
+    def policy(self, name: str) -> PolicyMetrics | None:
+        """Return the metrics of one policy; None if it was not evaluated."""
+        return self.evaluation.policies.get(name) if self.evaluation else None
 
     def unit(self, stage: Stage) -> str:
         """Return the unit of a stage's steps: the counter equal to its last step, else steps."""
         steps = self.curves.get(stage.name, [])
         last = steps[-1].get("step") if steps else None
-        for unit in ("episodes", "rollouts"):
-            if last is not None and self.stage_metrics(stage).get(unit) == last:
-                return unit
-        return "steps"
+        if last is None or stage is not PPO or self.ppo is None:
+            return "steps"
+        counters = (("episodes", self.ppo.episodes), ("rollouts", self.ppo.rollouts))
+        return next((unit for unit, count in counters if count == last), "steps")
 
     def stale(self) -> list[tuple[str, str]]:
         """Return (stage, input stage) where the input was re-run after the stage used it."""
@@ -83,6 +113,9 @@ class RunFacts:
 def read_run(root: Path) -> RunFacts:
     """Read a run folder.
 
+    A file or record that is intact but has another version's fields is left out and named in
+    `unreadable`: the rest of a run is worth showing, and its missing part is a caution.
+
     Raises:
         CheckpointError: If there is no such folder, or a file in it is damaged.
     """
@@ -91,26 +124,73 @@ def read_run(root: Path) -> RunFacts:
         raise CheckpointError(
             "run folder not found", where=str(root), hint="Start one with: rlhfctl run"
         )
-    manifest = Manifest.load(directory.manifest)
+    records = Manifest.load(directory.manifest).stages
     recipe = directory.recipe
-    metrics_file = directory.stage(EVALUATION.folder) / METRICS_FILE
-    evaluated = manifest.stages.get(EVALUATION.name)
-    metrics = read_object(metrics_file) if metrics_file.exists() else {}
-    summary_file = directory.stage(PPO.folder) / OVER_OPTIMISATION_FILE
+    ppo, evaluation = directory.stage(PPO.folder), directory.stage(EVALUATION.folder)
+    metrics_file, summary_file = evaluation / METRICS_FILE, ppo / OVER_OPTIMISATION_FILE
+    reader = _Reader(directory.manifest, records)
     return RunFacts(
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
-        records=manifest.stages,
+        records=records,
         curves={stage.name: _read_curve(directory.metrics(stage.name)) for stage in STAGES},
-        evaluation=metrics or (evaluated.metrics if evaluated else {}),
-        samples=_read_rows(directory.stage(EVALUATION.folder) / SAMPLES_FILE)[:MOST_SAMPLES],
-        training_samples=_read_rows(directory.stage(PPO.folder) / SAMPLES_FILE)[-MOST_SAMPLES:],
-        held_out=[
-            {name: value for name, value in row.items() if name != "each"}
-            for row in _read_rows(directory.stage(PPO.folder) / HELD_OUT_FILE)
-        ],
-        over_optimisation=read_object(summary_file) if summary_file.exists() else {},
+        sft=reader.record(SFT, SFTResult),
+        reward_model=reader.record(REWARD_MODEL, RewardModelResult),
+        ppo=reader.record(PPO, PPOResult),
+        evaluation=reader.file(metrics_file, EvaluationResult)
+        if metrics_file.exists()
+        else reader.record(EVALUATION, EvaluationResult),
+        samples=reader.rows(evaluation / SAMPLES_FILE, EvaluationSample, slice(MOST_SAMPLES)),
+        training_samples=reader.rows(
+            ppo / SAMPLES_FILE, TrainingSample, slice(-MOST_SAMPLES, None)
+        ),
+        held_out=reader.rows(ppo / HELD_OUT_FILE, HeldOutLine),
+        over_optimisation=reader.file(summary_file, OverOptimisation),
+        unreadable=tuple(reader.unreadable),
     )
+
+
+class _Reader:
+    """Reads typed results; collects a sentence for each that has other fields."""
+
+    def __init__(self, manifest: Path, records: Mapping[str, StageRecord]) -> None:
+        self._manifest = manifest
+        self._records = records
+        self.unreadable: list[str] = []
+
+    def record(self, stage: Stage, kind: type[T]) -> T | None:
+        """Return a stage's metrics in the manifest; None if it is not finished."""
+        record = self._records.get(stage.name)
+        if record is None:
+            return None
+        return self._typed(partial(record.result, kind, self._manifest))
+
+    def file(self, path: Path, kind: type[T]) -> T | None:
+        """Return the object of a JSON file; None if it does not exist."""
+        if not path.exists():
+            return None
+        value = read_object(path)
+        return self._typed(partial(from_json, kind, value, str(path)))
+
+    def rows(self, path: Path, kind: type[T], part: slice = slice(None)) -> list[T]:
+        """Return some objects of a file of JSON lines; none if it does not exist."""
+        values = list(enumerate(_read_lines(path), 1))[part]
+        return (
+            self._typed(
+                lambda: [from_json(kind, value, f"{path}:{line}") for line, value in values]
+            )
+            or []
+        )
+
+    def _typed(self, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except CheckpointError as error:
+            self.unreadable.append(
+                f"{error.where} has another format ({error.what}), so its part of the report is "
+                f"left out. {error.hint}"
+            )
+            return None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -128,22 +208,25 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_curve(path: Path) -> list[dict[str, Any]]:
+def _read_curve(path: Path) -> list[LogStep]:
+    """Return the numbers of each logged line; other values, such as the time, are left out."""
     try:
-        return read_metrics(path)
+        return [
+            {name: finite(value) for name, value in line.items() if not isinstance(value, str)}
+            for line in read_metrics(path)
+        ]
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line.strip()]
+        return [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def _damaged(path: Path, reason: object) -> CheckpointError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,106 +13,78 @@ from rlhfctl.report.blocks import (
     Column,
     Note,
     Section,
-    estimate,
-    objects,
+    estimate_cell,
     plots,
     table,
 )
-from rlhfctl.report.curves import Plot, interval_line
+from rlhfctl.report.curves import Plot, at_distance, interval_line
 from rlhfctl.report.html import write
-from rlhfctl.report.numbers import finite, number, share
+from rlhfctl.report.numbers import number, share
 from rlhfctl.report.sections.best_of_n import curve_points
-from rlhfctl.report.sources import read_object
 from rlhfctl.report.values import finite_only
+from rlhfctl.results.io import read_result, to_json
+from rlhfctl.results.sweep import SettingMetrics, SweepPoint, SweepResult, SweepSetting
 from rlhfctl.run.directory import SWEEP_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-_REWARDS = (
-    ("Gold", "gold"),
-    ("Held-out reward model", "true_reward"),
-    ("Proxy", "proxy"),
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import BestOfN, BestOfNRow
+    from rlhfctl.results.json_value import JsonValue
+
+    Metric = Callable[[SettingMetrics], Estimate | None]
+
+_REWARDS: tuple[tuple[str, Metric, Callable[[BestOfN], list[BestOfNRow] | None]], ...] = (
+    ("Gold", lambda metrics: metrics.gold, lambda curves: curves.gold),
+    (
+        "Held-out reward model",
+        lambda metrics: metrics.true_reward,
+        lambda curves: curves.true_reward,
+    ),
+    ("Proxy", lambda metrics: metrics.proxy, lambda curves: curves.proxy),
 )
-_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("KL, nats", "kl", number),
-    ("Gold", "gold", number),
-    ("Held-out RM", "true_reward", number),
-    ("Proxy", "proxy", number),
-    ("Gold win rate", "gold_win_rate", share),
-    ("Proxy win rate", "proxy_win_rate", share),
-    ("Length", "length", number),
-    ("Repeated", "repetition", share),
+_METRICS: tuple[tuple[str, Metric, Callable[[Any], str]], ...] = (
+    ("KL, nats", lambda metrics: metrics.kl, number),
+    ("Gold", lambda metrics: metrics.gold, number),
+    ("Held-out RM", lambda metrics: metrics.true_reward, number),
+    ("Proxy", lambda metrics: metrics.proxy, number),
+    ("Gold win rate", lambda metrics: metrics.gold_win_rate, share),
+    ("Proxy win rate", lambda metrics: metrics.proxy_win_rate, share),
+    ("Length", lambda metrics: metrics.length, number),
+    ("Repeated", lambda metrics: metrics.repetition, share),
 )
 _SEED = "seed"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Contents of a sweep's file."""
+    """A sweep's name and results."""
 
     name: str
-    content: Mapping[str, Any]
+    result: SweepResult
 
-    @property
-    def keys(self) -> list[str]:
-        """The recipe keys that differ between its points."""
-        keys = self.content.get("keys")
-        return list(map(str, keys)) if isinstance(keys, list) else []
-
-    @property
-    def points(self) -> list[dict[str, Any]]:
-        """The settings tried, each with its outcome."""
-        return self._listed("points")
-
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """Settings averaged over seeds; empty without several seeds."""
-        return self._listed("groups")
-
-    @property
-    def recommended(self) -> tuple[Mapping[str, Any], str] | None:
-        """The recommended settings and the reason; None without a recommendation."""
-        entry = self.content.get("recommended")
-        if not isinstance(entry, dict):
-            return None
-        settings, point_index = entry.get("settings"), entry.get("point")
-        if (
-            settings is None
-            and isinstance(point_index, int)
-            and 0 <= point_index < len(self.points)
-        ):
-            settings = self.points[point_index].get("settings")
-        return (settings, str(entry.get("why", ""))) if isinstance(settings, dict) else None
-
-    def is_recommended(self, point: Mapping[str, Any]) -> bool:
+    def is_recommended(self, entry: SweepPoint | SweepSetting) -> bool:
         """Return whether a point or a group has the recommended settings, whatever its seed."""
-        settings, chosen = point.get("settings"), self.recommended
-        if chosen is None or not isinstance(settings, dict):
+        if self.result.recommended is None:
             return False
-        return all(settings.get(key) == value for key, value in chosen[0].items())
-
-    def _listed(self, name: str) -> list[dict[str, Any]]:
-        entries = self.content.get(name)
-        return (
-            [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
-        )
+        chosen = self.result.recommended.settings
+        return all(entry.settings.get(key) == value for key, value in chosen.items())
 
 
 def read(root: Path) -> Sweep:
     """Read the sweep of a folder.
 
     Raises:
-        CheckpointError: If its file is damaged.
+        CheckpointError: If its file is damaged, or written by another version of rlhfctl.
     """
-    return Sweep(root.resolve().name, read_object(root / SWEEP_FILE))
+    return Sweep(root.resolve().name, read_result(SweepResult, root / SWEEP_FILE))
 
 
 def html(sweep: Sweep) -> str:
     """Return the sweep as one self-contained page."""
-    recipe = sweep.content.get("recipe")
-    summary = [("recipe", str(recipe))] if isinstance(recipe, str) else []
+    summary = [("recipe", sweep.result.recipe)]
     head = {"name": sweep.name, "kind": "RLHF sweep", "summary": summary}
     return write("sections.html.j2", {**head, "sections": sections(sweep)})
 
@@ -126,7 +97,7 @@ def markdown_text(sweep: Sweep) -> str:
 
 def value(sweep: Sweep) -> dict[str, Any]:
     """Return the sweep as a JSON object."""
-    cleaned: dict[str, Any] = finite_only({"sweep": sweep.name, **sweep.content})
+    cleaned: dict[str, Any] = finite_only({"sweep": sweep.name, **to_json(sweep.result)})
     return cleaned
 
 
@@ -141,62 +112,67 @@ def sections(sweep: Sweep) -> list[Section]:
 
 
 def _recommended(sweep: Sweep) -> tuple[Block, ...]:
-    if sweep.recommended is None:
-        return ()
-    _, why = sweep.recommended
-    return (Note(why),)
+    recommended = sweep.result.recommended
+    return (Note(recommended.why),) if recommended else ()
 
 
-def _setting(value: Any) -> str:
+def _setting(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _frontier(sweep: Sweep) -> tuple[Block, ...]:
     """Return plots of each reward against √KL to SFT, with best-of-n."""
-    shown = sweep.groups or sweep.points
-    ours = [_placed(point) for point in shown if sweep.is_recommended(point)]
-    others = [_placed(point) for point in shown if not sweep.is_recommended(point)]
+    result = sweep.result
+    shown = result.groups or result.points
+    ours = [_metrics(entry) for entry in shown if sweep.is_recommended(entry)]
+    others = [_metrics(entry) for entry in shown if not sweep.is_recommended(entry)]
     pictures = []
-    for title, name in _REWARDS:
-        best = curve_points(sweep.content.get("best_of_n"), name)
+    for title, metric, best_of in _REWARDS:
+        best = curve_points((best_of(result.best_of_n) if result.best_of_n else None) or [])
         lines = (
-            interval_line("best of n", best, "sqrt_kl", "value", colour=3),
-            interval_line("PPO", others, "sqrt_kl", name, "dots", 1),
-            interval_line("PPO, recommended", ours, "sqrt_kl", name, "dots", 2),
+            interval_line("best of n", best, colour=3),
+            interval_line("PPO", _placed(others, metric), "dots", 1),
+            interval_line("PPO, recommended", _placed(ours, metric), "dots", 2),
         )
         present = tuple(line for line in lines if line is not None)
         pictures.append(Plot(f"{title} against √KL", present, whole_steps=False))
     drawn = plots(pictures, large=True)
     dot = (
         "Each dot is a setting: its mean over seeds, with the 95 % CI between seeds"
-        if sweep.groups
+        if result.groups
         else "Each dot is a run: its mean over prompts, with the 95 % CI"
     )
     note = Note(f"{dot}. The line is best-of-n sampling from SFT by the proxy.")
     return (*drawn, note) if drawn else ()
 
 
-def _placed(point: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = _metrics(point)
-    kl = finite(metrics.get("kl"))
-    return {**metrics, "sqrt_kl": None if kl is None else math.sqrt(max(kl, 0.0))}
+def _placed(
+    metrics: Sequence[SettingMetrics], metric: Metric
+) -> list[tuple[float, Estimate | None]]:
+    return [(at_distance(one.kl.value), metric(one)) for one in metrics if one.kl is not None]
 
 
-def _metrics(point: Mapping[str, Any]) -> dict[str, Any]:
-    return objects({"": point.get("metrics")}).get("", {})
+def _metrics(entry: SweepPoint | SweepSetting) -> SettingMetrics:
+    """Return the metrics of PPO's policy; those of an unfinished run are missing."""
+    if isinstance(entry, SweepSetting):
+        return entry.metrics
+    return entry.metrics.ppo if entry.metrics else SettingMetrics()
 
 
 def _points(sweep: Sweep) -> tuple[Block, ...]:
     """Return a table of settings averaged over seeds, if there are several, and a table of runs."""
-    settings = [key for key in sweep.keys if key != _SEED]
-    per_setting = "One row per setting: means over seeds, with 95 % CIs between seeds."
-    per_run = "One row per run, with 95 % CIs over prompts."
+    keys = sweep.result.keys
+    settings = [key for key in keys if key != _SEED]
     return (
         *table(
-            per_setting, _columns(settings), [_row(one, settings, sweep) for one in sweep.groups]
+            "One row per setting: means over seeds, with 95 % CIs between seeds.",
+            _columns(settings),
+            [_row(group, settings, sweep) for group in sweep.result.groups or []],
         ),
         *table(
-            per_run, _columns(sweep.keys), [_row(one, sweep.keys, sweep) for one in sweep.points]
+            "One row per run, with 95 % CIs over prompts.",
+            _columns(keys),
+            [_row(point, keys, sweep) for point in sweep.result.points],
         ),
     )
 
@@ -210,16 +186,17 @@ def _columns(keys: Sequence[str]) -> list[Column]:
     ]
 
 
-def _row(point: Mapping[str, Any], keys: Sequence[str], sweep: Sweep) -> tuple[Cell, ...]:
-    settings = objects({"": point.get("settings")}).get("", {})
-    metrics = _metrics(point)
-    alarms = [alarm for alarm in metrics.get("alarms") or [] if isinstance(alarm, dict)]
-    raised = dict.fromkeys(str(alarm.get("name", "")).replace("_", " ") for alarm in alarms)
-    status = str(point.get("status", "")).replace("_", " ")
-    notes = (status, "recommended" if sweep.is_recommended(point) else "")
+def _row(entry: SweepPoint | SweepSetting, keys: Sequence[str], sweep: Sweep) -> tuple[Cell, ...]:
+    metrics, status = _metrics(entry), ""
+    raised: list[str] = []
+    if isinstance(entry, SweepPoint):
+        status = entry.status.replace("_", " ")
+        alarms = (entry.metrics.alarms if entry.metrics else None) or []
+        raised = list(dict.fromkeys(alarm.name.replace("_", " ") for alarm in alarms))
+    notes = (status, "recommended" if sweep.is_recommended(entry) else "")
     return (
-        *(_setting(settings.get(key, "")) for key in keys),
-        *(estimate(metrics, name, write_figure) for _, name, write_figure in _METRICS),
+        *(_setting(entry.settings.get(key, "")) for key in keys),
+        *(estimate_cell(metric(metrics), write_metric) for _, metric, write_metric in _METRICS),
         ", ".join(raised),
         ", ".join(note for note in notes if note),
     )

@@ -6,18 +6,28 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import verdict
-from rlhfctl.stage_table import EVALUATION
+from rlhfctl.results.io import to_json
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.training import HeldOutLine
 
 
 def report(facts: RunFacts) -> dict[str, Any]:
     """Return verdict, every stage's metrics, the held-out evaluations during PPO and the alarms.
 
-    Metrics that are not finite are null, so that the object is JSON.
+    Metrics that are not finite, or that cannot be read, are null.
     """
     result = verdict.verdict_of(facts)
+    results = (
+        (SFT, facts.sft),
+        (REWARD_MODEL, facts.reward_model),
+        (PPO, facts.ppo),
+        (EVALUATION, facts.evaluation),
+    )
+    metrics = {stage.name: None if one is None else to_json(one) for stage, one in results}
+    summary = facts.over_optimisation
     value = {
         "run": facts.name,
         "verdict": {
@@ -29,16 +39,23 @@ def report(facts: RunFacts) -> dict[str, Any]:
             stage: {
                 "seconds": record.seconds,
                 "seed": record.seed,
-                "metrics": facts.evaluation if stage == EVALUATION.name else record.metrics,
+                "metrics": metrics[stage],
             }
             for stage, record in facts.records.items()
         },
-        "alarms": facts.over_optimisation.get("alarms") or [],
-        "over_optimisation": facts.over_optimisation or None,
-        "held_out": facts.held_out,
+        "alarms": [to_json(alarm) for alarm in summary.alarms] if summary else [],
+        "over_optimisation": to_json(summary) if summary else None,
+        "held_out": [_without_prompts(line) for line in facts.held_out],
     }
     cleaned: dict[str, Any] = finite_only(value)
     return cleaned
+
+
+def _without_prompts(line: HeldOutLine) -> dict[str, Any]:
+    """Return a held-out evaluation without the values of each prompt."""
+    json = to_json(line)
+    del json["each"]
+    return json
 
 
 def finite_only(value: Any) -> Any:

@@ -24,17 +24,16 @@ Cautions follow the sentence; `rlhfctl.report.cautions` has their rules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.cautions import cautions
-from rlhfctl.report.numbers import finite, number
-from rlhfctl.report.significance import Judge, judges_of, policy, rate, side
+from rlhfctl.report.numbers import number, value_of
+from rlhfctl.report.significance import Judge, judges_of, side, win_rate
 from rlhfctl.stage_table import EVALUATION, STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
 
 LABELS = {
     "gain": "Gain",
@@ -73,24 +72,21 @@ def verdict_of(facts: RunFacts) -> Verdict:
 
 
 def _sentence(facts: RunFacts) -> tuple[str, str]:
-    metrics = facts.evaluation
-    if finite(metrics.get("win_rate")) is None:
+    if value_of(facts.comparison.win_rate) is None:
         return "unfinished", _progress(facts)
-    kl = finite(policy(metrics, "ppo").get("kl"))
+    ppo = facts.policy("ppo")
+    kl = value_of(ppo.kl) if ppo else None
     at_kl = f" at {number(kl)} nats of KL" if kl is not None else ""
-    proxy = side(metrics, "proxy_win_rate")
-    judges = judges_of(metrics)
-    return (
-        _by_judge(metrics, judges[0], proxy, at_kl) if judges else _by_proxy(metrics, proxy, at_kl)
-    )
+    proxy, judges = facts.comparison.proxy_win_rate, judges_of(facts)
+    return _by_judge(judges[0], proxy, at_kl) if judges else _by_proxy(proxy, at_kl)
 
 
-def _by_judge(metrics: Mapping[str, Any], judge: Judge, proxy: str, at_kl: str) -> tuple[str, str]:
+def _by_judge(judge: Judge, proxy: Estimate | None, at_kl: str) -> tuple[str, str]:
     judge_side = judge.side
-    won, by_proxy = judge.rate, rate("proxy", metrics, "proxy_win_rate")
+    won, by_proxy = judge.rate, win_rate("proxy", proxy)
     if judge_side == "above":
         return "gain", f"PPO beats SFT: {won}{at_kl}."
-    if proxy == "above":
+    if side(proxy) == "above":
         fell, did_not = (
             ("gold fell", "gold did not")
             if judge.kind == "gold"
@@ -107,8 +103,8 @@ def _by_judge(metrics: Mapping[str, Any], judge: Judge, proxy: str, at_kl: str) 
     return "unclear", f"No evidence of a gain: {won}{at_kl}."
 
 
-def _by_proxy(metrics: Mapping[str, Any], proxy_side: str, at_kl: str) -> tuple[str, str]:
-    won = rate("proxy", metrics, "proxy_win_rate")
+def _by_proxy(proxy: Estimate | None, at_kl: str) -> tuple[str, str]:
+    won, proxy_side = win_rate("proxy", proxy), side(proxy)
     if proxy_side == "above":
         return "proxy", (
             f"PPO beats SFT on the score it was trained on: {won}{at_kl}. Without a gold reward or "
@@ -122,6 +118,8 @@ def _by_proxy(metrics: Mapping[str, Any], proxy_side: str, at_kl: str) -> tuple[
 def _progress(facts: RunFacts) -> str:
     missing = [stage for stage in STAGES if stage.name not in facts.records]
     finished = [stage.name for stage in STAGES if stage.name in facts.records]
+    if EVALUATION.name in finished and facts.evaluation is None:
+        return f"The evaluation cannot be read: run rlhfctl {EVALUATION.command} --force."
     if not missing:
         return f"SFT and PPO have not been compared: run rlhfctl {EVALUATION.command} --force."
     progress = f"Finished: {', '.join(finished)}." if finished else "No stage is finished."

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import GateError
+from rlhfctl.results.io import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from rlhfctl.results.evaluation import EvaluationResult
 
 _BOUND = re.compile(r"\s*(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
 _HOLDS: dict[str, Callable[[float, float], bool]] = {
@@ -76,8 +79,9 @@ def parse_gates(gates: Mapping[str, str]) -> list[Gate]:
     return parsed
 
 
-def check_gates(gates: Sequence[Gate], metrics: Mapping[str, Any]) -> list[GateResult]:
+def check_gates(gates: Sequence[Gate], result: EvaluationResult) -> list[GateResult]:
     """Compare each gate with an evaluation's metrics."""
+    metrics = to_json(result)
     return [GateResult(gate, find_metric(metrics, gate.metric)) for gate in gates]
 
 
@@ -96,9 +100,9 @@ def require_gates(results: Sequence[GateResult]) -> None:
 
 
 def find_metric(metrics: Mapping[str, Any], name: str) -> float | None:
-    """Return a metric by dotted name; the prefix `policies.ppo.` is optional.
+    """Return a metric of an evaluation's JSON form by dotted name; None without it.
 
-    None if it is missing or not a finite number.
+    The prefix `policies.ppo.` is optional. A value that is not a finite number counts as missing.
     """
     for full_name in (name, f"policies.ppo.{name}"):
         value = _lookup(metrics, full_name)

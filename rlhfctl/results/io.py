@@ -1,11 +1,13 @@
 """Strict JSON form of the results: dataclass to JSON object and back.
 
-A field is written under its own name, None is left out, and an `Estimate` is written flat. Metadata
-of a field changes that:
+A field is written under its own name, None is left out, and an `Estimate` is written flat. A number
+that is not finite is written as null by the manifest, so null is read as NaN. Metadata of a field
+changes that:
 
 - `key`: Name in JSON, where it cannot be a Python name.
 - `bounds`: Names of an estimate's interval; `NAME_low` and `NAME_high` by default.
-- `null`: None is written as null.
+- `values`: Values of a dictionary that may be any JSON and are not checked.
+- `null`: None is written as null, and null is read as None.
 - `inline`: The fields of a nested dataclass, or the entries of a dictionary, are written beside
   the other fields.
 """
@@ -13,12 +15,17 @@ of a field changes that:
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from json import loads
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.results.estimate import Estimate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 _HINT = "Re-run the stage that wrote it, or read it with the version that wrote it."
@@ -53,6 +60,20 @@ def from_json(kind: type[T], json: Any, source: str) -> T:
         CheckpointError: A field is unknown, missing or of the wrong type; names it.
     """
     return _object(kind, json, source, "")  # type: ignore[no-any-return]
+
+
+def read_result(kind: type[T], path: Path) -> T:
+    """Read a result dataclass from a JSON file.
+
+    Raises:
+        CheckpointError: The file is missing or no JSON, or a field is unknown, missing or of the
+            wrong type; names file and field.
+    """
+    try:
+        json = loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the file cannot be read ({error})", str(path), _HINT) from error
+    return from_json(kind, json, str(path))
 
 
 @cache
@@ -130,8 +151,11 @@ def _fields(
                 _decode(float, remaining.pop(name), source, _join(path, name)) for name in names
             ]
             values[field.name] = Estimate(*numbers)
+        elif field.metadata.get("values") and isinstance(remaining[key], dict):
+            values[field.name] = remaining.pop(key)
         else:
-            values[field.name] = _decode(hint, remaining.pop(key), source, _join(path, key))
+            kind = hint if field.metadata.get("null") else inner
+            values[field.name] = _decode(kind, remaining.pop(key), source, _join(path, key))
     return values, remaining
 
 
@@ -152,8 +176,9 @@ def _decode(kind: Any, json: Any, source: str, path: str) -> Any:
         return [
             _decode(item_kind, item, source, f"{path}[{index}]") for index, item in enumerate(json)
         ]
-    if inner is float and type(json) in (int, float):
-        return float(json)
+    # A whole number stays an int, so that it is written again as it was.
+    if inner is float and (json is None or type(json) in (int, float)):
+        return math.nan if json is None else json
     if json in get_args(inner) if origin is Literal else type(json) is inner:
         return json
     expected = getattr(inner, "__name__", inner) if origin is None else inner

@@ -143,32 +143,45 @@ class OverOptimisation:
     last_below_best: Change | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeldOutLine:
     """One held-out evaluation: a line of `ppo/held_out.jsonl`.
 
     Attributes:
-        per_prompt: [prompts] values of each metric.
         proxy: Mean score by the recipe's reward sources.
         objective_score: The same by the rules of PPO's objective.
+        per_prompt: [prompts] values of each metric.
     """
 
     step: int
     rollout: int
     kl: Estimate
-    sqrt_kl: float
     proxy: Estimate
+    objective_score: Estimate | None = None
+    true_reward: Estimate | None = None
     length: Estimate
-    eos_share: float
     repetition: Estimate
     certainty: Estimate
     hedging: Estimate
     entropy: Estimate
-    per_prompt: dict[str, list[float]] = field(metadata={"key": "each"})
-    objective_score: Estimate | None = None
-    true_reward: Estimate | None = None
+    eos_share: float
     score_disagreement: float | None = None
     out_of_range_share: float | None = None
+    sqrt_kl: float
+    per_prompt: dict[str, list[float]] = field(metadata={"key": "each"})
+
+
+@dataclass(frozen=True)
+class RewardProbe:
+    """Responses scored at the end of training, to check a reloaded reward model: `probe.json`.
+
+    Attributes:
+        ids: [responses] token ids of prompt and response.
+        scores: [responses] raw scores.
+    """
+
+    ids: list[list[int]]
+    scores: list[float]
 
 
 @dataclass(frozen=True)

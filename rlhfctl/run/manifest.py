@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.results.io import from_json
 from rlhfctl.run.files import digest, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 
 
@@ -66,6 +68,18 @@ class StageRecord:
     seed: int
     started: str
     seconds: float
+
+    def result(self, kind: type[T], manifest: Path) -> T:
+        """Return the metrics as a result dataclass.
+
+        Args:
+            kind: Result of the stage, such as `SFTResult`.
+            manifest: File that the record is from, for the error message.
+
+        Raises:
+            CheckpointError: A field is unknown, missing or of the wrong type.
+        """
+        return from_json(kind, self.metrics, f"{manifest}, metrics of {self.stage}")
 
 
 @dataclass(frozen=True)

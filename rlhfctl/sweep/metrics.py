@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from rlhfctl.errors import CheckpointError
 from rlhfctl.evaluation.intervals import Interval, paired_bootstrap_mean
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import BestOfN, BestOfNRow, Comparison, EvaluationResult
 from rlhfctl.results.gates import check_gates, parse_gates
+from rlhfctl.results.io import read_result
+from rlhfctl.results.scores import PromptScores
+from rlhfctl.results.sweep import JudgeRates, PointMetrics, RaisedAlarm, SettingMetrics
+from rlhfctl.results.training import PPOResult
 from rlhfctl.run.directory import SCORES_FILE
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.stage_table import EVALUATION, PPO
@@ -21,80 +27,106 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.results.evaluation import PolicyMetrics
+    from rlhfctl.results.json_value import JsonValue
     from rlhfctl.run.directory import RunDirectory
-
-Metrics = dict[str, Any]
 
 SEED = "seed"
 BOOTSTRAP_SEED = 0
 TRUE_REWARDS = ("gold", "held_out_rm")
-_OF_POLICY = ("kl", "proxy", "gold", "length", "eos_share", "repetition", "distinct")
-_OF_PAIR = (
-    *("win_rate", "gold_win_rate", "proxy_win_rate", "gold_gain", "proxy_gain"),
-    *("gold_length_controlled_win_rate", "proxy_length_controlled_win_rate"),
-)
-_PPO_METRICS = ("best", "stopped_early", "last_below_best")
 
 
-def point_metrics(directory: RunDirectory) -> Metrics:
-    """Return the selected metrics of a run whose evaluation is recorded; empty without one.
+def point_metrics(directory: RunDirectory) -> PointMetrics:
+    """Return the selected metrics of a run whose evaluation is recorded.
 
-    Metrics that the run does not have are left out. `NAME_low` and `NAME_high` come with `NAME`.
+    Raises:
+        CheckpointError: Another version of rlhfctl wrote the run's results.
+        KeyError: The run is not evaluated.
     """
-    try:
-        stages = Manifest.load(directory.manifest).stages
-    except CheckpointError:
-        return {}
-    if EVALUATION.name not in stages:
-        return {}
-    evaluation = stages[EVALUATION.name].metrics
-    policies = evaluation.get("policies", {})
-    metrics = _with_ends(policies.get("ppo", {}), _OF_POLICY) | _with_ends(evaluation, _OF_PAIR)
-    metrics |= {name: evaluation[name] for name in ("judge", "prompts") if name in evaluation}
-    metrics["sft"] = _with_ends(policies.get("sft", {}), _OF_POLICY)
-    true_reward = _scores(directory).get("ppo", {}).get("held_out_rm")
-    if true_reward:
-        metrics |= bootstrap_mean(true_reward).metrics("true_reward")
-    judges = {
-        name: _with_ends(judge, ("win_rate", "length_controlled_win_rate"))
-        for name, judge in evaluation.get("judges", {}).items()
-    }
-    if judges:
-        metrics["judges"] = judges
-    over_optimisation = (
-        stages[PPO.name].metrics.get("over_optimisation") if PPO.name in stages else None
+    stages = Manifest.load(directory.manifest).stages
+    evaluation = stages[EVALUATION.name].result(EvaluationResult, directory.manifest)
+    ppo = (
+        stages[PPO.name].result(PPOResult, directory.manifest).over_optimisation
+        if PPO.name in stages
+        else None
     )
-    if over_optimisation:
-        metrics |= {
-            name: over_optimisation[name] for name in _PPO_METRICS if name in over_optimisation
+    policies = {name: _of_policy(policy) for name, policy in evaluation.policies.items()}
+    comparison = evaluation.comparison or Comparison()
+    scores = _scores(directory)
+    policy_scores = scores.policies.get("ppo") if scores else None
+    true_reward = policy_scores.held_out_rm if policy_scores else None
+    return PointMetrics(
+        ppo=dataclasses.replace(
+            policies.get("ppo", SettingMetrics()),
+            win_rate=comparison.win_rate,
+            gold_win_rate=comparison.gold_win_rate,
+            proxy_win_rate=comparison.proxy_win_rate,
+            gold_gain=comparison.gold_gain,
+            proxy_gain=comparison.proxy_gain,
+            gold_length_controlled_win_rate=comparison.gold_length_controlled_win_rate,
+            proxy_length_controlled_win_rate=comparison.proxy_length_controlled_win_rate,
+            true_reward=bootstrap_mean(true_reward) if true_reward else None,
+            prompts=Estimate(evaluation.prompts),
+        ),
+        judge=comparison.judge,
+        sft=policies.get("sft", SettingMetrics()),
+        judges={
+            name: JudgeRates(
+                judge.preferences.win_rate, judge.preferences.length_controlled_win_rate
+            )
+            for name, judge in (evaluation.judges or {}).items()
         }
-        metrics["alarms"] = [_alarm(alarm) for alarm in over_optimisation.get("alarms", [])]
-    return metrics
+        or None,
+        best=ppo.best if ppo else None,
+        stopped_early=ppo.stopped_early if ppo else None,
+        last_below_best=ppo.last_below_best if ppo else None,
+        alarms=[RaisedAlarm(alarm.name, alarm.step, alarm.message) for alarm in ppo.alarms]
+        if ppo
+        else None,
+    )
 
 
 def gates_kept(recipe: Recipe, directory: RunDirectory) -> bool:
-    """Return whether a run's metrics pass the gates of its recipe."""
+    """Return whether a run's metrics pass the gates of its recipe.
+
+    Raises:
+        CheckpointError: Another version of rlhfctl wrote the run's results.
+    """
     record = Manifest.load(directory.manifest).stages[EVALUATION.name]
-    return all(
-        gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), record.metrics)
-    )
+    result = record.result(EvaluationResult, directory.manifest)
+    return all(gate.passed for gate in check_gates(parse_gates(recipe.evaluation.gates), result))
 
 
-def gains(directory: RunDirectory) -> dict[str, Any]:
-    """Return PPO's gain over SFT per held-out prompt, in each available true reward.
+@dataclass(frozen=True)
+class Gains:
+    """PPO's gains over SFT on the held-out prompts of a run.
 
-    Returns:
-        ``{"prompts": digest, "gold" or "held_out_rm": [prompts]}``; empty without a
-        true reward or saved scores.
+    Attributes:
+        prompts: Digest of the prompts.
+        by_reward: [prompts] gains in each available true reward.
+    """
+
+    prompts: str
+    by_reward: Mapping[str, Sequence[float]]
+
+
+def gains(directory: RunDirectory) -> Gains:
+    """Return PPO's gain over SFT per held-out prompt; none without a true reward or saved scores.
+
+    Raises:
+        CheckpointError: Another version of rlhfctl wrote the run's scores.
     """
     scores = _scores(directory)
-    sft, ppo = (scores.get(name, {}) for name in ("sft", "ppo"))
-    differences = {
-        name: (np.asarray(ppo[name]) - np.asarray(sft[name])).tolist()
-        for name in TRUE_REWARDS
-        if name in ppo and name in sft
+    if scores is None or not {"sft", "ppo"} <= scores.policies.keys():
+        return Gains("", {})
+    sft, ppo = scores.policies["sft"], scores.policies["ppo"]
+    pairs = {"gold": (sft.gold, ppo.gold), "held_out_rm": (sft.held_out_rm, ppo.held_out_rm)}
+    by_reward: dict[str, Sequence[float]] = {
+        name: (np.asarray(after) - np.asarray(before)).tolist()
+        for name, (before, after) in pairs.items()
+        if before is not None and after is not None
     }
-    return {"prompts": scores["prompts"], **differences} if differences else {}
+    return Gains(scores.prompts, by_reward)
 
 
 def bootstrap_mean(values: Sequence[float]) -> Interval:
@@ -104,76 +136,85 @@ def bootstrap_mean(values: Sequence[float]) -> Interval:
     return paired_bootstrap_mean(values, BOOTSTRAP_SEED)
 
 
-def groups_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:
+def groups_of(
+    settings: Sequence[Mapping[str, JsonValue]],
+) -> list[tuple[dict[str, JsonValue], list[int]]]:
     """Group the points that differ only in their seed, ordered by first member.
 
     Returns:
         Settings without the seed, and the indices of their points.
     """
-    groups: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    groups: dict[str, tuple[dict[str, JsonValue], list[int]]] = {}
     for index, point in enumerate(settings):
         rest = {key: value for key, value in point.items() if key != SEED}
         groups.setdefault(json.dumps(rest, sort_keys=True), (rest, []))[1].append(index)
     return list(groups.values())
 
 
-def means(points: Sequence[Metrics]) -> Metrics:
-    """Return the mean over seeds of every number common to all, with a 95 % CI between seeds.
+def means(points: Sequence[SettingMetrics]) -> SettingMetrics:
+    """Return the mean over seeds of every metric common to all, with a 95 % CI between seeds.
+
+    The seeds' own CIs are not used: see `mean_over_seeds`.
+    """
+    averages = {}
+    for field in dataclasses.fields(SettingMetrics):
+        estimates = [getattr(point, field.name) for point in points]
+        if all(estimate is not None for estimate in estimates):
+            averages[field.name] = mean_over_seeds([estimate.value for estimate in estimates])
+    return SettingMetrics(**averages)
+
+
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of one value per seed, with a 95 % CI between seeds.
 
     The interval is Student's, mean +- t(k - 1) s / sqrt(k) over the k seeds: it covers variation
-    between training runs as well as between prompts. A single seed has no CI. The seeds' own CI
-    ends and non-numeric values are omitted.
+    between training runs as well as between prompts. A single seed has no CI.
     """
-    values: defaultdict[str, list[float]] = defaultdict(list)
-    for metrics in points:
-        for name, value in metrics.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and not name.endswith(("_low", "_high")):
-                values[name].append(float(value))
-    averages: Metrics = {}
-    for name, per_seed in values.items():
-        if len(per_seed) != len(points):
-            continue
-        averages[name] = float(np.mean(per_seed))
-        if len(per_seed) > 1:
-            half = float(stats.t.ppf(0.975, len(per_seed) - 1) * np.std(per_seed, ddof=1))
-            half /= math.sqrt(len(per_seed))
-            averages |= {
-                f"{name}_low": averages[name] - half,
-                f"{name}_high": averages[name] + half,
-            }
-    return averages
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1))
+    half /= math.sqrt(len(values))
+    return Estimate(mean, mean - half, mean + half)
 
 
-def mean_best_of_n(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return best-of-n curves averaged over seeds by `means`; a single curve is unchanged."""
+def mean_best_of_n(curves: Sequence[BestOfN]) -> BestOfN:
+    """Return best-of-n curves averaged over seeds; a single curve is unchanged."""
+    first = curves[0]
     if len(curves) == 1:
-        return dict(curves[0])
-    shared = [
-        name for name in ("proxy", "gold", "true_reward") if all(name in curve for curve in curves)
+        return first
+    return dataclasses.replace(
+        first,
+        proxy=_mean_rows([curve.proxy for curve in curves]) or [],
+        gold=_mean_rows([curve.gold for curve in curves]),
+        true_reward=_mean_rows([curve.true_reward for curve in curves]),
+    )
+
+
+def _mean_rows(curves: Sequence[Sequence[BestOfNRow] | None]) -> list[BestOfNRow] | None:
+    """Return the mean curve; None unless all seeds have one."""
+    measured = [curve for curve in curves if curve is not None]
+    if len(measured) < len(curves):
+        return None
+    return [
+        BestOfNRow(rows[0].n, rows[0].kl, mean_over_seeds([row.value.value for row in rows]))
+        for rows in zip(*measured, strict=True)
     ]
-    merged: dict[str, Any] = {}
-    for name in shared:
-        merged[name] = [
-            {"n": rows[0]["n"], "kl": rows[0]["kl"], **means([{"value": r["value"]} for r in rows])}
-            for rows in zip(*(curve[name] for curve in curves), strict=True)
-        ]
-    return {**merged, "samples": curves[0]["samples"], "prompts": curves[0]["prompts"]}
 
 
-def _scores(directory: RunDirectory) -> dict[str, Any]:
-    """Return scores per policy and the prompts' digest from `eval/scores.json`, if it exists."""
+def _of_policy(policy: PolicyMetrics) -> SettingMetrics:
+    return SettingMetrics(
+        kl=policy.kl,
+        proxy=policy.proxy,
+        gold=policy.gold,
+        length=Estimate(policy.length),
+        eos_share=Estimate(policy.eos_share),
+        repetition=Estimate(policy.repetition),
+        distinct=Estimate(policy.distinct),
+    )
+
+
+def _scores(directory: RunDirectory) -> PromptScores | None:
+    """Return scores per policy from `eval/scores.json`, if it exists."""
     path = directory.stage(EVALUATION.folder) / SCORES_FILE
-    if not path.is_file():
-        return {}
-    scores = json.loads(path.read_text(encoding="utf-8"))
-    return {"prompts": scores["prompts"], **scores["policies"]}
-
-
-def _with_ends(metrics: Mapping[str, Any], names: Sequence[str]) -> Metrics:
-    keys = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    return {name: metrics[name] for name in keys if metrics.get(name) is not None}
-
-
-def _alarm(alarm: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: alarm[key] for key in ("name", "step", "message") if key in alarm}
+    return read_result(PromptScores, path) if path.is_file() else None

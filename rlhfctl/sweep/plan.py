@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.results.json_value import JsonValue
     from rlhfctl.stage_table import Stage
 
 _LABEL = "the sweep"
@@ -67,7 +68,7 @@ class Job:
 class Point:
     """One setting of the sweep: the values of its keys, and its run."""
 
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     job: Job
 
 
@@ -157,7 +158,7 @@ class _Reader:
         self,
         kind: str,
         stage: Stage,
-        part: Mapping[str, Any],
+        part: Mapping[str, JsonValue],
         overrides: Sequence[Override],
         needs: Sequence[str],
     ) -> str:
@@ -169,9 +170,9 @@ class _Reader:
         return name
 
 
-def _values(recipe: Recipe, settings: Mapping[str, str]) -> dict[str, Any]:
+def _values(recipe: Recipe, settings: Mapping[str, str]) -> dict[str, JsonValue]:
     """Return the settings as typed values of the recipe."""
-    values: dict[str, Any] = {}
+    values: dict[str, JsonValue] = {}
     for key in settings:
         value: Any = recipe.model_dump(mode="json")
         for part in split_key(key):

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.view import stage_part
+from rlhfctl.results.evaluation import EvaluationResult
+from rlhfctl.results.io import to_json
+from rlhfctl.results.sweep import (
+    PointMetrics,
+    RecommendedSetting,
+    RunError,
+    SharedRun,
+    Status,
+    SweepPoint,
+    SweepResult,
+    SweepSetting,
+)
 from rlhfctl.run.directory import SWEEP_FILE, RunDirectory
 from rlhfctl.run.files import write_json
 from rlhfctl.run.manifest import Manifest
@@ -22,13 +35,16 @@ from rlhfctl.sweep.metrics import (
     means,
     point_metrics,
 )
-from rlhfctl.sweep.recommend import Candidate, Recommendation, recommend
+from rlhfctl.sweep.recommend import Candidate, recommend
 from rlhfctl.sweep.runner import Outcome, Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rlhfctl.results.evaluation import BestOfN
+    from rlhfctl.results.json_value import JsonValue
+    from rlhfctl.sweep.metrics import Gains
     from rlhfctl.sweep.plan import Job, Plan
     from rlhfctl.sweep.runner import Observer
 
@@ -37,7 +53,7 @@ MEASURES = {"gold": "gold reward", "held_out_rm": "the held-out reward model's s
 
 def run_sweep(
     plan: Plan, root: Path, recipe: str, at_once: int, observer: Observer, *, force: bool = False
-) -> dict[str, Any]:
+) -> SweepResult:
     """Run the unfinished jobs and return the final contents of `sweep.json`.
 
     Args:
@@ -63,10 +79,18 @@ def run_sweep(
         return results.write(runner, finished=True)
 
 
-def exit_code(value: dict[str, Any]) -> int:
+def exit_code(result: SweepResult) -> int:
     """Return 0 if every point is done, else the code of the first failed point."""
-    codes = [point["error"]["exit_code"] for point in value["points"] if "error" in point]
-    return int(codes[0]) if codes else 0
+    return next((point.error.exit_code for point in result.points if point.error), 0)
+
+
+class _State(NamedTuple):
+    """Status of a job, its error, and the time and metrics of a finished run."""
+
+    status: Status
+    error: RunError | None = None
+    seconds: float | None = None
+    metrics: PointMetrics | None = None
 
 
 @dataclass(frozen=True)
@@ -75,85 +99,89 @@ class _Results:
     root: Path
     recipe: str
 
-    def write(self, runner: Runner, *, finished: bool = False) -> dict[str, Any]:
+    def write(self, runner: Runner, *, finished: bool = False) -> SweepResult:
         """Write and return the results so far; the recommendation is made at the end."""
         points = [
-            {"settings": point.settings, **self._entry(runner, point.job)}
+            SweepPoint(point.settings, point.job.name, *self._state(runner, point.job))
             for point in self.plan.points
         ]
         keys = list(self.plan.points[0].settings)
-        value: dict[str, Any] = {"recipe": self.recipe, "keys": keys, "points": points}
-        if SEED in keys and len(keys) > 1:
-            value["groups"] = self._groups(points)
-        value["shared"] = [
-            {**self._entry(runner, job), "points": self.plan.sharers(job)}
-            for job in self.plan.shared
-        ]
-        best_of_n = self._best_of_n()
-        if best_of_n:
-            value["best_of_n"] = best_of_n
-        value["recommended"] = self._recommended(points) if finished else None
-        write_json(self.root / SWEEP_FILE, value)
-        return value
+        shared = []
+        for job in self.plan.shared:
+            state = self._state(runner, job)
+            shared.append(SharedRun(job.name, state.status, self.plan.sharers(job), state.error))
+        result = SweepResult(
+            recipe=self.recipe,
+            keys=keys,
+            points=points,
+            groups=self._groups(points) if SEED in keys and len(keys) > 1 else None,
+            shared=shared,
+            best_of_n=self._best_of_n(),
+            recommended=self._recommended(points) if finished else None,
+        )
+        write_json(self.root / SWEEP_FILE, to_json(result))
+        return result
 
-    def _entry(self, runner: Runner, job: Job) -> dict[str, Any]:
+    def _state(self, runner: Runner, job: Job) -> _State:
         outcome = runner.outcomes.get(job.name, Outcome("waiting"))
-        status = "done" if outcome.status == "skipped" else outcome.status
-        entry: dict[str, Any] = {"run": job.name, "status": status}
-        if outcome.error is not None:
-            entry["error"] = outcome.error
-        if status == "done" and job.command == "run":
-            directory = RunDirectory(self.root / job.name)
+        if outcome.status == "waiting" or outcome.error is not None:
+            return _State("failed" if outcome.error else "waiting", outcome.error)
+        if job.command != "run":
+            return _State("done")
+        directory = RunDirectory(self.root / job.name)
+        try:
             stages = Manifest.load(directory.manifest).stages.values()
-            entry["seconds"] = round(sum(stage.seconds for stage in stages), 3)
-            if not gates_kept(job.recipe, directory):
-                entry["status"] = "gate_failed"
-            entry["metrics"] = point_metrics(directory)
-        return entry
+            seconds = round(sum(stage.seconds for stage in stages), 3)
+            status: Status = "done" if gates_kept(job.recipe, directory) else "gate_failed"
+            return _State(status, None, seconds, point_metrics(directory))
+        except CheckpointError as error:
+            # One run by another version of rlhfctl must not end the others.
+            kind, where = type(error).__name__, error.where
+            fault = RunError(int(error.exit_code), kind, error.what, where, error.hint)
+            return _State("failed", fault)
 
-    def _groups(self, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [
-            {
-                "settings": settings,
-                "points": members,
-                "metrics": means([points[index].get("metrics", {}) for index in members]),
-            }
-            for settings, members in groups_of([point["settings"] for point in points])
-            if all("metrics" in points[index] for index in members)
-        ]
+    def _groups(self, points: Sequence[SweepPoint]) -> list[SweepSetting]:
+        groups = []
+        for settings, members in groups_of([point.settings for point in points]):
+            metrics = [points[index].metrics for index in members]
+            finished = [one.ppo for one in metrics if one is not None]
+            if len(finished) == len(members):
+                groups.append(SweepSetting(settings, members, means(finished)))
+        return groups
 
-    def _best_of_n(self) -> dict[str, Any]:
+    def _best_of_n(self) -> BestOfN | None:
         """Return best-of-n of the SFT policy, if all points share it up to the seed."""
-        curves: list[dict[str, Any]] = []
+        curves: list[BestOfN] = []
         parts: set[str] = set()
         for job in self.plan.shared:
             if job.command != EVALUATION.command:
                 continue
-            record = Manifest.load(RunDirectory(self.root / job.name).manifest).stages.get(
-                EVALUATION.name
-            )
-            if record is not None and "best_of_n" in record.metrics:
-                curves.append(record.metrics["best_of_n"])
+            manifest = RunDirectory(self.root / job.name).manifest
+            record = Manifest.load(manifest).stages.get(EVALUATION.name)
+            result = record.result(EvaluationResult, manifest) if record else None
+            if result is not None and result.best_of_n is not None:
+                curves.append(result.best_of_n)
                 parts.add(_without_seed(job))
-        return mean_best_of_n(curves) if len(parts) == 1 else {}
+        return mean_best_of_n(curves) if len(parts) == 1 else None
 
-    def _recommended(self, points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    def _recommended(self, points: Sequence[SweepPoint]) -> RecommendedSetting | None:
         """Return the recommended setting; None without a true reward."""
         groups = [
             (settings, members)
-            for settings, members in groups_of([point["settings"] for point in points])
-            if all(points[index]["status"] == "done" for index in members)
+            for settings, members in groups_of([point.settings for point in points])
+            if all(points[index].status == "done" for index in members)
         ]
         runs = {index: gains(self._directory(index)) for _, members in groups for index in members}
         for name in TRUE_REWARDS:
-            if not groups or not all(name in run for run in runs.values()):
+            if not groups or not all(name in run.by_reward for run in runs.values()):
                 continue
             candidates = [
                 _candidate(settings, members, points, runs, name) for settings, members in groups
             ]
             taken = recommend(candidates, MEASURES[name])
             if taken is not None:
-                return _entry_of(taken, *groups[taken.number])
+                settings, members = groups[taken.number]
+                return RecommendedSetting(members[0], members, settings, taken.why)
         return None
 
     def _directory(self, index: int) -> RunDirectory:
@@ -161,28 +189,29 @@ class _Results:
 
 
 def _candidate(
-    settings: dict[str, Any],
+    settings: Mapping[str, JsonValue],
     members: Sequence[int],
-    points: Sequence[dict[str, Any]],
-    runs: dict[int, dict[str, Any]],
+    points: Sequence[SweepPoint],
+    runs: Mapping[int, Gains],
     name: str,
 ) -> Candidate:
-    prompt_gains = [gain for index in members for gain in runs[index][name]]
+    prompt_gains = [gain for index in members for gain in runs[index].by_reward[name]]
     mean = bootstrap_mean(prompt_gains)
     label = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    kl = sum(points[index]["metrics"]["kl"] for index in members) / len(members)
+    metrics = [points[index].metrics for index in members]
+    kls = [one.ppo.kl.value for one in metrics if one is not None and one.ppo.kl is not None]
     prompts = tuple(
-        f"{points[index]['settings'].get(SEED)} {runs[index]['prompts']}" for index in members
+        f"{points[index].settings.get(SEED)} {runs[index].prompts}" for index in members
     )
     return Candidate(
-        label or "any seed", kl, mean.value, mean.low, mean.high, prompt_gains, prompts
+        label or "any seed",
+        sum(kls) / len(members),
+        mean.value,
+        mean.low,
+        mean.high,
+        prompt_gains,
+        prompts,
     )
-
-
-def _entry_of(
-    taken: Recommendation, settings: dict[str, Any], members: Sequence[int]
-) -> dict[str, Any]:
-    return {"point": members[0], "points": members, "settings": settings, "why": taken.why}
 
 
 def _without_seed(job: Job) -> str:

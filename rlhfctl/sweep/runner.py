@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Protocol
 
 from rlhfctl.errors import CheckpointError, ExitCode, LockedError
 from rlhfctl.pipeline import is_up_to_date, terminable
 from rlhfctl.recipe.load import dump_recipe
+from rlhfctl.results.io import from_json
+from rlhfctl.results.sweep import RunError
 from rlhfctl.run.directory import LOGS_FOLDER, RunDirectory
 from rlhfctl.run.files import write_atomic
 
@@ -37,12 +39,12 @@ class Outcome:
     Attributes:
         status: `done`, `skipped` if it was already up to date, or `failed`.
         seconds: Wall-clock time.
-        error: Error object of `--json`: exit_code, type, message, where, hint; None without one.
+        error: Error of a failed job; None without one.
     """
 
     status: str
     seconds: float = 0.0
-    error: dict[str, Any] | None = None
+    error: RunError | None = None
 
 
 class Observer(Protocol):
@@ -126,12 +128,12 @@ class Runner:
 
     def _ends_without_process(self, job: Job) -> bool:
         """Return whether a job ends without a process: it is up to date, or a dependency failed."""
-        failed = [name for name in job.needs if self._failed(name)]
+        failed = [(name, error) for name in job.needs if (error := self._error(name))]
         if failed:
-            cause = self.outcomes[failed[0]].error or {}
-            hint = f"see {self.root / LOGS_FOLDER / failed[0]}.log"
-            message = f"{failed[0]}, a dependency, failed: {cause.get('message', '')}"
-            self._end(job, Outcome("failed", 0.0, {**cause, "message": message, "hint": hint}))
+            name, cause = failed[0]
+            hint = f"see {self.root / LOGS_FOLDER / name}.log"
+            message = f"{name}, a dependency, failed: {cause.message}"
+            self._end(job, Outcome("failed", 0.0, replace(cause, message=message, hint=hint)))
             return True
         if self.force or not self._ready(job) or not self._is_up_to_date(job):
             return False
@@ -144,8 +146,9 @@ class Runner:
         except CheckpointError:
             return False  # its own process reports the damage
 
-    def _failed(self, name: str) -> bool:
-        return name in self.outcomes and self.outcomes[name].status == "failed"
+    def _error(self, name: str) -> RunError | None:
+        """Return the error of a job; None unless it has failed."""
+        return self.outcomes[name].error if name in self.outcomes else None
 
     def _ready(self, job: Job) -> bool:
         return all(name in self.outcomes for name in job.needs)
@@ -205,19 +208,19 @@ class Runner:
                 else:
                     self._end(child.job, Outcome("failed", seconds, self._why(child.job, code)))
 
-    def _why(self, job: Job, code: int) -> dict[str, Any]:
+    def _why(self, job: Job, code: int) -> RunError:
+        answer = self._answer(job)
         try:
-            error: dict[str, Any] = json.loads(self._answer(job).read_bytes())["error"]
-        except (ValueError, KeyError, TypeError):
+            return from_json(RunError, json.loads(answer.read_bytes())["error"], str(answer))
+        except (ValueError, KeyError, TypeError, CheckpointError):
             how = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
-            return {
-                "exit_code": int(ExitCode.ENVIRONMENT if code < 0 else code),
-                "type": "EnvironmentFault",
-                "message": f"its process {how} without an error message",
-                "where": str(self._log(job)),
-                "hint": "If it ran out of memory, try fewer --jobs.",
-            }
-        return error
+            return RunError(
+                exit_code=int(ExitCode.ENVIRONMENT if code < 0 else code),
+                type="EnvironmentFault",
+                message=f"its process {how} without an error message",
+                where=str(self._log(job)),
+                hint="If it ran out of memory, try fewer --jobs.",
+            )
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.name] = outcome

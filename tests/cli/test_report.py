@@ -29,7 +29,9 @@ def test_several_runs_are_compared_and_a_sweep_stands_alone(rlhfctl, finished, f
     done = rlhfctl("report", "small", "other")
     assert done.stdout.strip() == "runs/comparison.html"
     assert "RLHF runs compared" in (folder / "runs" / "comparison.html").read_text()
-    (folder / "runs" / "other" / "sweep.json").write_text('{"keys": [], "points": []}')
+    (folder / "runs" / "other" / "sweep.json").write_text(
+        '{"recipe": "r", "keys": [], "points": []}'
+    )
     assert "RLHF sweep" in rlhfctl("report", "other", "--output", "-").stdout
     refused = rlhfctl("report", "small", "other")
     assert refused.returncode == 2

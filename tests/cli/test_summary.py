@@ -1,40 +1,77 @@
 """The summary table: headline metrics per stage."""
 
-import pytest
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
 
-from rlhfctl.cli.summary import headline
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, STAGES
+import pytest
+from rich.console import Console
+
+from rlhfctl.cli.summary import headline, results_table
+from rlhfctl.errors import CheckpointError
+from rlhfctl.pipeline import StageResult
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.io import to_json
+from rlhfctl.run.manifest import StageRecord
+from rlhfctl.stage_table import STAGES
+from tests.cli.tiny import METRICS
+
+MANIFEST = Path("runs/small/manifest.json")
+
+
+def record(stage, result):
+    metrics = result if isinstance(result, dict) else to_json(result)
+    return StageRecord(stage, {}, {}, {}, metrics, {}, 0, "", 1.0)
 
 
 def test_metrics_are_shown_with_their_intervals():
-    metrics = {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85, "length_accuracy": 0.5}
-    metrics["gold_accuracy"] = 0.9
-    assert headline(REWARD_MODEL, metrics) == [
+    result = replace(METRICS["reward_model"], gold_accuracy=Estimate(0.9))
+    assert headline(record("rm", result), MANIFEST) == [
         "held-out accuracy 80.0% (75.0% to 85.0%)",
-        'baseline "prefer the longer response" 50.0%',
+        'baseline "prefer the longer response" 60.0%',
         "accuracy on gold-ordered pairs 90.0%",
     ]
 
 
 def test_headline_of_an_evaluation_names_the_judges():
-    metrics = {
-        "policies": {"sft": {"proxy": 0.0}, "ppo": {"proxy": 1.5, "kl": 6.25}},
-        "proxy_win_rate": 0.75,
-        "win_rate": 0.75,
-    }
-    assert headline(EVALUATION, metrics) == [
-        "PPO win rate over SFT (reward model score) 75.0%",
-        "score 0 -> 1.5",
-        "KL 6.25 nats per response",
+    assert headline(record("eval", METRICS["evaluation"]), MANIFEST) == [
+        "PPO win rate over SFT (gold reward) 70.0% (65.0% to 75.0%)",
+        "gold reward 0.2 -> 0.6",
+        "score 0 -> 1",
+        "KL 6 nats per response",
     ]
 
 
 def test_skipped_minibatches_are_shown_only_if_there_are_any():
-    assert headline(PPO, {"score": 1.0, "skipped_minibatches": 0}) == ["score 1"]
-    assert headline(PPO, {"skipped_minibatches": 3}) == ["3 minibatches skipped"]
+    assert headline(record("ppo", METRICS["ppo"]), MANIFEST) == [
+        "score 1",
+        "KL 6 nats per response",
+    ]
+    skipping = replace(METRICS["ppo"], skipped_minibatches=3, last_rollout={})
+    assert headline(record("ppo", skipping), MANIFEST) == ["3 minibatches skipped"]
+
+
+def test_metrics_that_are_not_finite_are_left_out():
+    metrics = to_json(METRICS["sft"]) | {"eval_loss": None, "token_accuracy": math.nan}
+    assert headline(record("sft", metrics), MANIFEST) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_absent_metrics_give_no_lines(stage):
-    assert headline(stage, {}) == []
-    assert headline(stage, {"accuracy": None, "eval_loss": None, "kl": None}) == []
+def test_a_record_of_another_format_names_file_stage_and_field(stage):
+    with pytest.raises(CheckpointError) as error:
+        headline(record(stage.name, {"figure": 1}), MANIFEST)
+    assert error.value.where == f"runs/small/manifest.json, metrics of {stage.name}"
+
+
+def test_a_stage_of_another_format_says_so_beside_the_others():
+    results = [
+        StageResult("sft", "skipped", record("sft", to_json(METRICS["sft"]) | {"figure": 1})),
+        StageResult("ppo", "done", record("ppo", METRICS["ppo"])),
+    ]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(results_table(results, MANIFEST))
+    text = console.file.getvalue()
+    assert "runs/small/manifest.json, metrics of sft: figure: unknown field" in text
+    assert "Re-run the stage that wrote it" in text
+    assert "score 1" in text

@@ -17,6 +17,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import DivergedError, PreemptedError
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetrics
+from rlhfctl.results.io import to_json
+from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stage_table import STAGES
 
@@ -27,24 +31,24 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
-METRICS: dict[str, dict[str, Any]] = {
-    "sft": {"eval_loss_before": 3.0, "eval_loss": 1.5, "token_accuracy": 0.7},
-    "reward_model": {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85},
-    "ppo": {"score": 1.0, "kl": 6.0, "skipped_minibatches": 0},
-    "evaluation": {
-        "prompts": 8,
-        "policies": {
-            "sft": {"gold": 0.2, "proxy": 0.0, "kl": 0.0},
-            "ppo": {"gold": 0.6, "proxy": 1.0, "kl": 6.0},
+METRICS: dict[str, Any] = {
+    "sft": SFTResult(3.0, 1.5, 0.5, 0.7, 2.0, 8, 2, 2, 100, 1.0),
+    "reward_model": RewardModelResult(
+        Estimate(0.8, 0.75, 0.85), Estimate(0.6), 8, 1.0, -1.0, 1.0, 0.5, 8, 2
+    ),
+    "ppo": PPOResult(1, 8, 0, 0, {}, {"score": 1.0, "kl": 6.0}),
+    "evaluation": EvaluationResult(
+        prompts=8,
+        policies={
+            "sft": PolicyMetrics(Estimate(0.0), 8.0, 1.0, 0.0, 1.0, Estimate(0.0), Estimate(0.2)),
+            "ppo": PolicyMetrics(Estimate(6.0), 8.0, 1.0, 0.0, 1.0, Estimate(1.0), Estimate(0.6)),
         },
-        "judge": "gold",
-        "win_rate": 0.7,
-        "win_rate_low": 0.65,
-        "win_rate_high": 0.75,
-        "gold_win_rate": 0.7,
-        "gold_win_rate_low": 0.65,
-        "gold_win_rate_high": 0.75,
-    },
+        comparison=Comparison(
+            judge="gold",
+            win_rate=Estimate(0.7, 0.65, 0.75),
+            gold_win_rate=Estimate(0.7, 0.65, 0.75),
+        ),
+    ),
 }
 
 
@@ -140,11 +144,12 @@ def stage(name: str, module_name: str) -> None:
         if rank != "0":
             (output.parent / f"{name}-by-{rank}").write_text("")
             return StageOutcome({})
+        metrics = to_json(METRICS[module_name])
         (output / "weights").write_text(f"{name} {recipe.seed}")
         if name == "eval":
-            (output / "metrics.json").write_text(json.dumps(METRICS[module_name]))
+            (output / "metrics.json").write_text(json.dumps(metrics))
             (output / "samples.jsonl").write_text("")
-        return StageOutcome(METRICS[module_name])
+        return StageOutcome(metrics)
 
     module = types.ModuleType(f"rlhfctl.stages.{module_name}.stage")
     module.__dict__["run"] = run

@@ -1,9 +1,10 @@
 """Made-up evaluations during PPO: metrics of every prompt, as `held_out.jsonl` has them."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.training import HeldOutLine
 
 PROMPTS = 48
 SPREAD = {  # mean and standard deviation over prompts and over a prompt's responses
@@ -15,15 +16,25 @@ SPREAD = {  # mean and standard deviation over prompts and over a prompt's respo
 }
 
 
-def history(metrics: dict[str, NDArray[np.float64]], step: int = 64) -> list[dict[str, Any]]:
-    """Lines of [evaluations, prompts] metrics; a line every `step` episodes."""
+def history(metrics: dict[str, NDArray[np.float64]], step: int = 64) -> list[HeldOutLine]:
+    """Lines of [evaluations, prompts] metrics, every `step` episodes; their means are left at 0."""
     (evaluations,) = {len(values) for values in metrics.values()}
+    nothing = Estimate(0.0)
     return [
-        {
-            "step": index * step,
-            "rollout": index,
-            "each": {name: values[index].tolist() for name, values in metrics.items()},
-        }
+        HeldOutLine(
+            step=index * step,
+            rollout=index,
+            kl=nothing,
+            proxy=nothing,
+            length=nothing,
+            repetition=nothing,
+            certainty=nothing,
+            hedging=nothing,
+            entropy=nothing,
+            eos_share=0.0,
+            sqrt_kl=0.0,
+            per_prompt={name: values[index].tolist() for name, values in metrics.items()},
+        )
         for index in range(evaluations)
     ]
 

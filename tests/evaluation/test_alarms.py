@@ -90,7 +90,7 @@ def test_an_alarm_comes_once_at_the_evaluation_that_raises_it(name: str) -> None
     told = [new_alarms(lines[:looks], LIMITS) for looks in range(1, EVALUATIONS + 1)]
     assert [new for new in told if new] == [[alarm]]
     assert told.index([alarm]) > 4
-    assert alarm.step == lines[told.index([alarm])]["step"]
+    assert alarm.step == lines[told.index([alarm])].step
     assert alarm.threshold == getattr(LIMITS, name)
     assert (alarm.value < alarm.threshold) == (name == "entropy")
     assert alarm.message.endswith(".")
@@ -133,6 +133,6 @@ def test_metrics_that_are_not_there_are_not_judged() -> None:
 
 def test_evaluations_of_different_prompts_are_refused() -> None:
     lines = history(quiet(np.random.default_rng(0), 4))
-    lines[2]["each"]["length"].pop()
+    lines[2].per_prompt["length"].pop()
     with pytest.raises(ValueError, match="length: evaluations must have the same prompts"):
         alarms(lines, LIMITS)

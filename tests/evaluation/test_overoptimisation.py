@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -154,9 +155,9 @@ def test_a_fit_is_kept_as_plain_metrics_and_depends_on_its_seed_alone() -> None:
         *("value", "value_low", "value_high", "observed"),
     }
     assert metrics["curve"][0] == [0.0, 0.0]
-    farthest = math.sqrt(np.mean(lines[-1]["each"]["kl"]))
+    farthest = math.sqrt(np.mean(lines[-1].per_prompt["kl"]))
     assert metrics["curve"][-1][0] == pytest.approx(farthest)
-    assert metrics["baseline"] == pytest.approx(np.mean(lines[0]["each"]["true_reward"]))
+    assert metrics["baseline"] == pytest.approx(np.mean(lines[0].per_prompt["true_reward"]))
     assert metrics["points"] == 11
     assert 0 < metrics["r_squared"] < 1
 
@@ -179,9 +180,12 @@ def test_nothing_is_fitted_to_what_is_not_there() -> None:
     assert fit_history([], "proxy") is None
     assert fit_history(lines[:4], "proxy") is None
     assert fit_history(lines, "none_such") is None
-    one_prompt = [line | {"each": {k: v[:1] for k, v in line["each"].items()}} for line in lines]
+    one_prompt = [
+        replace(line, per_prompt={name: values[:1] for name, values in line.per_prompt.items()})
+        for line in lines
+    ]
     assert fit_history(one_prompt, "proxy") is None
-    lines[3]["each"]["kl"].pop()
+    lines[3].per_prompt["kl"].pop()
     with pytest.raises(ValueError, match="kl: evaluations must have the same prompts"):
         fit_history(lines, "proxy")
 

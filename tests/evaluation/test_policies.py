@@ -6,9 +6,10 @@ import pytest
 
 from rlhfctl.errors import DataError, DivergedError
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean, wilson
-from rlhfctl.evaluation.policies import Responses, compare_policies, sample_rows
+from rlhfctl.evaluation.policies import Responses, compare_policies, samples
 from rlhfctl.results.evaluation import EvaluationResult
-from rlhfctl.results.io import to_json
+from rlhfctl.results.io import from_json, to_json
+from rlhfctl.results.samples import EvaluationSample
 
 SFT = Responses(
     texts=["a b c a b c", "d", "e f g", "h"],
@@ -126,9 +127,9 @@ def test_unequal_numbers_of_responses_are_a_bug() -> None:
 
 
 def test_samples_stand_side_by_side_with_their_scores() -> None:
-    rows = sample_rows(["p0", "p1", "p2", "p3"], {"sft": SFT, "ppo": PPO}, limit=2)
+    rows = samples(["p0", "p1", "p2", "p3"], {"sft": SFT, "ppo": PPO}, limit=2)
     assert len(rows) == 2
-    assert rows[1] == {
+    assert to_json(rows[1]) == {
         "prompt": "p1",
         "sft": "d",
         "ppo": "d d",
@@ -137,4 +138,4 @@ def test_samples_stand_side_by_side_with_their_scores() -> None:
             "ppo": {"proxy": 1.1, "gold": 0.4, "kl": 4.0},
         },
     }
-    assert json.loads(json.dumps(rows)) == rows
+    assert from_json(EvaluationSample, to_json(rows[1]), "samples.jsonl") == rows[1]

@@ -10,28 +10,19 @@ import shapes
 from loaded_page import LAUNCH_OPTIONS, find_chromium
 from playwright.sync_api import Browser, sync_playwright
 
-from rlhfctl.evaluation.policies import Responses, compare_policies, sample_rows
+from rlhfctl.evaluation.policies import Responses, compare_policies, samples
 from rlhfctl.report import comparison, sweep
 from rlhfctl.report.page import render
 from rlhfctl.report.sources import RunFacts, read_run
 from rlhfctl.results.evaluation import EvaluationResult
-from rlhfctl.results.io import to_json
+from rlhfctl.results.io import from_json, to_json
+from rlhfctl.results.samples import TrainingSample
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 
 METRICS: dict[str, dict[str, Any]] = {
-    "sft": {"eval_loss_before": 2.4, "eval_loss": 1.1, "train_rows": 18_000},
-    "rm": {
-        "accuracy": 0.76,
-        "accuracy_low": 0.74,
-        "accuracy_high": 0.78,
-        "length_accuracy": 0.55,
-        "pairs": 1400,
-        "per_annotator": {
-            "ada": {"accuracy": 0.8, "low": 0.75, "high": 0.85, "pairs": 200},
-            "eve": {"accuracy": 0.7, "low": 0.65, "high": 0.75, "pairs": 200},
-        },
-    },
-    "ppo": {"episodes": 1280, "score": 1.2, "kl": 6.0, "skipped_minibatches": 0},
+    "sft": to_json(shapes.sft_result()),
+    "rm": to_json(shapes.rm_result()),
+    "ppo": to_json(shapes.ppo_result()),
 }
 INPUTS: dict[str, tuple[str, ...]] = {"sft": (), "rm": ("sft",), "ppo": ("sft", "rm")} | {
     "eval": ("sft", "rm", "ppo")
@@ -86,11 +77,11 @@ def write_run(root: Path, stages: tuple[str, ...]) -> Path:
     if "ppo" in stages:
         rollouts = [step | {"score": 0.1, "kl": 1.0, "kl_k3": 1.1, "beta": 0.05} for step in steps]
         write_lines(root / "logs" / "ppo.jsonl", rollouts)
-        kept = {"episode": 128, "prompt": "p", "response": "kept on the way", "score": 1, "kl": 2}
-        write_lines(root / "ppo" / "samples.jsonl", [kept])
+        kept = TrainingSample(128, "p", "kept on the way", 1.0, 2.0, ended=True)
+        write_lines(root / "ppo" / "samples.jsonl", [to_json(kept)])
     if "eval" in stages:
-        rows = sample_rows([f"question {index}" for index in range(60)], policies, 12)
-        write_lines(root / "eval" / "samples.jsonl", rows)
+        rows = samples([f"question {index}" for index in range(60)], policies, 12)
+        write_lines(root / "eval" / "samples.jsonl", [to_json(row) for row in rows])
         (root / "eval" / "metrics.json").write_text(json.dumps(metrics))
     root.mkdir(exist_ok=True)
     (root / "recipe.yaml").write_text("name: trial\nseed: 7\n")
@@ -112,10 +103,12 @@ def finished_run(make_run: Callable[..., Path]) -> Path:
 
 def judge_whole(root: Path) -> Path:
     """Add to a finished run all that it can be judged by."""
-    metrics = json.loads((root / "eval" / "metrics.json").read_text())
-    (root / "eval" / "metrics.json").write_text(json.dumps(metrics | shapes.METRICS))
-    write_lines(root / "ppo" / "held_out.jsonl", shapes.LOOKS)
-    (root / "ppo" / "over_optimisation.json").write_text(json.dumps(shapes.OVER_OPTIMISATION))
+    file = root / "eval" / "metrics.json"
+    result = from_json(EvaluationResult, json.loads(file.read_text()), str(file))
+    file.write_text(json.dumps(to_json(shapes.judged(result))))
+    write_lines(root / "ppo" / "held_out.jsonl", [to_json(line) for line in shapes.HELD_OUT])
+    summary = root / "ppo" / "over_optimisation.json"
+    summary.write_text(json.dumps(to_json(shapes.OVER_OPTIMISATION)))
     return root
 
 
@@ -130,7 +123,7 @@ def swept(tmp_path: Path) -> Path:
     """A sweep's folder."""
     root = tmp_path / "swept"
     root.mkdir()
-    (root / "sweep.json").write_text(json.dumps(shapes.SWEEP))
+    (root / "sweep.json").write_text(json.dumps(to_json(shapes.SWEEP)))
     return root
 
 
@@ -148,7 +141,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     other = folder / "other"
     shutil.copytree(root, other)
     (other / "recipe.yaml").write_text("name: other\nseed: 8\nmodel: {dtype: bfloat16}\n")
-    (folder / "sweep.json").write_text(json.dumps(shapes.SWEEP))
+    (folder / "sweep.json").write_text(json.dumps(to_json(shapes.SWEEP)))
     written = {
         "report": render(root),
         "comparison": comparison.html([read_run(root), read_run(other)]),
@@ -179,10 +172,10 @@ def make_record() -> Callable[..., StageRecord]:
 
 @pytest.fixture
 def make_facts() -> Callable[..., RunFacts]:
-    """Make the facts of a run that has these metrics and nothing else but what is given."""
+    """Make the facts of a run that has nothing but what is given."""
 
-    def make(metrics: dict[str, Any] | None = None, **fields: Any) -> RunFacts:
-        blank: dict[str, Any] = {"records": {}, "curves": {}, "samples": [], "training_samples": []}
-        return RunFacts(**{"name": "r", "recipe": "", "evaluation": metrics or {}} | blank | fields)
+    def make(evaluation: EvaluationResult | None = None, **fields: Any) -> RunFacts:
+        blank: dict[str, Any] = {"name": "r", "recipe": "", "records": {}, "curves": {}}
+        return RunFacts(**blank | {"evaluation": evaluation} | fields)
 
     return make

@@ -8,6 +8,7 @@ from rlhfctl.errors import CheckpointError, UsageError
 from rlhfctl.report.blocks import Bar, Plots, Table
 from rlhfctl.report.comparison import MOST_RUNS, markdown_text, recipe_differences, sections, value
 from rlhfctl.report.sources import RunFacts, read_run
+from rlhfctl.results.estimate import Estimate
 
 
 @pytest.fixture
@@ -17,8 +18,9 @@ def runs(judged_run: Path) -> list[RunFacts]:
     shutil.copytree(judged_run, other)
     (other / "recipe.yaml").write_text("name: other\nseed: 7\nppo: {beta: 0.3, fast: true}\n")
     first, second = read_run(judged_run), read_run(other)
-    lower = {"gold_win_rate": 0.3, "gold_win_rate_low": 0.2, "gold_win_rate_high": 0.4}
-    return [first, replace(second, evaluation={**second.evaluation, **lower})]
+    assert second.evaluation is not None
+    lower = replace(second.comparison, gold_win_rate=Estimate(0.3, 0.2, 0.4))
+    return [first, replace(second, evaluation=replace(second.evaluation, comparison=lower))]
 
 
 def test_verdicts_metrics_recipes_and_curves_of_all_runs(runs: list[RunFacts]) -> None:

@@ -5,7 +5,7 @@ import pytest
 from rlhfctl.report.curves import MOST_EXTRA_CURVES, MOST_POINTS, extra_plots, plots
 from rlhfctl.stage_table import PPO, SFT
 
-STEPS = [{"step": at, "time": "now", "kl": at / 2, "kl_k3": at / 3, "beta": 0.1} for at in range(5)]
+STEPS = [{"step": at, "kl": at / 2, "kl_k3": at / 3, "beta": 0.1} for at in range(5)]
 
 
 def test_known_metrics_share_plots_and_the_rest_have_their_own() -> None:
@@ -39,7 +39,7 @@ def test_long_curves_are_thinned_to_means_that_keep_the_whole(count: int) -> Non
 
 def test_nothing_logged_gives_no_plots() -> None:
     assert plots(SFT, []) == []
-    assert extra_plots(SFT, [{"step": 1, "time": "now", "epoch": 1.0}]) == []
+    assert extra_plots(SFT, [{"step": 1, "epoch": 1.0}]) == []
 
 
 def test_the_number_of_other_curves_is_bounded() -> None:

@@ -13,6 +13,8 @@ import shapes
 from rlhfctl.report.markdown import report
 from rlhfctl.report.page import render
 from rlhfctl.report.sources import read_run
+from rlhfctl.results.io import to_json
+from rlhfctl.results.samples import TrainingSample
 from rlhfctl.run.manifest import Manifest, StageRecord
 
 PAYLOADS = [
@@ -88,19 +90,19 @@ class Page(HTMLParser):
 
 def poisoned(root: Path, payload: str) -> Path:
     """Put a payload everywhere a model, a data set or a recipe can put text."""
-    rows = [{"prompt": payload, "sft": payload, "ppo": payload, "scores": {"sft": payload}}]
+    rows = [{"prompt": payload, "sft": payload, "ppo": payload, "scores": {}}]
     (root / "eval" / "samples.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    row = {"episode": payload, "prompt": payload, "response": payload, "score": payload}
-    (root / "ppo" / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    sample = to_json(TrainingSample(1, payload, payload, 1.0, 1.0, ended=True))
+    (root / "ppo" / "samples.jsonl").write_text(json.dumps(sample) + "\n")
     (root / "recipe.yaml").write_bytes(payload.encode("utf-8", "replace"))
     with (root / "logs" / "ppo.jsonl").open("a") as log:
         log.write(json.dumps({"step": 2000, payload: 1.0}) + "\n")
     manifest = json.loads((root / "manifest.json").read_text())
-    manifest["stages"]["rm"]["metrics"]["per_annotator"][payload] = {"accuracy": 0.5}
+    manifest["stages"]["rm"]["metrics"]["per_annotator"][payload] = {"accuracy": 0.5, "pairs": 9}
     manifest["stages"]["sft"]["versions"][payload] = payload
     manifest["stages"]["sft"]["recipe_part"]["model"]["name_or_path"] = payload
     manifest["stages"]["sft"]["outputs"][payload] = {"path": payload, "sha256": payload}
-    manifest["stages"]["sft"]["metrics"][payload] = payload
+    manifest["stages"]["ppo"]["metrics"][payload] = 1.0
     manifest["stages"]["sft"]["started"] = payload
     (root / "manifest.json").write_text(json.dumps(manifest))
     return root
@@ -122,12 +124,16 @@ def test_text_of_models_and_data_stays_text(finished_run: Path, payload: str) ->
     assert len(re.findall(seen, page.text)) >= 9
 
 
+# Fields whose text is one of ours, not a model's or a data set's.
+FIXED = {"judge", "kind", "opponent", "form", "true_reward"}
+
+
 def spoken(value: Any, payload: str) -> Any:
     """The value with the payload in every text and in every name that a run can choose."""
     if isinstance(value, dict):
         own = {name for name in value if name in shapes.CHOSEN}
         return {
-            payload if name in own else name: spoken(found, payload)
+            payload if name in own else name: found if name in FIXED else spoken(found, payload)
             for name, found in value.items()
         }
     if isinstance(value, list):
@@ -138,12 +144,11 @@ def spoken(value: Any, payload: str) -> Any:
 @pytest.mark.parametrize("payload", [PAYLOADS[1], PAYLOADS[3], PAYLOADS[17]])
 def test_names_and_warnings_in_metrics_stay_text(judged_run: Path, payload: str) -> None:
     clean = Page(render(judged_run))
-    for file, whole in (
-        (judged_run / "eval" / "metrics.json", shapes.METRICS),
-        (judged_run / "ppo" / "over_optimisation.json", shapes.OVER_OPTIMISATION),
+    for file in (
+        judged_run / "eval" / "metrics.json",
+        judged_run / "ppo" / "over_optimisation.json",
     ):
-        metrics = json.loads(file.read_text())
-        file.write_text(json.dumps(metrics | spoken(whole, payload)))
+        file.write_text(json.dumps(spoken(json.loads(file.read_text()), payload)))
     page = Page(render(judged_run))
     assert len(re.findall(re.escape(payload) if payload.isascii() else r"\\u", page.text)) > 20
     assert set(page.tags) <= OUR_TAGS
@@ -226,6 +231,7 @@ def test_metrics_that_are_not_numbers_never_show_as_nan(finished_run: Path) -> N
     metrics = json.loads(file.read_text())
     metrics["policies"]["ppo"]["gold"] = float("nan")
     metrics["gold_gain"] = metrics["gold_gain_low"] = float("inf")
+    metrics["policies"]["ppo"]["kl"] = None  # as the manifest writes NaN
     file.write_text(json.dumps(metrics))
     (finished_run / "logs" / "sft.jsonl").write_text('{"step": 1, "loss": null}\n')
     page = Page(render(finished_run))
@@ -238,7 +244,9 @@ def test_versions_that_differ_between_stages_name_them(
     finished_run: Path, make_record: Callable[..., StageRecord]
 ) -> None:
     path = finished_run / "manifest.json"
-    later = make_record("ppo", {}, versions={"python": "3.11.9", "trl": "1.16.1"})
+    later = make_record(
+        "ppo", to_json(shapes.ppo_result()), versions={"python": "3.11.9", "trl": "1.16.1"}
+    )
     Manifest.load(path).with_stage(later).save(path)
     text = " ".join(Page(render(finished_run)).text.split())
     assert "trl 1.16.0 (sft, rm, eval); 1.16.1 (ppo)" in text

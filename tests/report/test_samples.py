@@ -1,11 +1,14 @@
-from rlhfctl.report.samples import MOST_CHARACTERS, cut, held_out, of_training
+import math
+from dataclasses import replace
 
-ROW = {
-    "prompt": "Who?",
-    "sft": "Me.",
-    "ppo": "You.",
-    "scores": {"sft": {"proxy": 2.0, "gold": 0.1, "kl": 0.0}, "ppo": {"proxy": 1.0, "gold": 0.2}},
-}
+from rlhfctl.report.samples import MOST_CHARACTERS, cut, held_out, of_training
+from rlhfctl.results.samples import EvaluationSample, SampleScores, TrainingSample
+
+ROW = EvaluationSample(
+    "Who?",
+    {"sft": "Me.", "ppo": "You."},
+    {"sft": SampleScores(proxy=2.0, gold=0.1, kl=0.0), "ppo": SampleScores(proxy=1.0, gold=0.2)},
+)
 
 
 def test_gold_prefers_before_the_proxy_does() -> None:
@@ -16,16 +19,16 @@ def test_gold_prefers_before_the_proxy_does() -> None:
 
 
 def test_the_proxy_prefers_where_gold_is_unknown_and_nobody_does_at_a_tie() -> None:
-    scores = {"sft": {"proxy": 2.0}, "ppo": {"proxy": 1.0}}
-    (sample,) = held_out([ROW | {"scores": scores}])
+    scores = {"sft": SampleScores(proxy=2.0), "ppo": SampleScores(proxy=1.0)}
+    (sample,) = held_out([replace(ROW, scores=scores)])
     assert [response.preferred for response in sample.responses] == ["preferred by proxy", ""]
-    tied = {"sft": {"proxy": 1.0}, "ppo": {"proxy": 1.0}}
-    (sample,) = held_out([ROW | {"scores": tied}])
+    tied = {"sft": SampleScores(proxy=1.0), "ppo": SampleScores(proxy=1.0)}
+    (sample,) = held_out([replace(ROW, scores=tied)])
     assert [response.preferred for response in sample.responses] == ["", ""]
 
 
 def test_what_is_missing_is_left_out() -> None:
-    (sample,) = held_out([{"prompt": "Who?", "sft": "Me.", "scores": None}])
+    (sample,) = held_out([EvaluationSample("Who?", {"sft": "Me."}, {})])
     assert [response.policy for response in sample.responses] == ["SFT"]
     assert sample.responses[0].scores == ""
 
@@ -38,7 +41,6 @@ def test_long_texts_are_cut_and_say_so() -> None:
 
 
 def test_training_samples_carry_their_metrics() -> None:
-    (sample,) = of_training(
-        [{"episode": 512, "prompt": "p", "response": "r\x07", "score": 1.5, "kl": None}]
-    )
+    row = TrainingSample(512, "p", "r\x07", 1.5, math.nan, ended=True)
+    (sample,) = of_training([row])
     assert (sample.episode, sample.response, sample.metrics) == ("512", r"r\u0007", "score 1.50")

@@ -1,11 +1,14 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.report.sections import sections
 from rlhfctl.report.sources import MOST_SAMPLES, read_run
-from rlhfctl.stage_table import SFT
+from rlhfctl.report.verdict import verdict_of
 
 
 def test_a_run_is_read_whole(finished_run: Path) -> None:
@@ -13,27 +16,30 @@ def test_a_run_is_read_whole(finished_run: Path) -> None:
     assert facts.name == "trial"
     assert list(facts.records) == ["sft", "rm", "ppo", "eval"]
     assert len(facts.curves["ppo"]) == 10
-    assert facts.evaluation["prompts"] == 60
+    assert facts.evaluation is not None
+    assert facts.evaluation.prompts == 60
     assert len(facts.samples) == 12
-    assert facts.training_samples[0]["response"] == "kept on the way"
+    assert facts.training_samples[0].response == "kept on the way"
     assert facts.recipe.startswith("name: trial")
 
 
 def test_what_is_not_there_is_empty(tmp_path: Path) -> None:
     facts = read_run(tmp_path)
     assert not (facts.records or facts.evaluation or facts.samples or facts.recipe)
-    assert facts.stage_metrics(SFT) == {}
+    assert facts.sft is None
 
 
 def test_metrics_of_the_manifest_serve_where_the_file_is_gone(finished_run: Path) -> None:
+    before = read_run(finished_run).evaluation
     (finished_run / "eval" / "metrics.json").unlink()
-    assert read_run(finished_run).evaluation["prompts"] == 60
+    assert read_run(finished_run).evaluation == before
+    assert before is not None
 
 
 def test_a_page_holds_a_bounded_number_of_samples(make_run: Callable[..., Path]) -> None:
     root = make_run("sft")
     (root / "eval").mkdir()
-    (root / "eval" / "samples.jsonl").write_text('{"prompt": "p"}\n' * 500)
+    (root / "eval" / "samples.jsonl").write_text('{"prompt": "p", "scores": {}}\n' * 500)
     assert len(read_run(root).samples) == MOST_SAMPLES
 
 
@@ -59,3 +65,60 @@ def test_no_run_folder_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="run folder not found") as raised:
         read_run(tmp_path / "nothing")
     assert "rlhfctl run" in raised.value.hint
+
+
+def rewrite(file: Path, change: Callable[[Any], Any]) -> None:
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "where", "what"),
+    [
+        (
+            "eval/metrics.json",
+            lambda metrics: metrics | {"tax": {"tasks": 3}},
+            "eval/metrics.json",
+            "tax.tasks: expected dict[str, rlhfctl.results.evaluation.TaxTask], not 3",
+        ),
+        (
+            "manifest.json",
+            lambda manifest: manifest["stages"]["sft"]["metrics"].pop("steps") and manifest,
+            "manifest.json, metrics of sft",
+            "steps: missing field",
+        ),
+        (
+            "ppo/over_optimisation.json",
+            lambda summary: summary | {"peak": 1},
+            "ppo/over_optimisation.json",
+            "peak: unknown field",
+        ),
+    ],
+)
+def test_results_of_another_format_are_named_and_the_rest_is_shown(
+    judged_run: Path, name: str, change: Callable[[Any], Any], where: str, what: str
+) -> None:
+    rewrite(judged_run / name, change)
+    facts = read_run(judged_run)
+    (sentence,) = facts.unreadable
+    assert sentence.startswith(f"{judged_run / where} has another format ({what}), so its part")
+    assert "Re-run the stage" in sentence
+    assert sentence in verdict_of(facts).cautions
+    before = {"sft": facts.sft, "eval": facts.evaluation, "held-out": facts.over_optimisation}
+    assert [part for part in before.values() if part is None] == [None]
+    assert facts.reward_model is not None
+    assert "Reward model" in [section.title for section in sections(facts)]
+
+
+def test_an_evaluation_of_another_format_is_not_called_missing(judged_run: Path) -> None:
+    rewrite(judged_run / "eval" / "metrics.json", lambda metrics: metrics | {"version": 99})
+    verdict = verdict_of(read_run(judged_run))
+    assert verdict.sentence == "The evaluation cannot be read: run rlhfctl eval --force."
+    assert "version: expected 1, not 99" in verdict.cautions[0]
+
+
+def test_samples_of_another_format_name_their_line(judged_run: Path) -> None:
+    file = judged_run / "eval" / "samples.jsonl"
+    file.write_text('{"prompt": "p", "scores": {}}\n{"prompt": "p", "scores": 1}\n')
+    facts = read_run(judged_run)
+    assert facts.samples == []
+    assert f"{file}:2 has another format (scores: expected " in facts.unreadable[0]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,9 @@ import shapes
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.report import sweep
-from rlhfctl.report.blocks import Estimate, Note, Plots, Table
+from rlhfctl.report.blocks import EstimateCell, Note, Plots, Table
+from rlhfctl.results.io import to_json
+from rlhfctl.results.sweep import RaisedAlarm, RecommendedSetting, SettingMetrics, SweepSetting
 
 
 def test_a_sweep_shows_its_frontier_points_and_recommendation(swept: Path) -> None:
@@ -27,30 +30,38 @@ def test_a_sweep_shows_its_frontier_points_and_recommendation(swept: Path) -> No
     (table,) = points.blocks
     assert isinstance(table, Table)
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["0.05"][:2] == (Estimate("4.00", "3.90 to 4.10"), Estimate("1.00", "0.900 to 1.10"))
+    assert rows["0.05"][:2] == (
+        EstimateCell("4.00", "3.90 to 4.10"),
+        EstimateCell("1.00", "0.900 to 1.10"),
+    )
     assert rows["0.1"][-1] == "done, recommended"
     assert rows["1.0"][-1] == "failed"
 
 
 def test_settings_over_seeds_stand_before_their_runs(swept: Path) -> None:
-    found = json.loads((swept / "sweep.json").read_text())
     points = [
-        {**point, "settings": {**point["settings"], "seed": seed}}
-        for point in found["points"]
+        replace(point, settings={**point.settings, "seed": seed})
+        for point in shapes.SWEEP.points
         for seed in (0, 1)
     ]
-    points[0]["metrics"]["alarms"] = [{"name": "score_range"}]
+    assert points[0].metrics is not None
+    alarmed = replace(points[0].metrics, alarms=[RaisedAlarm("score_range", 1, "Scores.")])
     groups = [
-        {
-            "settings": {"ppo.beta": beta},
-            "points": [at],
-            "metrics": shapes.ends("kl", 4) | shapes.ends("gold", beta),
-        }
+        SweepSetting(
+            {"ppo.beta": beta},
+            [at],
+            SettingMetrics(kl=shapes.around(4), gold=shapes.around(beta)),
+        )
         for at, beta in enumerate((0.0, 0.1))
     ]
-    recommended = {"point": 4, "settings": {"ppo.beta": 0.1}, "why": "It wins."}
-    found |= {"keys": ["ppo.beta", "seed"], "points": points, "groups": groups}
-    (swept / "sweep.json").write_text(json.dumps(found | {"recommended": recommended}))
+    result = replace(
+        shapes.SWEEP,
+        keys=["ppo.beta", "seed"],
+        points=[replace(points[0], metrics=alarmed), *points[1:]],
+        groups=groups,
+        recommended=RecommendedSetting(4, [4, 5], {"ppo.beta": 0.1}, "It wins."),
+    )
+    (swept / "sweep.json").write_text(json.dumps(to_json(result)))
     _, frontier, tables = sweep.sections(sweep.read(swept))
     pictures = frontier.blocks[0]
     assert isinstance(pictures, Plots)
@@ -68,12 +79,18 @@ def test_settings_over_seeds_stand_before_their_runs(swept: Path) -> None:
 def test_the_other_forms_say_the_same(swept: Path) -> None:
     found = sweep.read(swept)
     assert "4.00 (3.90 to 4.10)" in sweep.markdown_text(found)
-    assert sweep.value(found)["points"] == json.loads(json.dumps(shapes.SWEEP))["points"]
+    assert sweep.value(found)["points"] == to_json(shapes.SWEEP)["points"]
 
 
 def test_a_sweep_under_way_and_a_damaged_one(tmp_path: Path) -> None:
-    (tmp_path / "sweep.json").write_text(json.dumps({"keys": ["ppo.beta"], "points": []}))
+    (tmp_path / "sweep.json").write_text(
+        json.dumps({"recipe": "r", "keys": ["ppo.beta"], "points": []})
+    )
     assert sweep.sections(sweep.read(tmp_path)) == []
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        sweep.read(tmp_path)
+    other = to_json(shapes.SWEEP) | {"frontier": []}
+    (tmp_path / "sweep.json").write_text(json.dumps(other))
+    with pytest.raises(CheckpointError, match="frontier: unknown field"):
         sweep.read(tmp_path)

@@ -1,17 +1,27 @@
 """Gates are bounds on metrics; errors name the gate."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from rlhfctl.errors import GateError
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import (
+    Comparison,
+    EvaluationResult,
+    PolicyMetrics,
+    Tax,
+    TaxTask,
+)
 from rlhfctl.results.gates import check_gates, find_metric, parse_gates, require_gates
 
-METRICS = {
-    "win_rate": 0.6,
-    "prompts": 64,
-    "judge": "gold",
-    "broken": float("nan"),
-    "policies": {"sft": {"kl": 0.0}, "ppo": {"kl": 6.5, "gold": 0.8}},
-}
+PPO = PolicyMetrics(Estimate(6.5), 8.0, 1.0, 0.0, 1.0, gold=Estimate(0.8))
+RESULT = EvaluationResult(
+    prompts=64,
+    policies={"sft": replace(PPO, kl=Estimate(0.0)), "ppo": PPO},
+    comparison=Comparison(judge="gold", win_rate=Estimate(0.6), proxy_gain=Estimate(math.nan)),
+)
 
 
 @pytest.mark.parametrize(
@@ -28,12 +38,12 @@ METRICS = {
         ("prompts", ">63", True),
         ("no_such_metric", ">0", False),
         ("judge", ">0", False),
-        ("broken", "<1", False),
+        ("proxy_gain", "<1", False),
         ("policies", ">0", False),
     ],
 )
 def test_a_gate_holds_or_fails(name, bound, passed):
-    (result,) = check_gates(parse_gates({name: bound}), METRICS)
+    (result,) = check_gates(parse_gates({name: bound}), RESULT)
     assert result.passed is passed
 
 
@@ -54,7 +64,7 @@ def test_all_bad_bounds_are_named_at_once():
 
 
 def test_failed_gates_are_named_with_their_metrics():
-    results = check_gates(parse_gates({"win_rate": ">=0.9", "nothing": ">0", "kl": "<9"}), METRICS)
+    results = check_gates(parse_gates({"win_rate": ">=0.9", "nothing": ">0", "kl": "<9"}), RESULT)
     with pytest.raises(GateError) as caught:
         require_gates(results)
     text = str(caught.value)
@@ -64,7 +74,7 @@ def test_failed_gates_are_named_with_their_metrics():
 
 
 def test_met_gates_raise_nothing():
-    require_gates(check_gates(parse_gates({"win_rate": ">=0.5"}), METRICS))
+    require_gates(check_gates(parse_gates({"win_rate": ">=0.5"}), RESULT))
 
 
 def test_a_top_level_metric_takes_precedence_over_the_policys():
@@ -72,5 +82,7 @@ def test_a_top_level_metric_takes_precedence_over_the_policys():
 
 
 def test_a_task_name_may_contain_dots():
-    metrics = {"tax": {"tasks": {"arc.acc": {"ppo_minus_sft": -0.1}}}}
-    assert find_metric(metrics, "tax.tasks.arc.acc.ppo_minus_sft") == -0.1
+    task = TaxTask("acc", True, 9, ppo_minus_sft=Estimate(-0.1))
+    result = replace(RESULT, tax=Tax({"arc.acc": task}))
+    (gate,) = check_gates(parse_gates({"tax.tasks.arc.acc.ppo_minus_sft": ">0"}), result)
+    assert gate.value == -0.1

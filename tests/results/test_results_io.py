@@ -1,13 +1,15 @@
 """Strict JSON form of the results."""
 
 import json
+import math
 
 import pytest
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetrics
-from rlhfctl.results.io import from_json, to_json
+from rlhfctl.results.io import from_json, read_result, to_json
+from rlhfctl.results.sweep import SweepPoint
 
 POLICY = PolicyMetrics(
     kl=Estimate(1.0, 0.5, 1.5), length=8.0, eos_share=1.0, repetition=0.1, distinct=0.9
@@ -45,3 +47,42 @@ def test_a_malformed_file_is_refused_with_file_and_field(change, message):
 
     assert error.value.what.startswith(message)
     assert error.value.where == "eval/metrics.json"
+
+
+def test_null_is_a_number_that_was_not_finite():
+    json_object = to_json(RESULT) | {"win_rate": None}
+    json_object["policies"]["ppo"]["length"] = None
+    result = from_json(EvaluationResult, json_object, "eval/metrics.json")
+
+    assert math.isnan(result.comparison.win_rate.value)
+    assert math.isnan(result.policies["ppo"].length)
+
+
+def test_whole_numbers_stay_whole():
+    json_object = to_json(RESULT)
+    json_object["policies"]["ppo"]["length"] = 8
+    result = from_json(EvaluationResult, json_object, "eval/metrics.json")
+
+    assert type(to_json(result)["policies"]["ppo"]["length"]) is int
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot be read"), ("{", "cannot be read"), ("[]", "an object")]
+)
+def test_a_file_that_holds_no_result_is_named(tmp_path, content, message):
+    path = tmp_path / "metrics.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CheckpointError, match=message) as error:
+        read_result(EvaluationResult, path)
+
+    assert error.value.where == str(path)
+
+
+def test_any_value_is_read_where_a_recipe_chooses_it():
+    settings = {"ppo.reward_sources": ["rm", {"url": None}], "seed": 1}
+    point = SweepPoint(settings, "points/0", "waiting")
+
+    assert from_json(SweepPoint, json.loads(json.dumps(to_json(point))), "sweep.json") == point
+    with pytest.raises(CheckpointError, match="settings: expected dict"):
+        from_json(SweepPoint, to_json(point) | {"settings": 3}, "sweep.json")

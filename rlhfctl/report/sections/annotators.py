@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import (
     Cell,
     Column,
-    estimate,
+    estimate_cell,
     estimate_cells,
-    group,
     notes,
-    objects,
     table,
     warnings,
 )
-from rlhfctl.report.numbers import finite, number, share
+from rlhfctl.report.numbers import number, share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.evaluation import AnnotatorsResult
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return notes and warnings, the overall metrics, and the metrics per annotator."""
-    metrics = facts.evaluation.get("annotators")
-    if not isinstance(metrics, dict):
+    result = facts.evaluation.annotators if facts.evaluation else None
+    if result is None:
         return ()
     overall = table(
         "Agreement of two annotators on the same comparison; Krippendorff's alpha is 0 at chance "
         "and 1 at full agreement.",
         (Column("Metric"), Column("Value", "number"), Column("95 % CI", "number")),
-        _overall(metrics),
+        _overall(result),
     )
     per_annotator = table(
         "Accuracy: estimated by the Dawid-Skene model. Agreement: with the other annotators. "
@@ -48,38 +45,35 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         [
             (
                 name,
-                share(one.get("accuracy")),
-                share(one["agreement"]) if "agreement" in one else "",
-                estimate(group(objects(one).get("reward_model", {})), "accuracy", share),
-                number(one.get("labels")),
+                share(one.accuracy),
+                "" if one.agreement is None else share(one.agreement),
+                estimate_cell(one.reward_model.accuracy, share) if one.reward_model else None,
+                number(one.labels),
             )
-            for name, one in sorted(objects(metrics.get("per_annotator")).items())
+            for name, one in sorted(result.per_annotator.items())
         ],
     )
-    return (
-        *notes(metrics.get("notes")),
-        *warnings(metrics.get("warnings")),
-        *overall,
-        *per_annotator,
-    )
+    return (*notes(result.notes), *warnings(result.warnings), *overall, *per_annotator)
 
 
-def _overall(metrics: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+def _overall(result: AnnotatorsResult) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = [
-        (label, *estimate_cells(metrics, name, share))
-        for label, name in (("Agreement", "agreement"), ("Krippendorff's alpha", "alpha"))
-        if finite(metrics.get(name)) is not None
+        (label, *estimate_cells(estimate, share))
+        for label, estimate in (
+            ("Agreement", result.agreement),
+            ("Krippendorff's alpha", result.alpha),
+        )
+        if estimate is not None
     ]
-    parts = objects(metrics)
-    triples, ceiling = parts.get("intransitive", {}), parts.get("ceiling", {})
-    for label, source, name, write in (
-        ("Intransitive triples", triples, "share", share),
-        ("Intransitive triples expected from noise", triples, "expected", share),
-        ("Triples", triples, "triples", number),
-        ("Reward model accuracy ceiling", ceiling, "accuracy", share),
-        ("Comparisons", metrics, "items", number),
-        ("Labels", metrics, "labels", number),
-    ):
-        if finite(source.get(name)) is not None:
-            rows.append((label, write(source[name]), ""))
+    if result.intransitive is not None:
+        rows.append(("Intransitive triples", share(result.intransitive.share.value), ""))
+        if result.intransitive.expected is not None:
+            expected = share(result.intransitive.expected)
+            rows.append(("Intransitive triples expected from noise", expected, ""))
+        rows.append(("Triples", number(result.intransitive.triples), ""))
+    if result.ceiling is not None:
+        accuracy = share(result.ceiling.accuracy.value)
+        rows.append(("Reward model accuracy ceiling", accuracy, ""))
+    rows.append(("Comparisons", number(result.items), ""))
+    rows.append(("Labels", number(result.labels), ""))
     return rows

@@ -2,71 +2,74 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rlhfctl.report.blocks import Cell, Column, estimate, objects, plots, table
-from rlhfctl.report.curves import Line, Plot, interval_line
-from rlhfctl.report.numbers import finite, number
+from rlhfctl.report.blocks import Cell, Column, estimate_cell, plots, table
+from rlhfctl.report.curves import Plot, at_distance, interval_line
+from rlhfctl.report.numbers import number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import BestOfN, BestOfNRow, PolicyMetrics
 
-_TITLES = {
-    "proxy": "Proxy",
-    "gold": "Gold",
-    "true_reward": "Held-out reward model",
-}
+
+@dataclass(frozen=True)
+class _Curve:
+    """Best-of-n by one score, and PPO's mean of that score."""
+
+    title: str
+    rows: Sequence[BestOfNRow]
+    ppo: Estimate | None
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return each reward against √KL to SFT, with PPO's position, and the table."""
-    value = facts.evaluation.get("best_of_n")
-    curves = {name: points for name in _TITLES if (points := curve_points(value, name))}
+    result = facts.evaluation.best_of_n if facts.evaluation else None
+    ppo = facts.policy("ppo")
+    curves = [] if result is None else [curve for curve in _curves(result, ppo) if curve.rows]
     if not curves:
         return ()
-    policies = objects(facts.evaluation.get("policies"))
-    first, *_ = curves.values()
-    rows: list[tuple[Cell, ...]] = []
-    for index, point in enumerate(first):
-        sides = [points[index] if index < len(points) else {} for points in curves.values()]
-        cells = [estimate(side, "value") for side in sides]
-        rows.append((number(point.get("n")), number(point.get("kl")), *cells))
+    body: list[tuple[Cell, ...]] = []
+    for index, row in enumerate(curves[0].rows):
+        rows = [curve.rows[index] if index < len(curve.rows) else None for curve in curves]
+        cells = [estimate_cell(row.value if row else None) for row in rows]
+        body.append((number(row.n), number(row.kl), *cells))
     columns = [Column("n"), Column("KL, nats", "number")]
-    columns += [Column(_TITLES[name], "number") for name in curves]
-    pictures = [
-        _plot(name, points, policies.get("ppo", {}), name) for name, points in curves.items()
-    ]
+    columns += [Column(curve.title, "number") for curve in curves]
     return (
-        *plots(pictures, large=True),
+        *plots((_plot(curve, ppo) for curve in curves), large=True),
         *table(
             "The highest-proxy response of n SFT samples, with 95 % CIs. Its KL to SFT is "
             "ln n − (n − 1) / n.",
             columns,
-            rows,
+            body,
         ),
     )
 
 
-def curve_points(value: Any, name: str) -> list[dict[str, Any]]:
-    """Return the points of a best-of-n curve, each with its distance from SFT."""
-    points = value.get(name) if isinstance(value, dict) else None
-    return [
-        {**point, "sqrt_kl": math.sqrt(max(kl, 0.0))}
-        for point in (points if isinstance(points, list) else [])
-        if isinstance(point, dict) and (kl := finite(point.get("kl"))) is not None
-    ]
+def curve_points(rows: Iterable[BestOfNRow]) -> list[tuple[float, Estimate]]:
+    """Return the points of a best-of-n curve: distance from SFT and value."""
+    return [(at_distance(row.kl), row.value) for row in rows]
 
 
-def _plot(
-    name: str, points: Sequence[Mapping[str, Any]], ppo: Mapping[str, Any], metric: str
-) -> Plot:
-    best = interval_line("best of n", points, "sqrt_kl", "value")
-    kl = finite(ppo.get("kl"))
-    place = [{**ppo, "sqrt_kl": math.sqrt(max(kl, 0.0))}] if kl is not None else []
-    trained: Line | None = interval_line("PPO", place, "sqrt_kl", metric, "dots", 2)
-    lines = tuple(line for line in (best, trained) if line is not None)
-    return Plot(f"{_TITLES[name]} against √KL", lines, whole_steps=False)
+def _curves(result: BestOfN, ppo: PolicyMetrics | None) -> tuple[_Curve, ...]:
+    return (
+        _Curve("Proxy", result.proxy, ppo.proxy if ppo else None),
+        _Curve("Gold", result.gold or (), ppo.gold if ppo else None),
+        _Curve("Held-out reward model", result.true_reward or (), None),
+    )
+
+
+def _plot(curve: _Curve, ppo: PolicyMetrics | None) -> Plot:
+    place = [(at_distance(ppo.kl.value), curve.ppo)] if ppo else []
+    lines = (
+        interval_line("best of n", curve_points(curve.rows)),
+        interval_line("PPO", place, "dots", 2),
+    )
+    shown = tuple(line for line in lines if line is not None)
+    return Plot(f"{curve.title} against √KL", shown, whole_steps=False)

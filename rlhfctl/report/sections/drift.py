@@ -4,57 +4,63 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Cell, Column, estimate, objects, table
-from rlhfctl.report.numbers import finite, fraction, number
+from rlhfctl.report.blocks import Cell, Column, estimate_cell, table
+from rlhfctl.report.numbers import as_estimate, fraction, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import Drift, LengthDistribution, Phrase, StyleMetrics
 
 MOST_PHRASES = 30
-_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("KL, nats per token", "kl_per_token", number),
-    ("Entropy, nats per token", "entropy", number),
-    ("Distinct words", "distinct_1", fraction),
-    ("Distinct bigrams", "distinct_2", fraction),
-    ("Distinct trigrams", "distinct_3", fraction),
-    ("Self-BLEU", "self_bleu", fraction),
-    ("Repeated n-grams", "repeated_ngrams", fraction),
-    ("Truncated", "truncated", fraction),
-    ("Hedging words", "hedging", fraction),
-    ("Certainty words", "certainty", fraction),
+_METRICS: tuple[
+    tuple[str, Callable[[StyleMetrics], Estimate | float | None], Callable[[Any], str]], ...
+] = (
+    ("KL, nats per token", lambda style: style.kl_per_token, number),
+    ("Entropy, nats per token", lambda style: style.entropy, number),
+    ("Distinct words", lambda style: style.distinct_1, fraction),
+    ("Distinct bigrams", lambda style: style.distinct_2, fraction),
+    ("Distinct trigrams", lambda style: style.distinct_3, fraction),
+    ("Self-BLEU", lambda style: style.self_bleu, fraction),
+    ("Repeated n-grams", lambda style: style.repeated_ngrams, fraction),
+    ("Truncated", lambda style: style.truncated, fraction),
+    ("Hedging words", lambda style: style.hedging, fraction),
+    ("Certainty words", lambda style: style.certainty, fraction),
 )
-_LENGTHS = (
-    ("mean", "Length, mean"),
-    ("p5", "Length, 5th percentile"),
-    ("p25", "Length, 25th percentile"),
-    ("median", "Length, median"),
-    ("p75", "Length, 75th percentile"),
-    ("p95", "Length, 95th percentile"),
+_LENGTHS: tuple[tuple[str, Callable[[LengthDistribution], float]], ...] = (
+    ("Length, mean", lambda length: length.mean),
+    ("Length, 5th percentile", lambda length: length.p5),
+    ("Length, 25th percentile", lambda length: length.p25),
+    ("Length, median", lambda length: length.median),
+    ("Length, 75th percentile", lambda length: length.p75),
+    ("Length, 95th percentile", lambda length: length.p95),
 )
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return both policies' metrics side by side, and the phrases that grew most."""
-    value = facts.evaluation.get("drift")
-    drift = value if isinstance(value, dict) else {}
-    policies = objects({name: drift.get(name) for name in ("sft", "ppo")})
-    return (*_metrics(policies), *_phrases(drift.get("phrases")))
+    drift = facts.evaluation.drift if facts.evaluation else None
+    return () if drift is None else (*_metrics(drift), *_phrases(drift.phrases or []))
 
 
-def _metrics(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
-    sides = [policies.get(name, {}) for name in ("sft", "ppo")]
+def _metrics(drift: Drift) -> tuple[Block, ...]:
+    policies = (drift.sft, drift.ppo)
     rows: list[tuple[Cell, ...]] = []
-    for label, name, write in _METRICS:
-        if any(finite(side.get(name)) is not None for side in sides):
-            rows.append((label, *(estimate(side, name, write) for side in sides)))
-    lengths = [side.get("length") for side in sides]
-    measured = [length if isinstance(length, dict) else {} for length in lengths]
-    for name, label in _LENGTHS:
-        if any(name in length for length in measured):
-            rows.append((label, *(number(length.get(name)) for length in measured)))
+    for label, metric, write in _METRICS:
+        cells = [
+            estimate_cell(as_estimate(metric(style)), write) if style else None
+            for style in policies
+        ]
+        if any(cells):
+            rows.append((label, *cells))
+    if any(policies):
+        rows += [
+            (label, *(number(value(style.length) if style else None) for style in policies))
+            for label, value in _LENGTHS
+        ]
     return table(
         "Means over responses with 95 % CIs; lengths in tokens.",
         (Column("Metric"), Column("SFT", "number"), Column("PPO", "number")),
@@ -62,8 +68,7 @@ def _metrics(policies: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     )
 
 
-def _phrases(value: Any) -> tuple[Block, ...]:
-    phrases = [phrase for phrase in value or [] if isinstance(phrase, dict)]
+def _phrases(phrases: Sequence[Phrase]) -> tuple[Block, ...]:
     return table(
         "Phrases that PPO uses more than SFT, by log-odds with an informative prior (Monroe et al. "
         "2008); z is the log-odds in standard deviations.",
@@ -76,9 +81,9 @@ def _phrases(value: Any) -> tuple[Block, ...]:
         ),
         [
             (
-                str(phrase.get("phrase", "")),
-                *(number(phrase.get(key)) for key in ("sft_count", "ppo_count", "log_odds", "z")),
+                one.phrase,
+                *(number(value) for value in (one.sft_count, one.ppo_count, one.log_odds, one.z)),
             )
-            for phrase in phrases[:MOST_PHRASES]
+            for one in phrases[:MOST_PHRASES]
         ],
     )

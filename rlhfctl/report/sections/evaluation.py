@@ -4,51 +4,66 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import SHARE_COLUMNS, Cell, Column, Estimate, objects, share_cells, table
-from rlhfctl.report.numbers import MISSING, finite, fraction, interval, number, signed
+from rlhfctl.report.blocks import SHARE_COLUMNS, Cell, Column, EstimateCell, share_cells, table
+from rlhfctl.report.numbers import (
+    MISSING,
+    finite,
+    fraction,
+    interval,
+    number,
+    signed,
+    value_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import PolicyMetrics
 
-_WIN_RATES = (
-    ("Gold", "gold_win_rate"),
-    ("Gold, length-controlled", "gold_length_controlled_win_rate"),
-    ("Proxy", "proxy_win_rate"),
-    ("Proxy, length-controlled", "proxy_length_controlled_win_rate"),
-)
-_POLICY_METRICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("Gold reward", "gold", number),
-    ("Proxy reward", "proxy", number),
-    ("KL, nats per response", "kl", number),
-    ("Length, tokens", "length", number),
-    ("Ended by EOS", "eos_share", fraction),
-    ("Repeated n-grams", "repetition", fraction),
-    ("Distinct n-grams", "distinct", fraction),
+_POLICY_METRICS: tuple[
+    tuple[str, Callable[[PolicyMetrics], float | None], Callable[[Any], str]], ...
+] = (
+    ("Gold reward", lambda policy: value_of(policy.gold), number),
+    ("Proxy reward", lambda policy: value_of(policy.proxy), number),
+    ("KL, nats per response", lambda policy: policy.kl.value, number),
+    ("Length, tokens", lambda policy: policy.length, number),
+    ("Ended by EOS", lambda policy: policy.eos_share, fraction),
+    ("Repeated n-grams", lambda policy: policy.repetition, fraction),
+    ("Distinct n-grams", lambda policy: policy.distinct, fraction),
 )
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return the win rates, and the metrics of both policies side by side."""
-    metrics = facts.evaluation
+    if facts.evaluation is None:
+        return ()
+    comparison = facts.comparison
+    win_rates = (
+        ("Gold", comparison.gold_win_rate),
+        ("Gold, length-controlled", comparison.gold_length_controlled_win_rate),
+        ("Proxy", comparison.proxy_win_rate),
+        ("Proxy, length-controlled", comparison.proxy_length_controlled_win_rate),
+    )
     rates = table(
-        f"Share of the {number(metrics.get('prompts'))} held-out prompts on which PPO's response "
+        f"Share of the {number(facts.evaluation.prompts)} held-out prompts on which PPO's response "
         "scores higher than SFT's; ties count 0.5.",
         (Column("Win rate of PPO over SFT"), *SHARE_COLUMNS),
-        [
-            (label, *share_cells(metrics, name))
-            for label, name in _WIN_RATES
-            if finite(metrics.get(name)) is not None
-        ],
+        [(label, *share_cells(rate)) for label, rate in win_rates if value_of(rate) is not None],
     )
-    policies = objects(metrics.get("policies"))
-    sft, ppo = policies.get("sft", {}), policies.get("ppo", {})
+    sft, ppo = facts.policy("sft"), facts.policy("ppo")
+    gains = {"Gold reward": comparison.gold_gain, "Proxy reward": comparison.proxy_gain}
+    rows: list[tuple[Cell, ...]] = []
+    for label, metric, write in _POLICY_METRICS:
+        before, after = (metric(policy) if policy else None for policy in (sft, ppo))
+        if before is not None or after is not None:
+            rows.append(_side_by_side(label, before, after, gains.get(label), write))
     gold = (
         " Gold is the true reward, never shown to training; the proxy is the score that PPO was "
         "trained on."
-        if "gold_win_rate" in metrics
+        if comparison.gold_win_rate is not None
         else ""
     )
     both = table(
@@ -59,28 +74,22 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
             Column("PPO", "number"),
             Column("Difference", "number"),
         ),
-        [
-            _side_by_side(label, name, write, sft, ppo, metrics)
-            for label, name, write in _POLICY_METRICS
-            if name in sft or name in ppo
-        ],
+        rows,
     )
     return (*rates, *both) if both else ()
 
 
 def _side_by_side(
     label: str,
-    name: str,
+    sft: float | None,
+    ppo: float | None,
+    gain: Estimate | None,
     write: Callable[[Any], str],
-    sft: Mapping[str, Any],
-    ppo: Mapping[str, Any],
-    metrics: Mapping[str, Any],
 ) -> tuple[Cell, ...]:
-    before, after = finite(sft.get(name)), finite(ppo.get(name))
-    gain = MISSING if before is None or after is None else signed(after - before, write)
+    before, after = finite(sft), finite(ppo)
+    change = MISSING if before is None or after is None else signed(after - before, write)
 
     def with_sign(value: Any) -> str:
         return signed(value, write)
 
-    ends = interval(metrics, f"{name}_gain", with_sign)
-    return label, write(sft.get(name)), write(ppo.get(name)), Estimate(gain, ends)
+    return label, write(sft), write(ppo), EstimateCell(change, interval(gain, with_sign))

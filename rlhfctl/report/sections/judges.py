@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import (
     SHARE_COLUMNS,
     Cell,
     Column,
-    estimate,
-    group,
-    objects,
+    estimate_cell,
     share_cells,
     table,
     warnings,
 )
-from rlhfctl.report.numbers import finite, number, share
+from rlhfctl.report.numbers import number, share, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.evaluation import JudgeResult
 
 _KINDS = {"reward_model": "a reward model", "endpoint": "an endpoint"} | {
     "function": "a function",
     "humans": "people",
 }
-_COUNTS = ("prompts", "wins", "ties", "losses", "refusals", "unparsable")
-_LENGTH_CONTROLLED = "length_controlled_win_rate"
+_OPPONENTS = {"sft": "against SFT", "references": "against the references"}
+_COUNTS = ("Prompts", "Wins", "Ties", "Losses", "Refusals", "Unparsable")
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return win rates, judgment counts, agreement and warnings per judge."""
-    judges = objects(facts.evaluation.get("judges"))
+    judges = (facts.evaluation.judges if facts.evaluation else None) or {}
     if not judges:
         return ()
     rates = table(
@@ -47,7 +44,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         "position bias.",
         (
             Column("Judge"),
-            *(Column(name.capitalize(), "number") for name in _COUNTS),
+            *(Column(name, "number") for name in _COUNTS),
             Column("First position", "number"),
         ),
         [_counts(name, judge) for name, judge in judges.items()],
@@ -56,32 +53,32 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         "Agreement of each model judge with held-out comparisons.",
         (Column("Judge"), *SHARE_COLUMNS, Column("Pairs", "number")),
         [
-            (name, *share_cells(group(accuracy), "accuracy"), number(accuracy.get("pairs")))
+            (name, *share_cells(judge.accuracy.accuracy), number(judge.accuracy.pairs))
             for name, judge in judges.items()
-            if isinstance(accuracy := judge.get("accuracy"), dict)
+            if judge.accuracy is not None
         ],
     )
-    judge_warnings = [
-        note
-        for name, judge in judges.items()
-        for note in warnings([f"{name}: {text}" for text in judge.get("warnings") or []])
-    ]
+    judge_warnings = warnings(
+        f"{name}: {text}" for name, judge in judges.items() for text in judge.preferences.warnings
+    )
     return (*rates, *counts, *own, *judge_warnings)
 
 
-def _rates(name: str, judge: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
-    kind = _KINDS.get(str(judge.get("kind")), str(judge.get("kind", "")))
-    opponent = {"sft": "against SFT", "references": "against the references"}
-    against = opponent.get(str(judge.get("opponent")), "")
-    description = ", ".join(part for part in (kind, str(judge.get("model") or ""), against) if part)
-    rows: list[tuple[Cell, ...]] = [(f"{name} ({description})", *share_cells(judge, "win_rate"))]
-    if finite(judge.get(_LENGTH_CONTROLLED)) is not None:
-        rows.append((f"{name}, length-controlled", *share_cells(judge, _LENGTH_CONTROLLED)))
+def _rates(name: str, judge: JudgeResult) -> list[tuple[Cell, ...]]:
+    against = _OPPONENTS.get(judge.opponent, "")
+    description = ", ".join(part for part in (_KINDS[judge.kind], judge.model, against) if part)
+    rows: list[tuple[Cell, ...]] = [
+        (f"{name} ({description})", *share_cells(judge.preferences.win_rate))
+    ]
+    controlled = judge.preferences.length_controlled_win_rate
+    if value_of(controlled) is not None:
+        rows.append((f"{name}, length-controlled", *share_cells(controlled)))
     return rows
 
 
-def _counts(name: str, judge: Mapping[str, Any]) -> tuple[Cell, ...]:
-    bias = judge.get("position_bias")
-    position = bias if isinstance(bias, dict) else {}
-    counted = (number(judge[key]) if key in judge else "" for key in _COUNTS)
-    return (name, *counted, estimate(position, "first_share", share))
+def _counts(name: str, judge: JudgeResult) -> tuple[Cell, ...]:
+    preferences, bias = judge.preferences, judge.position_bias
+    counts = (preferences.prompts, preferences.wins, preferences.ties, preferences.losses)
+    failures = (judge.refusals, judge.unparsable)
+    position = estimate_cell(bias.first_share, share) if bias else None
+    return (name, *map(number, (*counts, *failures)), position)

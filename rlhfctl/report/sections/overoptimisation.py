@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rlhfctl.report.blocks import Cell, Column, Note, estimate_cells, objects, plots, table
+from rlhfctl.report.blocks import Cell, Column, Note, estimate_cells, plots, table
 from rlhfctl.report.curves import Line, Plot, interval_line
-from rlhfctl.report.numbers import finite, interval, number, share, signed
+from rlhfctl.report.numbers import as_estimate, finite, interval, number, share, signed, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.training import HeldOutLine, OverOptimisation, OverOptimisationFit
+
+    Metric = Callable[[HeldOutLine], Estimate | float | None]
 
 TRUE_REWARDS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
 _FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."
-_CURVES = (("proxy", 2), ("true_reward", 1))  # with the page's colours
-_ALONG = (
-    ("KL, nats per response", "kl"),
-    ("Length, tokens", "length"),
-    ("Repeated n-grams", "repetition"),
-    ("Certainty words", "certainty"),
-    ("Hedging words", "hedging"),
-    ("Entropy, nats per token", "entropy"),
-    ("Fraction ended by EOS", "eos_share"),
-    ("Reward model disagreement", "score_disagreement"),
-    ("Scores outside the training range, fraction", "out_of_range_share"),
+_ALONG: tuple[tuple[str, Metric], ...] = (
+    ("KL, nats per response", lambda line: line.kl),
+    ("Length, tokens", lambda line: line.length),
+    ("Repeated n-grams", lambda line: line.repetition),
+    ("Certainty words", lambda line: line.certainty),
+    ("Hedging words", lambda line: line.hedging),
+    ("Entropy, nats per token", lambda line: line.entropy),
+    ("Fraction ended by EOS", lambda line: line.eos_share),
+    ("Reward model disagreement", lambda line: line.score_disagreement),
+    ("Scores outside the training range, fraction", lambda line: line.out_of_range_share),
 )
+
+
+@dataclass(frozen=True)
+class _Reward:
+    """One of the two rewards: name in the fits, label, colour of the page, held-out metric."""
+
+    name: str
+    label: str
+    colour: int
+    metric: Callable[[HeldOutLine], Estimate | None]
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return alarms, the curves against √KL with their fits, and the other held-out metrics."""
-    evaluations, summary = facts.held_out, facts.over_optimisation
-    if not evaluations and not summary:
+    lines, summary = facts.held_out, facts.over_optimisation
+    if not lines and summary is None:
         return ()
-    alarms = _alarms(summary, len(evaluations))
-    fits = _fits(summary)
-    along = [_held_out_plot(title, evaluations, name) for title, name in _ALONG]
+    rewards = _rewards(summary)
+    fits = _fits(summary, rewards)
     note = Note(
         "Change since the start of PPO against √KL, with the 95 % CI of each mean. Vertical "
         f"lines: best checkpoint and alarms.{_FITTED if fits else ''}"
     )
-    shown = (
-        *plots(
-            [_against_distance(evaluations, summary), _over_episodes(evaluations, summary)],
-            large=True,
-        ),
-    )
+    pictures = [_against_distance(lines, summary, rewards), _over_episodes(lines, summary, rewards)]
+    shown = plots(pictures, large=True)
+    along = [_held_out_plot(title, lines, metric) for title, metric in _ALONG]
     return (
-        *alarms,
+        *_alarms(summary, len(lines)),
         *_best(summary),
         *shown,
         *((note,) if shown else ()),
@@ -58,14 +68,22 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     )
 
 
-def true_reward(summary: Mapping[str, Any]) -> str:
-    """Return the name of the true reward."""
-    return TRUE_REWARDS.get(str(summary.get("true_reward")), "the true reward")
+def _true_reward(summary: OverOptimisation | None) -> str:
+    name = summary.true_reward if summary else None
+    return TRUE_REWARDS.get(name or "", "the true reward")
 
 
-def _alarms(summary: Mapping[str, Any], evaluations: int) -> tuple[Block, ...]:
-    alarms = [alarm for alarm in summary.get("alarms") or [] if isinstance(alarm, dict)]
-    count = number(summary.get("evaluations", evaluations))
+def _rewards(summary: OverOptimisation | None) -> tuple[_Reward, _Reward]:
+    label = _true_reward(summary).removeprefix("the ")
+    return (
+        _Reward("proxy", "proxy", 2, lambda line: line.proxy),
+        _Reward("true_reward", label, 1, lambda line: line.true_reward),
+    )
+
+
+def _alarms(summary: OverOptimisation | None, evaluations: int) -> tuple[Block, ...]:
+    alarms = summary.alarms if summary else []
+    count = number(summary.evaluations if summary else evaluations)
     if not alarms:
         return (Note(f"{count} held-out evaluations, no alarms."),)
     return table(
@@ -80,97 +98,92 @@ def _alarms(summary: Mapping[str, Any], evaluations: int) -> tuple[Block, ...]:
         ),
         [
             (
-                str(alarm.get("name", "")).replace("_", " "),
-                *(number(alarm.get(key)) for key in ("step", "value", "threshold")),
-                str(alarm.get("message", "")),
+                alarm.name.replace("_", " "),
+                *map(number, (alarm.step, alarm.value, alarm.threshold)),
+                alarm.message,
             )
             for alarm in alarms
         ],
     )
 
 
-def _best(summary: Mapping[str, Any]) -> tuple[Block, ...]:
-    best, fall = (objects(summary).get(name, {}) for name in ("best", "last_below_best"))
-    if not best:
+def _best(summary: OverOptimisation | None) -> tuple[Block, ...]:
+    if summary is None or summary.best is None:
         return ()
-    value, ends = estimate_cells(best, "true_reward")
+    best = summary.best
+    value, ends = estimate_cells(best.true_reward)
     text = (
-        f"Best checkpoint: episode {number(best.get('step'))}, {true_reward(summary)} {value} "
-        f"({ends}), KL {number(best.get('kl'))} nats."
+        f"Best checkpoint: episode {number(best.step)}, {_true_reward(summary)} {value} "
+        f"({ends}), KL {number(best.kl)} nats."
     )
-    change = finite(fall.get("change"))
-    if change:
+    change = summary.last_below_best.change if summary.last_below_best else None
+    if value_of(change):
         text += (
-            f" Change from it to the last evaluation: {signed(change)} "
-            f"({interval(fall, 'change', signed)}). Corrected for selecting the best of several "
+            f" Change from it to the last evaluation: {signed(value_of(change))} "
+            f"({interval(change, signed)}). Corrected for selecting the best of several "
             + (
                 "evaluations, this fall is significant."
-                if summary.get("fallen")
+                if summary.fallen
                 else "evaluations, this fall is not significant."
             )
         )
-    if summary.get("stopped_early"):
+    if summary.stopped_early:
         text += " PPO stopped early because of it."
     return (Note(text),)
 
 
 def _against_distance(
-    evaluations: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+    lines: Sequence[HeldOutLine], summary: OverOptimisation | None, rewards: Sequence[_Reward]
 ) -> Plot | None:
     """Return the change of both rewards against √KL to SFT, with fitted curves."""
-    lines = []
-    for name, colour in _CURVES:
-        first = next(
-            (start for row in evaluations if (start := finite(row.get(name))) is not None), 0.0
-        )
-        label = _label(name, summary)
-        seen = interval_line(label, evaluations, "sqrt_kl", name, colour=colour, baseline=first)
-        fitted = _fitted(_fit(summary, name), f"{label}, fitted", colour)
-        lines += [line for line in (seen, fitted) if line is not None]
-    best = objects(summary).get("best", {})
-    distances = [
-        finite(row.get("sqrt_kl")) for row in evaluations if row.get("step") == best.get("step")
-    ]
-    marks = tuple(mark for mark in distances if mark is not None)
-    return Plot("Change against √KL", tuple(lines), marks, whole_steps=False) if lines else None
+    drawn = []
+    for reward in rewards:
+        values = (value_of(reward.metric(line)) for line in lines)
+        first = next((value for value in values if value is not None), 0.0)
+        points = [(line.sqrt_kl, reward.metric(line)) for line in lines]
+        seen = interval_line(reward.label, points, colour=reward.colour, baseline=first)
+        fitted = _fitted(_fit(summary, reward), f"{reward.label}, fitted", reward.colour)
+        drawn += [line for line in (seen, fitted) if line is not None]
+    if not drawn:
+        return None
+    best = summary.best if summary else None
+    marks = tuple(float(line.sqrt_kl) for line in lines if best and line.step == best.step)
+    return Plot("Change against √KL", tuple(drawn), marks, whole_steps=False)
 
 
 def _over_episodes(
-    evaluations: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
-) -> Plot | None:
+    lines: Sequence[HeldOutLine], summary: OverOptimisation | None, rewards: Sequence[_Reward]
+) -> Plot:
     """Return both rewards over episodes, with marks at the best checkpoint and at alarms."""
-    events = [objects(summary).get("best", {}), *(summary.get("alarms") or [])]
-    steps = (finite(event.get("step")) for event in events if isinstance(event, dict))
-    lines = (
-        interval_line(_label(name, summary), evaluations, "step", name, colour=colour)
-        for name, colour in _CURVES
+    drawn = (
+        interval_line(
+            reward.label,
+            [(line.step, reward.metric(line)) for line in lines],
+            colour=reward.colour,
+        )
+        for reward in rewards
     )
-    marks = tuple(sorted({step for step in steps if step is not None}))
-    return Plot("Mean over episodes", tuple(line for line in lines if line is not None), marks)
+    steps = {alarm.step for alarm in summary.alarms} if summary else set()
+    steps |= {summary.best.step} if summary and summary.best else set()
+    marks = tuple(map(float, sorted(steps)))
+    return Plot("Mean over episodes", tuple(line for line in drawn if line is not None), marks)
 
 
-def _held_out_plot(title: str, evaluations: Sequence[Mapping[str, Any]], name: str) -> Plot | None:
-    line = interval_line("", evaluations, "step", name)
+def _held_out_plot(title: str, lines: Sequence[HeldOutLine], metric: Metric) -> Plot | None:
+    points = [(line.step, as_estimate(metric(line))) for line in lines]
+    line = interval_line("", points)
     return Plot(title, (line,)) if line else None
 
 
-def _label(name: str, summary: Mapping[str, Any]) -> str:
-    return "proxy" if name == "proxy" else true_reward(summary).removeprefix("the ")
+def _fit(summary: OverOptimisation | None, reward: _Reward) -> OverOptimisationFit | None:
+    return summary.fits.get(reward.name) if summary else None
 
 
-def _fit(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return objects(summary.get("fits")).get(name, {})
-
-
-def _fitted(fit: Mapping[str, Any], label: str, colour: int) -> Line | None:
-    curve = fit.get("curve")
+def _fitted(fit: OverOptimisationFit | None, label: str, colour: int) -> Line | None:
     points = [
-        (distance, value)
-        for point in (curve if isinstance(curve, list) else [])
-        if isinstance(point, list)
-        and len(point) == 2
-        and (distance := finite(point[0])) is not None
-        and (value := finite(point[1])) is not None
+        (x, y)
+        for distance, value in (fit.curve if fit else [])
+        if (x := finite(distance)) is not None and (y := finite(value)) is not None
     ]
     if len(points) < 2:
         return None
@@ -178,24 +191,23 @@ def _fitted(fit: Mapping[str, Any], label: str, colour: int) -> Line | None:
     return Line(label, distances, values, style="dashed", colour=colour)
 
 
-def _fits(summary: Mapping[str, Any]) -> tuple[Block, ...]:
+def _fits(summary: OverOptimisation | None, rewards: Sequence[_Reward]) -> tuple[Block, ...]:
     rows: list[tuple[Cell, ...]] = []
-    for name, _ in _CURVES:
-        fit = _fit(summary, name)
-        if not fit:
+    for reward in rewards:
+        fit = _fit(summary, reward)
+        if fit is None:
             continue
-        label = _label(name, summary).capitalize()
+        label = reward.label.capitalize()
         rows += [
-            (f"{label}: α", *estimate_cells(fit, "alpha")),
-            (f"{label}: β", *estimate_cells(fit, "beta")),
-            (f"{label}: R²", share(fit.get("r_squared")), ""),
+            (f"{label}: α", *estimate_cells(fit.alpha)),
+            (f"{label}: β", *estimate_cells(fit.beta)),
+            (f"{label}: R²", share(fit.r_squared), ""),
         ]
-        peak = fit.get("peak")
-        if isinstance(peak, dict):
-            beyond = "" if peak.get("observed") else ", extrapolated"
+        if fit.peak is not None:
+            beyond = "" if fit.peak.observed else ", extrapolated"
             rows += [
-                (f"{label}: peak at √KL{beyond}", *estimate_cells(peak, "distance")),
-                (f"{label}: change at the peak", *estimate_cells(peak, "value")),
+                (f"{label}: peak at √KL{beyond}", *estimate_cells(fit.peak.distance)),
+                (f"{label}: change at the peak", *estimate_cells(fit.peak.value)),
             ]
     return table(
         "Fitted curves. An extrapolated peak lies beyond the measured KL.",

@@ -2,171 +2,168 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import (
     SHARE_COLUMNS,
     Cell,
     Column,
     Note,
-    estimate,
+    estimate_cell,
     estimate_cells,
-    group,
-    objects,
+    finite_ends,
     plots,
     share_cells,
     table,
-    warnings,
 )
 from rlhfctl.report.curves import Line, Plot, interval_line
-from rlhfctl.report.numbers import finite, number, share, signed
-from rlhfctl.stage_table import REWARD_MODEL
+from rlhfctl.report.numbers import as_estimate, number, share, signed, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate, GroupAccuracy
+    from rlhfctl.results.evaluation import (
+        Calibration,
+        HeldOutAccuracies,
+        LengthBias,
+        ProbeResult,
+        SubsetAccuracies,
+    )
+    from rlhfctl.results.training import RewardModelResult
 
-_STAGE = (
-    ("Held-out accuracy", "accuracy", "pairs"),
-    ("Accuracy on gold labels", "gold_accuracy", "gold_pairs"),
-    ("Baseline: always prefer the longer response", "length_accuracy", "pairs"),
-)
-_GROUPS = (
-    ("per_annotator", "Annotator "),
-    ("per_margin", "Preference margin "),
-    ("per_source", "Source "),
-)
-_LENGTH = (
-    ("longer_wins", "Baseline: always prefer the longer response"),
-    ("shorter_wins", "Baseline: always prefer the shorter response"),
-    ("equal_length", "Reward model: pairs of about equal length"),
-    ("longer_chosen", "Reward model: pairs whose longer response was chosen"),
-    ("shorter_chosen", "Reward model: pairs whose shorter response was chosen"),
-)
-_CALIBRATION = (
-    ("ece", "Expected calibration error"),
-    ("ece_if_calibrated", "Expected calibration error of a calibrated model"),
-    ("brier", "Brier score"),
-    ("nll", "Negative log-likelihood, nats"),
-    ("temperature", "Fitted temperature"),
-    ("ece_scaled", "Expected calibration error at that temperature"),
-)
+_COLUMNS = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return accuracies, calibration, length bias and probes, as far as measured."""
-    stage = facts.stage_metrics(REWARD_MODEL)
-    value = facts.evaluation.get("reward_model")
-    evaluation = value if isinstance(value, dict) else {}
-    columns = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
+    evaluation = facts.evaluation.reward_model if facts.evaluation else None
+    held_out = evaluation.held_out if evaluation else None
     accuracies = table(
         "Share of held-out comparisons in which the chosen response scores higher; ties count 0.5.",
-        columns,
-        [*_overall(stage, evaluation), *_groups(stage, evaluation)],
+        _COLUMNS,
+        [*_overall(facts.reward_model, held_out), *_groups(facts.reward_model, held_out)],
     )
-    subsets = table(
-        f"Accuracy on {evaluation.get('subsets_file', 'the file of subsets')}, by subset.",
-        columns,
-        _accuracies("", objects(evaluation.get("subsets"))),
-    )
+    if evaluation is None:
+        return accuracies
     return (
-        *warnings(evaluation.get("warnings")),
         *accuracies,
-        *_calibration(evaluation.get("calibration")),
-        *_length(evaluation.get("length"), columns),
-        *_probes(objects(evaluation.get("probes"))),
-        *subsets,
+        *(_calibration(held_out.calibration) if held_out else ()),
+        *(_length(held_out.length) if held_out else ()),
+        *_probes((held_out.probes if held_out else None) or {}),
+        *(_subsets(evaluation.benchmark) if evaluation.benchmark else ()),
     )
 
 
-def _overall(stage: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = [
-        (label, *share_cells(stage, name), number(stage.get(pairs)) if pairs in stage else "")
-        for label, name, pairs in _STAGE
-        if name in stage
-    ]
-    overall = objects({"": evaluation.get("overall")})
-    if rows and overall.get("", {}).get("accuracy") == stage.get("accuracy"):
+def _overall(
+    stage: RewardModelResult | None, held_out: HeldOutAccuracies | None
+) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = []
+    if stage is not None:
+        shares: tuple[tuple[str, Estimate | None, int | None], ...] = (
+            ("Held-out accuracy", stage.accuracy, stage.pairs),
+            ("Accuracy on gold labels", stage.gold_accuracy, stage.gold_pairs),
+            ("Baseline: always prefer the longer response", stage.length_accuracy, stage.pairs),
+        )
+        rows = [
+            (label, *share_cells(estimate), "" if pairs is None else number(pairs))
+            for label, estimate, pairs in shares
+            if estimate is not None
+        ]
+    if held_out is None or (
+        stage is not None and stage.accuracy.value == held_out.overall.accuracy.value
+    ):
         return rows
-    return [*rows, *_accuracies("Held-out accuracy, evaluation", overall)]
+    return [*rows, _accuracy("Held-out accuracy, evaluation", held_out.overall)]
 
 
-def _groups(stage: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterable[tuple[Cell, ...]]:
-    for name, label in _GROUPS:
-        groups = objects(evaluation.get(name)) or objects(stage.get(name))
-        yield from _accuracies(
-            label, groups if name == "per_margin" else dict(sorted(groups.items()))
-        )
+def _groups(
+    stage: RewardModelResult | None, held_out: HeldOutAccuracies | None
+) -> Iterator[tuple[Cell, ...]]:
+    per_annotator = (held_out and held_out.per_annotator) or (stage and stage.per_annotator) or {}
+    yield from _accuracies("Annotator ", sorted(per_annotator.items()))
+    if held_out is not None:
+        yield from _accuracies("Preference margin ", (held_out.per_margin or {}).items())
+        yield from _accuracies("Source ", sorted((held_out.per_source or {}).items()))
 
 
-def _accuracies(label: str, groups: Mapping[str, Mapping[str, Any]]) -> list[tuple[Cell, ...]]:
-    return [
-        (
-            f"{label}{name}",
-            *share_cells(group(metrics), "accuracy"),
-            number(metrics["pairs"]) if "pairs" in metrics else "",
-        )
-        for name, metrics in groups.items()
-    ]
+def _accuracies(label: str, groups: Iterable[tuple[str, GroupAccuracy]]) -> list[tuple[Cell, ...]]:
+    return [_accuracy(f"{label}{name}", group) for name, group in groups]
 
 
-def _calibration(value: Any) -> tuple[Block, ...]:
-    calibration = value if isinstance(value, dict) else {}
-    bins = calibration.get("bins")
-    rows = [one for one in bins if isinstance(one, dict)] if isinstance(bins, list) else []
-    observed = interval_line("observed", rows, "predicted", "observed", "dots", colour=1)
-    start = min(
-        (edge for row in rows if (edge := finite(row.get("from"))) is not None), default=0.0
+def _accuracy(label: str, group: GroupAccuracy) -> tuple[Cell, ...]:
+    return (label, *share_cells(group.accuracy), number(group.pairs))
+
+
+def _subsets(benchmark: SubsetAccuracies) -> tuple[Block, ...]:
+    return table(
+        f"Accuracy on {benchmark.subsets_file or 'the file of subsets'}, by subset.",
+        _COLUMNS,
+        _accuracies("", benchmark.subsets.items()),
     )
+
+
+def _calibration(calibration: Calibration) -> tuple[Block, ...]:
+    points = [(one.predicted, one.observed) for one in calibration.bins]
+    observed = interval_line("observed", points, "dots", colour=1)
+    start = float(min((one.start for one in calibration.bins), default=0.0))
     diagonal = Line("", (start, 1.0), (start, 1.0), style="guide")
     diagram = (
         Plot("Calibration (accuracy against confidence)", (diagonal, observed), whole_steps=False)
         if observed
         else None
     )
-    metrics = [
-        (label, *estimate_cells(calibration, name))
-        for name, label in _CALIBRATION
-        if name in calibration
-    ]
+    metrics: tuple[tuple[str, Estimate | float | None], ...] = (
+        ("Expected calibration error", calibration.ece),
+        ("Expected calibration error of a calibrated model", calibration.ece_if_calibrated),
+        ("Brier score", calibration.brier),
+        ("Negative log-likelihood, nats", calibration.nll),
+        ("Fitted temperature", calibration.temperature),
+        ("Expected calibration error at that temperature", calibration.ece_scaled),
+    )
     return (
         *plots([diagram]),
         *table(
             "Confidence is sigmoid(margin), the predicted probability that the preferred response "
             "is the chosen one. The grey line is perfect calibration.",
             (Column("Calibration"), Column("Value", "number"), Column("95 % CI", "number")),
-            metrics,
+            [
+                (label, *estimate_cells(as_estimate(metric)))
+                for label, metric in metrics
+                if metric is not None
+            ],
         ),
     )
 
 
-def _length(entry: Any, columns: tuple[Column, ...]) -> tuple[Block, ...]:
-    length = entry if isinstance(entry, dict) else {}
-    rows = [
-        row
-        for name, label in _LENGTH
-        for row in _accuracies(label, objects({"": length.get(name)}))
-    ]
-    value, ends = estimate_cells(length, "score_length_correlation", share)
+def _length(length: LengthBias) -> tuple[Block, ...]:
+    groups = (
+        ("Baseline: always prefer the longer response", length.longer_wins),
+        ("Baseline: always prefer the shorter response", length.shorter_wins),
+        ("Reward model: pairs of about equal length", length.equal_length),
+        ("Reward model: pairs whose longer response was chosen", length.longer_chosen),
+        ("Reward model: pairs whose shorter response was chosen", length.shorter_chosen),
+    )
+    value, ends = estimate_cells(length.score_length_correlation, share)
     correlation = (
         (Note(f"Correlation of score with length within a prompt: {value} ({ends})."),)
-        if finite(length.get("score_length_correlation")) is not None
+        if value_of(length.score_length_correlation) is not None
         else ()
     )
     return (
         *table(
             "Length bias (Singhal et al. 2023): how much of the accuracy response length could "
             "explain.",
-            columns,
-            rows,
+            _COLUMNS,
+            [_accuracy(label, group) for label, group in groups if group is not None],
         ),
         *correlation,
     )
 
 
-def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
+def _probes(probes: Mapping[str, ProbeResult]) -> tuple[Block, ...]:
     return table(
         "Probes: the change of the normalised score (in standard deviations of SFT's) when a "
         "held-out response is deliberately degraded. PPO can exploit a probe that raises the "
@@ -179,19 +176,22 @@ def _probes(probes: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
         ),
         [
             (
-                str(probe.get("description") or name.replace("_", " ")),
-                estimate(probe, "change", signed),
+                probe.description,
+                estimate_cell(probe.change, signed),
                 probe_side(probe),
-                number(probe.get("responses")),
+                number(probe.responses),
             )
-            for name, probe in probes.items()
+            for probe in probes.values()
         ],
     )
 
 
-def probe_side(probe: Mapping[str, Any]) -> str:
+def probe_side(probe: ProbeResult) -> str:
     """Return `rises` or `falls` if the change is significant; else an empty string."""
-    low, high = (finite(probe.get(f"change_{end}")) for end in ("low", "high"))
-    if low is not None and low > 0:
+    ends = finite_ends(probe.change)
+    if ends is None:
+        return ""
+    low, _, high = ends
+    if low > 0:
         return "rises"
-    return "falls" if high is not None and high < 0 else ""
+    return "falls" if high < 0 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import Cell, Column, Group, estimate_cells, grouped
@@ -10,69 +9,21 @@ from rlhfctl.report.numbers import duration, number, share
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
+    from rlhfctl.results.estimate import Estimate
     from rlhfctl.stage_table import Stage
 
+    Row = tuple[Cell, ...]
 
-@dataclass(frozen=True)
-class _StageRows:
-    """Key metrics of a stage.
-
-    Attributes:
-        stage: The stage.
-        before_and_after: (label, metric before training, metric after training).
-        shares: (label, metric) with 95 % intervals.
-        numbers: (label, metric).
-    """
-
-    stage: Stage
-    before_and_after: tuple[tuple[str, str, str], ...] = ()
-    shares: tuple[tuple[str, str], ...] = ()
-    numbers: tuple[tuple[str, str], ...] = ()
-
-
-_ROWS = (
-    _StageRows(
-        SFT,
-        before_and_after=(
-            ("Held-out loss, nats per token", "eval_loss_before", "eval_loss"),
-            ("Held-out token accuracy", "token_accuracy_before", "token_accuracy"),
-        ),
-        numbers=(("Training rows", "train_rows"), ("Held-out rows", "held_out_rows")),
-    ),
-    _StageRows(
-        REWARD_MODEL,
-        shares=(
-            ("Held-out accuracy", "accuracy"),
-            ("Accuracy on gold labels", "gold_accuracy"),
-            ("Baseline: always prefer the longer response", "length_accuracy"),
-        ),
-        numbers=(
-            ("Held-out pairs", "pairs"),
-            ("Raw score, mean", "score_mean"),
-            ("Raw score, standard deviation", "score_std"),
-        ),
-    ),
-    _StageRows(
-        PPO,
-        numbers=(
-            ("Episodes", "episodes"),
-            ("Score", "score"),
-            ("KL to the reference, nats per response", "kl"),
-            ("Response length, tokens", "response_length"),
-            ("Fraction ended by EOS", "eos_share"),
-            ("Episodes per second", "episodes_per_second"),
-        ),
-    ),
-    _StageRows(
-        EVALUATION,
-        shares=(
-            ("Gold win rate of PPO over SFT", "gold_win_rate"),
-            ("Proxy win rate of PPO over SFT", "proxy_win_rate"),
-        ),
-        numbers=(("Held-out prompts", "prompts"),),
-    ),
+_ROLLOUT = (
+    ("Score", "score"),
+    ("KL to the reference, nats per response", "kl"),
+    ("Response length, tokens", "response_length"),
+    ("Fraction ended by EOS", "eos_share"),
+    ("Episodes per second", "episodes_per_second"),
 )
 
 
@@ -81,26 +32,89 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     return grouped(
         "Key metrics of each stage. An arrow reads “before → after training”.",
         (Column("Metric"), Column("Value", "number"), Column("95 % CI", "number")),
-        [_stage(facts, rows) for rows in _ROWS],
+        [
+            _group(facts, stage, rows)
+            for stage, rows in (
+                (SFT, _sft),
+                (REWARD_MODEL, _reward_model),
+                (PPO, _ppo),
+                (EVALUATION, _evaluation),
+            )
+        ],
     )
 
 
-def _stage(facts: RunFacts, spec: _StageRows) -> Group:
-    stage = spec.stage
+def _group(facts: RunFacts, stage: Stage, rows: Callable[[RunFacts], list[Row]]) -> Group:
     record = facts.records.get(stage.name)
     if record is None:
         state = "unfinished" if facts.curves.get(stage.name) else "not run yet"
         return Group((), stage.title, f"{state}: rlhfctl {stage.command}")
-    metrics = {**record.metrics, **(facts.evaluation if stage is EVALUATION else {})}
-    rows: list[tuple[Cell, ...]] = [
-        (label, f"{number(metrics.get(before))} \N{RIGHTWARDS ARROW} {number(metrics[after])}", "")
-        for label, before, after in spec.before_and_after
-        if after in metrics
+    return Group(tuple(rows(facts)), stage.title, duration(record.seconds))
+
+
+def _sft(facts: RunFacts) -> list[Row]:
+    if (sft := facts.sft) is None:
+        return []
+    return [
+        _change("Held-out loss, nats per token", sft.eval_loss_before, sft.eval_loss),
+        _change("Held-out token accuracy", sft.token_accuracy_before, sft.token_accuracy),
+        _number("Training rows", sft.train_rows),
+        _number("Held-out rows", sft.held_out_rows),
     ]
-    rows += [
-        (label, *estimate_cells(metrics, name, share))
-        for label, name in spec.shares
-        if name in metrics
+
+
+def _reward_model(facts: RunFacts) -> list[Row]:
+    if (model := facts.reward_model) is None:
+        return []
+    scale = (
+        ("Raw score, mean", model.score_mean),
+        ("Raw score, standard deviation", model.score_std),
+    )
+    return [
+        *_shares(
+            ("Held-out accuracy", model.accuracy),
+            ("Accuracy on gold labels", model.gold_accuracy),
+            ("Baseline: always prefer the longer response", model.length_accuracy),
+        ),
+        _number("Held-out pairs", model.pairs),
+        *(_number(label, value) for label, value in scale if value is not None),
     ]
-    rows += [(label, number(metrics[name]), "") for label, name in spec.numbers if name in metrics]
-    return Group(tuple(rows), stage.title, duration(record.seconds))
+
+
+def _ppo(facts: RunFacts) -> list[Row]:
+    if (ppo := facts.ppo) is None:
+        return []
+    last = ppo.last_rollout
+    return [
+        _number("Episodes", ppo.episodes),
+        *(_number(label, last[name]) for label, name in _ROLLOUT if name in last),
+    ]
+
+
+def _evaluation(facts: RunFacts) -> list[Row]:
+    if (evaluation := facts.evaluation) is None:
+        return []
+    comparison = facts.comparison
+    return [
+        *_shares(
+            ("Gold win rate of PPO over SFT", comparison.gold_win_rate),
+            ("Proxy win rate of PPO over SFT", comparison.proxy_win_rate),
+        ),
+        _number("Held-out prompts", evaluation.prompts),
+    ]
+
+
+def _change(label: str, before: float, after: float) -> Row:
+    return label, f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}", ""
+
+
+def _shares(*estimates: tuple[str, Estimate | None]) -> list[Row]:
+    return [
+        (label, *estimate_cells(estimate, share))
+        for label, estimate in estimates
+        if estimate is not None
+    ]
+
+
+def _number(label: str, value: float) -> Row:
+    return label, number(value), ""

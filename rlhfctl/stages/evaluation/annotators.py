@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from rlhfctl.data.annotations import comparison_votes
 from rlhfctl.evaluation.annotator_quality import examine
-from rlhfctl.results.io import from_json
+from rlhfctl.results.io import read_result
 from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import METRICS_FILE
 
@@ -48,5 +47,4 @@ def _reward_model(rm: Path | None) -> RewardModelResult | None:
     """Return the reward model's metrics; None where its checkpoint has none."""
     if rm is None or not (rm / METRICS_FILE).is_file():
         return None
-    json_object = json.loads((rm / METRICS_FILE).read_text(encoding="utf-8"))
-    return from_json(RewardModelResult, json_object, str(rm / METRICS_FILE))
+    return read_result(RewardModelResult, rm / METRICS_FILE)

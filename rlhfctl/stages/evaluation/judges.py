@@ -16,7 +16,7 @@ from rlhfctl.evaluation.win_rate import BothOrders, pairwise_outcomes, win_rate_
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.results.estimate import Estimate, GroupAccuracy
 from rlhfctl.results.evaluation import Comparison, JudgeResult
-from rlhfctl.results.io import from_json
+from rlhfctl.results.io import read_result
 from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import ANSWERS_FILE, JUDGE_CACHE_FILE, METRICS_FILE
 from rlhfctl.run.files import write_atomic
@@ -164,8 +164,7 @@ def _held_out_rm(context: EvalContext, pairs: Pairs) -> JudgeResult:
     file = folder / METRICS_FILE if folder is not None else None
     accuracy = None
     if file is not None and file.is_file():
-        json_object = json.loads(file.read_text(encoding="utf-8"))
-        own = from_json(RewardModelResult, json_object, str(file))
+        own = read_result(RewardModelResult, file)
         accuracy = GroupAccuracy(own.accuracy, own.pairs)
     return JudgeResult("reward_model", pairs.opponent, preferences, accuracy=accuracy)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rlhfctl.data.rows import Value
+    from rlhfctl.data.rows import Row, Value
     from rlhfctl.data.subsets import Subsets
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.stages.evaluation.context import EvalContext
@@ -74,14 +74,14 @@ class Pairs:
         rejected_lengths: [pairs] tokens of the rejected responses.
     """
 
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[Row]
     chosen: NDArray[np.float64]
     rejected: NDArray[np.float64]
     chosen_lengths: NDArray[np.float64]
     rejected_lengths: NDArray[np.float64]
 
 
-def score_pairs(context: EvalContext, rows: Sequence[dict[str, Any]], what: str) -> Pairs:
+def score_pairs(context: EvalContext, rows: Sequence[Row], what: str) -> Pairs:
     """Score both responses of each comparison; leave out pairs that are too long, with a warning.
 
     Args:

@@ -8,28 +8,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlhfctl.results.io import to_json
+from rlhfctl.results.scores import PromptScores, ResponseScores
 from rlhfctl.run.directory import SCORES_FILE
 from rlhfctl.run.files import write_json
 
 if TYPE_CHECKING:
-    from rlhfctl.stages.evaluation.context import EvalContext
+    from numpy.typing import ArrayLike
 
-_NAMES = ("kl", "proxy", "gold", "held_out_rm", "lengths")
+    from rlhfctl.stages.evaluation.context import EvalContext
 
 
 def write_scores(context: EvalContext) -> None:
-    """Write `scores.json`.
-
-    Format: ``{"prompts": digest of the prompts, "policies": {NAME: {"kl": [prompts], ...}}}``.
-    """
+    """Write `scores.json`."""
     prompts = json.dumps([list(ids) for ids in context.prompt_ids])
     policies = {
-        name: {
-            metric: np.asarray(values, dtype=np.float64).tolist()
-            for metric in _NAMES
-            if (values := getattr(responses, metric)) is not None
-        }
+        name: ResponseScores(
+            kl=np.asarray(responses.kl, dtype=np.float64).tolist(),
+            proxy=_listed(responses.proxy),
+            gold=_listed(responses.gold),
+            held_out_rm=_listed(responses.held_out_rm),
+            lengths=_listed(responses.lengths),
+        )
         for name, responses in context.policies.items()
     }
     digest = hashlib.sha256(prompts.encode()).hexdigest()
-    write_json(context.output / SCORES_FILE, {"prompts": digest, "policies": policies})
+    write_json(context.output / SCORES_FILE, to_json(PromptScores(digest, policies)))
+
+
+def _listed(values: ArrayLike | None) -> list[float] | None:
+    return None if values is None else np.asarray(values, dtype=np.float64).tolist()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import evaluation_prompts
-from rlhfctl.evaluation.policies import compare_policies, sample_rows
+from rlhfctl.evaluation.policies import compare_policies, samples
 from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.io import to_json
 from rlhfctl.run.directory import METRICS_FILE, SAMPLES_FILE
@@ -105,11 +105,11 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     metrics = to_json(_evaluate(context))
     prompts = [session.formatter.decode(ids) for ids in encoded["input_ids"]]
-    samples = sample_rows(prompts, policies, recipe.evaluation.num_samples)
+    rows = samples(prompts, policies, recipe.evaluation.num_samples)
     (output / METRICS_FILE).write_text(
         json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
-    lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
+    lines = [json.dumps(to_json(row), ensure_ascii=False) for row in rows]
     (output / SAMPLES_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return StageOutcome(metrics)
 

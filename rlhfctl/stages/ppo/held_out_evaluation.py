@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,9 +26,14 @@ from rlhfctl.evaluation.overoptimisation import (
 )
 from rlhfctl.evaluation.text import repeated_ngram_share, words
 from rlhfctl.ppo.hooks import HeldOutEvaluation
-from rlhfctl.results.estimate import Estimate
-from rlhfctl.results.io import to_json
-from rlhfctl.results.training import BestEvaluation, Change, OverOptimisation, ResultEvaluation
+from rlhfctl.results.io import from_json, to_json
+from rlhfctl.results.training import (
+    BestEvaluation,
+    Change,
+    HeldOutLine,
+    OverOptimisation,
+    ResultEvaluation,
+)
 from rlhfctl.run.directory import (
     BEST_FOLDER,
     BEST_MARKER_FILE,
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import ArrayLike
+
     from rlhfctl.evaluation.intervals import Interval
     from rlhfctl.ppo.processes import Processes
     from rlhfctl.recipe.ppo import PPOSection
@@ -50,13 +57,6 @@ if TYPE_CHECKING:
 
 REPEATED_NGRAM = 3
 RESAMPLES = 2_000
-_MEANS = (
-    *("kl", "proxy", "objective_score", "true_reward", "length"),
-    *("repetition", "certainty", "hedging", "entropy"),
-)
-_SHARES = {"ended": "eos_share", "out_of_range": "out_of_range_share"}
-
-Line = dict[str, Any]
 
 
 class HeldOutEvaluator:
@@ -92,14 +92,18 @@ class HeldOutEvaluator:
         self.processes = processes
         self.monitor = monitor
         self.limits = AlarmLimits(**section.alarms.model_dump(), kl=section.kl_alarm)
-        self.history: list[Line] = []
+        self.history: list[HeldOutLine] = []
         self.stopped = False
 
     def resume_from(self, rollout: int) -> None:
         """Drop all evaluations after rollout `rollout`, from which training resumes."""
         path = self.output / HELD_OUT_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.history = [line for text in lines if (line := json.loads(text))["rollout"] <= rollout]
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = [
+            from_json(HeldOutLine, json.loads(text), f"{path}:{number}")
+            for number, text in enumerate(texts, 1)
+        ]
+        self.history = [line for line in lines if line.rollout <= rollout]
         self.processes.wait()
         if self.processes.is_main:
             self._write()
@@ -114,9 +118,12 @@ class HeldOutEvaluator:
         for alarm in new_alarms(self.history, self.limits):
             self.monitor.warn(f"Alarm: {alarm.message}")
         self.stopped = self._fallen()
-        shown = ("kl", "proxy", "objective_score", "true_reward", "length")
+        shown = {"kl": line.kl, "proxy": line.proxy}
+        shown |= {"objective_score": line.objective_score} if line.objective_score else {}
+        shown |= {"true_reward": line.true_reward} if line.true_reward else {}
+        shown["length"] = line.length
         return HeldOutEvaluation(
-            {f"held_out_{name}": line[name] for name in shown if name in line}, self.stopped
+            {f"held_out_{name}": estimate.value for name, estimate in shown.items()}, self.stopped
         )
 
     def summary(self) -> OverOptimisation:
@@ -128,17 +135,18 @@ class HeldOutEvaluator:
             fits={
                 name: fit
                 for name in ("proxy", "true_reward")
-                if name in self.history[0] and (fit := fit_history(self.history, name))
+                if (fit := fit_history(self.history, name))
             },
         )
         if self.held_out_set.true_reward is None:
             return summary
         best = self.history[best_evaluation(self.history)]
-        ends = (best[f"true_reward{end}"] for end in ("", "_low", "_high"))
+        if best.true_reward is None:
+            raise ValueError(f"the evaluation after rollout {best.rollout} has no true reward")
         return replace(
             summary,
             true_reward=self.held_out_set.true_reward,
-            best=BestEvaluation(best["step"], best["rollout"], best["kl"], Estimate(*ends)),
+            best=BestEvaluation(best.step, best.rollout, best.kl.value, best.true_reward),
             fallen=falls(self.history),
             last_below_best=Change(self._since_best()),
         )
@@ -147,12 +155,15 @@ class HeldOutEvaluator:
         """Return the evaluation of the result: the last one, or the best if that is loaded."""
         best = self.section.load_best_model_at_end and self.held_out_set.true_reward is not None
         line = self.history[best_evaluation(self.history) if best else -1]
-        estimates = {
-            name: Estimate(*(line[f"{name}{end}"] for end in ("", "_low", "_high")))
-            for name in ("kl", "proxy", "length", "objective_score", "true_reward")
-            if name in line
-        }
-        return ResultEvaluation(step=line["step"], eos_share=line["eos_share"], **estimates)
+        return ResultEvaluation(
+            step=line.step,
+            kl=line.kl,
+            proxy=line.proxy,
+            length=line.length,
+            eos_share=line.eos_share,
+            objective_score=line.objective_score,
+            true_reward=line.true_reward,
+        )
 
     def finish(self) -> Path | None:
         """Write the summary and return the folder of the best policy, if there is one."""
@@ -166,18 +177,37 @@ class HeldOutEvaluator:
             shutil.rmtree(folder)
         return best
 
-    def _line(self, rollout: int, episodes: int) -> Line:
+    def _line(self, rollout: int, episodes: int) -> HeldOutLine:
         per_prompt = self._measured()
-        line: Line = {"step": episodes, "rollout": rollout}
-        for name, values in per_prompt.items():
-            if name in _SHARES:
-                line[_SHARES[name]] = float(np.mean(values))
-            elif name in _MEANS:
-                line |= paired_bootstrap_mean(values, episodes, RESAMPLES).metrics(name)
-            else:
-                line[f"score_{name}"] = float(np.mean(values))
-        line["sqrt_kl"] = math.sqrt(max(line["kl"], 0.0))
-        return line | {"each": per_prompt}
+
+        def estimate(name: str) -> Interval:
+            return paired_bootstrap_mean(per_prompt[name], episodes, RESAMPLES)
+
+        def estimate_if(name: str) -> Interval | None:
+            return estimate(name) if name in per_prompt else None
+
+        def mean(name: str) -> float | None:
+            return float(np.mean(per_prompt[name])) if name in per_prompt else None
+
+        kl = estimate("kl")
+        return HeldOutLine(
+            step=episodes,
+            rollout=rollout,
+            kl=kl,
+            proxy=estimate("proxy"),
+            objective_score=estimate_if("objective_score"),
+            true_reward=estimate_if("true_reward"),
+            length=estimate("length"),
+            repetition=estimate("repetition"),
+            certainty=estimate("certainty"),
+            hedging=estimate("hedging"),
+            entropy=estimate("entropy"),
+            eos_share=float(np.mean(per_prompt["ended"])),
+            score_disagreement=mean("disagreement"),
+            out_of_range_share=mean("out_of_range"),
+            sqrt_kl=math.sqrt(max(kl.value, 0.0)),
+            per_prompt=per_prompt,
+        )
 
     def _measured(self) -> dict[str, list[float]]:
         """Return the metrics per prompt, [prompts] each, gathered over all processes."""
@@ -186,7 +216,7 @@ class HeldOutEvaluator:
         rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
         responses = generate_responses(prompt_set, "policy", processes.share(rows))
         split = [words(text) for text in responses.texts]
-        measured: dict[str, Any] = {
+        measured: dict[str, ArrayLike | None] = {
             "kl": responses.kl,
             "proxy": responses.proxy,
             "objective_score": responses.objective_score,
@@ -203,20 +233,21 @@ class HeldOutEvaluator:
             "out_of_range": self._out_of_range(responses.proxy),
         }
         measurements = {name: values for name, values in measured.items() if values is not None}
-        items = list(
-            zip(*(list(map(float, values)) for values in measurements.values()), strict=True)
-        )
+        columns = [np.asarray(values, np.float64).tolist() for values in measurements.values()]
+        items = list(zip(*columns, strict=True))
         whole = processes.gather_items(items)[:prompts]
         return {
             name: list(values)
             for name, values in zip(measurements, zip(*whole, strict=True), strict=True)
         }
 
-    def _out_of_range(self, scores: Any) -> list[bool] | None:
-        if self.held_out_set.score_range is None:
+    def _out_of_range(self, scores: ArrayLike | None) -> ArrayLike | None:
+        """Return whether each score, [prompts], is outside the reward model's range."""
+        if self.held_out_set.score_range is None or scores is None:
             return None
         low, high = self.held_out_set.score_range
-        return [not low <= score <= high for score in scores]
+        values = np.asarray(scores, np.float64)
+        return ~((low <= values) & (values <= high))
 
     def _since_best(self) -> Interval:
         return fallen_significantly(self.history, best_evaluation(self.history))
@@ -231,7 +262,7 @@ class HeldOutEvaluator:
         best = self.history[best_evaluation(self.history)]
         message = (
             f"The true reward has fallen by {-change.value:.3g} (95 %: {-change.high:.3g} to "
-            f"{-change.low:.3g}) since its best checkpoint, episode {best['step']:,}"
+            f"{-change.low:.3g}) since its best checkpoint, episode {best.step:,}"
         )
         stop = self.section.early_stop == "stop"
         self.monitor.warn(f"{message}: PPO stops early" if stop else message)
@@ -244,7 +275,7 @@ class HeldOutEvaluator:
             or best_evaluation(self.history) != len(self.history) - 1
         ):
             return
-        rollout = self.history[-1]["rollout"]
+        rollout = self.history[-1].rollout
         folder = self.output / f".{BEST_FOLDER}-{rollout:08d}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -262,7 +293,7 @@ class HeldOutEvaluator:
 
     def _best_folders(self) -> list[Path]:
         """Return the saved best policies of evaluations in the history, oldest first."""
-        seen = {line["rollout"] for line in self.history}
+        seen = {line.rollout for line in self.history}
         return sorted(
             folder
             for folder in self.output.glob(f".{BEST_FOLDER}-*")
@@ -270,7 +301,7 @@ class HeldOutEvaluator:
         )
 
     def _write(self) -> None:
-        lines = (json.dumps(line, allow_nan=False) + "\n" for line in self.history)
+        lines = (json.dumps(to_json(line), allow_nan=False) + "\n" for line in self.history)
         write_atomic(self.output / HELD_OUT_FILE, "".join(lines))
 
 

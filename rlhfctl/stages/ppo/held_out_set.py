@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import evaluation_prompts
-from rlhfctl.errors import DataError, RecipeError
+from rlhfctl.errors import CheckpointError, DataError, RecipeError
+from rlhfctl.results.io import read_result
+from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import METRICS_FILE
 from rlhfctl.stages.shared.responses import PromptSet
 
@@ -132,10 +133,13 @@ def open_held_out_set(
 def _score_range(rm: Path, roles: Roles) -> tuple[float, float] | None:
     """Return lowest and highest score, normalised, from the reward model's own record."""
     try:
-        metrics = json.loads((rm / METRICS_FILE).read_text(encoding="utf-8"))
-        lowest, highest = float(metrics["score_min"]), float(metrics["score_max"])
-    except (OSError, ValueError, KeyError, TypeError):
+        result = read_result(RewardModelResult, rm / METRICS_FILE)
+    except CheckpointError:
+        # A reward model from elsewhere has no record of its scores; the preflight checks say so.
         return None
     normalization = roles.normalizations[0]
     scale = normalization.deviation
-    return (lowest - normalization.mean) / scale, (highest - normalization.mean) / scale
+    return (
+        (result.score_min - normalization.mean) / scale,
+        (result.score_max - normalization.mean) / scale,
+    )

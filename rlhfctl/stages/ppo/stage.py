@@ -18,6 +18,7 @@ from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.results.io import to_json
+from rlhfctl.results.samples import TrainingSample
 from rlhfctl.results.training import PPOResult
 from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_atomic
@@ -104,15 +105,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         over_optimisation=evaluator.summary() if evaluator is not None else None,
         result=evaluator.result() if evaluator is not None else None,
     )
-    metrics = to_json(result)
     if trainer.processes.is_main:
         _save(context, opened.roles, output)
         folder = evaluator.finish() if evaluator is not None else None
         summary = result.over_optimisation
         if folder is not None and summary is not None and summary.best is not None:
             _complete_best(opened, output, folder, summary.best)
-        write_model_card(output, "ppo", context, "CAUSAL_LM", metrics)
-    return StageOutcome(metrics)
+        write_model_card(output, "ppo", context, "CAUSAL_LM", result)
+    return StageOutcome(to_json(result))
 
 
 def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvaluation) -> None:
@@ -126,7 +126,7 @@ def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvalu
             folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST_MARKER_FILE)
         )
     _describe(opened.context, opened.roles, folder)
-    write_model_card(folder, "ppo", context, "CAUSAL_LM", to_json(best))
+    write_model_card(folder, "ppo", context, "CAUSAL_LM", best)
 
 
 @dataclass(frozen=True)
@@ -265,15 +265,15 @@ def _append_samples(context: StageContext, episodes: int, rollout: Rollout, path
     for row in range(min(SAMPLES_PER_ROLLOUT, len(batch))):
         prompt, end = int(batch.prompt_lengths[row]), int(batch.last_positions[row]) + 1
         ids = batch.ids[row].tolist()
-        sample = {
-            "episode": episodes,
-            "prompt": context.formatter.decode(ids[:prompt]),
-            "response": context.formatter.decode(ids[prompt:end]),
-            "score": float(rollout.model_scores[row]),
-            "kl": float(rollout.kl[row]),
-            "ended": bool(rollout.ended[row]),
-        }
-        lines.append(json.dumps(sample, ensure_ascii=False))
+        sample = TrainingSample(
+            episode=episodes,
+            prompt=context.formatter.decode(ids[:prompt]),
+            response=context.formatter.decode(ids[prompt:end]),
+            score=float(rollout.model_scores[row]),
+            kl=float(rollout.kl[row]),
+            ended=bool(rollout.ended[row]),
+        )
+        lines.append(json.dumps(to_json(sample), ensure_ascii=False))
     write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 

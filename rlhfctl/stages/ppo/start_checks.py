@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from rlhfctl.errors import CheckpointError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.role_models import TRAINED
+from rlhfctl.results.io import read_result
+from rlhfctl.results.training import RewardModelResult, RewardProbe
 from rlhfctl.run.directory import METRICS_FILE, PROBE_FILE
 
 if TYPE_CHECKING:
@@ -46,28 +48,20 @@ class Check:
         return f"{self.name}: {self.detail}"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def check_accuracy(rm: Path) -> list[Check]:
     """Check that the reward model's 95 % CI lies above chance and the length baseline."""
-    metrics = _read(rm / METRICS_FILE)
-    needed = {"accuracy", "accuracy_low", "length_accuracy"}
-    if metrics is None or not needed <= metrics.keys():
-        return [
-            Check(
-                "reward model accuracy",
-                passed=False,
-                detail=f"{rm / METRICS_FILE} has no accuracy: this reward model was not evaluated",
-            )
-        ]
-    low, length = metrics["accuracy_low"], metrics["length_accuracy"]
-    measured = f"accuracy {metrics['accuracy']:.3f} (95 % CI from {low:.3f})"
+    file = rm / METRICS_FILE
+    try:
+        result = read_result(RewardModelResult, file)
+    except CheckpointError as error:
+        missing = f"{file} is missing: this reward model was not evaluated"
+        detail = f"{error.where}: {error.what}" if file.exists() else missing
+        return [Check("reward model accuracy", passed=False, detail=detail)]
+    low, length = result.accuracy.low, result.length_accuracy.value
+    if low is None:
+        detail = f"{file} has an accuracy without an interval"
+        return [Check("reward model accuracy", passed=False, detail=detail)]
+    measured = f"accuracy {result.accuracy.value:.3f} (95 % CI from {low:.3f})"
     return [
         Check("reward model above chance", low > 0.5, measured),
         Check(
@@ -117,17 +111,21 @@ def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
             deviation.
     """
     name = "reward model scores as in training"
-    probe = _read(rm / PROBE_FILE)
-    if probe is None or not probe.get("ids") or len(probe["ids"]) != len(probe.get("scores", [])):
-        return Check(name, passed=False, detail=f"{rm / PROBE_FILE} is missing or damaged")
+    damaged = Check(name, passed=False, detail=f"{rm / PROBE_FILE} is missing or damaged")
+    try:
+        probe = read_result(RewardProbe, rm / PROBE_FILE)
+    except CheckpointError:
+        return damaged
+    if not probe.ids or len(probe.ids) != len(probe.scores):
+        return damaged
     batch = Sequences.from_lists(
-        [row[:-1] for row in probe["ids"]],
-        [row[-1:] for row in probe["ids"]],
+        [row[:-1] for row in probe.ids],
+        [row[-1:] for row in probe.ids],
         roles.pad_token_id,
         roles.device,
     )
     now = roles.raw_scores(batch).cpu()
-    then = torch.tensor(probe["scores"])
+    then = torch.tensor(probe.scores)
     worst = float((now - then).abs().max())
     allowed = 1e-4 if exact else 0.05 * roles.normalizations[0].deviation
     return Check(name, worst <= allowed, f"largest difference {worst:.2g}, tolerance {allowed:.2g}")

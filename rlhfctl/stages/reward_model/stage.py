@@ -12,8 +12,8 @@ from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.split import set_apart
 from rlhfctl.models import sharding
 from rlhfctl.ppo.processes import Processes
-from rlhfctl.results.io import from_json, to_json
-from rlhfctl.results.training import RewardModelResult
+from rlhfctl.results.io import read_result, to_json
+from rlhfctl.results.training import RewardModelResult, RewardProbe
 from rlhfctl.run.directory import HELD_OUT_RM_FOLDER, METRICS_FILE, PROBE_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_json
 from rlhfctl.run.manifest import StageOutcome
@@ -114,7 +114,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     ]
     for part, result in zip(parts, results, strict=True):
         write_json(part.folder / METRICS_FILE, to_json(result))
-        write_model_card(part.folder, "rm", context, "SEQ_CLS", to_json(result))
+        write_model_card(part.folder, "rm", context, "SEQ_CLS", result)
     main, *held_out_rm = results
     return StageOutcome(to_json(replace(main, judge=held_out_rm[0] if held_out_rm else None)))
 
@@ -152,8 +152,7 @@ def _make(
     """
     finished = part.folder / METRICS_FILE
     if finished.is_file():
-        saved = json.loads(finished.read_text(encoding="utf-8"))
-        return from_json(RewardModelResult, saved, str(finished))
+        return read_result(RewardModelResult, finished)
     train_rows = _encoded(context, aggregated(part.rows, context.recipe.reward_model))
     report_dropped_rows(monitor, "comparisons", (train_rows.report,))
     trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor)
@@ -178,6 +177,5 @@ def _save(context: StageContext, model: Any, held_out: Encoded, output: Path) ->
     size = context.recipe.reward_model.per_device_eval_batch_size
     scores = score_ids(model, probes, context.tokenizer.pad_token_id, size)
     save_trained(context, model, output, "rm", "SEQ_CLS")
-    (output / PROBE_FILE).write_text(
-        json.dumps({"ids": probes, "scores": scores}) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(to_json(RewardProbe(probes, scores)))
+    (output / PROBE_FILE).write_text(f"{text}\n", encoding="utf-8")

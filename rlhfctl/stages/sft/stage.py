@@ -94,23 +94,21 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs
     if not processes.is_main:
         return StageOutcome({})
-    metrics = to_json(
-        SFTResult(
-            eval_loss_before=before["eval_loss"],
-            eval_loss=after["eval_loss"],
-            token_accuracy_before=before["eval_mean_token_accuracy"],
-            token_accuracy=after["eval_mean_token_accuracy"],
-            train_loss=result.training_loss,
-            train_rows=len(train.dataset),
-            held_out_rows=len(held_out.dataset),
-            steps=result.global_step,
-            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            tokens_per_second=tokens / result.metrics["train_runtime"],
-        )
+    metrics = SFTResult(
+        eval_loss_before=before["eval_loss"],
+        eval_loss=after["eval_loss"],
+        token_accuracy_before=before["eval_mean_token_accuracy"],
+        token_accuracy=after["eval_mean_token_accuracy"],
+        train_loss=result.training_loss,
+        train_rows=len(train.dataset),
+        held_out_rows=len(held_out.dataset),
+        steps=result.global_step,
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        tokens_per_second=tokens / result.metrics["train_runtime"],
     )
     save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
     write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
-    return StageOutcome(metrics)
+    return StageOutcome(to_json(metrics))
 
 
 def _model(context: StageContext) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl import __version__
+from rlhfctl.results.io import to_json
 from rlhfctl.stage_table import stage_named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
+    from rlhfctl.results.training import BestEvaluation, PPOResult, RewardModelResult, SFTResult
     from rlhfctl.stages.shared.stage_context import StageContext
 
 _LOADING = {
@@ -21,7 +22,11 @@ _LOADING = {
 
 
 def write_model_card(
-    folder: Path, stage: str, context: StageContext, task_type: str, metrics: Mapping[str, Any]
+    folder: Path,
+    stage: str,
+    context: StageContext,
+    task_type: str,
+    result: SFTResult | RewardModelResult | PPOResult | BestEvaluation,
 ) -> None:
     """Write README.md with the checkpoint's description, loading code and metrics.
 
@@ -30,13 +35,13 @@ def write_model_card(
         stage: sft, rm or ppo.
         context: Recipe and pad tokens of the run.
         task_type: CAUSAL_LM or SEQ_CLS.
-        metrics: Metrics of the stage; only numbers are listed.
+        result: Result of the stage; only numbers are listed.
     """
     recipe = context.recipe
     adapter = recipe.lora is not None
     rows = "\n".join(
         f"| {name} | {value:.6g} |"
-        for name, value in metrics.items()
+        for name, value in to_json(result).items()
         if isinstance(value, int | float)
     )
     load = _LOADING[task_type].replace("PAD", str(context.padding.token_id))

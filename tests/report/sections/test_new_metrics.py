@@ -1,13 +1,14 @@
 """Sections of metrics that a run has only where they were asked for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shapes
 
-from rlhfctl.report.blocks import Bar, Estimate, Note, Plots, Section, Table
+from rlhfctl.report.blocks import Bar, EstimateCell, Note, Plots, Section, Table
 from rlhfctl.report.sections import sections
 from rlhfctl.report.sources import RunFacts, read_run
 
@@ -65,7 +66,7 @@ def test_judges_show_win_rates_counts_and_position_bias(judged_run: Path) -> Non
     columns = [column.label for column in counts.columns]
     endpoint = dict(zip(columns, counts.rows[1], strict=True))
     assert (endpoint["Refusals"], endpoint["Unparsable"]) == ("3", "5")
-    assert endpoint["First position"] == Estimate("0.58", "0.53 to 0.63")
+    assert endpoint["First position"] == EstimateCell("0.58", "0.53 to 0.63")
     assert own.rows == [("held_out_rm", "0.73", "0.68 to 0.78", Bar(68, 73, 78), "380")]
     assert notes(found) == ["endpoint: 5 answers could not be read."]
 
@@ -85,17 +86,15 @@ def test_over_optimisation_shows_changes_fits_best_and_alarms(judged_run: Path) 
 
 
 def test_evaluations_without_alarms_are_counted(make_facts: MakeFacts) -> None:
-    quiet = {
-        name: shapes.OVER_OPTIMISATION[name] for name in ("true_reward", "evaluations", "best")
-    }
-    facts = make_facts(held_out=shapes.LOOKS, over_optimisation=quiet | {"alarms": []})
+    quiet = replace(shapes.OVER_OPTIMISATION, alarms=[])
+    facts = make_facts(held_out=shapes.HELD_OUT, over_optimisation=quiet)
     first, best = notes(section(facts, "Over-optimisation"))[:2]
     assert first == "9 held-out evaluations, no alarms."
     assert best.startswith("Best checkpoint: episode 1,024, gold 1.52")
 
 
 def test_looks_of_a_run_under_way_are_drawn_without_a_summary(make_facts: MakeFacts) -> None:
-    drawn = lines(section(make_facts(held_out=shapes.LOOKS[:3]), "Over-optimisation"))
+    drawn = lines(section(make_facts(held_out=shapes.HELD_OUT[:3]), "Over-optimisation"))
     assert len(drawn["Change against √KL: true reward"].values) == 3
 
 
@@ -107,13 +106,13 @@ def test_a_task_is_worse_only_where_its_interval_leaves_out_zero(judged_run: Pat
 
 def test_best_of_n_stands_beside_ppo(judged_run: Path) -> None:
     found = section(read_run(judged_run), "Best of n")
-    assert rows(found)["2"][:2] == ("0.193", Estimate("0.583", "0.483 to 0.683"))
+    assert rows(found)["2"][:2] == ("0.193", EstimateCell("0.583", "0.483 to 0.683"))
     assert lines(found)["Gold against √KL: PPO"].steps == (pytest.approx(6**0.5),)
 
 
 def test_drift_shows_both_policies_and_phrases(judged_run: Path) -> None:
     found = rows(section(read_run(judged_run), "Drift"))
-    assert found["Certainty words"][1] == Estimate("0.400", "0.360 to 0.440")
+    assert found["Certainty words"][1] == EstimateCell("0.400", "0.360 to 0.440")
     assert found["Length, 95th percentile"] == ("31", "31")
     assert found["I am sure"] == ("3", "61", "1.40", "6.10")
 
@@ -137,14 +136,20 @@ def test_annotators_show_agreement_reliability_and_ceiling(judged_run: Path) -> 
     found = section(read_run(judged_run), "Annotators")
     assert rows(found)["Krippendorff's alpha"] == ("0.44", "0.39 to 0.49")
     assert rows(found)["Reward model accuracy ceiling"][0] == "0.83"
-    assert rows(found)["ada"] == ("0.86", "0.75", Estimate("0.70", "0.65 to 0.75"), "500")
+    assert rows(found)["ada"] == ("0.86", "0.75", EstimateCell("0.70", "0.65 to 0.75"), "500")
     assert notes(found) == ["The reward model's accuracy lies above the annotators' ceiling."]
 
 
-@pytest.mark.parametrize("wrong", [None, 3, "text", [], {}, [1, None], {"a": None, "b": 1}])
-@pytest.mark.parametrize("name", list(shapes.METRICS))
-def test_metrics_of_another_shape_leave_their_section_out(
-    make_facts: MakeFacts, name: str, wrong: Any
-) -> None:
-    for part in sections(make_facts({name: wrong})):
-        assert part.title in {"Stages", "Annotators", "Judges"}
+@pytest.mark.parametrize("part", list(shapes.PARTS))
+def test_each_part_of_the_evaluation_stands_alone(make_facts: MakeFacts, part: str) -> None:
+    titles = {
+        "reward_model": "Reward model",
+        "annotators": "Annotators",
+        "judges": "Judges",
+        "tax": "Alignment tax",
+        "drift": "Drift",
+        "best_of_n": "Best of n",
+    }
+    facts = make_facts(shapes.evaluation(**{part: shapes.PARTS[part]}))
+    found = {shown.title for shown in sections(facts)}
+    assert found == {"Stages", "Evaluation", titles[part]}

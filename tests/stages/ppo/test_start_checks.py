@@ -56,14 +56,22 @@ def test_an_interval_that_holds_chance_or_the_length_baseline_fails(rm, low, len
     assert [name[: len(part)] for name, part in zip(names, failed, strict=True)] == failed
 
 
-@pytest.mark.parametrize("content", [None, "{}", "not json"])
-def test_a_reward_model_without_metrics_fails(rm, content):
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        (None, "was not evaluated"),
+        ("{}", "accuracy: missing field"),
+        ("not json", "cannot be read"),
+    ],
+)
+def test_a_reward_model_without_metrics_fails(rm, content, detail):
     (rm / METRICS_FILE).unlink()
     if content is not None:
         (rm / METRICS_FILE).write_text(content)
     (check,) = check_accuracy(rm)
     assert not check.passed
-    assert "was not evaluated" in check.detail
+    assert METRICS_FILE in check.detail
+    assert detail in check.detail
 
 
 def test_a_reloaded_reward_model_scores_as_in_training_and_a_changed_one_does_not(rm, roles):
