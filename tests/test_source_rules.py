@@ -4,6 +4,7 @@ The checks work on sources given as text, so the second half of this file can sh
 """
 
 import ast
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +78,70 @@ def file_name_complaints(name: str, tree: ast.Module, names: set[str]) -> list[s
     ]
 
 
+TYPED_ROOMS = ("evaluation", "report", "stages", "sweep")
+"""Rooms that pass results as dataclasses, not as parsed JSON."""
+
+
+LOOSE = re.compile(r"\b(?:dict|Mapping|MutableMapping)\[str, (?:Any|object)\]")
+
+
+JSON_EDGES = {
+    # JSON and page data are written.
+    "report/comparison.py:value": "the comparison as JSON",
+    "report/html.py:write": "variables of a page's template",
+    "report/page.py:_view": "variables of the report's template",
+    "report/plots.py:DrawnPlot": "points of a plot, read by the page's script",
+    "report/provenance.py:_flattened": "the JSON form of a result, name by name",
+    "report/sweep.py:value": "the sweep as JSON",
+    "report/values.py:report": "the report as JSON",
+    "report/values.py:_without_prompts": "one line of the report as JSON",
+    # JSON and YAML are parsed.
+    "report/comparison.py:_keys": "a recipe's YAML, key by key",
+    "report/comparison.py:_recipe": "a recipe's YAML",
+    "report/sources.py:read_object": "a JSON file before its fields are checked",
+    # Requests and results of other programs and libraries.
+    "stages/evaluation/judge_endpoint.py:Endpoint._post_with_retries": "JSON body of a request",
+    "stages/evaluation/lm_eval_harness.py:_evaluate": "output of lm-evaluation-harness",
+    "stages/evaluation/lm_eval_harness.py:_example_values": "output of lm-evaluation-harness",
+    "stages/evaluation/lm_eval_harness.py:_metrics": "output of lm-evaluation-harness",
+    "stages/reward_model/labels.py:LabelCollator.torch_call": "signature of TRL's collator",
+    "stages/reward_model/labels.py:LabelTrainer.compute_loss": "signature of TRL's trainer",
+    "stages/shared/hf_training.py:MonitorCallback.on_log": "signature of a Transformers callback",
+    "stages/shared/hf_training.py:training_arguments": "arguments of a Transformers class",
+    "stages/shared/reward_sources.py:Server._request": "JSON body of a request",
+}
+"""Function or class whose signature may have a dictionary of anything, and the reason."""
+
+
+def loose_signatures(tree: ast.AST, prefix: str = "") -> Iterator[str]:
+    """Yield the functions, classes and aliases that have a dictionary of anything in their types.
+
+    Of a class, the fields count; variables in functions do not.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = [part for part in ast.walk(node.args) if isinstance(part, ast.arg)]
+            annotations = [part.annotation for part in arguments] + [node.returns]
+            if any(part and LOOSE.search(ast.unparse(part)) for part in annotations):
+                yield f"{prefix}{node.name}"
+            nested = (part for part in node.body if isinstance(part, ast.FunctionDef))
+            yield from loose_signatures(
+                ast.Module(list(nested), type_ignores=[]), f"{prefix}{node.name}."
+            )
+        elif isinstance(node, ast.ClassDef):
+            fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+            if any(LOOSE.search(ast.unparse(part.annotation)) for part in fields):
+                yield f"{prefix}{node.name}"
+            methods = [part for part in node.body if not isinstance(part, ast.AnnAssign)]
+            yield from loose_signatures(
+                ast.Module(methods, type_ignores=[]), f"{prefix}{node.name}."
+            )
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and LOOSE.search(ast.unparse(node)):
+            yield f"{prefix}{ast.unparse(node).partition(' ')[0]}"
+        elif isinstance(node, ast.If):
+            yield from loose_signatures(ast.Module(node.body, type_ignores=[]), prefix)
+
+
 def habit_complaints(name: str, tree: ast.Module) -> list[str]:
     """Return forbidden constructs: unsafe loading, shells, swallowed errors, the wrong click."""
     complaints = [
@@ -146,6 +211,49 @@ def test_each_file_name_of_a_run_is_a_literal_once():
         if path not in sources:
             complaints += file_name_complaints(str(path.relative_to(ROOT)), parsed(path), names)
     assert not complaints, "\n".join(complaints)
+
+
+def test_results_are_dictionaries_at_the_json_edge_only():
+    """A signature off the list is a result passed as JSON; an entry without one is out of date."""
+    found = {
+        f"{path.relative_to(ROOT / PACKAGE).as_posix()}:{name}"
+        for room in TYPED_ROOMS
+        for path in PACKAGE_FILES
+        if path.is_relative_to(ROOT / PACKAGE / room)
+        for name in loose_signatures(parsed(path))
+    }
+    assert sorted(found - JSON_EDGES.keys()) == []
+    assert sorted(JSON_EDGES.keys() - found) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("def f(x: dict[str, Any]): ...", "f"),
+        ("def f() -> list[dict[str, object]]: ...", "f"),
+        ("def f(*, x: Mapping[str, Any] | None = None): ...", "f"),
+        ("async def f(**x: Mapping[str, Any]): ...", "f"),
+        ("class A:\n    def f(self, x: Sequence[Mapping[str, Any]]): ...", "A.f"),
+        ("class A:\n    x: dict[str, Any]", "A"),
+        ("def f():\n    def g(x: dict[str, Any]): ...", "f.g"),
+        ("Metrics = dict[str, Any]", "Metrics"),
+        ("if TYPE_CHECKING:\n    Metrics = Mapping[str, object]", "Metrics"),
+    ],
+)
+def test_a_dictionary_of_anything_in_a_signature_is_found(source, name):
+    assert list(loose_signatures(ast.parse(source))) == [name]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(x: dict[str, float], y: Mapping[str, Estimate]): ...",
+        "def f(x: Any) -> list[str]: ...",
+        "def f():\n    x: dict[str, Any] = {}",
+    ],
+)
+def test_typed_signatures_and_local_variables_are_allowed(source):
+    assert list(loose_signatures(ast.parse(source))) == []
 
 
 def test_what_is_too_long_is_found():
