@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
@@ -11,6 +11,7 @@ from rlhfctl.models.base import base_fingerprint
 from rlhfctl.models.tokenizer import tokenizer_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 FILE = "rlhfctl.json"
@@ -80,6 +81,27 @@ class Provenance:
                 f"the stop tokens ({self.stop_token_ids} and {other.stop_token_ids})"
             )
         return differences
+
+
+def check_tokens(folder: Path, tokenizer: Any, stop_token_ids: Sequence[int]) -> None:
+    """Refuse a checkpoint of another tokenizer or other stop tokens, before any weights load.
+
+    Args:
+        folder: The checkpoint.
+        tokenizer: Tokenizer of the recipe.
+        stop_token_ids: Stop tokens of the recipe.
+
+    Raises:
+        CheckpointError: Tokenizer or stop tokens differ, or the record is damaged.
+    """
+    saved = Provenance.load(folder)
+    if saved is not None:
+        current = replace(
+            saved,
+            tokenizer_digest=tokenizer_digest(tokenizer),
+            stop_token_ids=sorted(stop_token_ids),
+        )
+        check_fits(folder, current)
 
 
 def check_fits(folder: Path, current: Provenance) -> None:

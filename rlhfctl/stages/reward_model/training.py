@@ -13,7 +13,7 @@ from rlhfctl.errors import DataError
 from rlhfctl.models import adapters, sharding
 from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
-from rlhfctl.models.provenance import check_fits
+from rlhfctl.models.provenance import check_fits, check_tokens
 from rlhfctl.stages.reward_model.labels import LABEL_COLUMNS, LabelTrainer
 from rlhfctl.stages.shared.hf_training import make_ready, newest_checkpoint, training_arguments
 
@@ -92,6 +92,7 @@ def train(
 def _model(context: StageContext, sft: Path, seed: int) -> Any:
     """Return the base with the SFT adapter's weights and a new score head."""
     recipe, pad = context.recipe, context.tokenizer.pad_token_id
+    check_tokens(sft, context.tokenizer, context.stop_token_ids)
     if recipe.lora is None:
         model = load_scorer(recipe.model, pad, str(sft))
         initialise_score_head(model.score, seed)

@@ -10,7 +10,7 @@ from rlhfctl.errors import RecipeError
 from rlhfctl.models import adapters
 from rlhfctl.models.device import check_device, device_notes
 from rlhfctl.models.padding import Padding, choose_padding
-from rlhfctl.models.provenance import Provenance, check_fits
+from rlhfctl.models.provenance import Provenance, check_fits, check_tokens
 from rlhfctl.models.roles import Roles, load_roles
 from rlhfctl.models.tokenizer import read_tokenizer
 
@@ -121,8 +121,9 @@ def open_roles(
     rms = [*([inputs["rm"]] if "rm" in inputs else []), *more_rms]
     policy = inputs.get("ppo")
     folders = [inputs["sft"], *rms, *([policy] if policy else [])]
-    if recipe.lora is not None:
-        for folder in folders:
+    for folder in folders:
+        check_tokens(folder, context.tokenizer, context.stop_token_ids)
+        if recipe.lora is not None:
             adapters.check_rank(folder, recipe.lora)
     roles = load_roles(
         recipe,
