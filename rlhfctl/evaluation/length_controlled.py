@@ -1,12 +1,23 @@
 """Length-controlled win rate: the win rate expected at equal response lengths.
 
-Dubois et al. 2024, "Length-Controlled AlpacaEval", in the single-model form
-`length_controlled_minimal`: logit P(win) = theta + phi tanh((length - other's length) / std), where
-std is that of the differences over prompts. The rate is P(win) with the length term at 0. Their
-fit has an L1 penalty with cross-validated strength. Here the penalty is weak and fixed (a normal
-prior with standard deviation 10): the fit needs no random folds, and swapping the two sides gives
-exactly one minus the rate. The interval bootstraps the whole fit; theirs, the spread of predictions
-at the fitted coefficients, omits the error of the fit.
+The model is logit P(win) = theta + phi tanh((length - other's length) / std), where std is that of
+the differences over prompts; the rate is P(win) with the length term at 0. It follows Dubois et al.
+2024, "Length-Controlled AlpacaEval", and departs from AlpacaEval 2's LC win rate
+(`length_controlled_v1` of its `glm_winrate.py`) in these points:
+
+- It has no term for the difficulty of the instruction, (psi_m - psi_b) gamma_x. The gammas come from
+  a joint fit to many models on AlpacaEval's own 805 instructions, and one pair of policies cannot
+  identify them for other prompts. Theirs is a mean over instructions of P(win) with that term.
+- It has no extra rows of the baseline prompted to be verbose and to be concise, which theirs fits
+  together with the model's at a weight of 0.2.
+- The penalty is weak and fixed (a normal prior with standard deviation 10), not L1 with a strength
+  chosen by five-fold cross-validation: the fit needs no random folds, and swapping the two sides
+  gives exactly one minus the rate.
+- Outcomes are those of any judge or score, 1, 0.5 or 0 per prompt (or the mean of both orders), not
+  the probability of a language model's verdict; the opponent is SFT or the references, not GPT-4.
+- The interval bootstraps the whole fit over prompts. AlpacaEval's standard error omits the fit's.
+
+So a rate is comparable with others of rlhfctl on the same prompts, not with the leaderboard.
 """
 
 from __future__ import annotations
