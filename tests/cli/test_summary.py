@@ -69,9 +69,9 @@ def test_a_stage_of_another_format_says_so_beside_the_others():
         StageResult("sft", "skipped", record("sft", to_json(METRICS["sft"]) | {"figure": 1})),
         StageResult("ppo", "done", record("ppo", METRICS["ppo"])),
     ]
-    console = Console(file=io.StringIO(), width=200)
-    console.print(results_table(results, MANIFEST))
-    text = console.file.getvalue()
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(results_table(results, MANIFEST))
+    text = printed.getvalue()
     assert "runs/small/manifest.json, metrics of sft: figure: unknown field" in text
     assert "Re-run the stage that wrote it" in text
     assert "score 1" in text

@@ -40,8 +40,12 @@ METRICS: dict[str, Any] = {
     "evaluation": EvaluationResult(
         prompts=8,
         policies={
-            "sft": PolicyMetrics(Estimate(0.0), 8.0, 1.0, 0.0, 1.0, Estimate(0.0), Estimate(0.2)),
-            "ppo": PolicyMetrics(Estimate(6.0), 8.0, 1.0, 0.0, 1.0, Estimate(1.0), Estimate(0.6)),
+            "sft": PolicyMetrics(
+                Estimate(0.0), 8.0, 1.0, 0.0, 1.0, Estimate(0.0), gold=Estimate(0.2)
+            ),
+            "ppo": PolicyMetrics(
+                Estimate(6.0), 8.0, 1.0, 0.0, 1.0, Estimate(1.0), gold=Estimate(0.6)
+            ),
         },
         comparison=Comparison(
             judge="gold",
@@ -156,10 +160,14 @@ def stage(name: str, module_name: str) -> None:
     sys.modules[module.__name__] = module
 
 
-for name, module_name in {stage.name: stage.module for stage in STAGES}.items():
-    stage(name, module_name)
+def install() -> None:
+    """Put the tiny stages in the place of the real ones, in this process."""
+    for replaced in STAGES:
+        stage(replaced.name, replaced.module)
+
 
 if __name__ == "__main__":
+    install()
     from rlhfctl.__main__ import main
 
     main()

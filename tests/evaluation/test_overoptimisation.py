@@ -22,6 +22,7 @@ from rlhfctl.evaluation.overoptimisation import (
     since_best,
 )
 from rlhfctl.results.io import to_json
+from rlhfctl.results.training import HeldOutLine
 from tests.evaluation.histories import history, quiet
 from tests.present import present
 
@@ -107,7 +108,7 @@ def test_a_curve_that_only_rises_has_no_peak(form: Form) -> None:
 
 def run_along(
     rng: np.random.Generator, alpha: float, beta: float, form: Form, farthest: float = 3.5
-) -> list[dict[str, Any]]:
+) -> list[HeldOutLine]:
     """Evaluations of a run that follows a curve; 48 prompts that differ in distance and gain."""
     d = np.linspace(0, farthest, 12)
     mean = np.concatenate([[0.0], gains(d[1:], alpha, beta, form)])

@@ -17,6 +17,7 @@ from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.padding import choose_padding
 from rlhfctl.models.tokenizer import read_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe
+from rlhfctl.results.training import SFTResult
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.shared.model_card import write_model_card
 from rlhfctl.stages.shared.stage_context import open_stage_context
@@ -116,7 +117,9 @@ def test_a_shared_pad_is_exported_as_eos_and_the_card_says_so(gpt2, tmp_path):
     context.save_tokenizer(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token == EOS
     assert context.tokenizer.pad_token_id == context.padding.token_id
-    write_model_card(tmp_path, "rm", context, "SEQ_CLS", {})
+    write_model_card(
+        tmp_path, "rm", context, "SEQ_CLS", SFTResult(3.0, 1.5, 0.5, 0.7, 2.0, 8, 2, 2, 100, 1.0)
+    )
     card = (tmp_path / "README.md").read_text()
     assert "also ends responses" in card
     assert f"pad_token_id={context.padding.token_id}" in card

@@ -3,9 +3,10 @@ import math
 import pytest
 
 from rlhfctl.report.curves import MOST_EXTRA_CURVES, MOST_POINTS, extra_plots, plots
+from rlhfctl.report.sources import LogStep
 from rlhfctl.stage_table import PPO, SFT
 
-STEPS = [{"step": at, "kl": at / 2, "kl_k3": at / 3, "beta": 0.1} for at in range(5)]
+STEPS: list[LogStep] = [{"step": at, "kl": at / 2, "kl_k3": at / 3, "beta": 0.1} for at in range(5)]
 
 
 def test_known_metrics_share_plots_and_the_rest_have_their_own() -> None:
@@ -43,5 +44,5 @@ def test_nothing_logged_gives_no_plots() -> None:
 
 
 def test_the_number_of_other_curves_is_bounded() -> None:
-    wide = [{"step": 1} | {f"figure_{index}": 1.0 for index in range(500)}]
+    wide: list[LogStep] = [{"step": 1} | {f"figure_{index}": 1.0 for index in range(500)}]
     assert len(extra_plots(PPO, wide)) == MOST_EXTRA_CURVES

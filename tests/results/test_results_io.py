@@ -9,7 +9,9 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetrics
 from rlhfctl.results.io import from_json, read_result, to_json
+from rlhfctl.results.json_value import JsonValue
 from rlhfctl.results.sweep import SweepPoint
+from tests.present import present
 
 POLICY = PolicyMetrics(
     kl=Estimate(1.0, 0.5, 1.5), length=8.0, eos_share=1.0, repetition=0.1, distinct=0.9
@@ -54,7 +56,8 @@ def test_null_is_a_number_that_was_not_finite():
     json_object["policies"]["ppo"]["length"] = None
     result = from_json(EvaluationResult, json_object, "eval/metrics.json")
 
-    assert math.isnan(result.comparison.win_rate.value)
+    comparison = present(result.comparison)
+    assert math.isnan(present(comparison.win_rate).value)
     assert math.isnan(result.policies["ppo"].length)
 
 
@@ -80,7 +83,7 @@ def test_a_file_that_holds_no_result_is_named(tmp_path, content, message):
 
 
 def test_any_value_is_read_where_a_recipe_chooses_it():
-    settings = {"ppo.reward_sources": ["rm", {"url": None}], "seed": 1}
+    settings: dict[str, JsonValue] = {"ppo.reward_sources": ["rm", {"url": None}], "seed": 1}
     point = SweepPoint(settings, "points/0", "waiting")
 
     assert from_json(SweepPoint, json.loads(json.dumps(to_json(point))), "sweep.json") == point

@@ -72,6 +72,13 @@ def check_accuracy(rm: Path) -> list[Check]:
     ]
 
 
+def _recorded_eos_share(rm: Path) -> float | None:
+    try:
+        return read_result(RewardModelResult, rm / METRICS_FILE).sft_eos_share
+    except CheckpointError:  # check_accuracy says so
+        return None
+
+
 def check_ending(
     roles: Roles, prompts: Sequence[Sequence[int]], seed: int, rm: Path | None
 ) -> Check:
@@ -83,8 +90,7 @@ def check_ending(
         seed: Sampling seed.
         rm: Reward model, whose training recorded the share; None: the share is sampled.
     """
-    metrics = _read(rm / METRICS_FILE) if rm is not None else None
-    share = (metrics or {}).get("sft_eos_share")
+    share = None if rm is None else _recorded_eos_share(rm)
     if share is None:
         chosen = prompts[:_ENDING_PROMPTS]
         seeds = [(seed, index) for index in range(len(chosen))]

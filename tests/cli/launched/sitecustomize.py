@@ -6,4 +6,6 @@ from pathlib import Path
 
 if "TINY" in os.environ:
     sys.path.insert(0, str(Path(__file__).parents[3]))
-    import tests.cli.tiny  # noqa: F401
+    from tests.cli.tiny import install
+
+    install()
