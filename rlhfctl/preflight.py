@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.recipe.ppo import source_kind
 from rlhfctl.run.extras import require_harness
+from rlhfctl.stage_table import PPO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.sources import Preview
     from rlhfctl.recipe.schema import ModelSection, Recipe
+    from rlhfctl.stage_table import Stage
 
 Level = Literal["ok", "warning", "error"]
 
@@ -60,6 +62,19 @@ def check_files(recipe: Recipe) -> list[Finding]:
         *_data(recipe),
         *_reward_bench(recipe),
     ]
+
+
+def check_stage_data(recipe: Recipe, stage: Stage) -> list[Finding]:
+    """Check the first rows of the data sets that one stage reads.
+
+    Raises:
+        RecipeError: A column mapping or a preset is wrong.
+        UnsafeError: A data set is a script.
+    """
+    kinds = stage.data
+    if stage == PPO and recipe.ppo.ptx_coefficient:
+        kinds += ("demonstrations",)
+    return list(_data(recipe, kinds))
 
 
 def _model(section: ModelSection) -> Iterator[Finding]:
@@ -167,12 +182,14 @@ def _judge_key(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
-def _data(recipe: Recipe) -> Iterator[Finding]:
+def _data(recipe: Recipe, kinds: Sequence[str] | None = None) -> Iterator[Finding]:
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.sources import preview
 
     is_conversational: dict[str, bool] = {}
     for kind in get_args(Kind):
+        if kinds is not None and kind not in kinds:
+            continue
         section = getattr(recipe.data, kind)
         where = f"data.{kind}"
         try:
@@ -196,7 +213,7 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
             "warning",
             f"{described}: the policy would be trained on one format and sampled on another",
             "data",
-            "convert all three to one format",
+            "convert all three to one format; as_chat: true converts text to conversations",
         )
 
 

@@ -27,6 +27,7 @@ class Stage:
             depend on them.
         checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
             checkpoint from elsewhere; the first that is not null counts.
+        data: Kinds of data that it always reads, as named in the recipe's `data`.
         main_process_only: Whether process 0 runs it alone while the others wait.
         progress: Metrics of the progress line, in order.
     """
@@ -42,6 +43,7 @@ class Stage:
     reads: tuple[str, ...]
     excludes: tuple[str, ...] = ()
     checkpoint_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    data: tuple[str, ...] = ()
     main_process_only: bool = False
     progress: tuple[str, ...] = ()
 
@@ -72,6 +74,7 @@ SFT = Stage(
     requires=(),
     accepts=(),
     reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", "data.bad_rows"),
+    data=("demonstrations",),
     progress=("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
 )
 REWARD_MODEL = Stage(
@@ -92,6 +95,7 @@ REWARD_MODEL = Stage(
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
     checkpoint_keys={"sft": ("reward_model.sft",)},
+    data=("comparisons", "prompts"),
     progress=("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
 )
 PPO = Stage(
@@ -113,6 +117,7 @@ PPO = Stage(
         *("evaluation.num_prompts", "evaluation.judge_rm"),
     ),
     checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
+    data=("prompts",),
     progress=(
         *("score", "kl", "held_out_true_reward", "reward", "response_length"),
         *("episodes_per_second", "memory_bytes"),
@@ -143,6 +148,7 @@ EVALUATION = Stage(
         "rm": ("evaluation.rm", "ppo.rm"),
         "ppo": ("evaluation.ppo",),
     },
+    data=("prompts",),
     main_process_only=True,
     progress=("proxy", "gold", "kl", "length"),
 )

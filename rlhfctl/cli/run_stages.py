@@ -14,7 +14,7 @@ from rlhfctl.cli.human_votes import check_file_types, exchange_votes
 from rlhfctl.cli.options import HumanVoteFiles
 from rlhfctl.cli.resolve import Resolved, resolve
 from rlhfctl.cli.summary import results_table
-from rlhfctl.cli.validation import require_valid_files
+from rlhfctl.cli.validation import require_readable_data, require_valid_files
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
 from rlhfctl.pipeline import StageResult, needed_stages, run_stages, worker_loop
@@ -73,6 +73,8 @@ def _run_command(
     check_file_types(vote_files)
     if stage is None:
         require_valid_files(recipe, terminal)
+    else:
+        require_readable_data(recipe, stage, terminal)
     directory.create()
     with capture_logs(directory.log_file, f"rlhfctl {command}"), terminal.view() as view:
         try:

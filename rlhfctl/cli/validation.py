@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rlhfctl.console import Terminal
     from rlhfctl.preflight import Finding
     from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.stage_table import Stage
 
 
 def require_valid_files(recipe: Recipe, terminal: Terminal) -> list[Finding]:
@@ -21,13 +22,29 @@ def require_valid_files(recipe: Recipe, terminal: Terminal) -> list[Finding]:
     from rlhfctl.preflight import check_files
 
     findings = check_files(recipe)
+    _require(findings, terminal)
+    return findings
+
+
+def require_readable_data(recipe: Recipe, stage: Stage, terminal: Terminal) -> None:
+    """Check the data sets that one stage reads, before it makes a run folder.
+
+    Raises:
+        DataError: Lists every missing or malformed file or column.
+    """
+    from rlhfctl.preflight import check_stage_data
+
+    errors = [finding for finding in check_stage_data(recipe, stage) if finding.level == "error"]
+    _require(errors, terminal)
+
+
+def _require(findings: list[Finding], terminal: Terminal) -> None:
     for finding in findings:
         if finding.level == "warning":
             terminal.warn(_line(finding))
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("\n".join(_line(finding) for finding in errors))
-    return findings
 
 
 def _line(finding: Finding) -> str:

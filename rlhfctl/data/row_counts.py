@@ -51,11 +51,13 @@ class RowCounts:
 
     def remarks(self) -> list[str]:
         """Return the notes, and a sentence on the rows that are not needed if there are any."""
-        if not self.left_out:
-            return list(self.notes)
+        return [*self.notes, *([self.left_out_summary()] if self.left_out else [])]
+
+    def left_out_summary(self) -> str:
+        """Return one sentence with the number of rows that are not needed by cause."""
         parts = (f"{count:,} {cause}" for cause, count in _by_count(self.left_out))
         total = sum(self.left_out.values())
-        return [*self.notes, f"{total:,} of {self.read:,} rows left out: {', '.join(parts)}"]
+        return f"{total:,} of {self.read:,} rows left out: {', '.join(parts)}"
 
     def reasons(self) -> str:
         """Return why rows are missing: the bad ones, those not needed, and the notes."""

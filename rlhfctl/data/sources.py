@@ -109,8 +109,18 @@ def evaluation_prompts(recipe: Recipe) -> Dataset:
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
+    return untrained_prompts(recipe, load_prompts(recipe))
+
+
+def untrained_prompts(recipe: Recipe, prompts: Split) -> Dataset:
+    """Return the `evaluation_prompts` among the rows of ``data.prompts``.
+
+    Raises:
+        DataError: Every prompt is trained on by some stage.
+        EnvironmentFault: The Hub data set cannot be loaded.
+        UnsafeError: The source is a script.
+    """
     share = _smallest_share(recipe)
-    prompts = load_prompts(recipe)
     keys = [prompt_key(prompt) for prompt in prompts.held_out["prompt"]]
     chosen = [row for row, key in enumerate(keys) if position(key) < share]
     if not chosen:

@@ -155,6 +155,7 @@ class _StageRunner:
             seed=self.recipe.seed,
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock, 3),
+            rows=dict(outcome.rows),
         )
         self.manifest.with_stage(record).save(directory.manifest)
         directory.partial_metrics(name).replace(directory.metrics(name))

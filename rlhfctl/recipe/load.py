@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.strict_yaml import KeyPath
 
 EXTENDS = "extends"
+EMBEDDED = "embedded"
 DEFAULT = "default"
 
 
@@ -60,11 +61,23 @@ class _Layers:
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
+    levels: dict[KeyPath, int] = field(default_factory=dict)
 
-    def lay(self, values: dict[str, Any], origins: dict[KeyPath, str]) -> None:
-        """Merge values on top: sections key by key, all other values as a whole."""
+    def lay(self, values: dict[str, Any], origins: dict[KeyPath, str], level: int) -> None:
+        """Merge values on top: sections key by key, all other values as a whole.
+
+        Args:
+            values: The values of a file or an override.
+            origins: Origin of each key.
+            level: Number of the file, deepest first; overrides share the highest.
+        """
         self._merge(self.values, values, ())
         self.origins.update(origins)
+        self.levels.update(dict.fromkeys(origins, level))
+
+    def level(self, path: KeyPath) -> int:
+        """Return the level that a key was last set on; -1 for a default."""
+        return self.levels.get(path, -1)
 
     def _merge(self, below: dict[str, Any], above: dict[str, Any], path: KeyPath) -> None:
         for key, value in above.items():
@@ -107,13 +120,15 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
         shipped = ", ".join(sorted(recipe.name for recipe in shipped_recipes()))
         raise UsageError("there is no such recipe", str(path), f"shipped recipes: {shipped}")
     layers = _Layers()
-    for name, document in reversed(list(_family(path))):
+    family = list(reversed(list(_family(path))))
+    for level, (name, document) in enumerate(family):
         origins = {key: f"{name}:{line}" for key, line in document.lines.items()}
         values = {key: value for key, value in document.value.items() if key != EXTENDS}
         origins.pop((EXTENDS,), None)
-        layers.lay(values, origins)
+        layers.lay(values, origins, level)
     for override in overrides:
-        _apply(layers, override if isinstance(override, Override) else _parse_override(override))
+        parsed = override if isinstance(override, Override) else _parse_override(override)
+        _apply(layers, parsed, len(family))
     return _check(layers, str(path))
 
 
@@ -133,11 +148,40 @@ def _check(layers: _Layers, name: str) -> LoadedRecipe:
             place = layers.culprit(path, sentence) or layers.origin(path) or name
             lines.append(": ".join(part for part in (place, ".".join(path), sentence) if part))
         raise RecipeError("\n".join(sorted(lines, key=_by_place))) from error
+    _require_data(recipe, layers, name)
     origins = {
         ".".join(path): layers.origins.get(path, DEFAULT)
         for path in _leaves(recipe.model_dump(), ())
     }
     return LoadedRecipe(recipe, origins)
+
+
+def _require_data(recipe: Recipe, layers: _Layers, name: str) -> None:
+    """Refuse the embedded world's rows beside another model, unless the user asked for them.
+
+    A recipe that extends base.yaml inherits its `source: embedded`. So the key counts as given only
+    if it stands where the model is named, or on top of that.
+
+    Raises:
+        RecipeError: Data sections are omitted; one line per section.
+    """
+    if recipe.model.name_or_path == EMBEDDED:
+        return
+    model = layers.level(("model", "name_or_path"))
+    omitted = [
+        kind
+        for kind in ("demonstrations", "comparisons", "prompts")
+        if getattr(recipe.data, kind).source == EMBEDDED
+        and layers.level(("data", kind, "source")) < model
+    ]
+    place = layers.origin(("model", "name_or_path")) or name
+    lines = [
+        f"{place}: data.{kind}.source: not given for the model {recipe.model.name_or_path}; name a "
+        "file, a folder or a Hub id (the default, embedded, is the built-in model's own world)"
+        for kind in omitted
+    ]
+    if lines:
+        raise RecipeError("\n".join(lines))
 
 
 def _by_place(line: str) -> tuple[str, int]:
@@ -210,14 +254,14 @@ def _parse_override(text: str) -> Override:
     return Override(key.strip(), value)
 
 
-def _apply(layers: _Layers, override: Override) -> None:
+def _apply(layers: _Layers, override: Override, level: int) -> None:
     path = split_key(override.key)
     value = _typed(path, override)
     below = _leaves(value, path) if isinstance(value, dict) else ()
     origins = dict.fromkeys((path, *below), override.label)
     for key in reversed(path):
         value = {key: value}
-    layers.lay(value, origins)
+    layers.lay(value, origins, level)
 
 
 def _typed(path: KeyPath, override: Override) -> Any:

@@ -57,6 +57,7 @@ class StageRecord:
         seed: Seed of the run.
         started: Start time, UTC, ISO 8601.
         seconds: Wall-clock time.
+        rows: Kind of data -> row counts: read, usable, dropped and left out by cause.
     """
 
     stage: str
@@ -68,6 +69,7 @@ class StageRecord:
     seed: int
     started: str
     seconds: float
+    rows: dict[str, Any] = field(default_factory=dict)
 
     def result(self, kind: type[T], manifest: Path) -> T:
         """Return the metrics as a result dataclass.
@@ -84,9 +86,10 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """Return value of a stage: numeric metrics."""
+    """Return value of a stage: numeric metrics, and row counts per kind of data."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

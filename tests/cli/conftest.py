@@ -12,7 +12,14 @@ import pytest
 TINY = str(Path(__file__).with_name("tiny.py"))
 Done = subprocess.CompletedProcess[str]
 Command = Callable[..., Done]
-RECIPE = "name: small\nseed: 3\nmodel: {name_or_path: org/model}\n"
+RECIPE = """name: small
+seed: 3
+model: {name_or_path: org/model}
+data:
+  demonstrations: {source: embedded}
+  comparisons: {source: embedded}
+  prompts: {source: embedded}
+"""
 
 
 @pytest.fixture(scope="session")

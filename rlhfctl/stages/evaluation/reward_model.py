@@ -157,8 +157,10 @@ def _on_comparisons(context: EvalContext) -> HeldOutAccuracies:
 
     per_margin = None
     if "margin" in columns:
-        margins = [row["margin"] for row in pairs.rows]
-        per_margin = accuracy_by_margin(chosen, rejected, margins)
+        margins = np.array([row["margin"] for row in pairs.rows], dtype=np.float64)
+        known = np.isfinite(margins)
+        if known.any():
+            per_margin = accuracy_by_margin(chosen[known], rejected[known], margins[known])
     return HeldOutAccuracies(
         overall=GroupAccuracy(accuracy(chosen, rejected), len(chosen)),
         per_annotator=by_name("annotator"),

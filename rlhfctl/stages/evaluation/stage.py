@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rlhfctl.data.formatting import encode_prompts
-from rlhfctl.data.sources import evaluation_prompts
+from rlhfctl.data.sources import load_prompts, untrained_prompts
 from rlhfctl.evaluation.policies import compare_policies, samples
 from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.io import to_json
@@ -25,7 +25,11 @@ from rlhfctl.stages.evaluation.scores import write_scores
 from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
 from rlhfctl.stages.shared.reward_sources import extra_reward_models, open_rewards
-from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
+from rlhfctl.stages.shared.stage_context import (
+    open_roles,
+    open_stage_context,
+    report_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,9 +56,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     require_harness(recipe.evaluation.tax.tasks)
     session = open_stage_context(recipe, monitor)
-    encoded = encode_prompts(
-        evaluation_prompts(recipe), session.formatter, recipe.generation.max_prompt_length
-    ).dataset
+    rows = load_prompts(recipe)
+    tokenised = encode_prompts(
+        untrained_prompts(recipe, rows), session.formatter, recipe.generation.max_prompt_length
+    )
+    counts = report_rows(monitor, "prompts", rows.report, (tokenised.report,))
+    encoded = tokenised.dataset
     encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
     # Before models are loaded, so that an unusable file fails early.
     subsets = benchmark_subsets(recipe, encoded["prompt"][0])
@@ -111,7 +118,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     lines = [json.dumps(to_json(row), ensure_ascii=False) for row in rows]
     (output / SAMPLES_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return StageOutcome(metrics)
+    return StageOutcome(metrics, {"prompts": counts})
 
 
 def _evaluate(context: EvalContext) -> EvaluationResult:

@@ -39,7 +39,7 @@ from rlhfctl.stages.shared.stage_context import (
     StageContext,
     open_roles,
     open_stage_context,
-    report_dropped_rows,
+    report_rows,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         if folder is not None and summary is not None and summary.best is not None:
             _complete_best(opened, output, folder, summary.best)
         write_model_card(output, "ppo", context, "CAUSAL_LM", result)
-    return StageOutcome(to_json(result))
+    return StageOutcome(to_json(result), {"prompts": opened.counts})
 
 
 def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvaluation) -> None:
@@ -138,6 +138,7 @@ class PPOSetup:
         roles: Roles of the trainer.
         trainer: Trainer to run.
         prompts: Training prompts before encoding, text or messages.
+        counts: Row counts of the prompts, for the manifest.
         checks: Results of the start checks.
         evaluator: Held-out evaluator, if enabled.
         monitor: Receives metrics and messages.
@@ -147,6 +148,7 @@ class PPOSetup:
     roles: Roles
     trainer: PPOTrainer
     prompts: Sequence[Any]
+    counts: dict[str, Any]
     checks: list[Check]
     evaluator: HeldOutEvaluator | None
     monitor: Monitor
@@ -165,7 +167,7 @@ def open_trainer(
     encoded = encode_prompts(
         rows.train, context.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
     )
-    report_dropped_rows(monitor, "prompts", (rows.report, encoded.report))
+    counts = report_rows(monitor, "prompts", rows.report, (encoded.report,))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
 
     section = recipe.ppo
@@ -207,7 +209,9 @@ def open_trainer(
         processes,
         evaluator,
     )
-    return PPOSetup(context, roles, trainer, encoded.dataset["prompt"], checks, evaluator, monitor)
+    return PPOSetup(
+        context, roles, trainer, encoded.dataset["prompt"], counts, checks, evaluator, monitor
+    )
 
 
 def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:

@@ -17,6 +17,8 @@ from rlhfctl.maths.losses import bradley_terry_loss
 from rlhfctl.stages.shared.hf_training import ShardedTraining
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from datasets import Dataset
     from numpy.typing import NDArray
 
@@ -25,8 +27,13 @@ if TYPE_CHECKING:
 LABEL_COLUMNS = ("target", "weight")
 
 
-def aggregated(rows: Dataset, section: RewardModelSection) -> Dataset:
+def aggregated(
+    rows: Dataset, section: RewardModelSection, say: Callable[[str], None] | None = None
+) -> Dataset:
     """Return one row per pair according to `reward_model.labels`; `rows` itself if `as_given`.
+
+    Pairs that are made from rankings have a `weight`: 1 / (number of pairs of the ranking), so that
+    each ranking counts alike (Ouyang et al. 2022, equation 1). It is divided by its mean, too.
 
     The chosen response has the larger share p of votes, or the larger Dawid-Skene probability p.
     `majority` adds no column; `soft` adds `target` p; `weighted` adds `weight` |2p - 1|, divided
@@ -35,13 +42,22 @@ def aggregated(rows: Dataset, section: RewardModelSection) -> Dataset:
     Args:
         rows: Training comparisons: prompt, chosen, rejected and, if available, annotator.
         section: Settings; `labels` and `aggregation` are read.
+        say: Receives a sentence about labels and pairs that are left out.
 
     Raises:
-        DataError: No pair has two labels, all pairs are tied, or `aggregation` needs annotators
-            and the rows have too few.
+        DataError: No pair has two labels, all pairs are tied, `aggregation` needs annotators and
+            the rows have too few, or the pairs are made from rankings.
     """
+    weighted = "weight" in rows.column_names
     if section.labels == "as_given":
-        return rows
+        return _with_mean_weight_1(rows) if weighted else rows
+    if weighted:
+        raise DataError(
+            f"reward_model.labels: {section.labels} aggregates several labels per pair, and the "
+            "comparisons are the weighted pairs of rankings",
+            "data.comparisons",
+            "Set reward_model.labels: as_given.",
+        )
     votes = comparison_votes(rows, "data.comparisons")
     if votes.most_labels < 2:
         raise DataError(
@@ -61,6 +77,11 @@ def aggregated(rows: Dataset, section: RewardModelSection) -> Dataset:
             "data.comparisons",
             "Set reward_model.labels: soft or as_given.",
         )
+    ties = len(share) - len(pair_indices)
+    if say is not None and ties:
+        say(f"{ties:,} of {len(share):,} pairs are tied and left out")
+    if say is not None and votes.repeated:
+        say(f"{votes.repeated:,} further labels of a pair by the same annotator are left out")
     margin = 2.0 * share[pair_indices] - 1.0
     weight = margin / margin.mean() if section.labels == "weighted" else None
     aggregated_rows = []
@@ -78,6 +99,12 @@ def aggregated(rows: Dataset, section: RewardModelSection) -> Dataset:
             row["weight"] = float(weight[row_index])
         aggregated_rows.append(row)
     return type(rows).from_list(aggregated_rows)
+
+
+def _with_mean_weight_1(rows: Dataset) -> Dataset:
+    weights = np.asarray(rows["weight"], dtype=np.float64)
+    scaled = (weights / weights.mean()).tolist()
+    return rows.remove_columns("weight").add_column("weight", scaled)
 
 
 def _second_share(votes: Votes, section: RewardModelSection) -> NDArray[np.float64]:

@@ -26,8 +26,9 @@ from rlhfctl.stages.shared.held_out_rm import SEED_OFFSET, HeldOutRMMonitor
 from rlhfctl.stages.shared.model_card import write_model_card
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
+    add_encoded,
     open_stage_context,
-    report_dropped_rows,
+    report_rows,
     save_trained,
 )
 
@@ -85,15 +86,15 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     sharding.is_requested(recipe)  # refuses before anything loads
     processes = Processes()
     context = open_stage_context(recipe, monitor)
-    rows = load_comparisons(recipe)
+    rows = load_comparisons(recipe, margins=recipe.reward_model.use_margin)
     held_out = _encoded(context, rows.held_out)
-    report_dropped_rows(monitor, "comparisons", (rows.report, held_out.report))
+    counts = report_rows(monitor, "comparisons", rows.report, (held_out.report,))
     results: list[RewardModelResult] = []
     parts = _parts(recipe, rows.train, output)
     for part in parts:
         # 1. to 4.
         part_monitor = HeldOutRMMonitor(monitor, results[0].steps) if results else monitor
-        result = _make(context, inputs["sft"], part, held_out, part_monitor, processes)
+        result = _make(context, inputs["sft"], part, held_out, part_monitor, processes, counts)
         results += [result] if result is not None else []
         # Free this base: the next model, or the roles, load their own.
         gc.collect()
@@ -116,7 +117,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         write_json(part.folder / METRICS_FILE, to_json(result))
         write_model_card(part.folder, "rm", context, "SEQ_CLS", result)
     main, *held_out_rm = results
-    return StageOutcome(to_json(replace(main, judge=held_out_rm[0] if held_out_rm else None)))
+    metrics = to_json(replace(main, judge=held_out_rm[0] if held_out_rm else None))
+    return StageOutcome(metrics, {"comparisons": counts})
 
 
 def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
@@ -144,8 +146,11 @@ def _make(
     held_out: Encoded,
     monitor: Monitor,
     processes: Processes,
+    counts: dict[str, Any],
 ) -> RewardModelResult | None:
     """Train, evaluate and save one model, unless an interrupted attempt has finished it.
+
+    Training rows that are too long are added to `counts`.
 
     Returns:
         Its result; None in processes other than 0, which train only.
@@ -153,8 +158,10 @@ def _make(
     finished = part.folder / METRICS_FILE
     if finished.is_file():
         return read_result(RewardModelResult, finished)
-    train_rows = _encoded(context, aggregated(part.rows, context.recipe.reward_model))
-    report_dropped_rows(monitor, "comparisons", (train_rows.report,))
+    section = context.recipe.reward_model
+    rows = aggregated(part.rows, section, lambda said: monitor.warn(f"comparisons: {said}"))
+    train_rows = _encoded(context, rows)
+    add_encoded(monitor, "comparisons", counts, train_rows.report)
     trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor)
     if not processes.is_main:
         return None

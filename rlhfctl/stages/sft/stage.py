@@ -30,7 +30,7 @@ from rlhfctl.stages.shared.model_card import write_model_card
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
     open_stage_context,
-    report_dropped_rows,
+    report_rows,
     save_trained,
 )
 
@@ -71,7 +71,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     held_out = encode_demonstrations(
         rows.held_out, context.formatter, recipe.sft.max_length, recipe.data.bad_rows
     )
-    report_dropped_rows(monitor, "demonstrations", (rows.report, train.report, held_out.report))
+    counts = report_rows(monitor, "demonstrations", rows.report, (train.report, held_out.report))
 
     set_seed(recipe.seed)
     model = _model(context)
@@ -108,7 +108,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
     write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
-    return StageOutcome(to_json(metrics))
+    return StageOutcome(to_json(metrics), {"demonstrations": counts})
 
 
 def _model(context: StageContext) -> Any:

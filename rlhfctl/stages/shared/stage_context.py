@@ -88,11 +88,37 @@ def open_stage_context(recipe: Recipe, monitor: Monitor | None = None) -> StageC
     return StageContext(recipe, tokenizer, formatter, tuple(sorted(stops)), padding)
 
 
-def report_dropped_rows(monitor: Monitor, kind: str, reports: Sequence[RowCounts]) -> None:
-    """Warn if rows were dropped, with their number and the reasons."""
-    for report in reports:
-        if report.dropped:
-            monitor.warn(f"{kind}: {report.summary()}")
+def report_rows(
+    monitor: Monitor, kind: str, source: RowCounts, encoded: Sequence[RowCounts] = ()
+) -> dict[str, Any]:
+    """Warn of rows that are not used, and return the counts for the manifest.
+
+    Args:
+        monitor: Receives one warning per report with such rows.
+        kind: Kind of data.
+        source: Counts of the source's rows.
+        encoded: Counts of the rows that were encoded; here rows can be too long.
+    """
+    for note in source.notes:
+        monitor.note(f"{kind}: {note}")
+    if source.left_out:
+        monitor.warn(f"{kind}: {source.left_out_summary()}")
+    record = source.record()
+    if source.dropped:
+        monitor.warn(f"{kind}: {source.summary()}")
+    for report in encoded:
+        add_encoded(monitor, kind, record, report)
+    return record
+
+
+def add_encoded(monitor: Monitor, kind: str, record: dict[str, Any], report: RowCounts) -> None:
+    """Warn of rows that were dropped by encoding, and count them in the manifest's record."""
+    if not report.dropped:
+        return
+    monitor.warn(f"{kind}: {report.summary()}")
+    record["usable"] -= sum(report.dropped.values())
+    for cause, count in report.dropped.items():
+        record["dropped"][cause] = record["dropped"].get(cause, 0) + count
 
 
 def open_roles(
