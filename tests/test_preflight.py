@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlhfctl.errors import EnvironmentFault, RecipeError, UnsafeError
-from rlhfctl.preflight import Finding, check_files
+from rlhfctl.preflight import Finding, check_files, check_stage_data
 from rlhfctl.recipe.load import load_recipe, shipped_recipes
 from rlhfctl.recipe.schema import Recipe
+from rlhfctl.stage_table import REWARD_MODEL, SFT
 
 ROWS = [{"prompt": f"Question {n}?", "completion": " Yes."} for n in range(5)]
 
@@ -118,6 +119,25 @@ class TestData:
     def test_no_usable_row_is_an_error(self):
         (finding,) = found("error", **data(prompts={"source": write([{"prompt": " "}])}))
         assert "no usable row" in finding.what
+
+    def test_a_stage_is_checked_for_what_it_reads_only(self):
+        Path("x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        recipe = Recipe.model_validate(
+            data(demonstrations={"source": "x.jsonl"}, comparisons={"source": "none.jsonl"})
+        )
+        assert [finding.level for finding in check_stage_data(recipe, SFT)] == ["ok"]
+        (missing, _) = check_stage_data(recipe, REWARD_MODEL)
+        assert (missing.level, missing.where) == ("error", "data.comparisons")
+
+    def test_margins_are_needed_only_where_they_are_used(self):
+        pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
+        rows = [pair | {"margin": margin} for margin in (1.0, None)]
+        values = data(comparisons={"source": write(rows)})
+        for use_margin, level in ((False, "ok"), (True, "warning")):
+            recipe = Recipe.model_validate(values | {"reward_model": {"use_margin": use_margin}})
+            (comparisons, *_) = check_stage_data(recipe, REWARD_MODEL)
+            assert comparisons.level == level
+        assert "1 margin is missing or not a number" in comparisons.what
 
     def test_only_the_first_thousand_rows_are_looked_at(self):
         many = [{"prompt": f"Question {n}?"} for n in range(1500)]

@@ -36,6 +36,17 @@ def test_the_commands_by_hand_do_what_run_does(tiny, folder):
     assert again.stderr.count(": up to date, skipped") == 4
 
 
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("sft", "demonstrations"), ("train-rm", "comparisons"), ("ppo", "prompts")],
+)
+def test_a_missing_file_is_found_before_there_is_a_run_folder(tiny, folder, command, kind):
+    done = tiny(command, "small.yaml", "--set", f"data.{kind}.source=none.jsonl")
+    assert done.returncode == 3
+    assert f"data.{kind}: none.jsonl: there is no such file" in done.stderr
+    assert not (folder / "runs").exists()
+
+
 @pytest.mark.usefixtures("finished")
 def test_a_report_is_named_only_by_the_commands_that_renew_it(tiny):
     assert "report" in tiny("eval").stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -211,12 +212,13 @@ def test_comparisons(name, as_chat, tmp_path):
 def test_oasst_compares_ranked_replies():
     section = DatasetSection(source=str(CORPUS / "oasst.jsonl"))
     seen = preview(section, "comparisons")
+    assert seen is not None
     assert (seen.form, seen.messages, seen.report.usable) == ("oasst", True, 3)
 
 
 def test_pairs_of_a_ranking_share_a_weight_of_one():
     rows, _ = read("comparisons", "ranking.jsonl")
-    weights = {}
+    weights: dict[str, list[float]] = {}
     for row in rows:
         weights.setdefault(row["prompt"], []).append(row["weight"])
     assert weights == {
@@ -263,7 +265,7 @@ def test_prompts(name):
 
 def test_the_recipe_names_every_form():
     names = {form.name for forms in DATA_FORMS.values() for form in forms}
-    assert set(Preset.__args__) == names
+    assert set(get_args(Preset)) == names
 
 
 def test_a_preset_forces_a_form():

@@ -283,3 +283,40 @@ def test_reading_a_recipe_imports_no_torch():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestOmittedData:
+    """With another model than the embedded one, its world's rows are used only if asked for."""
+
+    OTHER = "model: {name_or_path: org/model}\n"
+    GIVEN = "data: {demonstrations: {source: d.jsonl}, comparisons: {source: c.jsonl}}\n"
+    WORLD = (
+        "data: {demonstrations: {source: embedded}, comparisons: {source: embedded}, "
+        "prompts: {source: embedded}}\n"
+    )
+
+    def test_every_omitted_section_is_named(self, write):
+        lines = lines_of(write(self.OTHER))
+        assert [line.split(": ")[1] for line in lines] == [
+            "data.demonstrations.source",
+            "data.comparisons.source",
+            "data.prompts.source",
+        ]
+        (line,) = lines_of(write(self.OTHER + self.GIVEN))
+        assert line.startswith("x.yaml:1: data.prompts.source: not given for the model org/model")
+
+    def test_what_a_recipe_inherits_is_not_given(self, write):
+        (line,) = lines_of(write("extends: base.yaml\n" + self.OTHER + self.GIVEN))
+        assert "data.prompts.source: not given" in line
+        lines = lines_of(write(self.WORLD), "model.name_or_path=org/model")
+        assert [line.split(":")[0] for line in lines] == ["--set"] * 3
+
+    def test_what_is_asked_for_beside_the_model_or_later_is_used(self, write):
+        for text, overrides in (
+            (self.OTHER + self.WORLD, []),
+            (self.OTHER + self.GIVEN, ["data.prompts.source=embedded"]),
+            (self.WORLD, []),
+        ):
+            recipe = load_recipe(write(text), overrides).recipe
+            assert recipe.data.prompts.source == "embedded"
+            assert load_recipe(write(dump_recipe(recipe))).recipe == recipe

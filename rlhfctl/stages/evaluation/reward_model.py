@@ -158,9 +158,11 @@ def _on_comparisons(context: EvalContext) -> HeldOutAccuracies:
     per_margin = None
     if "margin" in columns:
         margins = np.array([row["margin"] for row in pairs.rows], dtype=np.float64)
-        known = np.isfinite(margins)
-        if known.any():
-            per_margin = accuracy_by_margin(chosen[known], rejected[known], margins[known])
+        has_margin = np.isfinite(margins)
+        if has_margin.any():
+            per_margin = accuracy_by_margin(
+                chosen[has_margin], rejected[has_margin], margins[has_margin]
+            )
     return HeldOutAccuracies(
         overall=GroupAccuracy(accuracy(chosen, rejected), len(chosen)),
         per_annotator=by_name("annotator"),

@@ -62,6 +62,26 @@ def test_as_given_leaves_every_row_as_it_is():
     assert aggregated(ROWS, RewardModelSection()) is ROWS
 
 
+def test_weights_of_rankings_keep_their_ratios_and_have_the_mean_1():
+    rows = Dataset.from_list(
+        [
+            {"prompt": prompt, "chosen": "a", "rejected": "b", "weight": weight}
+            for prompt, weight in (("two", 1.0), ("four", 1 / 6), ("four", 1 / 6))
+        ]
+    )
+    weights = aggregated(rows, RewardModelSection())["weight"]
+    assert sum(weights) == pytest.approx(3.0)
+    assert weights[0] / weights[1] == pytest.approx(6.0)
+    with pytest.raises(DataError, match="weighted pairs of rankings"):
+        aggregated(rows, RewardModelSection(labels="majority"))
+
+
+def test_what_the_majority_leaves_out_is_said():
+    said: list[str] = []
+    aggregated(ROWS, RewardModelSection(labels="majority"), said.append)
+    assert said == ["1 of 4 pairs are tied and left out"]
+
+
 def test_the_majority_drops_ties():
     found = learnt("majority")
     assert {prompt: row["chosen"] for prompt, row in found.items()} == {
