@@ -66,6 +66,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
     "hidden_size_per_layer_input": 8,
+    "image_size": 16,
+    "patch_size": 8,
     # Of the kinds that change logits, so that leaving one out is seen.
     "final_logit_softcapping": 5.0,
     "logits_scaling": 4.0,
@@ -73,7 +75,24 @@ SIZES: dict[str, Any] = {
     "dim_model_base": 8,
 }
 
+_HYBRID: dict[str, Any] = {"layer_types": ["linear_attention", "full_attention"]}
+_ENCODERS = (
+    *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie"),
+    *("megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 SPECIAL: dict[str, dict[str, Any]] = {
+    **{name: {"is_decoder": True} for name in _ENCODERS},
+    **dict.fromkeys(
+        (
+            *("bailing_hybrid", "granitemoehybrid", "kimi_linear", "qwen3_5_text"),
+            *("qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"),
+        ),
+        _HYBRID,
+    ),
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "cohere_compass_text": {"rope_parameters": ...},
     "dots3_note_text": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 64},
@@ -89,8 +108,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "lsh_attn_chunk_length": 8,
         "local_attn_chunk_length": 8,
     },
-    "roc_bert": {"pronunciation_vocab_size": VOCABULARY, "shape_vocab_size": VOCABULARY},
-    "xmod": {"default_language": "en_XX"},
+    "roc_bert": {
+        "is_decoder": True,
+        "pronunciation_vocab_size": VOCABULARY,
+        "shape_vocab_size": VOCABULARY,
+    },
+    "xmod": {"is_decoder": True, "default_language": "en_XX"},
     "zamba": {
         "layers_block_type": ["linear_attention", "hybrid"],
         "attention_hidden_size": 64,
@@ -134,7 +157,8 @@ def _sizes(config_class: Any, special: dict[str, Any]) -> dict[str, Any]:
         chosen["num_key_value_heads"] = 4
     for name, inner in getattr(config_class, "sub_configs", {}).items():
         if isinstance(inner, type) and hasattr(inner, "model_type") and inner.model_type:
-            chosen[name] = {"model_type": inner.model_type, **_sizes(inner, {})}
+            within = SPECIAL.get(inner.model_type, {})
+            chosen[name] = {"model_type": inner.model_type, **_sizes(inner, within)}
     return {name: value for name, value in (chosen | special).items() if value is not ...}
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.recipe.ppo import source_kind
 from rlhfctl.run.extras import require_harness
-from rlhfctl.stage_table import PPO
+from rlhfctl.stage_table import PPO, STAGE_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.sources import Preview
@@ -44,17 +44,23 @@ class Finding:
     hint: str = ""
 
 
-def check_files(recipe: Recipe) -> list[Finding]:
+def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
     """Check every local file of a recipe and the first rows of its data sets.
 
+    Args:
+        recipe: The recipe.
+        fetch: Whether the config of a Hub model may be downloaded, to check it too.
+
     Raises:
-        EnvironmentFault: The model is a local folder without a model, or the recipe needs an extra
-            that is not installed.
-        RecipeError: The chat template cannot be read, or a column mapping is wrong.
+        EnvironmentFault: The model is a local folder without a model, its architecture is refused,
+            or the recipe needs an extra that is not installed.
+        RecipeError: The chat template cannot be read, a column mapping is wrong, or sequences are
+            longer than the model's positions.
         UnsafeError: A data set is a script, or the model's config needs custom code.
     """
     return [
         *_model(recipe.model),
+        *check_model(recipe, fetch=fetch),
         *_checkpoints(recipe),
         *_functions(recipe),
         *_judge_key(recipe),
@@ -92,6 +98,28 @@ def _model(section: ModelSection) -> Iterator[Finding]:
             f"code of {name} at revision {section.revision} will run on this machine",
             "model.trust_remote_code",
         )
+
+
+def check_model(
+    recipe: Recipe, stages: Collection[str] = STAGE_NAMES, *, fetch: bool = False
+) -> list[Finding]:
+    """Check by a model's config that PPO can use it at the recipe's lengths.
+
+    Args:
+        recipe: The recipe.
+        stages: Names of the stages that will run.
+        fetch: Whether the config of a Hub model may be downloaded.
+
+    Raises:
+        EnvironmentFault: The model is refused, or no model.
+        RecipeError: Sequences are longer than its positions.
+        UnsafeError: Its config needs custom code.
+    """
+    from rlhfctl.models.architecture import read_config, require_fit
+
+    config = read_config(recipe.model, fetch=fetch)
+    warnings = [] if config is None else require_fit(recipe, config, stages)
+    return [Finding("warning", warning, "model.name_or_path") for warning in warnings]
 
 
 def _check_template(name: str) -> None:

@@ -14,7 +14,11 @@ from rlhfctl.cli.human_votes import check_file_types, exchange_votes
 from rlhfctl.cli.options import HumanVoteFiles
 from rlhfctl.cli.resolve import Resolved, resolve
 from rlhfctl.cli.summary import results_table
-from rlhfctl.cli.validation import require_readable_data, require_valid_files
+from rlhfctl.cli.validation import (
+    require_readable_data,
+    require_usable_model,
+    require_valid_files,
+)
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
 from rlhfctl.pipeline import StageResult, needed_stages, run_stages, worker_loop
@@ -72,8 +76,9 @@ def _run_command(
     terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason}), run {directory.root}")
     check_file_types(vote_files)
     if stage is None:
-        require_valid_files(recipe, terminal)
+        require_valid_files(recipe, terminal, fetch=True)
     else:
+        require_usable_model(recipe, stage, terminal)
         require_readable_data(recipe, stage, terminal)
     directory.create()
     with capture_logs(directory.log_file, f"rlhfctl {command}"), terminal.view() as view:

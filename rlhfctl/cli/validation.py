@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     from rlhfctl.stage_table import Stage
 
 
-def require_valid_files(recipe: Recipe, terminal: Terminal) -> list[Finding]:
+def require_valid_files(
+    recipe: Recipe, terminal: Terminal, *, fetch: bool = False
+) -> list[Finding]:
     """Check the files and columns a recipe refers to and print warnings.
+
+    Args:
+        recipe: The recipe.
+        terminal: Receives the warnings.
+        fetch: Whether the config of a Hub model may be downloaded, to check it too.
 
     Raises:
         DataError: Lists every missing or malformed file or column.
     """
     from rlhfctl.preflight import check_files
 
-    findings = check_files(recipe)
+    findings = check_files(recipe, fetch=fetch)
     _require(findings, terminal)
     return findings
 
@@ -39,12 +46,28 @@ def require_readable_data(recipe: Recipe, stage: Stage, terminal: Terminal) -> N
 
 
 def _require(findings: list[Finding], terminal: Terminal) -> None:
-    for finding in findings:
-        if finding.level == "warning":
-            terminal.warn(_line(finding))
+    _warn(findings, terminal)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("\n".join(_line(finding) for finding in errors))
+
+
+def require_usable_model(recipe: Recipe, stage: Stage, terminal: Terminal) -> None:
+    """Check by its config, downloaded if necessary, that a stage can use the model.
+
+    Raises:
+        EnvironmentFault: The model is refused.
+        RecipeError: Sequences are longer than its positions.
+    """
+    from rlhfctl.preflight import check_model
+
+    _warn(check_model(recipe, (stage.name,), fetch=True), terminal)
+
+
+def _warn(findings: list[Finding], terminal: Terminal) -> None:
+    for finding in findings:
+        if finding.level == "warning":
+            terminal.warn(_line(finding))
 
 
 def _line(finding: Finding) -> str:

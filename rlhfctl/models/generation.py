@@ -6,6 +6,7 @@ that was sampled from.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -151,6 +152,8 @@ def _require_finite(sampling: UniformSampling) -> None:
 
 def _shrinkable_cache(model: Any) -> DynamicCache | None:
     """Return an empty cache whose rows can be removed; None if the architecture has none."""
+    if "past_key_values" not in signature(type(model).forward).parameters:
+        return None
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     shrinkable = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
     return cache if shrinkable else None

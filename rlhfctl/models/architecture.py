@@ -1,0 +1,244 @@
+"""What a model's config says before a weight loads: architectures refused, and where positions end.
+
+`benchmarks/architectures.py` tries both tables on a model of every class in transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.errors import EnvironmentFault, RecipeError
+from rlhfctl.models.hub import model_source
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from rlhfctl.recipe.schema import ModelSection, Recipe
+
+Config = dict[str, Any]
+"""Contents of a config.json."""
+
+_PADDING = "counts the padding of prompts as positions, so it samples otherwise than it scores"
+_BOTH_SIDES = "reads the tokens on both sides, so no response can be sampled from it"
+_STATE = "has a state that padding of prompts changes, so it samples otherwise than it scores"
+_OWN_CACHE = "needs a cache of its own kind to sample a batch of prompts"
+
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart"),
+            *("pegasus", "plbart"),
+        ),
+        _PADDING,
+    ),
+    **dict.fromkeys(
+        ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta"),
+        "starts positions after the pad token in one pass and at 0 in sampling",
+    ),
+    "prophetnet": "predicts several tokens at once",
+    "cpmant": _BOTH_SIDES,
+    "xlm": _BOTH_SIDES,
+    "xlnet": _BOTH_SIDES,
+    "rwkv": _STATE,
+    "xlstm": _OWN_CACHE,
+    "reformer": _OWN_CACHE,
+}
+"""Reason by `model_type`."""
+
+ENCODERS = frozenset(
+    {
+        *("bert", "bert-generation", "big_bird", "electra", "ernie", "megatron-bert", "rembert"),
+        *("roc_bert", "roformer", "xlm-roberta-xl", "xmod"),
+    }
+)
+"""Types that are causal with `is_decoder: true` only."""
+
+_AFTER_PAD = frozenset({"xlm-roberta-xl", "xmod"})
+"""Types whose positions start after the id of the pad token."""
+
+ENDING_POSITIONS = ENCODERS | {
+    *("biogpt", "codegen", "ctrl", "git", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gptj"),
+    *("mpt", "mvp", "openai-gpt", "opt", "trocr", "whisper"),
+}
+"""Types with a table of positions: beyond its end there is an index error."""
+
+_POSITIONS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"),
+)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Number of positions that a model serves alike.
+
+    Attributes:
+        count: Longest sequence in tokens.
+        kind: `table`: there are no more. `switching`: longer ones change the frequencies of every
+            position, by the width of the batch. `trained`: longer ones were not trained on.
+        name: What ends there, for messages.
+    """
+
+    count: int
+    kind: str
+    name: str
+
+
+def read_config(section: ModelSection, *, fetch: bool = False) -> Config | None:
+    """Return the config of a recipe's model; None if it is not at hand.
+
+    Args:
+        section: The model.
+        fetch: Whether a Hub model's config may be downloaded; otherwise only the cache is read.
+
+    Raises:
+        EnvironmentFault: The path is not a model folder.
+        UnsafeError: The folder's config would run code and the recipe does not allow it.
+    """
+    source = model_source(section)
+    path: Any = Path(source) / "config.json"
+    if not Path(source).is_dir():
+        path = _hub_config(source, section.revision, fetch=fetch)
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return None  # The loader says what is wrong with it.
+    return config if isinstance(config, dict) else None
+
+
+def _hub_config(name: str, revision: str | None, *, fetch: bool) -> str | None:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if fetch:
+            return hf_hub_download(name, "config.json", revision=revision)
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError):
+        return None  # Offline, or no such model: again, the loader says so.
+    return cached if isinstance(cached, str) else None
+
+
+def refusal(config: Config) -> str | None:
+    """Return why PPO cannot use an architecture, as the end of a sentence; None if it can."""
+    model_type = str(config.get("model_type"))
+    if model_type in REFUSED:
+        return REFUSED[model_type]
+    if model_type in ENCODERS and not config.get("is_decoder"):
+        return f"{_BOTH_SIDES} (its config has no is_decoder: true)"
+    if config.get("is_encoder_decoder"):
+        return "is an encoder-decoder, and roles share a decoder-only language model"
+    return None
+
+
+def positions(config: Config) -> Positions | None:
+    """Return where positions end, by the config alone; None if it does not say."""
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else config
+    model_type = str(text.get("model_type", config.get("model_type")))
+    counts = [text[name] for name in _POSITIONS if isinstance(text.get(name), int)]
+    if model_type in ENDING_POSITIONS and counts:
+        skipped = int(text.get("pad_token_id") or 0) + 1 if model_type in _AFTER_PAD else 0
+        return Positions(counts[0] - skipped, "table", "positions")
+    switching = [
+        Positions(int(limit), "switching", f"{kind} RoPE")
+        for kind, limit in _switches(text, counts)
+    ]
+    if switching:
+        return min(switching, key=lambda found: found.count)
+    if not counts:
+        return None
+    stretched = [
+        float(rope.get("factor") or 1.0) * float(rope["original_max_position_embeddings"])
+        for rope in _ropes(text)
+        if rope.get("original_max_position_embeddings")
+    ]
+    return Positions(max(counts[0], *map(int, stretched), 0), "trained", "positions")
+
+
+def _ropes(text: Config) -> Iterator[Config]:
+    """Yield the settings of RoPE: one for all layers, or one per type of layer."""
+    for name in ("rope_scaling", "rope_parameters"):
+        found = text.get(name)
+        if isinstance(found, dict):
+            inner = [value for value in found.values() if isinstance(value, dict)]
+            yield from inner or [found]
+
+
+def _switches(text: Config, counts: list[int]) -> Iterator[tuple[str, int]]:
+    """Yield kind and length at which frequencies come to depend on the longest row of a batch.
+
+    transformers' `dynamic_rope_update` reads it off the positions of the whole batch. YaRN, Llama
+    3's and linear scaling are the same at every length.
+    """
+    for rope in _ropes(text):
+        kind = str(rope.get("rope_type", rope.get("type", "default")))
+        if kind == "dynamic" and counts:
+            yield "dynamic", counts[0]
+        elif kind in {"longrope", "su"}:
+            original = rope.get(
+                "original_max_position_embeddings", text.get("original_max_position_embeddings")
+            )
+            limits = [original] if isinstance(original, int) else counts[:1]
+            yield from (("longrope", limit) for limit in limits)
+
+
+def require_fit(
+    recipe: Recipe, config: Config, stages: Collection[str] = ("sft", "rm", "ppo", "eval")
+) -> Iterator[str]:
+    """Check that PPO can use a recipe's model, and that sequences are within its positions.
+
+    Args:
+        recipe: Model and lengths.
+        config: Config of the model.
+        stages: Names of the stages that will run.
+
+    Yields:
+        A sentence per length beyond the positions that the model was trained on.
+
+    Raises:
+        EnvironmentFault: The architecture is refused.
+        RecipeError: Sequences may be longer than the positions reach.
+    """
+    where = f"model.name_or_path: {recipe.model.name_or_path}"
+    reason = refusal(config)
+    if reason is not None:
+        raise EnvironmentFault(
+            f"the architecture {config.get('model_type')} {reason}",
+            where,
+            "Use a decoder-only causal language model; docs/reference/models.md lists them.",
+        )
+    limit = positions(config)
+    longer = [entry for entry in _lengths(recipe, stages) if limit and entry[1] > limit.count]
+    if limit is None or not longer:
+        return
+    listed = ", ".join(f"{key} ({length:,})" for key, length in longer)
+    if limit.kind == "trained":
+        if recipe.model.name_or_path != "embedded":
+            yield f"{listed} exceeds the {limit.count:,} positions that the model was trained on"
+        return
+    reached = (
+        f"the model has {limit.count:,} positions"
+        if limit.kind == "table"
+        else f"with {limit.name} the widest row of a batch changes every other row's log-probabilities "
+        f"beyond {limit.count:,} tokens"
+    )
+    raise RecipeError(
+        f"{reached}, and {listed} may reach beyond",
+        where,
+        f"Lower {'each' if len(longer) > 1 else 'it'} to {limit.count:,} at most.",
+    )
+
+
+def _lengths(recipe: Recipe, stages: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Yield the recipe's keys and longest sequences of the stages, in tokens."""
+    sampling = recipe.generation
+    if "sft" in stages:
+        yield "sft.max_length", recipe.sft.max_length
+    if "rm" in stages:
+        yield "reward_model.max_length", recipe.reward_model.max_length
+    if set(stages) - {"sft"}:
+        longest = sampling.max_prompt_length + sampling.max_new_tokens
+        yield "generation.max_prompt_length + generation.max_new_tokens", longest
