@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-odd coverage mutants bench browser extras setup lint docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-odd coverage mutants bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -107,6 +107,9 @@ bench: $(STAMP) build/bench-trl/.set-up ## PPO against TRL 1.12's, like for like
 	$(BIN)/python -m benchmarks.ppo_vs_trl $(ARGS)
 
 # The peer's own environment; torch comes from TORCH_INDEX where that is given.
+models: $(STAMP) ## docs/reference/models.md: every architecture of transformers against plain transformers (10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.architectures $(ARGS)
+
 build/bench-trl/.set-up: benchmarks/trl_peer/requirements.txt
 	$(PYTHON) -m venv build/bench-trl
 	$(if $(TORCH_INDEX),build/bench-trl/bin/python -m pip install -q --no-deps --index-url $(TORCH_INDEX) "$$(grep ^torch== $<)")
