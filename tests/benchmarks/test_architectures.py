@@ -7,6 +7,7 @@ from benchmarks.architectures import MODES, Result, check, examine, positions_fa
 from benchmarks.architectures_page import render
 from benchmarks.tiny_models import tiny_model
 from rlhfctl.models.architecture import ENDING_POSITIONS, REFUSED
+from tests.present import present
 
 TEN = {
     "llama": "full",
@@ -36,7 +37,7 @@ def test_positions_end_where_the_table_says(model_type):
 def test_a_wrong_table_of_positions_is_found(monkeypatch):
     monkeypatch.setattr(architectures, "ENDING_POSITIONS", ENDING_POSITIONS - {"gpt2"} | {"llama"})
     assert positions_fault("gpt2", tiny_model("gpt2")) == "positions end at the config's number"
-    assert "do not end" in positions_fault("llama", tiny_model("llama"))
+    assert "do not end" in present(positions_fault("llama", tiny_model("llama")))
 
 
 def test_a_wrong_log_probability_is_found(tmp_path, monkeypatch):
@@ -53,7 +54,7 @@ def test_a_refused_type_is_not_tried():
 
 
 def test_the_page_counts_what_passes_and_says_why_the_rest_does_not():
-    clean = {mode: {} for mode in MODES}
+    clean: dict[str, dict[str, str]] = {mode: {} for mode in MODES}
     page = render(
         [
             Result("llama", "LlamaForCausalLM", faults=clean),

@@ -10,6 +10,7 @@ from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.models.architecture import Positions, positions, read_config, refusal, require_fit
 from rlhfctl.preflight import check_files
 from rlhfctl.recipe.schema import Recipe
+from tests.present import present
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}
 LONG = {"rope_type": "longrope", "original_max_position_embeddings": 100}
@@ -95,7 +96,7 @@ def test_what_ppo_can_use_is_not_refused(model_type):
     ],
 )
 def test_where_positions_end(config, expected):
-    found = positions(config)
+    found = present(positions(config))
     assert (found.count, found.kind) == expected
 
 
@@ -115,7 +116,7 @@ def test_lengths_beyond_a_table_of_positions_are_refused_with_the_remedy(folder)
     assert raised.value.hint == "Lower each to 48 at most."
     fitting = recipe_of(gpt2, 48, 48, 28, 20)
     assert not [found for found in check_files(fitting) if found.where == "model.name_or_path"][1:]
-    config = read_config(recipe_of(gpt2).model)
+    config = present(read_config(recipe_of(gpt2).model))
     assert not list(require_fit(recipe_of(gpt2, sft=48), config, ["sft"]))
 
 

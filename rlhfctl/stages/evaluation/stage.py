@@ -112,11 +112,11 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     metrics = to_json(_evaluate(context))
     prompts = [session.formatter.decode(ids) for ids in encoded["input_ids"]]
-    rows = samples(prompts, policies, recipe.evaluation.num_samples)
+    sample_rows = samples(prompts, policies, recipe.evaluation.num_samples)
     (output / METRICS_FILE).write_text(
         json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
-    lines = [json.dumps(to_json(row), ensure_ascii=False) for row in rows]
+    lines = [json.dumps(to_json(row), ensure_ascii=False) for row in sample_rows]
     (output / SAMPLES_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return StageOutcome(metrics, {"prompts": counts})
 
