@@ -13,6 +13,8 @@ from rlhfctl.console import Terminal, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.results.io import to_json
 
+_PAIRS_SHOWN = 10
+
 app = typer.Typer(
     help="Check data before training.",
     no_args_is_help=True,
@@ -96,6 +98,7 @@ def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
     rows = [
         ("raw agreement", metrics, "agreement"),
         ("Krippendorff's alpha", metrics, "alpha"),
+        ("Fleiss's kappa", metrics, "fleiss"),
         ("ceiling on accuracy", metrics.get("ceiling", {}), "accuracy"),
         ("intransitive triples", metrics.get("intransitive", {}), "share"),
     ]
@@ -106,6 +109,11 @@ def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
     triples = metrics.get("intransitive", {})
     if triples.get("expected") is not None:
         table.add_row("  expected from noise", f"{triples['expected']:.3f}")
+    majority = metrics.get("majority", {"labels": {}})
+    for label, items in majority["labels"].items():
+        table.add_row(f"majority {safe(label)}", f"{items:,}")
+    if majority.get("none"):
+        table.add_row("no majority", f"{majority['none']:,}")
     yield table
     if metrics["per_annotator"]:
         annotators = Table("annotator", "labels", "agreement", "accuracy", box=None, pad_edge=False)
@@ -120,3 +128,21 @@ def _shown(metrics: Mapping[str, Any]) -> Iterator[Any]:
             )
         yield ""
         yield annotators
+    if metrics.get("cohen"):
+        yield ""
+        yield _cohen(metrics["cohen"])
+
+
+def _cohen(pairs: list[dict[str, Any]]) -> Table:
+    """Return a table of Cohen's kappa per pair of annotators."""
+    table = Table("annotators", "items", "Cohen's kappa", "95 % CI", box=None, pad_edge=False)
+    for pair in pairs[:_PAIRS_SHOWN]:
+        names = safe(f"{pair['first']}, {pair['second']}")
+        if "kappa" in pair:
+            interval = f"{pair['kappa_low']:.3f} to {pair['kappa_high']:.3f}"
+            table.add_row(names, f"{pair['items']:,}", f"{pair['kappa']:.3f}", interval)
+        else:
+            table.add_row(names, f"{pair['items']:,}", "undefined")
+    if len(pairs) > _PAIRS_SHOWN:
+        table.add_row(f"and {len(pairs) - _PAIRS_SHOWN} more pairs, with --json")
+    return table

@@ -7,7 +7,7 @@ The first format that fits is used (`columns` renames; other columns are ignored
 2. `label_NAME` or `vote_NAME`: one column per annotator, or the columns that `annotators` lists, or
    `annotator1`, `annotator2`, ... (PandaLM).
 3. `annotator` and `label`: one row per label. The item is `item` if present, else the combination
-   of `prompt`, `response_a` and `response_b`.
+   of `prompt`, `response_a` and `response_b` (or `response1` and `response2`).
 4. `chosen` and `rejected`, with `prompt` and `annotator` if present: one row per choice. All
    choices between the same two responses to a prompt are labels of one item.
 """
@@ -42,6 +42,7 @@ COLUMNS = (
 FIRST_SECOND = ("first", "second")
 _PREFIXES = ("label_", "vote_")
 _NUMBERED = re.compile(r"annotator_?\d+")
+_RESPONSES = (("response_a", "response_b"), ("response1", "response2"))
 
 
 @dataclass
@@ -56,8 +57,8 @@ class Votes:
         annotators: Annotator names; empty for anonymous labels.
         classes: Class names.
         cluster: [items] prompt index, or item index without a prompt.
-        pairs: [items] prompt and two responses, in an order independent of the labels; class 0 is
-            the first response. Only for choices, otherwise empty.
+        pairs: [items] prompt and two responses, in an order independent of the labels. For choices,
+            class 0 is the first response. Empty for labels of items without responses.
         repeated: Number of further labels of an item by the same annotator, which are ignored.
     """
 
@@ -215,6 +216,7 @@ def _reader(
 ) -> Callable[[int, Mapping[str, Any]], None]:
     """Return the function that adds one row's labels, for the first format that fits."""
     wide = _wide_columns(raw, columns)
+    pair = _PairColumns.among(names)
     votes_column = names.get("votes") or names.get("labels")
     if votes_column or wide:
 
@@ -223,7 +225,7 @@ def _reader(
                 return _labels_in(row.get(votes_column))
             return ((name, row.get(column)) for name, column in wide.items())
 
-        return lambda number, row: _add_all(builder, names, number, row, labels_of(row))
+        return lambda number, row: _add_all(builder, names, pair, number, row, labels_of(row))
     if {"annotator", "label"} <= names.keys():
         keys = ["item"] if "item" in names else ["prompt", "response_a", "response_b"]
         if not set(keys[-2:]) <= names.keys():
@@ -234,7 +236,7 @@ def _reader(
                 "name it with --columns item=NAME",
             )
         used = [names[key] for key in keys if key in names]
-        return lambda _, row: _add_one(builder, names, used, row)
+        return lambda _, row: _add_one(builder, names, pair, used, row)
     if {"chosen", "rejected"} <= names.keys():
         builder.expect(FIRST_SECOND)
         ours = {our: column for our, column in columns.items() if our in _CHOICE}
@@ -276,8 +278,41 @@ def _numbered_annotators(raw: RawRows) -> dict[str, str]:
     return numbered if len(numbered) > 1 else {}
 
 
+@dataclass(frozen=True)
+class _PairColumns:
+    """Columns of the prompt, and of two responses if the file has them."""
+
+    prompt: tuple[str, ...]
+    responses: tuple[str, str] | None
+
+    @classmethod
+    def among(cls, names: Mapping[str, str]) -> _PairColumns:
+        """Return the columns, from our names or those of the file itself."""
+        prompt = ("prompt",) if "prompt" in names else ("instruction", "input")
+        responses = next((pair for pair in _RESPONSES if set(pair) <= names.keys()), None)
+        return cls(
+            tuple(names[name] for name in prompt if name in names),
+            responses and (names[responses[0]], names[responses[1]]),
+        )
+
+    def prompt_of(self, row: Mapping[str, Any]) -> str | None:
+        """Return a row's prompt; None if it has none."""
+        parts = [part for column in self.prompt if (part := _named(row.get(column))) is not None]
+        return "\n\n".join(parts) or None
+
+    def add_to(self, votes: Votes, row: Mapping[str, Any]) -> None:
+        """Record the responses of a new item."""
+        if self.responses is not None:
+            first, second = (_named(row.get(column)) or "" for column in self.responses)
+            votes.pairs.append((self.prompt_of(row) or "", first, second))
+
+
 def _add_one(
-    builder: _Builder, names: Mapping[str, str], used: list[str], row: Mapping[str, Any]
+    builder: _Builder,
+    names: Mapping[str, str],
+    pair: _PairColumns,
+    used: list[str],
+    row: Mapping[str, Any],
 ) -> None:
     label, annotator = _named(row.get(names["label"])), _named(row.get(names["annotator"]))
     if annotator is None:
@@ -286,23 +321,27 @@ def _add_one(
     if None in item:
         raise BadRowError(f"{used[item.index(None)]} is missing")
     if label is not None:
-        prompt = _named(row.get(names["prompt"])) if "prompt" in names else None
-        builder.add(item, item if prompt is None else prompt, annotator, label)
+        prompt = pair.prompt_of(row)
+        if builder.add(item, item if prompt is None else prompt, annotator, label):
+            pair.add_to(builder.votes, row)
 
 
 def _add_all(
     builder: _Builder,
     names: Mapping[str, str],
+    pair: _PairColumns,
     number: int,
     row: Mapping[str, Any],
     labels: Iterable[tuple[str | None, Any]],
 ) -> None:
     item = _named(row.get(names["item"])) if "item" in names else number
-    prompt = _named(row.get(names["prompt"])) if "prompt" in names else None
+    prompt = pair.prompt_of(row)
     for annotator, value in labels:
         label = _named(value)
-        if label is not None:
-            builder.add(item, item if prompt is None else prompt, annotator, label)
+        if label is not None and builder.add(
+            item, item if prompt is None else prompt, annotator, label
+        ):
+            pair.add_to(builder.votes, row)
 
 
 def _labels_in(cell: Any) -> Iterator[tuple[str | None, Any]]:

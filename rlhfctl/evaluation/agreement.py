@@ -1,4 +1,4 @@
-"""Annotator agreement: raw and chance-corrected."""
+"""Annotator agreement: raw and chance-corrected, and majority labels."""
 
 from __future__ import annotations
 
@@ -90,6 +90,98 @@ def krippendorff_alpha(
     return _bootstrapped(parts, alpha, seed, resamples)
 
 
+def fleiss_kappa(
+    counts: NDArray[np.float64], cluster: ArrayLike, seed: int, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Fleiss's kappa for nominal data: (P - P_e) / (1 - P_e), with a percentile bootstrap.
+
+    P is the mean over items of the share of label pairs that are equal, P_e = sum_c p_c^2 with p_c
+    the share of class c (Fleiss 1971, "Measuring nominal scale agreement among many raters",
+    equations 1 to 7). Fleiss has the same number of labels for every item. Where it varies, items
+    of at least two labels count alike, and p_c is the mean of their shares. None if no item has two
+    labels, or if all labels are equal.
+
+    Args:
+        counts: [items, classes] of `label_counts`.
+        cluster: [items] cluster index of each item, such as its prompt.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+    """
+    total = counts.sum(axis=1)
+    used = total >= 2
+    if (counts[used].sum(axis=0) > 0).sum() < 2:
+        return None
+    pairs = np.maximum(total * (total - 1), 1)
+    equal = used * (counts * (counts - 1)).sum(axis=1) / pairs
+    shares = used[:, None] * counts / np.maximum(total, 1)[:, None]
+    parts = _by_cluster(np.column_stack([equal, used, shares]), cluster)
+
+    def kappa(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        items = sums[:, 1]
+        return _beyond_chance(sums[:, 0] / items, ((sums[:, 2:] / items[:, None]) ** 2).sum(axis=1))
+
+    return _bootstrapped(parts, kappa, seed, resamples)
+
+
+def cohen_kappa(
+    first: ArrayLike,
+    second: ArrayLike,
+    classes: int,
+    cluster: ArrayLike,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval | None:
+    """Cohen's kappa of two annotators: (p_o - p_e) / (1 - p_e), with a percentile bootstrap.
+
+    p_o is the share of items with equal labels, p_e = sum_c p_c q_c with each annotator's own class
+    shares (Cohen 1960, "A coefficient of agreement for nominal scales", equation 1). None without
+    items, or if both give all items one and the same label.
+
+    Args:
+        first: [items] class index that the first annotator gave.
+        second: [items] class index that the second gave.
+        classes: Number of classes.
+        cluster: [items] cluster index of each item, such as its prompt.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+    """
+    one, other = np.asarray(first, dtype=np.intp), np.asarray(second, dtype=np.intp)
+    if len(np.unique([one, other])) < 2:
+        return None
+    cells = np.zeros((len(one), classes * classes))
+    cells[np.arange(len(one)), one * classes + other] = 1.0
+    parts = _by_cluster(cells, cluster)
+
+    def kappa(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        tables = sums.reshape(-1, classes, classes)
+        items = tables.sum(axis=(1, 2))
+        expected = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1) / items**2
+        return _beyond_chance(np.trace(tables, axis1=1, axis2=2) / items, expected)
+
+    return _bootstrapped(parts, kappa, seed, resamples)
+
+
+def majority_counts(counts: NDArray[np.float64]) -> tuple[NDArray[np.intp], int]:
+    """Return the items per majority class, [classes], and the items without a majority.
+
+    The majority is the label that an item has more often than any other.
+
+    Args:
+        counts: [items, classes] of `label_counts`.
+    """
+    highest = counts.max(axis=1, keepdims=True)
+    decided = ((counts == highest).sum(axis=1) == 1) & (highest[:, 0] > 0)
+    winners = np.bincount(counts[decided].argmax(axis=1), minlength=counts.shape[1])
+    return winners, int(len(counts) - decided.sum())
+
+
+def _beyond_chance(
+    observed: NDArray[np.float64], expected: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((observed - expected) / (1.0 - expected))
+
+
 def _by_cluster(values: NDArray[np.float64], cluster: ArrayLike) -> NDArray[np.float64]:
     """Sum [items, metrics] within clusters, leaving out clusters whose counts are all 0."""
     _, number = np.unique(np.asarray(cluster), return_inverse=True)
@@ -115,6 +207,6 @@ def _bootstrapped(
         weights = rng.multinomial(size, np.full(size, 1.0 / size), size=draws)
         estimates.append(statistic(weights @ parts))
     values = np.concatenate(estimates)
-    # Alpha is undefined for a resample whose labels are all equal.
+    # Alpha and kappa are undefined for a resample whose labels are all equal.
     low, high = np.nanquantile(values, [0.025, 0.975])
     return Interval(float(statistic(parts.sum(axis=0, keepdims=True))[0]), float(low), float(high))

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlhfctl.data.annotations import Votes, read_votes
-from rlhfctl.evaluation.agreement import krippendorff_alpha, label_counts, pairwise_agreement
+from rlhfctl.data.annotations import FIRST_SECOND, Votes, read_votes
+from rlhfctl.evaluation.agreement import (
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    label_counts,
+    majority_counts,
+    pairwise_agreement,
+)
 from rlhfctl.evaluation.ceiling import above_ceiling, accuracy_ceiling
 from rlhfctl.evaluation.dawid_skene import Reliability, dawid_skene, one_coin
-from rlhfctl.evaluation.transitivity import expected_by_noise, intransitive_triples
-from rlhfctl.results.evaluation import AnnotatorMetrics, AnnotatorsResult, Ceiling, Intransitivity
+from rlhfctl.evaluation.sides import Sides, sides_of
+from rlhfctl.evaluation.transitivity import (
+    agreement_with_ties_halved,
+    expected_by_noise,
+    intransitive_triples,
+)
+from rlhfctl.results.evaluation import (
+    AnnotatorMetrics,
+    AnnotatorsResult,
+    Ceiling,
+    CohenKappa,
+    Intransitivity,
+    Majority,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,10 +41,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rlhfctl.data.row_counts import RowCounts
-    from rlhfctl.evaluation.intervals import Interval
     from rlhfctl.results.estimate import Estimate
 
 _FEWEST_ANNOTATORS = 3
+_FEWEST_SHARED = 2
+_MOST_PAIRS = 100
+"""Pairs of annotators with a kappa of their own, those with the most items in common."""
 
 
 def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> AnnotatorsResult:
@@ -46,9 +69,11 @@ def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> Annota
         notes.append("Annotator agreement needs several labels per item; skipped")
     else:
         if alpha is None:
-            notes.append("Krippendorff's alpha is undefined: all labels are equal")
+            notes.append("Alpha and kappa are undefined: all labels are equal")
         per_annotator = _with_reliability(votes, per_annotator, notes)
-    intransitive = _intransitivity(votes, counts, agreement, seed)
+    cohen = _cohen(votes, seed, notes)
+    sides = sides_of(votes.classes)
+    intransitive = None if sides is None else _intransitivity(votes, counts, sides, seed)
     if (
         intransitive is not None
         and intransitive.expected is not None
@@ -60,9 +85,12 @@ def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> Annota
             f" give {intransitive.expected:.1%}. Annotators may judge by several criteria"
         )
     ceiling = None
-    if agreement is not None and len(votes.classes) == 2:
-        bound = accuracy_ceiling(agreement)
-        ceiling = Ceiling(bound, agreement.value)
+    strict = (
+        None if sides is None else pairwise_agreement(sides.strict(counts), votes.cluster, seed)
+    )
+    if strict is not None:
+        bound = accuracy_ceiling(strict)
+        ceiling = Ceiling(bound, strict.value)
         message = above_ceiling(accuracy, bound) if accuracy else None
         if message:
             warnings.append(message)
@@ -74,6 +102,9 @@ def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> Annota
         warnings=warnings,
         agreement=agreement,
         alpha=alpha,
+        fleiss=None if agreement is None else fleiss_kappa(counts, votes.cluster, seed),
+        cohen=cohen or None,
+        majority=None if agreement is None else _majority(votes, counts),
         intransitive=intransitive,
         ceiling=ceiling,
     )
@@ -95,9 +126,43 @@ def examine_file(
 
 def reliability(votes: Votes) -> Reliability:
     """Return Dawid-Skene's estimate: one accuracy per annotator for choices, else full matrices."""
-    if votes.pairs:
+    if tuple(votes.classes) == FIRST_SECOND:
         return one_coin(votes.item, votes.annotator, votes.label)
     return dawid_skene(votes.item, votes.annotator, votes.label, len(votes.classes))
+
+
+def _majority(votes: Votes, counts: NDArray[np.float64]) -> Majority:
+    winners, undecided = majority_counts(counts)
+    return Majority(dict(zip(votes.classes, winners.tolist(), strict=True)), undecided)
+
+
+def _cohen(votes: Votes, seed: int, notes: list[str]) -> list[CohenKappa]:
+    """Return Cohen's kappa of each pair of annotators with at least two items in common."""
+    if not votes.annotators:
+        return []
+    item_labels: list[dict[int, int]] = [{} for _ in votes.cluster]
+    for item, annotator, label in zip(votes.item, votes.annotator, votes.label, strict=True):
+        item_labels[item][annotator] = label
+    common: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for item, labels in enumerate(item_labels):
+        for pair in combinations(sorted(labels, key=votes.annotators.__getitem__), 2):
+            common[pair].append(item)
+    shared = {pair: items for pair, items in common.items() if len(items) >= _FEWEST_SHARED}
+    names = {(one, two): (votes.annotators[one], votes.annotators[two]) for one, two in shared}
+    pairs = sorted(shared, key=lambda pair: (-len(shared[pair]), names[pair]))[:_MOST_PAIRS]
+    if len(shared) > len(pairs):
+        notes.append(
+            f"Cohen's kappa is given for {len(pairs)} of {len(shared):,} pairs of annotators, those "
+            "with the most items in common"
+        )
+    kappas = []
+    for pair in pairs:
+        items = shared[pair]
+        first, second = ([item_labels[item][one] for item in items] for one in pair)
+        clusters = [votes.cluster[item] for item in items]
+        kappa = cohen_kappa(first, second, len(votes.classes), clusters, seed)
+        kappas.append(CohenKappa(*names[pair], len(items), kappa))
+    return kappas
 
 
 def _per_annotator(votes: Votes, counts: NDArray[np.float64]) -> dict[str, AnnotatorMetrics]:
@@ -134,7 +199,7 @@ def _with_reliability(
 
 
 def _intransitivity(
-    votes: Votes, counts: NDArray[np.float64], agreement: Interval | None, seed: int
+    votes: Votes, counts: NDArray[np.float64], sides: Sides, seed: int
 ) -> Intransitivity | None:
     if not votes.pairs:
         return None
@@ -142,9 +207,9 @@ def _intransitivity(
         (cluster, str(first), str(second))
         for cluster, (_, first, second) in zip(votes.cluster, votes.pairs, strict=True)
     ]
-    first_shares = (counts[:, 0] / counts.sum(axis=1)).tolist()
-    circles = intransitive_triples(ids, first_shares, seed)
+    circles = intransitive_triples(ids, sides.first_shares(counts).tolist(), seed)
     if circles is None:
         return None
-    expected = None if agreement is None else expected_by_noise(agreement.value)
+    agreement = agreement_with_ties_halved(sides.strict(counts), counts.sum(axis=1))
+    expected = None if agreement is None else expected_by_noise(agreement)
     return Intransitivity(circles.share, circles.triples, expected)

@@ -14,6 +14,8 @@ from rlhfctl.evaluation.intervals import Interval
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 _RESAMPLES = 2_000
 
 
@@ -60,12 +62,34 @@ def intransitive_triples(
     return Intransitivity(Interval(cycles / triples, float(low), float(high)), int(triples))
 
 
+def agreement_with_ties_halved(
+    strict: NDArray[np.float64], labels: NDArray[np.float64]
+) -> float | None:
+    """Return the agreement of two labels of an item if a coin decided every tie.
+
+    Equal strict labels agree, and two labels of which one is a tie do so by one half.
+
+    Args:
+        strict: [items, 2] labels for the first and the second response.
+        labels: [items] all labels, with ties.
+
+    Returns:
+        The agreement; None if no item has two labels.
+    """
+    pairs = (labels * (labels - 1) / 2).sum()
+    decided = strict.sum(axis=1)
+    equal = (strict * (strict - 1) / 2).sum()
+    tied = pairs - (decided * (decided - 1) / 2).sum()
+    return float((equal + 0.5 * tied) / pairs) if pairs else None
+
+
 def expected_by_noise(agreement: float) -> float:
     """Return the share of intransitive triples expected from label noise alone: (1 - q) / 2.
 
     If labels contradict a true order with probability e, three form a cycle with probability
     (1 - e)^2 e + e^2 (1 - e) = e (1 - e), and two labels of one pair agree at rate
-    q = 1 - 2 e (1 - e). If difficulty varies between pairs, noise gives slightly more cycles.
+    q = 1 - 2 e (1 - e). A tie, which counts one half, is decided by a coin
+    (`agreement_with_ties_halved`). If difficulty varies between pairs, noise gives slightly more cycles.
     """
     return (1.0 - agreement) / 2.0
 

@@ -62,6 +62,24 @@ class AnnotatorMetrics:
 
 
 @dataclass(frozen=True)
+class CohenKappa:
+    """Cohen's kappa of two annotators on the `items` that both labelled; None if undefined."""
+
+    first: str
+    second: str
+    items: int
+    kappa: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Items per majority label, and items without one."""
+
+    labels: dict[str, int]
+    none: int
+
+
+@dataclass(frozen=True)
 class Intransitivity:
     """Share of intransitive triples; `expected` is the share under independent label noise."""
 
@@ -72,7 +90,7 @@ class Intransitivity:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Highest accuracy on single labels that the annotators' agreement allows."""
+    """Highest accuracy on single labels that the annotators' agreement allows; without ties."""
 
     accuracy: Estimate
     agreement: float
@@ -89,6 +107,9 @@ class AnnotatorsResult:
     warnings: list[str]
     agreement: Estimate | None = None
     alpha: Estimate | None = None
+    fleiss: Estimate | None = None
+    cohen: list[CohenKappa] | None = None
+    majority: Majority | None = None
     intransitive: Intransitivity | None = None
     ceiling: Ceiling | None = None
 

@@ -27,7 +27,8 @@ def _comparison(score: str) -> tuple[Metric, ...]:
         estimate(
             f"{score}_length_controlled_win_rate",
             "sigmoid(theta) of logit P(win) = theta + phi tanh(length difference / its standard"
-            " deviation), lengths in characters",
+            " deviation), lengths in characters; unlike AlpacaEval 2's, without a term for the"
+            " instruction's difficulty",
             better=HIGHER,
         ),
     )
@@ -45,6 +46,22 @@ def _annotators(prefix: str) -> tuple[Metric, ...]:
             "Krippendorff's alpha for nominal data: 1 - observed / expected disagreement",
             better=HIGHER,
         ),
+        estimate(
+            f"{prefix}.fleiss",
+            "Fleiss's kappa: (P - P_e) / (1 - P_e) over items of at least two labels, P the mean"
+            " share of an item's label pairs that are equal, P_e = sum_c p_c^2",
+            better=HIGHER,
+        ),
+        estimate(
+            f"{prefix}.cohen[].kappa",
+            "Cohen's kappa of two annotators: (p_o - p_e) / (1 - p_e) over items that both labelled",
+            better=HIGHER,
+        ),
+        Metric(f"{prefix}.cohen[].items", "items that both labelled"),
+        Metric(
+            f"{prefix}.majority.labels.LABEL", "items that have the label more often than any other"
+        ),
+        Metric(f"{prefix}.majority.none", "items without such a label"),
         Metric(f"{prefix}.per_annotator.ANNOTATOR.labels", "labels by the annotator"),
         Metric(
             f"{prefix}.per_annotator.ANNOTATOR.agreement",
@@ -61,18 +78,24 @@ def _annotators(prefix: str) -> tuple[Metric, ...]:
             "accuracy of the reward model on their held-out labels",
         ),
         estimate(
-            f"{prefix}.intransitive.share", "probability that a triple of responses is intransitive"
+            f"{prefix}.intransitive.share",
+            "probability that a triple of responses is intransitive; ties count one half",
         ),
         Metric(
             f"{prefix}.intransitive.expected",
-            "share under a true order with uniform label noise: (1 - agreement) / 2",
+            "share under a true order with uniform label noise: (1 - agreement) / 2, where a pair"
+            " of labels with a tie agrees by one half",
         ),
         Metric(f"{prefix}.intransitive.triples", "triples of responses compared pairwise"),
         estimate(
             f"{prefix}.ceiling.accuracy",
-            "highest accuracy s possible on single labels: agreement = s^2 + (1 - s)^2",
+            "highest accuracy s possible on single labels: agreement = s^2 + (1 - s)^2; ties are"
+            " left out",
         ),
-        Metric(f"{prefix}.ceiling.agreement", "agreement that the ceiling follows from"),
+        Metric(
+            f"{prefix}.ceiling.agreement",
+            "agreement that the ceiling follows from: of labels that are no ties",
+        ),
     )
 
 

@@ -30,6 +30,9 @@ def test_people_see_a_table(rlhfctl, labels):
         "Krippendorff's alpha",
         "ceiling on accuracy",
         "[red]cleo",
+        "Fleiss's kappa",
+        "[red]cleo, ada",
+        "majority first",
     ):
         assert said in done.stdout
 

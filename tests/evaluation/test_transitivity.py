@@ -5,7 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from rlhfctl.evaluation.transitivity import expected_by_noise, intransitive_triples
+from rlhfctl.evaluation.transitivity import (
+    agreement_with_ties_halved,
+    expected_by_noise,
+    intransitive_triples,
+)
 from tests.present import present
 
 
@@ -49,3 +53,23 @@ def test_planted_circles_lie_far_above_noise():
 def test_ties_and_vote_shares_count_in_part():
     order = [("p", "a", "b"), ("p", "b", "c"), ("p", "a", "c")]
     assert present(intransitive_triples(order, [0.5, 0.5, 0.5], 0)).share.value == 0.25
+
+
+@pytest.mark.parametrize(("error", "ties"), [(0.1, 0.0), (0.1, 0.3), (0.3, 0.6)])
+def test_ties_raise_the_circles_that_noise_gives_as_their_agreement_says(error, ties):
+    """Two labels of each pair on a true order, some of them ties, others wrong."""
+    pairs = all_pairs(3_000, 3)
+    rng = np.random.default_rng(3)
+    drawn = rng.random((2, len(pairs)))
+    labels = np.where(drawn < ties, 2, np.where(rng.random(drawn.shape) < error, 1, 0))
+    counts = np.stack([(labels == side).sum(axis=0) for side in range(3)], axis=1).astype(float)
+    shares = np.array([1.0, 0.0, 0.5])[labels[0]]
+    found = present(intransitive_triples(pairs, shares, 0))
+    agreement = present(agreement_with_ties_halved(counts[:, :2], counts.sum(axis=1)))
+    assert found.share.low - 0.01 <= expected_by_noise(agreement) <= found.share.high + 0.01
+
+
+def test_without_ties_or_repeats_the_agreement_is_the_plain_one():
+    counts = np.array([[3, 0], [1, 1], [1, 0]], dtype=float)
+    assert agreement_with_ties_halved(counts, counts.sum(axis=1)) == 3 / 4
+    assert agreement_with_ties_halved(counts[2:], counts[2:].sum(axis=1)) is None
