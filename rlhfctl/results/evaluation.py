@@ -24,8 +24,8 @@ class PolicyMetrics:
     repetition: float
     distinct: float
     proxy: Estimate | None = None
-    objective_score: Estimate | None = None
     gold: Estimate | None = None
+    objective_score: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Comparison:
     proxy_win_rate: Estimate | None = None
     proxy_gain: Estimate | None = None
     proxy_length_controlled_win_rate: Estimate | None = None
-    objective_score_win_rate: Estimate | None = None
-    objective_score_gain: Estimate | None = None
     gold_win_rate: Estimate | None = None
     gold_gain: Estimate | None = None
     gold_length_controlled_win_rate: Estimate | None = None
+    objective_score_win_rate: Estimate | None = None
+    objective_score_gain: Estimate | None = None
 
 
 @dataclass(frozen=True)
