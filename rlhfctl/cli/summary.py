@@ -83,11 +83,23 @@ def _reward_model(result: RewardModelResult) -> list[str]:
 
 
 def _ppo(result: PPOResult) -> list[str]:
-    last, skipped = result.last_rollout, result.skipped_minibatches
+    last, skipped, held_out = result.last_rollout, result.skipped_minibatches, result.result
+    rows: tuple[tuple[str, str, Estimate | None], ...] = (
+        ("score {:.3g}", "score", held_out.proxy if held_out else None),
+        (
+            "objective score {:.3g}",
+            "objective_score",
+            held_out.objective_score if held_out else None,
+        ),
+        ("KL {:.3g} nats per response", "kl", held_out.kl if held_out else None),
+        (
+            "mean response length {:.3g} tokens",
+            "response_length",
+            held_out.length if held_out else None,
+        ),
+    )
     return [
-        _metric("score {:.3g}", last.get("score")),
-        _metric("KL {:.3g} nats per response", last.get("kl")),
-        _metric("mean response length {:.3g} tokens", last.get("response_length")),
+        *(_beside(_metric(template, last.get(name)), ours) for template, name, ours in rows),
         f"{skipped} minibatches skipped" if skipped else "",
     ]
 
@@ -100,8 +112,16 @@ def _evaluation(result: EvaluationResult) -> list[str]:
         _interval("PPO win rate over SFT (reward model score)", comparison.proxy_win_rate),
         _versus("gold reward", result, lambda policy: policy.gold),
         _versus("score", result, lambda policy: policy.proxy),
+        _versus("objective score", result, lambda policy: policy.objective_score),
         _metric("KL {:.3g} nats per response", ppo.kl.value if ppo else None),
     ]
+
+
+def _beside(last_rollout: str, result: Estimate | None) -> str:
+    """Return a metric of the last rollout with that of the policy that PPO returns."""
+    if not last_rollout or result is None or _absent(result.value):
+        return last_rollout
+    return f"{last_rollout} (result, held out: {result.value:.3g})"
 
 
 def _metric(template: str, value: float | None) -> str:

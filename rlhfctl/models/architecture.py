@@ -1,4 +1,4 @@
-"""What a model's config says before a weight loads: architectures refused, and where positions end.
+"""Limits known from a model's config before a weight loads: refused architectures, ends of positions.
 
 `benchmarks/architectures.py` tries both tables on a model of every class in transformers.
 """
@@ -147,7 +147,7 @@ def positions(config: Config) -> Positions | None:
         for kind, limit in _switches(text, counts)
     ]
     if switching:
-        return min(switching, key=lambda found: found.count)
+        return min(switching, key=lambda limit: limit.count)
     if not counts:
         return None
     stretched = [
@@ -161,10 +161,10 @@ def positions(config: Config) -> Positions | None:
 def _ropes(text: Config) -> Iterator[Config]:
     """Yield the settings of RoPE: one for all layers, or one per type of layer."""
     for name in ("rope_scaling", "rope_parameters"):
-        found = text.get(name)
-        if isinstance(found, dict):
-            inner = [value for value in found.values() if isinstance(value, dict)]
-            yield from inner or [found]
+        rope = text.get(name)
+        if isinstance(rope, dict):
+            inner = [value for value in rope.values() if isinstance(value, dict)]
+            yield from inner or [rope]
 
 
 def _switches(text: Config, counts: list[int]) -> Iterator[tuple[str, int]]:

@@ -13,6 +13,7 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.pipeline import StageResult
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.io import to_json
+from rlhfctl.results.training import ResultEvaluation
 from rlhfctl.run.manifest import StageRecord
 from rlhfctl.stage_table import STAGES
 from tests.cli.tiny import METRICS
@@ -50,6 +51,17 @@ def test_skipped_minibatches_are_shown_only_if_there_are_any():
     ]
     skipping = replace(METRICS["ppo"], skipped_minibatches=3, last_rollout={})
     assert headline(record("ppo", skipping), MANIFEST) == ["3 minibatches skipped"]
+
+
+def test_metrics_of_the_result_stand_beside_those_of_the_last_rollout():
+    held_out = ResultEvaluation(64, Estimate(5.0), Estimate(0.8), Estimate(9.0), 1.0, Estimate(0.7))
+    last = {"score": 1.0, "objective_score": 0.9, "kl": 6.0}
+    result = replace(METRICS["ppo"], last_rollout=last, result=held_out)
+    assert headline(record("ppo", result), MANIFEST) == [
+        "score 1 (result, held out: 0.8)",
+        "objective score 0.9 (result, held out: 0.7)",
+        "KL 6 nats per response (result, held out: 5)",
+    ]
 
 
 def test_metrics_that_are_not_finite_are_left_out():

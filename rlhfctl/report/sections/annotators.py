@@ -53,7 +53,19 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
             for name, one in sorted(result.per_annotator.items())
         ],
     )
-    return (*notes(result.notes), *warnings(result.warnings), *overall, *per_annotator)
+    kappas = table(
+        "Cohen's kappa of two annotators on the comparisons that both labelled.",
+        (
+            *(Column("Annotator"), Column("Other annotator")),
+            *(Column("Kappa", "number"), Column("95 % CI", "number")),
+            Column("Comparisons", "number"),
+        ),
+        [
+            (one.first, one.second, *estimate_cells(one.kappa), number(one.items))
+            for one in result.cohen or ()
+        ],
+    )
+    return (*notes(result.notes), *warnings(result.warnings), *overall, *per_annotator, *kappas)
 
 
 def _overall(result: AnnotatorsResult) -> list[tuple[Cell, ...]]:
@@ -62,6 +74,7 @@ def _overall(result: AnnotatorsResult) -> list[tuple[Cell, ...]]:
         for label, estimate in (
             ("Agreement", result.agreement),
             ("Krippendorff's alpha", result.alpha),
+            ("Fleiss's kappa", result.fleiss),
         )
         if estimate is not None
     ]
@@ -74,6 +87,10 @@ def _overall(result: AnnotatorsResult) -> list[tuple[Cell, ...]]:
     if result.ceiling is not None:
         accuracy = share(result.ceiling.accuracy.value)
         rows.append(("Reward model accuracy ceiling", accuracy, ""))
+    if result.majority is not None:
+        for label, items in result.majority.labels.items():
+            rows.append((f"Comparisons with majority {label}", number(items), ""))
+        rows.append(("Comparisons without a majority", number(result.majority.none), ""))
     rows.append(("Comparisons", number(result.items), ""))
     rows.append(("Labels", number(result.labels), ""))
     return rows

@@ -28,6 +28,7 @@ _POLICY_METRICS: tuple[
 ] = (
     ("Gold reward", lambda policy: value_of(policy.gold), number),
     ("Proxy reward", lambda policy: value_of(policy.proxy), number),
+    ("Objective score", lambda policy: value_of(policy.objective_score), number),
     ("KL, nats per response", lambda policy: policy.kl.value, number),
     ("Length, tokens", lambda policy: policy.length, number),
     ("Ended by EOS", lambda policy: policy.eos_share, fraction),
@@ -46,6 +47,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         ("Gold, length-controlled", comparison.gold_length_controlled_win_rate),
         ("Proxy", comparison.proxy_win_rate),
         ("Proxy, length-controlled", comparison.proxy_length_controlled_win_rate),
+        ("Objective score", comparison.objective_score_win_rate),
     )
     rates = table(
         f"Share of the {number(facts.evaluation.prompts)} held-out prompts on which PPO's response "
@@ -54,7 +56,11 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         [(label, *share_cells(rate)) for label, rate in win_rates if value_of(rate) is not None],
     )
     sft, ppo = facts.policy("sft"), facts.policy("ppo")
-    gains = {"Gold reward": comparison.gold_gain, "Proxy reward": comparison.proxy_gain}
+    gains = {
+        "Gold reward": comparison.gold_gain,
+        "Proxy reward": comparison.proxy_gain,
+        "Objective score": comparison.objective_score_gain,
+    }
     rows: list[tuple[Cell, ...]] = []
     for label, metric, write in _POLICY_METRICS:
         before, after = (metric(policy) if policy else None for policy in (sft, ppo))
@@ -66,8 +72,14 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         if comparison.gold_win_rate is not None
         else ""
     )
+    objective = (
+        " The objective score is the proxy as PPO maximises it: clipped, and `ppo.missing_eos_score` "
+        "where a response did not end."
+        if comparison.objective_score_gain is not None
+        else ""
+    )
     both = table(
-        f"Means over responses; differences with 95 % CIs.{gold}",
+        f"Means over responses; differences with 95 % CIs.{gold}{objective}",
         (
             Column("Metric"),
             Column("SFT", "number"),

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
     from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.training import ResultEvaluation
     from rlhfctl.stage_table import Stage
 
     Row = tuple[Cell, ...]
 
 _ROLLOUT = (
-    ("Score", "score"),
-    ("KL to the reference, nats per response", "kl"),
-    ("Response length, tokens", "response_length"),
-    ("Fraction ended by EOS", "eos_share"),
+    ("Score, last rollout", "score"),
+    ("Objective score, last rollout", "objective_score"),
+    ("KL to the reference, nats per response, last rollout", "kl"),
+    ("Response length, tokens, last rollout", "response_length"),
+    ("Fraction ended by EOS, last rollout", "eos_share"),
     ("Episodes per second", "episodes_per_second"),
 )
 
@@ -88,6 +90,26 @@ def _ppo(facts: RunFacts) -> list[Row]:
     return [
         _number("Episodes", ppo.episodes),
         *(_number(label, last[name]) for label, name in _ROLLOUT if name in last),
+        *(_result(ppo.result) if ppo.result is not None else ()),
+    ]
+
+
+def _result(result: ResultEvaluation) -> list[Row]:
+    """Return the held-out metrics of the policy that PPO returns."""
+    estimates = (
+        ("Score", result.proxy),
+        ("Objective score", result.objective_score),
+        ("KL to the reference, nats per response", result.kl),
+        ("Response length, tokens", result.length),
+    )
+    where = "result on held-out prompts"
+    return [
+        *(
+            (f"{label}, {where}", *estimate_cells(estimate))
+            for label, estimate in estimates
+            if estimate is not None
+        ),
+        _number(f"Fraction ended by EOS, {where}", result.eos_share),
     ]
 
 

@@ -72,13 +72,6 @@ def check_accuracy(rm: Path) -> list[Check]:
     ]
 
 
-def _recorded_eos_share(rm: Path) -> float | None:
-    try:
-        return read_result(RewardModelResult, rm / METRICS_FILE).sft_eos_share
-    except CheckpointError:  # check_accuracy says so
-        return None
-
-
 def check_ending(
     roles: Roles, prompts: Sequence[Sequence[int]], seed: int, rm: Path | None
 ) -> Check:
@@ -90,7 +83,7 @@ def check_ending(
         seed: Sampling seed.
         rm: Reward model, whose training recorded the share; None: the share is sampled.
     """
-    share = None if rm is None else _recorded_eos_share(rm)
+    share = _recorded_eos_share(rm) if rm is not None else None
     if share is None:
         chosen = prompts[:_ENDING_PROMPTS]
         seeds = [(seed, index) for index in range(len(chosen))]
@@ -105,6 +98,15 @@ def check_ending(
             "SFT longer"
         )
     return Check("end of SFT's responses", passed, detail, caution=True)
+
+
+def _recorded_eos_share(rm: Path) -> float | None:
+    """Return the share that the reward model's training recorded; None where it has no record."""
+    try:
+        return read_result(RewardModelResult, rm / METRICS_FILE).sft_eos_share
+    except CheckpointError:
+        # `check_accuracy` reports the file.
+        return None
 
 
 def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
