@@ -49,6 +49,12 @@ class RowCounts:
         """Count one row that is not needed."""
         self.left_out[cause] = self.left_out.get(cause, 0) + 1
 
+    def add_encoding(self, encoding: RowCounts) -> None:
+        """Count the rows that encoding dropped as no longer usable."""
+        self.usable -= sum(encoding.dropped.values())
+        for cause, count in encoding.dropped.items():
+            self.dropped[cause] = self.dropped.get(cause, 0) + count
+
     def remarks(self) -> list[str]:
         """Return the notes, and a sentence on the rows that are not needed if there are any."""
         return [*self.notes, *([self.left_out_summary()] if self.left_out else [])]

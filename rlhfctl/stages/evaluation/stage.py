@@ -118,7 +118,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     lines = [json.dumps(to_json(row), ensure_ascii=False) for row in sample_rows]
     (output / SAMPLES_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return StageOutcome(metrics, {"prompts": counts})
+    return StageOutcome(metrics, {"prompts": counts.record()})
 
 
 def _evaluate(context: EvalContext) -> EvaluationResult:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.models.roles import Roles
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.recipe.schema import Recipe
@@ -112,7 +113,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         if folder is not None and summary is not None and summary.best is not None:
             _complete_best(opened, output, folder, summary.best)
         write_model_card(output, "ppo", context, "CAUSAL_LM", result)
-    return StageOutcome(to_json(result), {"prompts": opened.counts})
+    return StageOutcome(to_json(result), {"prompts": opened.counts.record()})
 
 
 def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvaluation) -> None:
@@ -148,7 +149,7 @@ class PPOSetup:
     roles: Roles
     trainer: PPOTrainer
     prompts: Sequence[Any]
-    counts: dict[str, Any]
+    counts: RowCounts
     checks: list[Check]
     evaluator: HeldOutEvaluator | None
     monitor: Monitor

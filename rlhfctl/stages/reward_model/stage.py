@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlhfctl.data.formatting import Encoded
+    from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
@@ -118,7 +119,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         write_model_card(part.folder, "rm", context, "SEQ_CLS", result)
     main, *held_out_rm = results
     metrics = to_json(replace(main, judge=held_out_rm[0] if held_out_rm else None))
-    return StageOutcome(metrics, {"comparisons": counts})
+    return StageOutcome(metrics, {"comparisons": counts.record()})
 
 
 def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
@@ -146,7 +147,7 @@ def _make(
     held_out: Encoded,
     monitor: Monitor,
     processes: Processes,
-    counts: dict[str, Any],
+    counts: RowCounts,
 ) -> RewardModelResult | None:
     """Train, evaluate and save one model, unless an interrupted attempt has finished it.
 

@@ -108,7 +108,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
     write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
-    return StageOutcome(to_json(metrics), {"demonstrations": counts})
+    return StageOutcome(to_json(metrics), {"demonstrations": counts.record()})
 
 
 def _model(context: StageContext) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.formatting import Formatter, stop_ids
@@ -90,8 +90,8 @@ def open_stage_context(recipe: Recipe, monitor: Monitor | None = None) -> StageC
 
 def report_rows(
     monitor: Monitor, kind: str, source: RowCounts, encoded: Sequence[RowCounts] = ()
-) -> dict[str, Any]:
-    """Warn of rows that are not used, and return the counts for the manifest.
+) -> RowCounts:
+    """Warn of rows that are not used, and return the counts of both for the manifest.
 
     Args:
         monitor: Receives one warning per report with such rows.
@@ -103,22 +103,19 @@ def report_rows(
         monitor.note(f"{kind}: {note}")
     if source.left_out:
         monitor.warn(f"{kind}: {source.left_out_summary()}")
-    record = source.record()
     if source.dropped:
         monitor.warn(f"{kind}: {source.summary()}")
+    total = replace(source, dropped=dict(source.dropped))
     for report in encoded:
-        add_encoded(monitor, kind, record, report)
-    return record
+        add_encoded(monitor, kind, total, report)
+    return total
 
 
-def add_encoded(monitor: Monitor, kind: str, record: dict[str, Any], report: RowCounts) -> None:
-    """Warn of rows that were dropped by encoding, and count them in the manifest's record."""
-    if not report.dropped:
-        return
-    monitor.warn(f"{kind}: {report.summary()}")
-    record["usable"] -= sum(report.dropped.values())
-    for cause, count in report.dropped.items():
-        record["dropped"][cause] = record["dropped"].get(cause, 0) + count
+def add_encoded(monitor: Monitor, kind: str, total: RowCounts, report: RowCounts) -> None:
+    """Warn of rows that were dropped by encoding, and add them to the counts for the manifest."""
+    if report.dropped:
+        monitor.warn(f"{kind}: {report.summary()}")
+        total.add_encoding(report)
 
 
 def open_roles(
