@@ -273,7 +273,7 @@ def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
     return DataError(
         f"{subject} need the columns {layouts}; found: {listed(raw.columns)}",
         raw.name,
-        _mapping_hint(kind, _candidates(kind, preset), raw.columns),
+        _mapping_hint(kind, forms, raw.columns),
     )
 
 
