@@ -139,10 +139,14 @@ def check_reload(rm: Path, roles: Roles, *, exact: bool) -> Check:
     return Check(name, worst <= allowed, f"largest difference {worst:.2g}, tolerance {allowed:.2g}")
 
 
+def _largest_ratio_error(new: torch.Tensor, old: torch.Tensor) -> float:
+    return float((new - old).exp().sub(1.0).abs().max())
+
+
 def check_start(
     roles: Roles, prompts: Sequence[Sequence[int]], seed: int, trained: Sequence[str] = TRAINED
 ) -> list[Check]:
-    """Check that KL starts at 0, that ratios start at 1, and that trained roles have gradients.
+    """Check that KL starts at 0, ratios at 1, without dropout, and that trained roles can learn.
 
     Args:
         roles: Roles that PPO will use.
@@ -158,7 +162,9 @@ def check_start(
     difference = float((policy - reference).abs().max())
     now = roles.log_probs("policy", batch, training=True).log_probs
     now.sum().backward()
-    ratio = float((now.detach() - policy).exp().sub(1.0).abs().max())
+    ratio = _largest_ratio_error(now.detach(), policy)
+    again = roles.log_probs("policy", batch, training=True).log_probs.detach()
+    noise = _largest_ratio_error(again, now.detach())
     if "critic" in trained:
         roles.values(batch, training=True).sum().backward()
     checks = [
@@ -167,6 +173,11 @@ def check_start(
             "ratios are 1 at step 0",
             ratio <= RATIO_TOLERANCE,
             f"largest difference {ratio:.2g}",
+        ),
+        Check(
+            "no dropout in training passes",
+            noise <= RATIO_TOLERANCE,
+            f"ratios of two identical passes differ from 1 by {noise:.2g}",
         ),
     ]
     for role in trained:

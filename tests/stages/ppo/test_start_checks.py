@@ -90,7 +90,7 @@ def test_a_damaged_probe_fails_rather_than_pass_unseen(rm, roles):
 
 
 def test_roles_fresh_from_disk_start_at_kl_zero_and_can_learn(roles):
-    assert [check.passed for check in check_start(roles, PROMPTS, 0)] == [True] * 4
+    assert [check.passed for check in check_start(roles, PROMPTS, 0)] == [True] * 5
     for role in ("policy", "critic"):
         assert all(weight.grad is None for weight in roles.trainable(role).values())
 
