@@ -136,18 +136,18 @@ class Checkpoints:
             adapters.save_adapter(
                 weights, config, self.folder / f"plain-{stage}", name, "CAUSAL_LM"
             )
-            head = {} if stage == "sft" else {adapters.SCORE_WEIGHT: self.score}
+            head = {} if stage == "sft" else {adapters.head_key("score", "weight"): self.score}
             adapters.save_adapter(weights | head, config, self.folder / stage, name, task)
 
     def _write_whole(self, model_type: str) -> None:
-        from rlhfctl.models.base import load_scorer
+        from rlhfctl.models.scorer import head_of, load_scorer
 
         for stage, seed in (("plain-sft", 1), ("plain-rm", 2)):
             tiny_model(model_type, seed).save_pretrained(self.folder / stage)
         tiny_model(model_type, 1).save_pretrained(self.folder / "sft")
         scorer = load_scorer(self.recipe.model, PAD, str(self.folder / "plain-rm"))
         with torch.no_grad():
-            scorer.score.weight.copy_(self.score)
+            head_of(scorer).weight.copy_(self.score)
         scorer.save_pretrained(self.folder / "rm")
 
     def roles(self) -> roles.Roles:

@@ -106,5 +106,5 @@ def _write_adapters(folder: Path, head: torch.nn.Linear) -> None:
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     name = str(folder / "base")
     adapters.save_adapter(weights, config, folder / "sft", name, "CAUSAL_LM")
-    score = {adapters.SCORE_WEIGHT: head.weight}
+    score = {adapters.head_key("score", "weight"): head.weight}
     adapters.save_adapter(weights | score, config, folder / "rm", name, "SEQ_CLS")

@@ -398,6 +398,20 @@ FAULTS = (
         "models/test_roles.py",
     ),
     Fault(
+        "score head in bfloat16 under autocast",
+        "models/heads.py",
+        "torch.autocast(states.device.type, enabled=False)",
+        "torch.autocast(states.device.type, torch.bfloat16)",
+        "models/test_scorer.py",
+    ),
+    Fault(
+        "whole weights trained in the recipe's dtype",
+        "models/role_models.py",
+        "str(folders.policy or folders.sft), torch.float32)",
+        "str(folders.policy or folders.sft))",
+        "models/test_roles.py",
+    ),
+    Fault(
         "normalisation multiplies by the deviation",
         "models/heads.py",
         "return (scores - self.mean) / self.deviation",

@@ -16,11 +16,20 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-SCORE_WEIGHT = "base_model.model.score.weight"
-SCORE_BIAS = "base_model.model.score.bias"
+HEAD_NAMES = ("score", "classifier")
+"""Names of a classifier's head in transformers."""
 
 
-def new_config(section: LoraSection, task_type: str) -> Any:
+def head_key(head: str, part: str) -> str:
+    """Return the saved name of a head's `weight` or `bias`."""
+    return f"base_model.model.{head}.{part}"
+
+
+HEAD_KEYS = frozenset(head_key(name, part) for name in HEAD_NAMES for part in ("weight", "bias"))
+"""Saved names of the tensors of a classifier's head."""
+
+
+def new_config(section: LoraSection, task_type: str, head: str | None = None) -> Any:
     """Return the LoraConfig of a new adapter.
 
     The task type is always set: without it peft either crashes on a classifier or neither trains
@@ -29,6 +38,7 @@ def new_config(section: LoraSection, task_type: str) -> Any:
     Args:
         section: Rank, alpha, dropout and target modules.
         task_type: CAUSAL_LM, SEQ_CLS or TOKEN_CLS.
+        head: Name of the classifier's head; None for a language model.
     """
     from peft import LoraConfig
 
@@ -38,7 +48,7 @@ def new_config(section: LoraSection, task_type: str) -> Any:
         lora_dropout=section.dropout,
         target_modules=section.target_modules,
         task_type=task_type,
-        modules_to_save=None if task_type == "CAUSAL_LM" else ["score"],
+        modules_to_save=None if head is None else [head],
     )
 
 
@@ -93,7 +103,7 @@ def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source:
 
     Args:
         model: PeftModel with the adapter.
-        weights: Tensors by saved name; score weights only if the model has a score head.
+        weights: Tensors by saved name; those of a head only if the model has one.
         name: Name of the adapter in the model.
         source: Folder of the weights, for messages.
 
@@ -161,7 +171,7 @@ def save_adapter(
     """Write an adapter in peft's format, so that peft alone can load it.
 
     Args:
-        weights: Tensors by saved name, including the score head of a classifier.
+        weights: Tensors by saved name, including the head of a classifier.
         config: LoraConfig of the adapter.
         folder: Target folder; created if missing.
         base_name: Name or path of the base.
@@ -169,6 +179,7 @@ def save_adapter(
     """
     from safetensors.torch import save_file
 
+    heads = [name for name in HEAD_NAMES if head_key(name, "weight") in weights]
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -179,6 +190,6 @@ def save_adapter(
         "base_model_name_or_path": base_name,
         "inference_mode": True,
         "task_type": task_type,
-        "modules_to_save": None if task_type == "CAUSAL_LM" else ["score"],
+        "modules_to_save": heads or None,
     }
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")

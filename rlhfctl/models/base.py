@@ -9,12 +9,13 @@ import torch
 
 from rlhfctl.errors import EnvironmentFault
 from rlhfctl.models.device import device, effective_dtype, effective_quantization
+from rlhfctl.models.dropout import disable_dropout, silence_config
 from rlhfctl.models.hub import hub_errors, model_source
 
 if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
 
-HEAD_MODULES = ("lm_head", "score")
+HEAD_MODULES = ("lm_head", "embed_out", "output_projection", "score", "classifier")
 """Modules that are never quantised or adapted: the LM head and the score or value head."""
 
 
@@ -35,11 +36,50 @@ def _quantization_config(section: ModelSection) -> Any:
     )
 
 
-def _load(auto_class: Any, source: str, section: ModelSection, **extra: Any) -> Any:
+def load_config(section: ModelSection, source: str) -> Any:
+    """Return the config of a model without dropout and without outputs for a router's loss.
+
+    TRL's SFT asks a mixture of experts for those, and saves that in the config of whole weights;
+    transformers then fails to generate from padded prompts.
+    """
+    from transformers import AutoConfig
+
+    with hub_errors(source, "model.name_or_path"):
+        config = AutoConfig.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+    silence_config(config)
+    if hasattr(config.get_text_config(), "output_router_logits"):
+        config.get_text_config().output_router_logits = False
+    return config
+
+
+def load_weights(
+    model_class: Any,
+    source: str,
+    section: ModelSection,
+    config: Any,
+    dtype: torch.dtype | None = None,
+    **extra: Any,
+) -> Any:
+    """Load a model on this process's device, without dropout.
+
+    Args:
+        model_class: Class with `from_pretrained`.
+        source: Folder or hub id.
+        section: Precision and attention.
+        config: Config of the model.
+        dtype: Dtype of the weights; None: the section's.
+        extra: Further arguments of `from_pretrained`.
+
+    Returns:
+        What `from_pretrained` returns: the model, or a pair that starts with it.
+    """
     arguments: dict[str, Any] = {
+        "config": config,
         "revision": section.revision,
         "trust_remote_code": section.trust_remote_code,
-        "dtype": effective_dtype(section),
+        "dtype": dtype or effective_dtype(section),
         "use_safetensors": True,
         **extra,
     }
@@ -51,10 +91,11 @@ def _load(auto_class: Any, source: str, section: ModelSection, **extra: Any) -> 
     # Load directly onto the device: a quantised model cannot be moved afterwards.
     arguments["device_map"] = {"": device()}
     with hub_errors(source, "model.name_or_path"):
-        model = auto_class.from_pretrained(source, **arguments)
+        loaded = model_class.from_pretrained(source, **arguments)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
     disable_dropout(model)
     _keep_backward(model)
-    return model
+    return loaded
 
 
 def _keep_backward(model: Any) -> None:
@@ -68,58 +109,21 @@ def _keep_backward(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def load_causal_lm(section: ModelSection, source: str | None = None) -> Any:
+def load_causal_lm(
+    section: ModelSection, source: str | None = None, dtype: torch.dtype | None = None
+) -> Any:
     """Load a causal language model on this process's device.
 
     Args:
         section: Precision and attention; also the model if `source` is None.
         source: Folder to load instead, such as a fully fine-tuned checkpoint.
+        dtype: Dtype of the weights; None: the section's.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, source or model_source(section), section)
-
-
-def load_scorer(
-    section: ModelSection, pad_token_id: int, source: str | None = None, *, per_token: bool = False
-) -> Any:
-    """Load the base with a head `score` of one output, in fp32.
-
-    Args:
-        section: Precision and attention; also the model if `source` is None.
-        pad_token_id: The score is read at the last token that is not this one.
-        source: Folder to load instead.
-        per_token: One value per token (token classification) rather than per sequence.
-    """
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
-        logging,
-    )
-
-    auto_class = (
-        AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
-    )
-    verbosity = logging.get_verbosity()
-    # Suppress the warning that score is new and lm_head unused: both are intended.
-    logging.set_verbosity_error()
-    try:
-        model = _load(auto_class, source or model_source(section), section, num_labels=1)
-    finally:
-        logging.set_verbosity(verbosity)
-    model.config.get_text_config().pad_token_id = pad_token_id
-    model.score.float()
-    return model
-
-
-def disable_dropout(model: Any) -> None:
-    """Set every dropout probability to 0, including that of attention."""
-    from trl.trainer.utils import disable_dropout_in_model
-
-    disable_dropout_in_model(model)
-    for module in model.modules():
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+    folder = source or model_source(section)
+    config = load_config(section, folder)
+    return load_weights(AutoModelForCausalLM, folder, section, config, dtype)
 
 
 def decoder_name(model: Any) -> str:

@@ -32,6 +32,21 @@ def initialise_score_head(head: torch.nn.Linear, seed: int) -> None:
             head.bias.zero_()
 
 
+def linear_float32(head: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """Return an fp32 head's output for states of any dtype, computed in fp32 under autocast too.
+
+    Args:
+        head: Linear layer from [H] to [1] in fp32.
+        states: [..., H].
+
+    Returns:
+        [..., 1] in fp32.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        outputs: torch.Tensor = head(states.float())
+    return outputs
+
+
 @dataclass(frozen=True)
 class ScoreNormalization:
     """Mean and deviation of raw scores over responses of the SFT policy.

@@ -11,11 +11,13 @@ import torch
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters
-from rlhfctl.models.base import decoder_of, load_causal_lm, load_scorer
+from rlhfctl.models.base import decoder_of, load_causal_lm
 from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
 from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.lm_head import LMHead
+from rlhfctl.models.precision import autocast, whole_weights_dtype
+from rlhfctl.models.scorer import head_of, load_scorer, scorer_class
 from rlhfctl.models.sharding import shard_base
 
 if TYPE_CHECKING:
@@ -63,6 +65,12 @@ class RoleModels(ABC):
     """True if `base` is among the roles."""
     sharded = False
     """True if the base is sharded, so that all processes must compute together."""
+    autocast_dtype: torch.dtype | None = None
+    """Dtype to compute in where it is not that of the weights."""
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which every pass of the roles' models runs."""
+        return autocast(device(), self.autocast_dtype)
 
     @abstractmethod
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
@@ -173,7 +181,7 @@ class AdapterRoleModels(RoleModels):
 
     def _fill(self, role: Role, folder: Path) -> None:
         weights = adapters.read_weights(folder)
-        for name in (adapters.SCORE_WEIGHT, adapters.SCORE_BIAS):
+        for name in adapters.HEAD_KEYS:
             weights.pop(name, None)
         adapters.set_weights(self.model, weights, role, folder)
 
@@ -222,16 +230,22 @@ class AdapterRoleModels(RoleModels):
         )
 
     def save_critic(self, folder: Path) -> None:
-        """Write the critic's adapter, with the value head as `score` of a token classifier."""
+        """Write the critic's adapter, with the value head as a token classifier's head."""
+        head = scorer_class(self.model.get_base_model().config, per_token=True).head_name
         weights = self._saved("critic") | {
-            adapters.SCORE_WEIGHT: self.value_head.weight,
-            adapters.SCORE_BIAS: self.value_head.bias,
+            adapters.head_key(head, "weight"): self.value_head.weight,
+            adapters.head_key(head, "bias"): self.value_head.bias,
         }
         adapters.save_adapter(weights, self._configs["critic"], folder, self.base_name, "TOKEN_CLS")
 
 
 class SeparateRoleModels(RoleModels):
-    """One whole model per role, for full fine-tuning (`lora: null`)."""
+    """One whole model per role, for full fine-tuning (`lora: null`).
+
+    All weights are in fp32, whatever the recipe's dtype: in bfloat16 most updates would be rounded
+    away. Passes compute in the recipe's dtype, by autocast. The frozen roles are kept in fp32 too,
+    so that reference and policy are computed alike.
+    """
 
     def __init__(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
         """Load two language models, a scorer per reward model, and the critic.
@@ -243,17 +257,18 @@ class SeparateRoleModels(RoleModels):
         """
         from transformers import GenerationConfig
 
+        self.autocast_dtype = whole_weights_dtype(section)
         self.models: dict[Role, Any] = {
-            "policy": load_causal_lm(section, str(folders.policy or folders.sft)),
-            "reference": load_causal_lm(section, str(folders.sft)),
+            "policy": load_causal_lm(section, str(folders.policy or folders.sft), torch.float32),
+            "reference": load_causal_lm(section, str(folders.sft), torch.float32),
         }
         for model in self.models.values():
             model.generation_config = GenerationConfig()
         self.score_heads = {}
         for number, rm in enumerate(folders.rms):
             role = reward_role(number)
-            self.models[role] = load_scorer(section, pad_token_id, str(rm))
-            self.score_heads[role] = self.models[role].score
+            self.models[role] = load_scorer(section, pad_token_id, str(rm), dtype=torch.float32)
+            self.score_heads[role] = head_of(self.models[role])
         if folders.critic is not None:
             self._add_critic(section, folders, pad_token_id)
         for model in self.models.values():
@@ -267,15 +282,17 @@ class SeparateRoleModels(RoleModels):
     def _add_critic(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
         from_rm = folders.critic == "reward_model"
         source = folders.rms[0] if from_rm else folders.sft
-        critic = load_scorer(section, pad_token_id, str(source), per_token=True)
+        critic = load_scorer(
+            section, pad_token_id, str(source), per_token=True, dtype=torch.float32
+        )
         self.value_head = (
             value_head_from_score(
                 self.score_heads["reward"], ScoreNormalization.load(folders.rms[0])
             )
             if from_rm
-            else zero_value_head(critic.score.in_features, device())
+            else zero_value_head(head_of(critic).in_features, device())
         )
-        critic.score = self.value_head
+        setattr(critic, critic.head_name, self.value_head)
         self.models["critic"] = critic
 
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
@@ -308,7 +325,8 @@ class SeparateRoleModels(RoleModels):
 
 def _score_head(rm: Path, base: Any) -> torch.nn.Linear:
     weights = adapters.read_weights(rm)
-    weight = weights.get(adapters.SCORE_WEIGHT)
+    keys = [adapters.head_key(name, "weight") for name in adapters.HEAD_NAMES]
+    weight = next((weights[key] for key in keys if key in weights), None)
     hidden = int(base.config.get_text_config().hidden_size)
     if weight is None or tuple(weight.shape) != (1, hidden):
         shape = "none" if weight is None else str(list(weight.shape))

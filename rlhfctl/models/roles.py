@@ -13,7 +13,7 @@ from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
 from rlhfctl.models.device import device, effective_dtype
-from rlhfctl.models.heads import ScoreNormalization
+from rlhfctl.models.heads import ScoreNormalization, linear_float32
 from rlhfctl.models.lm_head import check_language_model
 from rlhfctl.models.role_models import (
     AdapterRoleModels,
@@ -81,7 +81,8 @@ class Roles:
         """Return the states [B, T, H] of a role; right padding needs no attention mask."""
         decoder = self.models.activate(role, training=training)
         decoder.train(training and self.gradient_checkpointing)
-        states: Tensor = decoder(batch.ids, use_cache=False)[0]
+        with self.models.autocast():
+            states: Tensor = decoder(batch.ids, use_cache=False)[0]
         return states
 
     def log_probs(
@@ -112,14 +113,15 @@ class Roles:
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             positions = batch.response_positions[mask]
-            flat = token_log_probs(
-                self.models.lm_head(role),
-                hidden[rows, positions - 1],
-                batch.ids[rows, positions],
-                vocabulary=self.vocabulary,
-                temperature=temperature or self.temperature,
-                with_entropy=entropy,
-            )
+            with self.models.autocast():
+                flat = token_log_probs(
+                    self.models.lm_head(role),
+                    hidden[rows, positions - 1],
+                    batch.ids[rows, positions],
+                    vocabulary=self.vocabulary,
+                    temperature=temperature or self.temperature,
+                    with_entropy=entropy,
+                )
             return TokenLogProbs(*(_scatter(part, mask) for part in flat))
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
@@ -129,7 +131,7 @@ class Roles:
             mask = batch.mask
             rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
             states = hidden[rows, batch.response_positions[mask] - 1]
-            return _scatter(self.models.value_head(states.float()).squeeze(-1), mask)
+            return _scatter(linear_float32(self.models.value_head, states).squeeze(-1), mask)
 
     @torch.no_grad()
     def raw_scores(self, batch: Sequences, number: int = 0) -> Tensor:
@@ -138,8 +140,7 @@ class Roles:
         hidden = self._hidden(role, batch)
         rows = torch.arange(len(batch), device=hidden.device)
         states = hidden[rows, batch.last_positions]
-        scores: Tensor = self.models.score_heads[role](states.float()).squeeze(-1)
-        return scores
+        return linear_float32(self.models.score_heads[role], states).squeeze(-1)
 
     def scores(self, batch: Sequences, number: int = 0) -> Tensor:
         """Return scores [B] on the scale of rewards: mean 0, deviation 1 over SFT samples.
@@ -165,16 +166,17 @@ class Roles:
             Token ids per response, including the stop token, if any.
         """
         self.models.activate(role, training=False).eval()
-        return generation.generate(
-            self.models.language_model(role),
-            prompts,
-            uniform_numbers(seeds, self.max_new_tokens).to(self.device),
-            temperature=self.temperature,
-            vocabulary=self.vocabulary,
-            stop_token_ids=self.stop_token_ids,
-            pad_token_id=self.pad_token_id,
-            synced=self.models.sharded,
-        )
+        with self.models.autocast():
+            return generation.generate(
+                self.models.language_model(role),
+                prompts,
+                uniform_numbers(seeds, self.max_new_tokens).to(self.device),
+                temperature=self.temperature,
+                vocabulary=self.vocabulary,
+                stop_token_ids=self.stop_token_ids,
+                pad_token_id=self.pad_token_id,
+                synced=self.models.sharded,
+            )
 
     def ended(self, response: Sequence[int]) -> bool:
         """Return whether a response ends with a stop token rather than at the length limit."""
@@ -249,7 +251,8 @@ def load_roles(
     if gradient_checkpointing:
         role_models.checkpoint_gradients()
     decoder = role_models.activate("policy", training=False)
-    logits = check_language_model(role_models.language_model("policy"), decoder, device())
+    with role_models.autocast():
+        logits = check_language_model(role_models.language_model("policy"), decoder, device())
     # Only after the check: with a sharded base no process can compute alone.
     if shard and isinstance(role_models, AdapterRoleModels):
         role_models.shard()

@@ -44,7 +44,7 @@ def test_weights_cut_short_are_no_valid_checkpoint(tiny_run, parts):
 def test_a_reward_model_without_its_head_is_refused(tiny_run, parts):
     path = parts["rm"] / adapters.WEIGHTS
     weights = load_file(path)
-    del weights[adapters.SCORE_WEIGHT]
+    del weights[adapters.head_key("score", "weight")]
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="score head"):
         roles(tiny_run, parts)

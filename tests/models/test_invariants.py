@@ -73,7 +73,7 @@ def rounding_bounds(roles, batch):
     model = roles.models.language_model("policy")
     config = model.config
     roles.models.activate("policy", training=False)
-    with torch.no_grad():
+    with torch.no_grad(), roles.models.autocast():
         logits = model(batch.ids).logits
     size = float(logits.float().square().mean().sqrt()) / roles.temperature
     layers, hidden, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
@@ -114,6 +114,7 @@ PRECISIONS = pytest.mark.parametrize(
         ("tiny_full_run", None),
         ("tiny_run", "bfloat16"),
         ("tiny_4bit_run", "bfloat16"),
+        ("tiny_full_run", "bfloat16"),
     ],
 )
 
@@ -260,17 +261,41 @@ def test_dropout_is_off_even_if_the_adapters_were_trained_with_it(tiny_run, tmp_
     assert probabilities <= {0.0}
 
 
-def test_log_probs_are_in_single_precision_and_near_double_whatever_the_base_is(tiny_run):
+@pytest.mark.parametrize("name", ["tiny_run", "tiny_full_run"])
+def test_log_probs_are_in_single_precision_and_near_double_whatever_the_base_is(request, name):
     """The vocabulary is summed over in fp32: a log-probability of bfloat16 logits is within 1e-5 of
     their own float64 log-softmax, where bfloat16 itself is good to 1e-2."""
-    roles = opened(tiny_run, "bfloat16")
+    roles = opened(request.getfixturevalue(name), "bfloat16")
     batch = Sequences.from_lists([[300, 301, 302]], [[310, 311, 312]], 0)
     found = roles.log_probs("policy", batch).log_probs
     assert found.dtype == torch.float32
     assert roles.values(batch).dtype == torch.float32
     assert roles.raw_scores(batch).dtype == torch.float32
-    with torch.no_grad():
+    with torch.no_grad(), roles.models.autocast():
         roles.models.activate("policy", training=False)
-        logits = roles.models.language_model("policy")(batch.ids).logits[0, 2:-1].double()
+        logits = roles.models.language_model("policy")(batch.ids).logits
+    assert logits.dtype == torch.bfloat16
+    logits = logits[0, 2:-1].double()
     expected = logits.log_softmax(-1).gather(1, batch.ids[0, 3:, None])[:, 0]
     torch.testing.assert_close(found[0].double(), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_scores_and_values_are_products_in_fp32_under_autocast(roles):
+    """As training under autocast computes them; in bfloat16 they would be wrong by 1e-3."""
+    prompt, response = [300, 301, 302], [310, 311, 312]
+    batch = Sequences.from_lists([prompt], [response], roles.pad_token_id)
+    models = roles.models
+    heads = {"reward": models.score_heads["reward"], "critic": models.value_head}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = {"reward": roles.raw_scores(batch), "critic": roles.values(batch)[0, -1:]}
+        with models.autocast():
+            states = {
+                role: models.activate(role, training=False)(batch.ids)[0][0, at]
+                for role, at in (("reward", -1), ("critic", -2))
+            }
+    for role, head in heads.items():
+        expected = states[role].double() @ head.weight[0].double()
+        expected = expected + (0.0 if head.bias is None else head.bias[0].double())
+        assert found[role].dtype == torch.float32
+        torch.testing.assert_close(found[role][0].double(), expected, atol=1e-5, rtol=1e-5)

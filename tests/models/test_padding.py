@@ -12,9 +12,9 @@ from transformers import (
 )
 
 from rlhfctl.errors import RecipeError
-from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.padding import choose_padding
+from rlhfctl.models.scorer import load_scorer
 from rlhfctl.models.tokenizer import read_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe
 from rlhfctl.results.training import SFTResult

@@ -147,6 +147,37 @@ def test_what_is_trained_is_in_single_precision(roles):
         assert {weight.dtype for weight in roles.trainable(role).values()} == {torch.float32}
 
 
+def share_moved(weights, gradients, rate=1e-6):
+    """Share of the weights with a gradient that one step of AdamW changes."""
+    before = [weight.detach().clone() for weight in weights]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient.to(weight.dtype)
+    torch.optim.AdamW(weights, lr=rate, weight_decay=0.0).step()
+    moved = total = 0
+    for weight, old, gradient in zip(weights, before, gradients, strict=True):
+        moved += int(((weight != old) & (gradient != 0)).sum())
+        total += int((gradient != 0).sum())
+    return moved / total
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_small_rate_moves_nearly_every_weight_of_a_whole_model(tiny_full_run, dtype):
+    """A step of 1e-6 is lost on most weights that are kept in bfloat16."""
+    model = tiny_full_run.recipe.model.model_copy(update={"dtype": dtype})
+    recipe = tiny_full_run.recipe.model_copy(update={"model": model})
+    folders = {"sft": tiny_full_run.stage("sft"), "rm": tiny_full_run.stage("rm")}
+    roles = open_roles(open_stage_context(recipe), folders, critic="reward_model")
+    roles.log_probs("policy", BOTH, training=True).log_probs.sum().backward()
+    roles.values(BOTH, training=True).sum().backward()
+    for role in ("policy", "critic"):
+        weights = list(roles.trainable(role).values())
+        assert {weight.dtype for weight in weights} == {torch.float32}
+        gradients = [weight.grad.clone() for weight in weights if weight.grad is not None]
+        rounded = [weight.detach().bfloat16().requires_grad_() for weight in weights]
+        assert share_moved(weights, gradients) > 0.9
+        assert share_moved(rounded, gradients) < 0.2
+
+
 def base_storage_bytes(module):
     storages = {
         weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()

@@ -96,21 +96,22 @@ def _evaluate(
         tokenizer=context.session.tokenizer,
         batch_size=section.batch_size,
     )
-    results: dict[str, Any] = simple_evaluate(
-        model=model,
-        tasks=list(tasks),
-        # Without it each call would index all of the harness's tasks again.
-        task_manager=manager,
-        num_fewshot=section.num_fewshot,
-        limit=section.limit,
-        apply_chat_template=section.chat_template,
-        # rlhfctl computes paired intervals of differences instead.
-        bootstrap_iters=0,
-        random_seed=context.recipe.seed,
-        numpy_random_seed=context.recipe.seed,
-        torch_random_seed=context.recipe.seed,
-        fewshot_random_seed=context.recipe.seed,
-    )
+    with role_models.autocast():
+        results: dict[str, Any] = simple_evaluate(
+            model=model,
+            tasks=list(tasks),
+            # Without it each call would index all of the harness's tasks again.
+            task_manager=manager,
+            num_fewshot=section.num_fewshot,
+            limit=section.limit,
+            apply_chat_template=section.chat_template,
+            # rlhfctl computes paired intervals of differences instead.
+            bootstrap_iters=0,
+            random_seed=context.recipe.seed,
+            numpy_random_seed=context.recipe.seed,
+            torch_random_seed=context.recipe.seed,
+            fewshot_random_seed=context.recipe.seed,
+        )
     return results
 
 

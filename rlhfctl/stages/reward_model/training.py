@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import get_peft_model
 from transformers import set_seed
 from trl import RewardConfig
 
 from rlhfctl.errors import DataError
 from rlhfctl.models import adapters, sharding
-from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits, check_tokens
+from rlhfctl.models.scorer import head_of, load_scorer
 from rlhfctl.stages.reward_model.labels import LABEL_COLUMNS, LabelTrainer
 from rlhfctl.stages.shared.hf_training import make_ready, newest_checkpoint, training_arguments
 
@@ -84,9 +85,11 @@ def train(
     make_ready(trainer, "rm", monitor, shard=sharding.is_requested(context.recipe))
     result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder))
     sharding.gather_base(trainer.model)
-    return TrainedRewardModel(
-        trainer.model, result.training_loss, len(rows.dataset), result.global_step
-    )
+    model = trainer.model
+    if context.recipe.lora is not None:
+        # Drop the trainer's autocast: evaluation and PPO compute in the weights' own precision.
+        model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return TrainedRewardModel(model, result.training_loss, len(rows.dataset), result.global_step)
 
 
 def _model(context: StageContext, sft: Path, seed: int) -> Any:
@@ -94,17 +97,17 @@ def _model(context: StageContext, sft: Path, seed: int) -> Any:
     recipe, pad = context.recipe, context.tokenizer.pad_token_id
     check_tokens(sft, context.tokenizer, context.stop_token_ids)
     if recipe.lora is None:
-        model = load_scorer(recipe.model, pad, str(sft))
-        initialise_score_head(model.score, seed)
+        model = load_scorer(recipe.model, pad, str(sft), dtype=torch.float32)
+        initialise_score_head(head_of(model), seed)
         return model
     adapters.check_rank(sft, recipe.lora)
     weights = adapters.read_weights(sft)
     base = load_scorer(recipe.model, pad)
     check_fits(sft, context.provenance("rm", base))
-    initialise_score_head(base.score, seed)
-    score = base.score.weight.detach().clone()
-    model = get_peft_model(base, adapters.new_config(recipe.lora, "SEQ_CLS"))
-    adapters.set_weights(model, weights | {adapters.SCORE_WEIGHT: score}, "default", sft)
+    initialise_score_head(head_of(base), seed)
+    score = {adapters.head_key(base.head_name, "weight"): head_of(base).weight.detach().clone()}
+    model = get_peft_model(base, adapters.new_config(recipe.lora, "SEQ_CLS", base.head_name))
+    adapters.set_weights(model, weights | score, "default", sft)
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import get_peft_model
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
@@ -113,9 +114,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
 def _model(context: StageContext) -> Any:
     recipe = context.recipe
-    base = load_causal_lm(recipe.model)
     if recipe.lora is None:
-        return base
+        return load_causal_lm(recipe.model, dtype=torch.float32)
+    base = load_causal_lm(recipe.model)
     model = get_peft_model(base, adapters.new_config(recipe.lora, "CAUSAL_LM"))
     if recipe.sft.init_from is not None:
         folder = Path(recipe.sft.init_from)

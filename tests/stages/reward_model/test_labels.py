@@ -6,8 +6,8 @@ from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
 from rlhfctl.errors import DataError
-from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
+from rlhfctl.models.scorer import load_scorer
 from rlhfctl.models.tokenizer import load_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe, RewardModelSection
 from rlhfctl.stages.reward_model.labels import LabelTrainer, aggregated

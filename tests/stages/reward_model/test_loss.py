@@ -7,8 +7,8 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
-from rlhfctl.models.base import load_scorer
 from rlhfctl.models.heads import initialise_score_head
+from rlhfctl.models.scorer import load_scorer
 from rlhfctl.models.tokenizer import load_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe
 from rlhfctl.stages.reward_model.scoring import score_ids
