@@ -1,11 +1,11 @@
-"""Checks of the files a recipe refers to, without torch or network access."""
+"""Checks of the files a recipe refers to, without weights or network access."""
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -17,6 +17,7 @@ from rlhfctl.stage_table import PPO, STAGE_NAMES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from rlhfctl.data.formatter import Formatter
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.sources import Preview
     from rlhfctl.recipe.schema import ModelSection, Recipe
@@ -58,6 +59,7 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
             longer than the model's positions.
         UnsafeError: A data set is a script, or the model's config needs custom code.
     """
+    previews: dict[Kind, Preview] = {}
     return [
         *_model(recipe.model),
         *check_model(recipe, fetch=fetch),
@@ -65,7 +67,8 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
         *_functions(recipe),
         *_judge_key(recipe),
         *_tax(recipe),
-        *_data(recipe),
+        *_data(recipe, previews),
+        *_tokens(recipe, previews),
         *_reward_bench(recipe),
     ]
 
@@ -80,7 +83,7 @@ def check_stage_data(recipe: Recipe, stage: Stage) -> list[Finding]:
     kinds = stage.data
     if stage == PPO and recipe.ppo.ptx_coefficient:
         kinds += ("demonstrations",)
-    return list(_data(recipe, kinds))
+    return list(_data(recipe, {}, kinds))
 
 
 def _model(section: ModelSection) -> Iterator[Finding]:
@@ -90,7 +93,8 @@ def _model(section: ModelSection) -> Iterator[Finding]:
     kind = "local model" if Path(source).is_dir() else "not checked (on the Hub)"
     yield Finding("ok", f"{name}: {kind}", "model.name_or_path")
     if section.chat_template is not None:
-        _check_template(section.chat_template)
+        if Path(section.chat_template).suffix or not Path(source).is_dir():
+            _check_template(section.chat_template)
         yield Finding("ok", section.chat_template, "model.chat_template")
     if section.trust_remote_code:
         yield Finding(
@@ -210,7 +214,10 @@ def _judge_key(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
-def _data(recipe: Recipe, kinds: Sequence[str] | None = None) -> Iterator[Finding]:
+def _data(
+    recipe: Recipe, previews: dict[Kind, Preview], kinds: Sequence[str] | None = None
+) -> Iterator[Finding]:
+    """Check the first rows of each data set, and keep the previews of those with usable rows."""
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.sources import preview
 
@@ -231,6 +238,7 @@ def _data(recipe: Recipe, kinds: Sequence[str] | None = None) -> Iterator[Findin
             continue
         if seen.messages is not None:
             is_conversational[kind] = seen.messages
+            previews[kind] = seen
         yield _rows(seen, kind, recipe.data.bad_rows)
     if len(set(is_conversational.values())) > 1:
         described = ", ".join(
@@ -243,6 +251,67 @@ def _data(recipe: Recipe, kinds: Sequence[str] | None = None) -> Iterator[Findin
             "data",
             "convert all three to one format; as_chat: true converts text to conversations",
         )
+
+
+def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
+    """Check a local tokenizer, and encode the first rows of files as the stages will.
+
+    The shipped model with its own rows needs no check; without it, nothing heavy is loaded.
+    """
+    from rlhfctl.models.hub import model_source
+
+    if not Path(model_source(recipe.model)).is_dir() or (
+        recipe.model == type(recipe.model)() and not any(seen.rows for seen in previews.values())
+    ):
+        return
+    from rlhfctl.data.formatter import Formatter, stop_ids
+    from rlhfctl.models.padding import choose_padding
+    from rlhfctl.models.tokenizer import read_tokenizer
+
+    formatter = Formatter(read_tokenizer(recipe.model), recipe.model.chat_template_kwargs)
+    stops = stop_ids(formatter, recipe.generation.stop_tokens)
+    padding = choose_padding(formatter.tokenizer, stops)
+    if padding.is_shared:
+        what = f"no spare token to pad with: exported tokenizers keep {padding.exported}"
+        yield Finding("ok", what, "model.pad_token")
+    unused = [
+        name for name in recipe.model.chat_template_kwargs if name not in formatter.template.source
+    ]
+    if unused:
+        what = f"the chat template does not use {', '.join(unused)}"
+        yield Finding("warning", what, "model.chat_template_kwargs")
+    for kind, seen in previews.items():
+        if seen.rows:
+            yield from _encoding(recipe, formatter, kind, seen)
+
+
+def _encoding(recipe: Recipe, formatter: Formatter, kind: Kind, seen: Preview) -> Iterator[Finding]:
+    from datasets import Dataset
+
+    from rlhfctl.data.formatting import encode_comparisons, encode_demonstrations, encode_prompts
+
+    rows = Dataset.from_list(list(seen.rows))
+    parse = getattr(recipe.data, kind).special_tokens == "parse"
+    formatter = replace(formatter, parse_special=parse)
+    try:
+        if kind == "demonstrations":
+            turns = recipe.sft.assistant_turns
+            length = recipe.sft.max_length
+            report = encode_demonstrations(rows, formatter, length, assistant_turns=turns).report
+        elif kind == "comparisons":
+            length = recipe.reward_model.max_length
+            report = encode_comparisons(rows, formatter, length).report
+        else:
+            length = recipe.generation.max_prompt_length
+            report = encode_prompts(rows, formatter, length).report
+    except DataError as error:
+        yield Finding("error", error.what, f"data.{kind}", error.hint)
+        return
+    if report.dropped:
+        level: Level = "error" if recipe.data.bad_rows == "refuse" else "warning"
+        yield Finding(level, report.summary(), f"data.{kind}")
+    for remark in report.remarks():
+        yield Finding("warning", remark, f"data.{kind}")
 
 
 def _reward_bench(recipe: Recipe) -> Iterator[Finding]:

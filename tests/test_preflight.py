@@ -193,12 +193,11 @@ class TestModel:
         assert (finding.where, finding.level) == ("ppo.sft", "warning")
 
 
-def test_checking_imports_no_torch():
-    pq.write_table(pa.Table.from_pylist(ROWS), "x.parquet")
+def test_checking_a_recipe_without_a_tokenizer_of_its_own_imports_no_torch():
     code = (
         "import sys; from rlhfctl.preflight import check_files;"
         "from rlhfctl.recipe.schema import Recipe;"
-        "recipe = Recipe.model_validate({'data': {'prompts': {'source': 'x.parquet'}}});"
+        "recipe = Recipe.model_validate({'data': {'prompts': {'source': 'someone/prompts'}}});"
         "check_files(recipe);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
@@ -215,3 +214,22 @@ def test_tasks_of_the_harness_need_the_extra_and_their_files(monkeypatch):
     assert "mine.yaml" in error.what
     Path("mine.yaml").write_text("task: mine\n")
     assert found("error", **tax) == []
+
+
+def test_rows_are_encoded_as_the_stages_will():
+    turns = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "<|end|> here"},
+    ]
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
+    source = write([{"messages": turns}] * 2 + [{"messages": [turns[0], call]}])
+    warnings = [one.what for one in found("warning", **data(demonstrations={"source": source}))]
+    assert len(warnings) == 2
+    assert "1 with tool_calls that the chat template does not render" in warnings[0]
+    assert "2 of 3 rows spell a control token, such as '<|end|>'" in warnings[1]
+    assert "data.demonstrations.special_tokens: parse" in warnings[1]
+
+
+def test_variables_that_the_chat_template_does_not_use_are_named():
+    (warning,) = found("warning", model={"chat_template_kwargs": {"enable_thinking": False}})
+    assert warning.what == "the chat template does not use enable_thinking"

@@ -23,7 +23,7 @@ class RowCounts:
         first: Cause -> location of its first row, such as ``pairs.jsonl:12``.
         left_out: Cause -> number of rows that are not needed, such as repeated prompts and tied
             votes; they are not counted as errors.
-        notes: Sentences about how the source was read.
+        notes: Sentences about how the source was read, and rows that people should read about.
     """
 
     name: str

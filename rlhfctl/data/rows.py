@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data.message_fields import FIELDS, calls_tool, parted
 from rlhfctl.data.messages import (
     ROLES,
     MessageError,
@@ -86,7 +87,7 @@ def comparison(row: Mapping[str, Any], *, needs_prompt: bool = True) -> Row:
         )
     _refuse_empty(chosen, "response")
     _refuse_empty(rejected, "response")
-    if content(chosen).strip() == content(rejected).strip():
+    if _compared(chosen) == _compared(rejected):
         raise BadRowError("chosen equals rejected")
     result: Row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     for name in ("annotator", "source"):
@@ -167,6 +168,12 @@ def content(value: Value) -> str:
     if is_conversation(value):
         return "\n\n".join(message["content"] for message in value)
     return value
+
+
+def _compared(value: Value) -> list[str]:
+    """Return what tells responses apart: their text, and the fields of messages."""
+    fields = [turn[FIELDS] for turn in value if turn.get(FIELDS)] if is_conversation(value) else []
+    return [content(value).strip(), *fields]
 
 
 def _both(row: Mapping[str, Any]) -> tuple[Value, Value, Value]:
@@ -257,6 +264,8 @@ def _check_prompt(prompt: Value) -> None:
 
 
 def _refuse_empty(value: Value, name: str) -> None:
+    if is_conversation(value) and any(calls_tool(turn) for turn in value[-1:]):
+        return
     turns = [turn["content"] for turn in value[-1:]] if is_conversation(value) else [value]
     if not any(turn.strip() for turn in turns):
         raise BadRowError(f"empty {name}")
@@ -287,14 +296,17 @@ def _messages(value: Any, column: str) -> Messages:
 
 
 def _message(turn: Any, column: str) -> Message:
+    if not isinstance(turn, Mapping):
+        raise BadRowError(f"{column} has a message without role and content")
     try:
+        turn, fields = parted(turn)
         role, body = role_and_content(turn)
         body = text_of_parts(body)
     except MessageError as error:
         raise BadRowError(f"{column} {error}") from error
     if not isinstance(role, str) or role not in ROLES:
         raise BadRowError("unknown role")
-    return {"role": role, "content": text_of(body, f"a content in {column}")}
+    return {"role": role, "content": text_of(body, f"a content in {column}")} | fields
 
 
 def text_of(value: Any, column: str) -> str:

@@ -161,11 +161,13 @@ class Preview:
         messages: True for conversations, False for text, None if no row can be used.
         report: Row counts.
         form: Name of the form that was read.
+        rows: The usable rows.
     """
 
     messages: bool | None
     report: RowCounts
     form: str = ""
+    rows: Sequence[Row] = ()
 
 
 def preview(
@@ -198,12 +200,9 @@ def preview(
         raw = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
     report = RowCounts(raw.name, notes=raw.notes)
     items = _converted(raw, chosen, kind, chat=section.as_chat)
-    usable = _normalised(items, raw, kind, report, section, margins=margins)
-    first = next(usable, None)
-    for _ in usable:
-        pass
-    messages = None if first is None else is_conversation(first["prompt"])
-    return Preview(messages, report, chosen.form.name)
+    usable = list(_normalised(items, raw, kind, report, section, margins=margins))
+    messages = is_conversation(usable[0]["prompt"]) if usable else None
+    return Preview(messages, report, chosen.form.name, usable)
 
 
 def _smallest_share(recipe: Recipe) -> float:

@@ -11,7 +11,7 @@ from rlhfctl.models.base import base_fingerprint
 from rlhfctl.models.tokenizer import tokenizer_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FILE = "rlhfctl.json"
@@ -37,14 +37,29 @@ class Provenance:
 
     @classmethod
     def of(
-        cls, stage: str, base: str, model: Any, tokenizer: Any, stop_token_ids: list[int]
+        cls,
+        stage: str,
+        base: str,
+        model: Any,
+        tokenizer: Any,
+        stop_token_ids: list[int],
+        variables: Mapping[str, Any] | None = None,
     ) -> Provenance:
-        """Return the provenance for a loaded base model and tokenizer."""
+        """Return the provenance for a loaded base model and tokenizer.
+
+        Args:
+            stage: Stage that writes the checkpoint.
+            base: Name or path of the base model.
+            model: The base.
+            tokenizer: Tokenizer of the run.
+            stop_token_ids: Tokens that end a response.
+            variables: Variables of the chat template.
+        """
         return cls(
             stage,
             base,
             base_fingerprint(model),
-            tokenizer_digest(tokenizer),
+            tokenizer_digest(tokenizer, variables),
             sorted(stop_token_ids),
         )
 
@@ -83,13 +98,19 @@ class Provenance:
         return differences
 
 
-def check_tokens(folder: Path, tokenizer: Any, stop_token_ids: Sequence[int]) -> None:
+def check_tokens(
+    folder: Path,
+    tokenizer: Any,
+    stop_token_ids: Sequence[int],
+    variables: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse a checkpoint of another tokenizer or other stop tokens, before any weights load.
 
     Args:
         folder: The checkpoint.
         tokenizer: Tokenizer of the recipe.
         stop_token_ids: Stop tokens of the recipe.
+        variables: Variables of the chat template.
 
     Raises:
         CheckpointError: Tokenizer or stop tokens differ, or the record is damaged.
@@ -98,7 +119,7 @@ def check_tokens(folder: Path, tokenizer: Any, stop_token_ids: Sequence[int]) ->
     if saved is not None:
         current = replace(
             saved,
-            tokenizer_digest=tokenizer_digest(tokenizer),
+            tokenizer_digest=tokenizer_digest(tokenizer, variables),
             stop_token_ids=sorted(stop_token_ids),
         )
         check_fits(folder, current)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from rlhfctl.models.hub import hub_errors, model_source
 from rlhfctl.models.padding import choose_padding
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rlhfctl.recipe.schema import ModelSection
 
 
@@ -27,7 +30,8 @@ def read_tokenizer(section: ModelSection) -> Any:
 
     Raises:
         EnvironmentFault: The tokenizer cannot be loaded, or has no EOS.
-        RecipeError: The chat template file cannot be read, or the pad token is not a token.
+        RecipeError: The chat template cannot be read or found, the pad token is not a token, or
+            the model has no embeddings for some tokens.
     """
     from transformers import AutoTokenizer
 
@@ -36,14 +40,7 @@ def read_tokenizer(section: ModelSection) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=section.revision, trust_remote_code=section.trust_remote_code
         )
-    if section.chat_template is not None:
-        try:
-            tokenizer.chat_template = Path(section.chat_template).read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(
-                f"the chat template cannot be read: {error.strerror}",
-                f"model.chat_template: {section.chat_template}",
-            ) from error
+    tokenizer.chat_template = _chat_template(tokenizer.chat_template, section)
     if tokenizer.eos_token_id is None:
         raise EnvironmentFault(
             "the tokenizer has no EOS token, so no response could end",
@@ -58,11 +55,68 @@ def read_tokenizer(section: ModelSection) -> Any:
                 "It must be a single token of the vocabulary.",
             )
         tokenizer.pad_token = section.pad_token
+    _check_embeddings(tokenizer, section, source)
     return tokenizer
 
 
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Return a digest of vocabulary, chat template and special tokens."""
+def _check_embeddings(tokenizer: Any, section: ModelSection, source: str) -> None:
+    """Refuse a tokenizer with ids beyond the model's embeddings."""
+    from transformers import AutoConfig
+
+    with hub_errors(source, "model.name_or_path"):
+        config = AutoConfig.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    beyond = {
+        index: token
+        for token, index in tokenizer.get_vocab().items()
+        if rows is not None and index >= rows
+    }
+    if not beyond:
+        return
+    first, last = min(beyond), max(beyond)
+    raise RecipeError(
+        f"the tokenizer has ids up to {last} ({beyond[first]!r} is {first}), but the model has "
+        f"embeddings for {rows} only",
+        f"model.name_or_path: {section.name_or_path}",
+        "Resize the model's embeddings to its tokenizer and save it, or use the tokenizer that it "
+        "was trained with.",
+    )
+
+
+def _chat_template(own: str | dict[str, str] | None, section: ModelSection) -> str | None:
+    """Return the chat template that the recipe asks for.
+
+    Args:
+        own: The tokenizer's chat template, or several by name.
+        section: `chat_template` is the name of one of several, or a path.
+    """
+    name = section.chat_template
+    several = own if isinstance(own, dict) else {}
+    names = ", ".join(sorted(several))
+    if name is None and not isinstance(own, dict):
+        return own
+    if name is None and "default" not in several:
+        raise RecipeError(
+            f"the tokenizer has several chat templates and none named default: {names}",
+            "model.chat_template",
+            "Name one of them.",
+        )
+    if (name or "default") in several:
+        return several[name or "default"]
+    try:
+        return Path(str(name)).read_text(encoding="utf-8")
+    except OSError as error:
+        own_names = f", and the tokenizer has only {names}" if names else ""
+        raise RecipeError(
+            f"the chat template cannot be read: {error.strerror}{own_names}",
+            f"model.chat_template: {name}",
+        ) from error
+
+
+def tokenizer_digest(tokenizer: Any, variables: Mapping[str, Any] | None = None) -> str:
+    """Return a digest of vocabulary, chat template with its variables, and special tokens."""
     parts = [
         repr(sorted(tokenizer.get_vocab().items())),
         tokenizer.chat_template or "",
@@ -70,4 +124,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
         str(tokenizer.pad_token_id),
         str(tokenizer.bos_token_id),
     ]
+    if variables:
+        parts.append(json.dumps(variables, sort_keys=True, default=str))
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()

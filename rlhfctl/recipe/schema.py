@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,7 +49,13 @@ class ModelSection(Section):
     )
     chat_template: str | None = Field(
         None,
-        description="Path of a Jinja chat template; null uses the tokenizer's own.",
+        description="Chat template: a path of a Jinja file, or the name of one of the tokenizer's "
+        "own, such as `tool_use`; null uses the tokenizer's, the one named `default` among several.",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, such as `enable_thinking: false`, the same in "
+        "every stage.",
     )
     pad_token: str | None = Field(
         None,
@@ -139,6 +145,12 @@ class DatasetSection(Section):
         description="Share of prompts that are never trained on. A prompt is held out by a hash of "
         "its text, so the split does not depend on row order or seed.",
     )
+    special_tokens: Literal["text", "parse"] = Field(
+        "text",
+        description="Control tokens that a row's text spells, such as `</s>` or `<|im_end|>`: "
+        "`text` encodes them as text, so that only the chat template writes the tokens; `parse` "
+        "encodes them as the tokens, for rows that were rendered beforehand.",
+    )
 
 
 class ComparisonsSection(DatasetSection):
@@ -227,6 +239,11 @@ class SFTSection(TrainingSection):
     init_from: str | None = Field(
         None,
         description="Folder of a LoRA adapter to continue training; null starts a new adapter.",
+    )
+    assistant_turns: Literal["last", "all"] = Field(
+        "last",
+        description="Turns of a conversation that the loss counts: its last answer, or `all` of "
+        "the assistant's turns, each with its end token.",
     )
 
 

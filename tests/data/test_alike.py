@@ -4,12 +4,11 @@ reads, what PPO samples after and scores."""
 import pytest
 from datasets import Dataset
 
+from rlhfctl.data.formatter import Formatter, stop_ids
 from rlhfctl.data.formatting import (
-    Formatter,
     encode_comparisons,
     encode_demonstrations,
     encode_prompts,
-    stop_ids,
 )
 from rlhfctl.models.tokenizer import load_tokenizer
 from rlhfctl.recipe.schema import ModelSection

@@ -6,12 +6,11 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from rlhfctl.data.formatter import Formatter, stop_ids
 from rlhfctl.data.formatting import (
-    Formatter,
     encode_comparisons,
     encode_demonstrations,
     encode_prompts,
-    stop_ids,
 )
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.world.model import embedded_path
@@ -43,8 +42,14 @@ class TestText:
         ids = formatter.prompt_ids("ab") + formatter.response_ids("ab", "cd")
         assert formatter.tokenizer.decode(ids) == " abcd</s>"
 
-    def test_an_eos_inside_the_response_ends_it(self, make_tokenizer):
+    def test_an_eos_inside_the_response_is_text(self, make_tokenizer):
         formatter = Formatter(make_tokenizer())
+        ids = formatter.response_ids("a", "one</s></s>two")
+        assert formatter.tokenizer.decode(ids) == "one</s></s>two</s>"
+        assert ids.count(EOS) == 1
+
+    def test_an_eos_ends_a_response_that_was_rendered_beforehand(self, make_tokenizer):
+        formatter = Formatter(make_tokenizer(), parse_special=True)
         ids = formatter.response_ids("a", "one</s></s>two")
         assert formatter.tokenizer.decode(ids) == "one</s>"
 
@@ -119,7 +124,7 @@ class TestDemonstrations:
         assert formatter.tokenizer.decode(masked) == "Because.<|im_end|>"
 
     def test_an_eos_in_the_prompt_does_not_change_the_mask(self, make_tokenizer):
-        formatter = Formatter(make_tokenizer())
+        formatter = Formatter(make_tokenizer(), parse_special=True)
         rows = Dataset.from_list([{"prompt": "a</s>b", "completion": "c"}])
         (row,) = encode_demonstrations(rows, formatter, 100).dataset
         assert row["completion_mask"] == [0, 0, 0, 1, 1]

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from transformers import AutoTokenizer
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.models.tokenizer import load_tokenizer, tokenizer_digest
@@ -51,3 +52,45 @@ def test_a_chat_template_that_is_not_there_is_an_error_of_the_recipe(folder):
     section = ModelSection(name_or_path=str(folder), chat_template="/nowhere/chat.jinja")
     with pytest.raises(RecipeError, match=r"model\.chat_template"):
         load_tokenizer(section)
+
+
+def named(folder, **templates):
+    """Give a folder's tokenizer several chat templates by name."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.chat_template = templates
+    tokenizer.save_pretrained(folder)
+    return ModelSection(name_or_path=str(folder))
+
+
+def test_of_several_chat_templates_the_default_is_used_or_the_one_that_is_named(folder, tmp_path):
+    section = named(folder, default="{{ messages }}", tool_use="{{ tools }}{{ messages }}")
+    assert load_tokenizer(section).chat_template == "{{ messages }}"
+    tool_use = section.model_copy(update={"chat_template": "tool_use"})
+    assert load_tokenizer(tool_use).chat_template == "{{ tools }}{{ messages }}"
+    unknown = section.model_copy(update={"chat_template": "rag"})
+    with pytest.raises(RecipeError, match="has only default, tool_use"):
+        load_tokenizer(unknown)
+    path = tmp_path / "own.jinja"
+    path.write_text("{{ messages }}!")
+    own = section.model_copy(update={"chat_template": str(path)})
+    assert load_tokenizer(own).chat_template == "{{ messages }}!"
+
+
+def test_several_chat_templates_without_a_default_are_named(folder):
+    with pytest.raises(RecipeError, match="none named default: rag, tool_use"):
+        load_tokenizer(named(folder, rag="{{ messages }}", tool_use="{{ messages }}"))
+
+
+def test_the_variables_of_the_chat_template_change_the_digest(folder):
+    tokenizer = load_tokenizer(ModelSection(name_or_path=str(folder)))
+    assert tokenizer_digest(tokenizer, {}) == tokenizer_digest(tokenizer)
+    assert tokenizer_digest(tokenizer, {"enable_thinking": False}) != tokenizer_digest(tokenizer)
+
+
+def test_ids_beyond_the_embeddings_are_refused_by_name(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|new|>"]})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(RecipeError, match=r"'<\|new\|>' is \d+.*embeddings for \d+ only"):
+        load_tokenizer(ModelSection(name_or_path=str(folder)))

@@ -69,7 +69,7 @@ def _demonstrations(context: EvalContext) -> TaxTask | None:
     rows = context.demonstrations.held_out
     rows = rows.select(range(min(limit, len(rows))))
     encoded = encode_demonstrations(
-        rows, session.formatter, recipe.sft.max_length, recipe.data.bad_rows
+        rows, session.formatter_for("demonstrations"), recipe.sft.max_length, recipe.data.bad_rows
     ).dataset
     pairs = [
         _split(list(ids), list(mask))

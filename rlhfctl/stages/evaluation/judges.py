@@ -176,7 +176,11 @@ def _scores_of_texts(context: EvalContext, pairs: Pairs) -> list[float]:
         other if isinstance(prompt, str) else [{"role": "assistant", "content": other}]
         for prompt, other in zip(pairs.prompts, pairs.others, strict=True)
     ]
-    ids = list(context.session.formatter.pairs(list(zip(pairs.prompts, answers, strict=True))))
+    ids = list(
+        context.session.formatter_for("prompts").pairs(
+            list(zip(pairs.prompts, answers, strict=True))
+        )
+    )
     size = context.recipe.evaluation.batch_size
     scores: list[float] = []
     for start in range(0, len(ids), size):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlhfctl.data.formatter import Pair
 from rlhfctl.data.rows import content, is_conversation
 from rlhfctl.data.sources import EMBEDDED
 from rlhfctl.data.split import prompt_key
@@ -96,7 +97,8 @@ def score_pairs(context: EvalContext, rows: Sequence[Row], what: str) -> Pairs:
     if not complete.all():
         context.monitor.warn(
             f"{what}: {int((~complete).sum()):,} of {len(rows):,} rows are longer than "
-            f"reward_model.max_length ({context.recipe.reward_model.max_length:,}) and left out"
+            f"reward_model.max_length ({context.recipe.reward_model.max_length:,}), or refused by "
+            "the chat template, and left out"
         )
     return Pairs(
         [rows[index] for index in np.flatnonzero(complete).tolist()],
@@ -116,22 +118,24 @@ def score_responses(
 
     Returns:
         Scores and lengths, [responses] each; NaN where prompt and response exceed
-        `reward_model.max_length`.
+        `reward_model.max_length` or cannot be rendered.
     """
     roles, section = context.roles, context.recipe.reward_model
+    formatter = context.session.formatter_for("comparisons")
     scores, lengths = np.full(len(texts), np.nan), np.full(len(texts), np.nan)
     context.monitor.start("eval reward model", len(texts), "scores")
     for start in range(0, len(texts), _ROWS_ENCODED_AT_ONCE):
         part = texts[start : start + _ROWS_ENCODED_AT_ONCE]
-        pairs = list(context.session.formatter.pairs(part))
-        fitting = [
-            index for index, pair in enumerate(pairs) if sum(map(len, pair)) <= section.max_length
-        ]
+        fitting = {
+            index: pair
+            for index, pair in enumerate(formatter.each_pair(part))
+            if isinstance(pair, Pair) and len(pair.prompt + pair.response) <= section.max_length
+        }
         if fitting:
-            places = start + np.array(fitting)
+            places = start + np.array(list(fitting))
             sequences = Sequences.from_lists(
-                [pairs[index][0] for index in fitting],
-                [pairs[index][1] for index in fitting],
+                [pair.prompt for pair in fitting.values()],
+                [pair.response for pair in fitting.values()],
                 roles.pad_token_id,
                 roles.device,
             )

@@ -58,7 +58,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     session = open_stage_context(recipe, monitor)
     rows = load_prompts(recipe)
     tokenised = encode_prompts(
-        untrained_prompts(recipe, rows), session.formatter, recipe.generation.max_prompt_length
+        untrained_prompts(recipe, rows),
+        session.formatter_for("prompts"),
+        recipe.generation.max_prompt_length,
     )
     counts = report_rows(monitor, "prompts", rows.report, (tokenised.report,))
     encoded = tokenised.dataset

@@ -55,7 +55,9 @@ def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
     recipe = context.recipe
     try:
         encoded = encode_prompts(
-            evaluation_prompts(recipe), context.formatter, recipe.generation.max_prompt_length
+            evaluation_prompts(recipe),
+            context.formatter_for("prompts"),
+            recipe.generation.max_prompt_length,
         ).dataset
     except DataError as error:
         _go_without(context, monitor, str(error))

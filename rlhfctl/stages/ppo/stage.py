@@ -166,7 +166,10 @@ def open_trainer(
     context = open_stage_context(recipe, monitor)
     rows = load_prompts(recipe)
     encoded = encode_prompts(
-        rows.train, context.formatter, recipe.generation.max_prompt_length, recipe.data.bad_rows
+        rows.train,
+        context.formatter_for("prompts"),
+        recipe.generation.max_prompt_length,
+        recipe.data.bad_rows,
     )
     counts = report_rows(monitor, "prompts", rows.report, (encoded.report,))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
@@ -220,7 +223,7 @@ def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:
     recipe = context.recipe
     rows = encode_demonstrations(
         load_demonstrations(recipe).train,
-        context.formatter,
+        context.formatter_for("demonstrations"),
         recipe.sft.max_length,
         recipe.data.bad_rows,
     ).dataset

@@ -176,7 +176,10 @@ def _make(
 def _encoded(context: StageContext, rows: Dataset) -> Encoded:
     recipe = context.recipe
     return encode_comparisons(
-        rows, context.formatter, recipe.reward_model.max_length, recipe.data.bad_rows
+        rows,
+        context.formatter_for("comparisons"),
+        recipe.reward_model.max_length,
+        recipe.data.bad_rows,
     )
 
 

@@ -95,7 +95,12 @@ def train(
 def _model(context: StageContext, sft: Path, seed: int) -> Any:
     """Return the base with the SFT adapter's weights and a new score head."""
     recipe, pad = context.recipe, context.tokenizer.pad_token_id
-    check_tokens(sft, context.tokenizer, context.stop_token_ids)
+    check_tokens(
+        sft,
+        context.tokenizer,
+        context.stop_token_ids,
+        context.recipe.model.chat_template_kwargs,
+    )
     if recipe.lora is None:
         model = load_scorer(recipe.model, pad, str(sft), dtype=torch.float32)
         initialise_score_head(head_of(model), seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +67,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     processes = Processes()
     context = open_stage_context(recipe, monitor)
     rows = load_demonstrations(recipe)
-    train = encode_demonstrations(
-        rows.train, context.formatter, recipe.sft.max_length, recipe.data.bad_rows
+    encode = partial(
+        encode_demonstrations,
+        formatter=context.formatter_for("demonstrations"),
+        max_length=recipe.sft.max_length,
+        bad_rows=recipe.data.bad_rows,
+        assistant_turns=recipe.sft.assistant_turns,
     )
-    held_out = encode_demonstrations(
-        rows.held_out, context.formatter, recipe.sft.max_length, recipe.data.bad_rows
-    )
+    train, held_out = encode(rows.train), encode(rows.held_out)
     counts = report_rows(monitor, "demonstrations", rows.report, (train.report, held_out.report))
 
     set_seed(recipe.seed)

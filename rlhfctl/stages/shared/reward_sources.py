@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rlhfctl.data.formatting import Formatter
+    from rlhfctl.data.formatter import Formatter
     from rlhfctl.maths.sequences import Sequences
     from rlhfctl.models.roles import Roles
     from rlhfctl.recipe.ppo import PPOSection, RewardSourceSection

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.formatting import Formatter, stop_ids
-from rlhfctl.errors import RecipeError
+from rlhfctl.data.formatter import Formatter, stop_ids
 from rlhfctl.models import adapters
 from rlhfctl.models.device import check_device, device_notes
 from rlhfctl.models.padding import Padding, choose_padding
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlhfctl.data.row_counts import RowCounts
+    from rlhfctl.data.sources import Kind
     from rlhfctl.models.role_models import CriticInit
-    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.recipe.schema import DatasetSection, Recipe
     from rlhfctl.run.monitor import Monitor
 
 
@@ -31,7 +31,7 @@ class StageContext:
     Attributes:
         recipe: The whole recipe.
         tokenizer: Tokenizer with a pad token that is no stop token.
-        formatter: Formats rows as token ids, identically in every stage.
+        formatter: Formats rows as token ids, identically in every stage, and decodes ids.
         stop_token_ids: Tokens that end a response, sorted.
         padding: Pad tokens in training and in exported tokenizers.
     """
@@ -45,8 +45,18 @@ class StageContext:
     def provenance(self, stage: str, model: Any) -> Provenance:
         """Return the base and tokenizer of a checkpoint of `stage`."""
         return Provenance.of(
-            stage, self.recipe.model.name_or_path, model, self.tokenizer, list(self.stop_token_ids)
+            stage,
+            self.recipe.model.name_or_path,
+            model,
+            self.tokenizer,
+            list(self.stop_token_ids),
+            self.recipe.model.chat_template_kwargs,
         )
+
+    def formatter_for(self, kind: Kind) -> Formatter:
+        """Return the formatter of a data set: `formatter` with its rule for control tokens."""
+        section: DatasetSection = getattr(self.recipe.data, kind)
+        return replace(self.formatter, parse_special=section.special_tokens == "parse")
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer to a checkpoint's folder, so that both load from it."""
@@ -73,16 +83,8 @@ def open_stage_context(recipe: Recipe, monitor: Monitor | None = None) -> StageC
         for note in device_notes(recipe.model):
             monitor.warn(note)
     tokenizer = read_tokenizer(recipe.model)
-    formatter = Formatter(tokenizer)
-    vocabulary = tokenizer.get_vocab()
-    unknown = [token for token in recipe.generation.stop_tokens if token not in vocabulary]
-    if unknown:
-        raise RecipeError(
-            f"{', '.join(map(repr, unknown))} are not tokens of {recipe.model.name_or_path}",
-            "generation.stop_tokens",
-            "Each must be a single token of the vocabulary.",
-        )
-    stops = stop_ids(formatter) | {vocabulary[token] for token in recipe.generation.stop_tokens}
+    formatter = Formatter(tokenizer, recipe.model.chat_template_kwargs)
+    stops = stop_ids(formatter, recipe.generation.stop_tokens)
     padding = choose_padding(tokenizer, stops)
     tokenizer.pad_token_id = padding.token_id
     return StageContext(recipe, tokenizer, formatter, tuple(sorted(stops)), padding)
@@ -113,6 +115,8 @@ def report_rows(
 
 def add_encoded(monitor: Monitor, kind: str, total: RowCounts, report: RowCounts) -> None:
     """Warn of rows that were dropped by encoding, and add them to the counts for the manifest."""
+    for note in report.notes:
+        monitor.warn(f"{kind}: {note}")
     if report.dropped:
         monitor.warn(f"{kind}: {report.summary()}")
         total.add_encoding(report)
@@ -145,7 +149,12 @@ def open_roles(
     policy = inputs.get("ppo")
     folders = [inputs["sft"], *rms, *([policy] if policy else [])]
     for folder in folders:
-        check_tokens(folder, context.tokenizer, context.stop_token_ids)
+        check_tokens(
+            folder,
+            context.tokenizer,
+            context.stop_token_ids,
+            context.recipe.model.chat_template_kwargs,
+        )
         if recipe.lora is not None:
             adapters.check_rank(folder, recipe.lora)
     roles = load_roles(
