@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.assistant_turns import earlier_answers
+from rlhfctl.data.formatter import Formatter as Formatter  # noqa: PLC0414, TC001
 from rlhfctl.data.rendering import RenderingError
 from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import is_conversation
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from datasets import Dataset
-
-    from rlhfctl.data.formatter import Formatter
 
 COMPARISON_EXTRAS = ("margin", "annotator", "source", "target", "weight")
 """Optional columns of comparisons; `target` and `weight` are aggregated from several labels."""

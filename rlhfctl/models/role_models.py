@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from rlhfctl.errors import CheckpointError
-from rlhfctl.models import adapters
+from rlhfctl.models import adapters, new_tokens
 from rlhfctl.models.base import decoder_of, load_causal_lm
 from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
@@ -133,6 +133,8 @@ class AdapterRoleModels(RoleModels):
         from transformers import GenerationConfig
 
         base = load_causal_lm(section)
+        self.new_tokens = new_tokens.new_token_ids(section)
+        new_tokens.resize(base, self.new_tokens)
         # The model's own sampling defaults (top_p, repetition penalty) must not apply.
         base.generation_config = GenerationConfig()
         self.base_name = str(base.config.name_or_path)
@@ -171,6 +173,7 @@ class AdapterRoleModels(RoleModels):
         config = deepcopy(adapters.read_config(folder))
         config.task_type, config.modules_to_save = "CAUSAL_LM", None
         config.inference_mode, config.lora_dropout = False, 0.0
+        config.trainable_token_indices = None  # new tokens' rows become part of the base
         return config
 
     def _add(self, role: Role, folder: Path) -> None:
@@ -183,6 +186,7 @@ class AdapterRoleModels(RoleModels):
         weights = adapters.read_weights(folder)
         for name in adapters.HEAD_KEYS:
             weights.pop(name, None)
+        new_tokens.take_rows(self.model.get_base_model(), weights, self.new_tokens)
         adapters.set_weights(self.model, weights, role, folder)
 
     def activate(self, role: Role, *, training: bool) -> torch.nn.Module:
@@ -225,18 +229,24 @@ class AdapterRoleModels(RoleModels):
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy's adapter."""
-        adapters.save_adapter(
-            self._saved("policy"), self._configs["policy"], folder, self.base_name, "CAUSAL_LM"
-        )
+        weights, config = self._with_new_tokens("policy", head=True)
+        adapters.save_adapter(weights, config, folder, self.base_name, "CAUSAL_LM")
 
     def save_critic(self, folder: Path) -> None:
         """Write the critic's adapter, with the value head as a token classifier's head."""
+        saved, config = self._with_new_tokens("critic", head=False)
         head = scorer_class(self.model.get_base_model().config, per_token=True).head_name
-        weights = self._saved("critic") | {
+        weights = saved | {
             adapters.head_key(head, "weight"): self.value_head.weight,
             adapters.head_key(head, "bias"): self.value_head.bias,
         }
-        adapters.save_adapter(weights, self._configs["critic"], folder, self.base_name, "TOKEN_CLS")
+        adapters.save_adapter(weights, config, folder, self.base_name, "TOKEN_CLS")
+
+    def _with_new_tokens(self, role: Role, *, head: bool) -> tuple[dict[str, torch.Tensor], Any]:
+        base = self.model.get_base_model()
+        return new_tokens.with_rows(
+            self._saved(role), self._configs[role], base, self.new_tokens, head=head
+        )
 
 
 class SeparateRoleModels(RoleModels):

@@ -31,7 +31,7 @@ def is_requested(recipe: Recipe) -> bool:
     """Return whether the launcher's configuration shards the base; refuse recipes that cannot be.
 
     Raises:
-        RecipeError: All weights are trained, or the base is quantised.
+        RecipeError: All weights are trained, the base is quantised, or its embeddings are resized.
         UsageError: The configuration asks for FSDP version 1.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not os.environ.get(_FSDP):
@@ -54,6 +54,12 @@ def _check(recipe: Recipe) -> None:
             "a quantised base cannot be sharded over processes",
             "model.quantization",
             "Use --set model.quantization=none, or launch with recipes/launch/ddp.yaml.",
+        )
+    if recipe.model.resize_embeddings:
+        raise RecipeError(
+            "rows for new tokens cannot be trained in a base that is sharded over processes",
+            "model.resize_embeddings",
+            "Launch with recipes/launch/ddp.yaml.",
         )
     if FullyShardedDataParallelPlugin().fsdp_version != 2:
         raise UsageError(

@@ -60,29 +60,35 @@ def read_tokenizer(section: ModelSection) -> Any:
 
 
 def _check_embeddings(tokenizer: Any, section: ModelSection, source: str) -> None:
-    """Refuse a tokenizer with ids beyond the model's embeddings."""
-    from transformers import AutoConfig
-
+    """Refuse a tokenizer with ids beyond the model's embeddings, unless these are resized."""
     with hub_errors(source, "model.name_or_path"):
-        config = AutoConfig.from_pretrained(
-            source, revision=section.revision, trust_remote_code=section.trust_remote_code
-        )
-    rows = getattr(config.get_text_config(), "vocab_size", None)
+        rows = embedding_rows(section, source)
     beyond = {
         index: token
         for token, index in tokenizer.get_vocab().items()
         if rows is not None and index >= rows
     }
-    if not beyond:
+    if not beyond or section.resize_embeddings:
         return
     first, last = min(beyond), max(beyond)
     raise RecipeError(
         f"the tokenizer has ids up to {last} ({beyond[first]!r} is {first}), but the model has "
         f"embeddings for {rows} only",
         f"model.name_or_path: {section.name_or_path}",
-        "Resize the model's embeddings to its tokenizer and save it, or use the tokenizer that it "
-        "was trained with.",
+        "Set model.resize_embeddings: true to add and train rows for them, or use the tokenizer "
+        "that the model was trained with.",
     )
+
+
+def embedding_rows(section: ModelSection, source: str) -> int | None:
+    """Return the number of embedding rows by the base's config; None if it does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(
+        source, revision=section.revision, trust_remote_code=section.trust_remote_code
+    )
+    rows: int | None = getattr(config.get_text_config(), "vocab_size", None)
+    return rows
 
 
 def _chat_template(own: str | dict[str, str] | None, section: ModelSection) -> str | None:

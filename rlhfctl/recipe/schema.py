@@ -57,6 +57,11 @@ class ModelSection(Section):
         description="Variables of the chat template, such as `enable_thinking: false`, the same in "
         "every stage.",
     )
+    resize_embeddings: bool = Field(
+        False,
+        description="Add embedding rows for tokens that the tokenizer has and the model lacks; SFT "
+        "trains them, and every adapter holds them.",
+    )
     pad_token: str | None = Field(
         None,
         description="Pad token of exported tokenizers; null keeps the tokenizer's own unless it "

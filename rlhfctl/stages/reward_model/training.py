@@ -11,7 +11,7 @@ from transformers import set_seed
 from trl import RewardConfig
 
 from rlhfctl.errors import DataError
-from rlhfctl.models import adapters, sharding
+from rlhfctl.models import adapters, new_tokens, sharding
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits, check_tokens
 from rlhfctl.models.scorer import head_of, load_scorer
@@ -108,6 +108,9 @@ def _model(context: StageContext, sft: Path, seed: int) -> Any:
     adapters.check_rank(sft, recipe.lora)
     weights = adapters.read_weights(sft)
     base = load_scorer(recipe.model, pad)
+    ids = new_tokens.new_token_ids(recipe.model)
+    new_tokens.resize(base, ids)
+    new_tokens.take_rows(base, weights, ids)
     check_fits(sft, context.provenance("rm", base))
     initialise_score_head(head_of(base), seed)
     score = {adapters.head_key(base.head_name, "weight"): head_of(base).weight.detach().clone()}

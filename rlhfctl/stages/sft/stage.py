@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhfctl.data.formatting import encode_demonstrations
 from rlhfctl.data.sources import load_demonstrations
-from rlhfctl.models import adapters, sharding
+from rlhfctl.models import adapters, new_tokens, sharding
 from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.provenance import check_fits
 from rlhfctl.ppo.processes import Processes
@@ -117,10 +117,15 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
 
 def _model(context: StageContext) -> Any:
     recipe = context.recipe
+    base = load_causal_lm(recipe.model, dtype=torch.float32 if recipe.lora is None else None)
+    ids = new_tokens.new_token_ids(recipe.model)
+    new_tokens.resize(base, ids)
     if recipe.lora is None:
-        return load_causal_lm(recipe.model, dtype=torch.float32)
-    base = load_causal_lm(recipe.model)
-    model = get_peft_model(base, adapters.new_config(recipe.lora, "CAUSAL_LM"))
+        return base
+    config = adapters.new_config(recipe.lora, "CAUSAL_LM")
+    config.trainable_token_indices = new_tokens.trainable_indices(base, ids)
+    model = get_peft_model(base, config)
+    new_tokens.expose_head_bias(model)
     if recipe.sft.init_from is not None:
         folder = Path(recipe.sft.init_from)
         adapters.check_rank(folder, recipe.lora)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.formatter import Formatter, stop_ids
-from rlhfctl.models import adapters
+from rlhfctl.models import adapters, new_tokens
 from rlhfctl.models.device import check_device, device_notes
 from rlhfctl.models.padding import Padding, choose_padding
 from rlhfctl.models.provenance import Provenance, check_fits, check_tokens
@@ -195,13 +195,13 @@ def save_trained(
         from peft import get_peft_model_state_dict
 
         base = model.get_base_model()
-        adapters.save_adapter(
-            get_peft_model_state_dict(model, save_embedding_layers=False),
-            model.peft_config["default"],
-            output,
-            str(base.config.name_or_path),
-            task_type,
-        )
+        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+        config = model.peft_config["default"]
+        if config.trainable_token_indices is None:
+            # The reward model takes new tokens' rows from SFT; SFT's own adapter has them.
+            ids = new_tokens.new_token_ids(context.recipe.model)
+            weights, config = new_tokens.with_rows(weights, config, base, ids, head=False)
+        adapters.save_adapter(weights, config, output, str(base.config.name_or_path), task_type)
     context.save_tokenizer(output)
     context.provenance(stage, base).save(output)
 
