@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,7 +52,7 @@ class ModelSection(Section):
         description="Chat template: a path of a Jinja file, or the name of one of the tokenizer's "
         "own, such as `tool_use`; null uses the tokenizer's, the one named `default` among several.",
     )
-    chat_template_kwargs: dict[str, Any] = Field(
+    chat_template_kwargs: dict[str, bool | int | float | str | list[str] | None] = Field(
         default_factory=dict,
         description="Variables of the chat template, such as `enable_thinking: false`, the same in "
         "every stage.",
