@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIELDS = "other_fields"
 """Key of a message's further fields."""
 _PASSED = (
-    *("tool_calls", "tool_call_id"),
+    *("tool_calls", "tool_call_id", "tools"),
     *("reasoning_content", "reasoning", "thinking"),
 )
 

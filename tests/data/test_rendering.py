@@ -86,6 +86,19 @@ def test_rows_with_fields_that_the_template_leaves_out_are_counted_by_name(make_
     assert len(result.dataset) == 1
 
 
+def test_tools_of_the_first_message_reach_the_template(make_tokenizer, chatml):
+    shows = "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}" + chatml
+    system = {"role": "system", "content": "Be brief.", "tools": [CALL]}
+    rows = [row(system, user(), answer("No.")), row(user(), answer("No."))]
+    tokenizer = make_tokenizer(shows)
+    assert [text[:9] for text in texts(tokenizer, encoded(tokenizer, *rows))] == [
+        "[weather]",
+        "<|im_star",
+    ]
+    without = encoded(make_tokenizer(chatml), *rows)
+    assert without.report.dropped == {"with tools that the chat template does not render": 1}
+
+
 def test_thoughts_that_the_template_strips_are_told(make_tokenizer, chatml):
     thoughtful = row(user(), answer("<think>Hm.</think>So."))
     result = encoded(make_tokenizer(STRIPS), thoughtful, row(user(), answer("No.")))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rlhfctl.data.forms import Kind
     from rlhfctl.data.row_counts import RowCounts
-    from rlhfctl.data.sources import Kind
     from rlhfctl.models.role_models import CriticInit
     from rlhfctl.recipe.schema import DatasetSection, Recipe
     from rlhfctl.run.monitor import Monitor
