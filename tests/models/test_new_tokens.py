@@ -57,11 +57,13 @@ def made(base, tmp_path_factory):
     from tests.conftest import tiny_recipe
 
     recipe = tiny_recipe(
-        f"model.name_or_path={base}", "model.resize_embeddings=true", "lora.r=2", "lora.alpha=4",
+        "lora.r=2", "lora.alpha=4",
         "data.demonstrations.max_rows=32", "data.comparisons.max_rows=24",
         "data.prompts.max_rows=40", "reward_model.calibration_samples=8", "ppo.episodes=16",
         "ppo.eval_rollouts=null", "ppo.warmup_rollouts=0", "generation.max_new_tokens=4",
     )  # fmt: skip
+    model = ModelSection(name_or_path=str(base), resize_embeddings=True)
+    recipe = recipe.model_copy(update={"model": model})
     root = tmp_path_factory.mktemp("run")
     folders = {}
     for name, stage in (("sft", run_sft), ("rm", run_rm), ("ppo", run_ppo)):
