@@ -35,9 +35,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from datasets import Dataset
+
+    from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.models.role_models import Role
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.shared.stage_context import StageContext
+
+
+def _held_out_prompts(
+    recipe: Recipe, session: StageContext, monitor: Monitor
+) -> tuple[Dataset, RowCounts]:
+    """Return the encoded prompts that responses are generated to, and the row counts."""
+    rows = load_prompts(recipe)
+    encoded = encode_prompts(
+        untrained_prompts(recipe, rows),
+        session.formatter_for("prompts"),
+        recipe.generation.max_prompt_length,
+    )
+    counts = report_rows(monitor, "prompts", rows.report, (encoded.report,))
+    size = min(len(encoded.dataset), recipe.evaluation.num_prompts)
+    return encoded.dataset.select(range(size)), counts
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
@@ -56,15 +75,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     require_harness(recipe.evaluation.tax.tasks)
     session = open_stage_context(recipe, monitor)
-    rows = load_prompts(recipe)
-    tokenised = encode_prompts(
-        untrained_prompts(recipe, rows),
-        session.formatter_for("prompts"),
-        recipe.generation.max_prompt_length,
-    )
-    counts = report_rows(monitor, "prompts", rows.report, (tokenised.report,))
-    encoded = tokenised.dataset
-    encoded = encoded.select(range(min(len(encoded), recipe.evaluation.num_prompts)))
+    encoded, counts = _held_out_prompts(recipe, session, monitor)
     # Before models are loaded, so that an unusable file fails early.
     subsets = benchmark_subsets(recipe, encoded["prompt"][0])
     others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
