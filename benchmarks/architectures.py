@@ -34,7 +34,7 @@ from rlhfctl.errors import RlhfctlError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import adapters, roles
 from rlhfctl.models.architecture import ENDING_POSITIONS, refusal
-from rlhfctl.models.base import _keep_backward, _quantization_config, decoder_of, load_causal_lm
+from rlhfctl.models.base import decoder_of, keep_backward, load_causal_lm, quantization_config
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.recipe.schema import Recipe
 
@@ -168,9 +168,9 @@ class Checkpoints:
         base = AutoModelForCausalLM.from_pretrained(
             self.base,
             dtype=torch.float32,
-            quantization_config=_quantization_config(self.recipe.model),
+            quantization_config=quantization_config(self.recipe.model),
         )
-        _keep_backward(base)
+        keep_backward(base)
         return PeftModel.from_pretrained(base, folder).eval()
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from rlhfctl.errors import DataError, RecipeError
-from rlhfctl.recipe.ppo import source_kind
+from rlhfctl.errors import CheckpointError, DataError, EnvironmentFault, RecipeError
+from rlhfctl.models.foreign_files import ForeignFiles, is_foreign
+from rlhfctl.recipe.reward_sources import source_kind
 from rlhfctl.run.extras import require_harness
 from rlhfctl.stage_table import PPO, STAGE_NAMES
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rlhfctl.data.formatter import Formatter
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.sources import Preview
+    from rlhfctl.recipe.reward_sources import RewardModelLoading
     from rlhfctl.recipe.schema import ModelSection, Recipe
     from rlhfctl.stage_table import Stage
 
@@ -94,7 +96,7 @@ def _model(section: ModelSection) -> Iterator[Finding]:
     yield Finding("ok", f"{name}: {kind}", "model.name_or_path")
     if section.chat_template is not None:
         if Path(section.chat_template).suffix or not Path(source).is_dir():
-            _check_template(section.chat_template)
+            _check_template(section.chat_template, "model.chat_template")
         yield Finding("ok", section.chat_template, "model.chat_template")
     if section.trust_remote_code:
         yield Finding(
@@ -126,8 +128,8 @@ def check_model(
     return [Finding("warning", warning, "model.name_or_path") for warning in warnings]
 
 
-def _check_template(name: str) -> None:
-    where = f"model.chat_template: {name}"
+def _check_template(name: str, key: str) -> None:
+    where = f"{key}: {name}"
     try:
         text = Path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -147,18 +149,82 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
         "evaluation.sft": recipe.evaluation.sft,
         "evaluation.rm": recipe.evaluation.rm,
         "evaluation.ppo": recipe.evaluation.ppo,
-        "evaluation.judge_rm": recipe.evaluation.judge_rm,
-    }
-    named |= {
-        f"ppo.reward_sources.{index}": source.source
-        for index, source in enumerate(recipe.ppo.reward_sources)
-        if source_kind(source.source) == "folder"
     }
     for where, name in named.items():
-        if name is not None and not Path(name).is_dir():
-            yield Finding("warning", f"there is no folder {name} (yet)", where)
-        elif name is not None:
-            yield Finding("ok", f"checkpoint {name}", where)
+        if name is not None:
+            yield _folder(name, where)
+    for where, (source, loading) in _reward_models(recipe).items():
+        if is_foreign(source):
+            yield from _foreign(recipe, source, loading, where)
+        else:
+            yield _folder(source, where)
+
+
+def _folder(name: str, where: str) -> Finding:
+    if not Path(name).is_dir():
+        return Finding("warning", f"there is no folder {name} (yet)", where)
+    return Finding("ok", f"checkpoint {name}", where)
+
+
+def _reward_models(recipe: Recipe) -> dict[str, tuple[str, RewardModelLoading]]:
+    """Return the reward models that the recipe names as a folder or on the Hub, by key."""
+    named: dict[str, tuple[str, RewardModelLoading]] = {
+        f"ppo.reward_sources.{index}": (source.source, source)
+        for index, source in enumerate(recipe.ppo.reward_sources)
+        if source.kind in {"folder", "hub"}
+    }
+    evaluation = recipe.evaluation
+    if evaluation.judge_rm is not None:
+        named["evaluation.judge_rm"] = (evaluation.judge_rm, evaluation.judge_rm_loading)
+    return named
+
+
+def _foreign(
+    recipe: Recipe, source: str, loading: RewardModelLoading, where: str
+) -> Iterator[Finding]:
+    """Check a reward model from elsewhere by its files; one on the Hub if it is in the cache."""
+    if loading.chat_template is not None:
+        _check_template(loading.chat_template, f"{where}.chat_template")
+    try:
+        files = ForeignFiles.find(source, loading, where, offline=True)
+    except EnvironmentFault:
+        yield Finding("ok", f"{source}: not checked (on the Hub)", where)
+        return
+    except CheckpointError as error:
+        yield Finding("error", f"{source} {error.what}", where, error.hint)
+        return
+    chat = loading.input_format != "text" and (files.has_template or bool(loading.chat_template))
+    if not chat and _has_conversations(recipe):
+        yield Finding(
+            "error",
+            f"{source} reads plain text (it has no chat template), and the prompts are "
+            "conversations",
+            where,
+            "give its template with chat_template, or name another reward model",
+        )
+        return
+    limit = loading.max_length or files.limit
+    longest = recipe.generation.max_prompt_length + recipe.generation.max_new_tokens
+    if limit is not None and longest > limit:
+        yield Finding(
+            "warning",
+            f"prompts and responses may have {longest:,} tokens, and {source} takes {limit:,}: "
+            "longer ones are scored without the beginning of their prompt",
+            where,
+        )
+    form = "chat template" if chat else "plain text"
+    size = f", weights of {files.weight_bytes / 1e9:.2g} GB" if files.weight_bytes else ""
+    yield Finding("ok", f"{source}: reward model with one output, {form}{size}", where)
+
+
+def _has_conversations(recipe: Recipe) -> bool:
+    from rlhfctl.data.sources import preview
+
+    try:
+        seen = preview(recipe.data.prompts, "prompts", rows=10)
+    except DataError:  # reported with the data
+        return False
+    return seen is not None and seen.messages is True
 
 
 def _functions(recipe: Recipe) -> Iterator[Finding]:

@@ -114,7 +114,9 @@ PPO = Stage(
         # PPO-ptx leaves out the demonstrations that SFT leaves out.
         "sft.max_length",
         # Held-out evaluations avoid the evaluation's prompts and share its reward model.
-        *("evaluation.num_prompts", "evaluation.judge_rm"),
+        *("evaluation.num_prompts", "evaluation.judge_rm", "evaluation.judge_rm_loading"),
+        # The scale of a reward model from elsewhere is measured on as many SFT responses.
+        "reward_model.calibration_samples",
     ),
     checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
     data=("prompts",),
@@ -138,7 +140,7 @@ EVALUATION = Stage(
         *("ppo.score_clip", "ppo.missing_eos_score"),
         *("ppo.min_response_length", "ppo.score_normalization"),
         *("sft.max_length", "reward_model.max_length"),
-        "reward_model.per_device_eval_batch_size",
+        *("reward_model.per_device_eval_batch_size", "reward_model.calibration_samples"),
     ),
     # Gates are bounds on the metrics, checked after every evaluation.
     excludes=("evaluation.gates",),

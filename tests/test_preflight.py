@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from rlhfctl.preflight import Finding, check_files, check_stage_data
 from rlhfctl.recipe.load import load_recipe, shipped_recipes
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.stage_table import REWARD_MODEL, SFT
+from tests.foreign import changed, chatml, encoder, inst
 
 ROWS = [{"prompt": f"Question {n}?", "completion": " Yes."} for n in range(5)]
 
@@ -48,6 +50,48 @@ def test_a_reward_function_without_its_module_is_found_before_anything_runs():
     assert (missing.where, "scores_of_nobody" in missing.what) == ("ppo.reward_sources.0", True)
     Path("scores_of_nobody.py").write_text("raise SystemExit('checking must not run it')")
     assert found("error", **sections) == []
+
+
+@pytest.fixture(scope="module")
+def foreign_models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("foreign")
+    return {make.__name__: str(make(root / make.__name__)) for make in (chatml, inst, encoder)}
+
+
+def rewarded(source, **keys):
+    return {"ppo": {"reward_sources": [{"source": source, **keys}]}}
+
+
+def test_a_reward_model_from_elsewhere_is_looked_at_without_its_weights(foreign_models):
+    sections = rewarded(foreign_models["chatml"], max_length=250)
+    sections["evaluation"] = {"judge_rm": foreign_models["inst"]}
+    sections["generation"] = {"max_prompt_length": 100, "max_new_tokens": 40}
+    ok = {finding.where: finding.what for finding in found("ok", **sections)}
+    assert "one output, chat template, weights of" in ok["ppo.reward_sources.0"]
+    assert "one output, chat template" in ok["evaluation.judge_rm"]
+    assert found("error", **sections) == []
+    (long,) = found("warning", **sections)
+    assert long.where == "evaluation.judge_rm"
+    assert "may have 140 tokens" in long.what
+    assert "takes 128" in long.what
+
+
+def test_what_a_reward_model_from_elsewhere_lacks_is_an_error(foreign_models, tmp_path):
+    (conversations,) = found("error", **rewarded(foreign_models["encoder"]))
+    assert conversations.where == "ppo.reward_sources.0"
+    assert "the prompts are conversations" in conversations.what
+    two = shutil.copytree(foreign_models["inst"], tmp_path / "two")
+    changed(two, id2label={"0": "BAD", "1": "GOOD"})
+    (heads,) = found("error", **rewarded(str(two)))
+    assert "two has 2 outputs (BAD, GOOD)" in heads.what
+    (missing,) = found("warning", **rewarded("./nowhere"))
+    assert "there is no folder" in missing.what
+    (hub,) = [
+        finding
+        for finding in found("ok", **rewarded("hub:nobody/nothing"))
+        if finding.where == "ppo.reward_sources.0"
+    ]
+    assert hub.what == "hub:nobody/nothing: not checked (on the Hub)"
 
 
 def test_a_judging_function_and_a_judges_key_are_looked_for_too(monkeypatch):

@@ -108,7 +108,8 @@ JSON_EDGES = {
     "stages/reward_model/labels.py:LabelTrainer.compute_loss": "signature of TRL's trainer",
     "stages/shared/hf_training.py:MonitorCallback.on_log": "signature of a Transformers callback",
     "stages/shared/hf_training.py:training_arguments": "arguments of a Transformers class",
-    "stages/shared/reward_sources.py:Server._request": "JSON body of a request",
+    "stages/shared/reward_functions.py:UserFunction.start": "arguments of a user's function",
+    "stages/shared/timed_calls.py:start_call": "arguments of a user's function",
 }
 """Function or class whose signature may have a dictionary of anything, and the reason."""
 

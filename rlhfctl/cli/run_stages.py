@@ -77,6 +77,8 @@ def _run_command(
     check_file_types(vote_files)
     if stage is None:
         require_valid_files(recipe, terminal, fetch=True)
+        if not recipe.ppo.uses_rm:
+            terminal.note("reward model: not trained, since none of ppo.reward_sources is rm")
     else:
         require_usable_model(recipe, stage, terminal)
         require_readable_data(recipe, stage, terminal)

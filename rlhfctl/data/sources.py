@@ -39,6 +39,9 @@ _EMBEDDED_ROWS: dict[str, int] = {"demonstrations": 2000, "comparisons": 4000, "
 _EMBEDDED_COLUMNS: dict[str, dict[str, str]] = {"comparisons": {"source": "kind"}}
 _BATCH = 1000
 
+SOURCE_ROW = "source_row"
+"""Column of prompts: index of the row in `raw_prompts`, where its further columns are."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -88,7 +91,7 @@ def load_comparisons(recipe: Recipe, *, margins: bool = False) -> Split:
 
 
 def load_prompts(recipe: Recipe) -> Split:
-    """Return the rows of ``data.prompts``: ``prompt``, without duplicates.
+    """Return the rows of ``data.prompts``: ``prompt`` and `SOURCE_ROW`, without duplicates.
 
     Raises:
         DataError: The source is missing, damaged, in another format, or has no usable row.
@@ -96,6 +99,17 @@ def load_prompts(recipe: Recipe) -> Split:
         UnsafeError: The source is a script.
     """
     return _load(recipe, "prompts")
+
+
+def raw_prompts(recipe: Recipe) -> RawRows:
+    """Return the unchecked rows of ``data.prompts`` that `load_prompts` reads, in its order.
+
+    Raises:
+        DataError: The source is missing, damaged or in another format.
+        EnvironmentFault: The Hub data set cannot be loaded.
+        UnsafeError: The source is a script.
+    """
+    return _source(recipe, "prompts")[0]
 
 
 def evaluation_prompts(recipe: Recipe) -> Dataset:
@@ -212,14 +226,8 @@ def _smallest_share(recipe: Recipe) -> float:
 
 def _load(recipe: Recipe, kind: Kind, *, margins: bool = False) -> Split:
     section: DatasetSection = getattr(recipe.data, kind)
-    raw = _read(section, kind, recipe.seed)
-    mapping = section.columns
-    if section.source == EMBEDDED:
-        mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
-    chosen = choose_form(kind, raw, mapping, section.preset)
+    raw, chosen = _source(recipe, kind)
     raw = raw.only(list(chosen.columns.values()))
-    if not chosen.form.whole:
-        raw = _limited(raw, section.max_rows, recipe.seed)
     report = RowCounts(raw.name, notes=raw.notes)
     items: Sequence[tuple[int, Item]] | Iterator[tuple[int, Item]]
     items = _converted(raw, chosen, kind, chat=section.as_chat)
@@ -235,6 +243,18 @@ def _load(recipe: Recipe, kind: Kind, *, margins: bool = False) -> Split:
         _table([row for row, outside in zip(rows, mask, strict=True) if outside]),
         report,
     )
+
+
+def _source(recipe: Recipe, kind: Kind) -> tuple[RawRows, ChosenForm]:
+    """Return the rows to convert, with all of their columns, and their form."""
+    section: DatasetSection = getattr(recipe.data, kind)
+    raw = _read(section, kind, recipe.seed)
+    mapping = section.columns
+    if section.source == EMBEDDED:
+        mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
+    chosen = choose_form(kind, raw, mapping, section.preset)
+    # A form of several rows is drawn from after its conversion.
+    return (raw if chosen.form.whole else _limited(raw, section.max_rows, recipe.seed)), chosen
 
 
 def _read(section: DatasetSection, kind: Kind, seed: int) -> RawRows:
@@ -307,7 +327,7 @@ def _normalised(
             report.leave_out(str(error))
         else:
             report.usable += 1
-            yield row
+            yield row | {SOURCE_ROW: number} if kind == "prompts" else row
 
 
 def _row(item: Item, kind: Kind, *, chat: bool, margins: bool) -> Row:

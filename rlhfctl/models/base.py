@@ -13,26 +13,34 @@ from rlhfctl.models.dropout import disable_dropout, silence_config
 from rlhfctl.models.hub import hub_errors, model_source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlhfctl.recipe.schema import ModelSection
 
 HEAD_MODULES = ("lm_head", "embed_out", "output_projection", "score", "classifier")
 """Modules that are never quantised or adapted: the LM head and the score or value head."""
 
 
-def _quantization_config(section: ModelSection) -> Any:
+def quantization_config(section: ModelSection, heads: Sequence[str] = HEAD_MODULES) -> Any:
+    """Return the configuration of bitsandbytes; None without quantization.
+
+    Args:
+        section: Quantization and precision.
+        heads: Names of modules that stay in full precision.
+    """
     from transformers import BitsAndBytesConfig
 
     kind = effective_quantization(section)
     if kind == "none":
         return None
     if kind == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(HEAD_MODULES))
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(heads))
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=effective_dtype(section),
-        llm_int8_skip_modules=list(HEAD_MODULES),
+        llm_int8_skip_modules=list(heads),
     )
 
 
@@ -85,7 +93,7 @@ def load_weights(
     }
     if section.attn_implementation is not None:
         arguments["attn_implementation"] = section.attn_implementation
-    quantization = _quantization_config(section)
+    quantization = quantization_config(section)
     if quantization is not None:
         arguments["quantization_config"] = quantization
     # Load directly onto the device: a quantised model cannot be moved afterwards.
@@ -94,11 +102,11 @@ def load_weights(
         loaded = model_class.from_pretrained(source, **arguments)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     disable_dropout(model)
-    _keep_backward(model)
+    keep_backward(model)
     return loaded
 
 
-def _keep_backward(model: Any) -> None:
+def keep_backward(model: Any) -> None:
     """Prevent bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
 
     The first forward pass in evaluation mode would convert them to an inference format that

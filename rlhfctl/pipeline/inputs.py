@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rlhfctl
 from rlhfctl.errors import CheckpointError
-from rlhfctl.recipe.ppo import source_file
+from rlhfctl.recipe.reward_sources import source_file
 from rlhfctl.recipe.view import stage_part, view
 from rlhfctl.run.manifest import Artifact
 from rlhfctl.run.staleness import output_changes, recipe_changes

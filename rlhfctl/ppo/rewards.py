@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
 from rlhfctl.maths.ensembles import Rule, combine_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -31,6 +32,14 @@ class RewardSource(Protocol):
         """
 
 
+@runtime_checkable
+class ConcurrentSource(RewardSource, Protocol):
+    """Reward source that computes while the other sources do."""
+
+    def start(self, batch: Sequences, rows: Sequence[int]) -> Callable[[], Tensor]:
+        """Start the computation of `scores`; the returned function waits for them."""
+
+
 @dataclass(frozen=True)
 class Rewards:
     """Reward sources and the rule that combines their scores.
@@ -49,8 +58,13 @@ class Rewards:
 
     def scores_per_source(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
         """Return the scores of every source, [S, B], on the batch's device."""
-        per_source = [source.scores(batch, rows) for source in self.sources]
-        return torch.stack([scores.to(batch.ids.device, torch.float32) for scores in per_source])
+        waiting = [
+            source.start(batch, rows)
+            if isinstance(source, ConcurrentSource)
+            else partial(source.scores, batch, rows)
+            for source in self.sources
+        ]
+        return torch.stack([wait().to(batch.ids.device, torch.float32) for wait in waiting])
 
     def combine(self, source_scores: Tensor) -> Tensor:
         """Return one score per episode, [B], from [S, B]."""

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
 from rlhfctl.recipe.judges import JudgeEndpointSection  # noqa: TC001 (pydantic reads it)
+from rlhfctl.recipe.reward_sources import RewardModelLoading
 from rlhfctl.results.gates import parse_gates
 from rlhfctl.results.names import check_gate_names
 
@@ -48,8 +49,12 @@ class EvaluationSection(Section):
     )
     judge_rm: str | None = Field(
         None,
-        description="Folder of a reward model to judge by, one that PPO did not train against; null "
-        "uses the held-out reward model of `reward_model.judge_share`, if there is one.",
+        description="Reward model to judge by, one that PPO did not train against: a folder or "
+        "`hub:ID`; null uses the held-out reward model of `reward_model.judge_share`, if any.",
+    )
+    judge_rm_loading: RewardModelLoading = Field(
+        default_factory=RewardModelLoading,
+        description="Loading of a `judge_rm` from elsewhere; not read for a folder of train-rm.",
     )
     judge_endpoint: JudgeEndpointSection | None = Field(
         None,

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
+from rlhfctl.recipe.reward_sources import RUN_RM, RewardSourceSection, source_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-RUN_RM = "rm"
-"""Reward source that stands for the reward model of `ppo.rm`, or else the run's own."""
-
-
-def source_kind(source: str) -> Literal["rm", "folder", "function", "server"]:
-    """Return the kind of a reward source from its form; ``./a:b`` is a folder."""
-    if source == RUN_RM:
-        return "rm"
-    if source.startswith(("http://", "https://")):
-        return "server"
-    module, colon, function = source.partition(":")
-    if colon and function.isidentifier() and all(map(str.isidentifier, module.split("."))):
-        return "function"
-    return "folder"
-
-
-def source_file(source: str) -> str | None:
-    """Return the local folder or module file behind a reward source, or None.
-
-    A function's module is a file in the working folder if there is one, else a package.
-    """
-    kind = source_kind(source)
-    if kind == "function":
-        return source.partition(":")[0].replace(".", "/") + ".py"
-    return source if kind == "folder" else None
 
 
 class KLControllerSection(Section):
@@ -45,22 +20,6 @@ class KLControllerSection(Section):
     horizon: Positive = Field(
         10_000, description="Time constant of the adaptation of beta, in episodes."
     )
-
-
-class RewardSourceSection(Section):
-    """One source of scores."""
-
-    source: str = Field(
-        RUN_RM,
-        min_length=1,
-        description="`rm` (the run's reward model), a reward-model folder, a Python "
-        "`module:function`, or an http(s) address.",
-    )
-    weight: float = Field(
-        1.0, description="Weight in `reward_rule: weighted_sum`; may be negative, but not 0."
-    )
-    timeout: Positive = Field(60.0, description="Seconds to wait for a response of an http server.")
-    retries: Natural = Field(3, description="Retries after a failed request to an http server.")
 
 
 class AlarmsSection(Section):
@@ -144,8 +103,8 @@ class PPOSection(Section):
         default_factory=lambda: [RewardSourceSection()],
         min_length=1,
         description="Sources of the score, combined by `reward_rule`. Each has `source` (`rm`, a "
-        "reward-model folder, `module:function` or an http address), `weight`, `timeout` in seconds "
-        "and `retries`.",
+        "reward-model folder, `hub:ID`, `module:function` or an http address), `weight`, and keys "
+        "of its kind.",
     )
     reward_rule: Literal["weighted_sum", "mean", "worst", "uncertainty"] = Field(
         "weighted_sum",
@@ -208,7 +167,7 @@ class PPOSection(Section):
     critic_init: Literal["reward_model", "sft"] = Field(
         "reward_model",
         description="Initial weights of the critic: the reward model, or SFT with a value head of "
-        "zeros.",
+        "zeros, which is the default where `rm` is not among `reward_sources`.",
     )
     critic_warmup_rollouts: Natural = Field(
         0, description="First rollouts in which only the critic is trained."
@@ -339,6 +298,22 @@ class PPOSection(Section):
     def has_critic(self) -> bool:
         """True if a critic is trained."""
         return self.advantage_estimator == "gae"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_critic(cls, values: Any) -> Any:
+        """Start the critic from SFT where no reward model of ours gives scores."""
+        if not isinstance(values, dict) or "critic_init" in values:
+            return values
+        sources = values.get("reward_sources")
+        if not isinstance(sources, list) or not sources:
+            return values
+        names = [
+            source.get("source", RUN_RM) if isinstance(source, dict) else source.source
+            for source in sources
+            if isinstance(source, dict | RewardSourceSection)
+        ]
+        return values if RUN_RM in names or not names else values | {"critic_init": "sft"}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -406,6 +406,17 @@ class Recipe(Section):
                 f"ppo.min_response_length ({shortest}) is above generation.max_new_tokens "
                 f"({longest})"
             )
+        sources = {source.source for source in self.ppo.reward_sources}
+        if self.evaluation.judge_rm in sources:
+            yield (
+                f"evaluation.judge_rm {self.evaluation.judge_rm} is a reward source of PPO too, so "
+                "it is no independent judge; name another one, or remove the key"
+            )
+        if self.reward_model.judge_share and not self.ppo.uses_rm:
+            yield (
+                "reward_model.judge_share is set, and no reward model is trained, since none of "
+                "ppo.reward_sources is rm; name a judge by evaluation.judge_rm instead"
+            )
         if self.model.trust_remote_code and self.model.revision is None:
             yield (
                 "model.trust_remote_code needs model.revision pinned to a commit, so that the "

@@ -43,13 +43,13 @@ def separately(run, auto_class, folder, **extra):
     auto = getattr(transformers, auto_class)
     if run.recipe.lora is None:
         return auto.from_pretrained(folder, dtype=torch.float32, **extra).eval()
-    from rlhfctl.models.base import _quantization_config
+    from rlhfctl.models.base import quantization_config
     from rlhfctl.world.model import embedded_path
 
     base = auto.from_pretrained(
         embedded_path(),
         dtype=torch.float32,
-        quantization_config=_quantization_config(run.recipe.model),
+        quantization_config=quantization_config(run.recipe.model),
         **extra,
     )
     for module in base.modules():

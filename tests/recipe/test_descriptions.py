@@ -4,7 +4,7 @@ import pytest
 
 from rlhfctl.recipe.base import Section
 from rlhfctl.recipe.keys import all_keys, annotation_at, options, section_of, takes_null
-from rlhfctl.recipe.ppo import RewardSourceSection
+from rlhfctl.recipe.reward_sources import RewardSourceSection
 from rlhfctl.recipe.schema import Recipe
 from tests.present import present
 

@@ -252,7 +252,9 @@ class TestErrors:
     def test_contradictions_between_sections_come_at_once(self, write):
         path = write(
             "generation: {max_new_tokens: 8}\n"
-            "ppo: {min_response_length: 9}\n"
+            "ppo: {min_response_length: 9, reward_sources: [{source: hub:lab/judge}]}\n"
+            "evaluation: {judge_rm: hub:lab/judge}\n"
+            "reward_model: {judge_share: 0.2}\n"
             "model: {trust_remote_code: true}\n"
         )
         with pytest.raises(RecipeError) as caught:
@@ -260,6 +262,8 @@ class TestErrors:
         assert "ppo.min_response_length (9)" in str(caught.value)
         assert "generation.max_new_tokens (8)" in str(caught.value)
         assert "model.revision" in str(caught.value)
+        assert "no independent judge" in str(caught.value)
+        assert "judge_share is set, and no reward model is trained" in str(caught.value)
 
 
 class TestDump:

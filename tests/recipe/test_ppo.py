@@ -4,7 +4,7 @@ import pytest
 
 from rlhfctl.errors import RecipeError
 from rlhfctl.recipe.load import load_recipe
-from rlhfctl.recipe.ppo import source_file, source_kind
+from rlhfctl.recipe.reward_sources import source_file, source_kind
 
 TWO = "reward_sources: [{source: rm}, {source: ./other}]"
 
@@ -36,7 +36,16 @@ def load(tmp_path):
             ("critic_warmup_rollouts (2) needs a critic", "batch_mean"),
         ),
         ("episodes: 1280, critic_warmup_rollouts: 10", ("fewer than the 10 rollouts",)),
-        ('reward_sources: [{source: "a:b"}]', ("critic_init reward_model", "critic_init: sft")),
+        (
+            'reward_sources: [{source: "a:b"}], critic_init: reward_model',
+            ("critic_init reward_model", "critic_init: sft"),
+        ),
+        ("reward_sources: [{source: rm, dtype: float32}]", ("dtype cannot be set", "is a rm")),
+        ("reward_sources: [{source: rm, columns: [a]}]", ("columns cannot be set",)),
+        (
+            'reward_sources: [{source: "a:b", normalization: none}]',
+            ("normalization cannot be set", "is a function"),
+        ),
         ("reward_sources: [{source: rm}, {source: rm}]", ("rm twice",)),
         ("reward_sources: [{weight: 0}]", ("weight of 0",)),
         ("reward_rule: worst", ("reward_rule worst needs at least two",)),
@@ -69,7 +78,8 @@ def test_all_that_makes_no_sense_is_said_at_once(load):
     [
         "kl_penalty: loss, kl_estimator: k2, kl_controller: {target: 6}",
         "kl_penalty: loss, kl_estimator: k3, beta: 0",
-        'reward_sources: [{source: "a:b"}], critic_init: sft',
+        'reward_sources: [{source: "a:b", columns: [solution], timeout_seconds: 5}]',
+        "reward_sources: [{source: hub:lab/judge, revision: v1, quantization: 4bit}]",
         'reward_sources: [{source: "a:b"}], advantage_estimator: batch_mean',
         f"{TWO}, reward_rule: uncertainty, uncertainty_penalty: 0.5",
         "min_response_length: 8, ema_decay: 0.99, dual_clip: 3, critic_warmup_rollouts: 5",
@@ -81,12 +91,28 @@ def test_what_makes_sense_is_taken(load, section):
 
 
 @pytest.mark.parametrize(
+    ("section", "start"),
+    [
+        ("beta: 0.1", "reward_model"),
+        (TWO, "reward_model"),
+        ('reward_sources: [{source: "a:b"}]', "sft"),
+        ("reward_sources: [{source: hub:lab/judge}]", "sft"),
+        (f"{TWO}, critic_init: sft", "sft"),
+    ],
+)
+def test_the_critic_starts_from_sft_where_no_reward_model_is_trained(load, section, start):
+    assert load(section).critic_init == start
+
+
+@pytest.mark.parametrize(
     ("source", "kind", "file"),
     [
         ("rm", "rm", None),
         ("./rm", "folder", "./rm"),
         ("runs/base/rm", "folder", "runs/base/rm"),
         ("C:/models/rm", "folder", "C:/models/rm"),
+        ("hub:lab/judge", "hub", None),
+        ("hub:judge", "hub", None),
         ("scores:gold", "function", "scores.py"),
         ("package.module:gold", "function", "package/module.py"),
         ("http://localhost:8000/score", "server", None),

@@ -10,7 +10,8 @@ import rlhfctl
 from rlhfctl.recipe.base import UndeclaredReadError
 from rlhfctl.recipe.judges import JudgeEndpointSection
 from rlhfctl.recipe.keys import all_keys, annotation_at, options, section_of
-from rlhfctl.recipe.ppo import KLControllerSection, RewardSourceSection
+from rlhfctl.recipe.ppo import KLControllerSection
+from rlhfctl.recipe.reward_sources import RewardSourceSection
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.recipe.view import stage_part, view
 from rlhfctl.stage_table import PPO, SFT, STAGES

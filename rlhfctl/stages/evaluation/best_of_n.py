@@ -8,9 +8,7 @@ import numpy as np
 
 from rlhfctl.evaluation.best_of_n import best_of_n_curve
 from rlhfctl.results.evaluation import BestOfN
-from rlhfctl.stages.shared.held_out_rm import held_out_rm_index
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
-from rlhfctl.stages.shared.reward_sources import open_rewards
 
 if TYPE_CHECKING:
     from rlhfctl.evaluation.policies import Responses
@@ -47,17 +45,17 @@ def _samples(context: EvalContext, count: int) -> Responses:
     """Return `count` SFT responses per prompt, grouped by prompt."""
     recipe, roles, session = context.recipe, context.roles, context.session
     rows = range(min(recipe.evaluation.best_of_n_prompts, len(context.prompts)))
-    prompts = [context.prompts[row] for row in rows for _ in range(count)]
+    repeated = context.rows.select([row for row in rows for _ in range(count)])
     prompt_set = PromptSet(
         session,
         roles,
-        open_rewards(recipe.ppo, roles, session.formatter, prompts),
-        prompts,
+        context.sources.over(roles, session.formatter, repeated),
+        repeated.prompts,
         [context.prompt_ids[row] for row in rows for _ in range(count)],
         recipe.evaluation.batch_size,
-        judge=held_out_rm_index(recipe, context.inputs),
+        judge=context.held_out_rm(repeated),
     )
-    context.monitor.start("eval best-of-n", len(prompts), "responses")
+    context.monitor.start("eval best-of-n", len(repeated.prompts), "responses")
     # Each repetition is a separate row of the prompt set, and so has its own seed.
     responses = generate_responses(
         prompt_set, "reference", on_batch=lambda done, _: context.monitor.step(done, {})

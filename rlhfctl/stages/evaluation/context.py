@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.sources import load_comparisons, load_demonstrations
+from rlhfctl.stages.shared.held_out_rm import held_out_rm_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
     from rlhfctl.data.sources import Split
     from rlhfctl.data.subsets import Subsets
     from rlhfctl.evaluation.policies import Responses
+    from rlhfctl.models.foreign_scorer import ForeignScorer
     from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.rewards import RewardSource
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.shared.prompt_rows import PromptRows
+    from rlhfctl.stages.shared.reward_functions import UserFunction
+    from rlhfctl.stages.shared.reward_sources import RewardSources
     from rlhfctl.stages.shared.stage_context import StageContext
 
 
@@ -34,6 +40,10 @@ class EvalContext:
         policies: `sft`, and `ppo` where it exists: responses to the same prompts.
         output: The stage's output folder.
         monitor: Progress monitor.
+        sources: Reward sources, opened.
+        rows: The prompts with the columns that some function or server receives.
+        judge_function: `evaluation.judge_function`, if set.
+        foreign_judge: The held-out reward model, where it is one from elsewhere.
         subsets: Rows of the `evaluation.reward_bench` file, if set.
     """
 
@@ -45,12 +55,22 @@ class EvalContext:
     policies: Mapping[str, Responses]
     output: Path
     monitor: Monitor
+    sources: RewardSources
+    rows: PromptRows
+    judge_function: UserFunction | None = None
+    foreign_judge: ForeignScorer | None = None
     subsets: Subsets | None = None
 
     @property
     def recipe(self) -> Recipe:
         """The whole recipe."""
         return self.session.recipe
+
+    def held_out_rm(self, rows: PromptRows) -> RewardSource | None:
+        """Return the held-out reward model for some prompts, or None."""
+        return held_out_rm_source(
+            self.recipe, self.inputs, self.roles, self.foreign_judge, self.session.formatter, rows
+        )
 
     @cached_property
     def comparisons(self) -> Split:

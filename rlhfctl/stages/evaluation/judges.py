@@ -10,7 +10,7 @@ import numpy as np
 
 from rlhfctl.data.rows import content
 from rlhfctl.data.split import prompt_key
-from rlhfctl.errors import DataError, RlhfctlError
+from rlhfctl.errors import DataError
 from rlhfctl.evaluation.length_controlled import length_controlled_win_rate
 from rlhfctl.evaluation.win_rate import BothOrders, pairwise_outcomes, win_rate_metrics
 from rlhfctl.maths.sequences import Sequences
@@ -22,8 +22,8 @@ from rlhfctl.run.directory import ANSWERS_FILE, JUDGE_CACHE_FILE, METRICS_FILE
 from rlhfctl.run.files import write_atomic
 from rlhfctl.stages.evaluation.judge_endpoint import Endpoint
 from rlhfctl.stages.evaluation.judge_prompts import question
-from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
-from rlhfctl.stages.shared.reward_sources import import_function
+from rlhfctl.stages.shared.held_out_rm import has_held_out_rm, held_out_rm_folder
+from rlhfctl.stages.shared.reward_functions import UserFunction, import_function
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from rlhfctl.recipe.judges import JudgeEndpointSection
+    from rlhfctl.recipe.schema import Recipe
     from rlhfctl.stages.evaluation.context import EvalContext
     from rlhfctl.stages.evaluation.judge_prompts import Verdict
 
@@ -74,14 +75,14 @@ def judges(context: EvalContext) -> dict[str, JudgeResult] | None:
         )
         return None
     results: dict[str, JudgeResult] = {}
-    if held_out_rm_folder(context.recipe, inputs) is not None:
+    if has_held_out_rm(context.recipe, inputs):
         results["held_out_rm"] = _held_out_rm(context, pairs)
     if evaluation.judge_endpoint is not None:
         results["endpoint"] = _endpoint(context, pairs, evaluation.judge_endpoint)
-    if evaluation.judge_function is not None:
-        name = evaluation.judge_function.partition(":")[2]
+    if context.judge_function is not None:
+        name = context.judge_function.name.partition(":")[2]
         results[name if name not in results else f"function_{name}"] = _function(
-            context, pairs, evaluation.judge_function
+            context, pairs, context.judge_function
         )
     for name, result in results.items():
         for warning in result.preferences.warnings:
@@ -171,7 +172,9 @@ def _held_out_rm(context: EvalContext, pairs: Pairs) -> JudgeResult:
 
 def _scores_of_texts(context: EvalContext, pairs: Pairs) -> list[float]:
     """Return the held-out reward model's scores of the opponent's texts."""
-    number = held_out_rm_index(context.recipe, context.inputs)
+    judge = context.held_out_rm(context.rows)
+    if judge is None:
+        return []
     answers = [
         other if isinstance(prompt, str) else [{"role": "assistant", "content": other}]
         for prompt, other in zip(pairs.prompts, pairs.others, strict=True)
@@ -191,7 +194,7 @@ def _scores_of_texts(context: EvalContext, pairs: Pairs) -> list[float]:
             context.roles.pad_token_id,
             context.roles.device,
         )
-        scores += context.roles.scores(batch, number or 0).tolist()
+        scores += judge.scores(batch, pairs.rows[start : start + size]).tolist()
     return scores
 
 
@@ -234,27 +237,45 @@ def _endpoint(context: EvalContext, pairs: Pairs, section: JudgeEndpointSection)
     )
 
 
-def _function(context: EvalContext, pairs: Pairs, name: str) -> JudgeResult:
-    key = "evaluation.judge_function"
-    function = import_function(name, key)
+def judge_function(recipe: Recipe) -> UserFunction | None:
+    """Import `evaluation.judge_function`; None without one.
+
+    Raises:
+        RecipeError: It cannot be imported.
+    """
+    name, key = recipe.evaluation.judge_function, "evaluation.judge_function"
+    if name is None:
+        return None
+    arguments = frozenset({"prompts", "completions", "opponents"})
+    return UserFunction.of(
+        name, import_function(name, key), key, kind="the judge function", arguments=arguments
+    )
+
+
+def _function(context: EvalContext, pairs: Pairs, function: UserFunction) -> JudgeResult:
+    where = f"{function.key}: {function.name}"
+    wait = function.start(
+        {
+            **context.rows.select(pairs.rows).columns,
+            "prompts": list(pairs.prompts),
+            "completions": list(pairs.texts),
+            "opponents": list(pairs.others),
+        }
+    )
+    values = wait()
     try:
-        values = function(
-            prompts=list(pairs.prompts), completions=list(pairs.texts), opponents=list(pairs.others)
-        )
         outcomes = [float(value) for value in values]
-    except RlhfctlError:
-        raise
-    except Exception as error:
+    except (TypeError, ValueError) as error:
         raise DataError(
-            f"the judge function failed: {type(error).__name__}: {error}",
-            f"{key}: {name}",
-            "Fix it; --debug shows the traceback.",
+            f"the judge function failed to return a list of numbers: {error}",
+            where,
+            "It must return one preference per completion, from 0 (opponent) to 1 (completion).",
         ) from error
     if len(outcomes) != len(pairs.rows) or not all(0.0 <= won <= 1.0 for won in outcomes):
         raise DataError(
             f"the judge function returned {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "
             "some that do not lie between 0 and 1",
-            f"{key}: {name}",
+            where,
             "It must return one preference per completion, from 0 (opponent) to 1 (completion).",
         )
     preferences = win_rate_metrics(outcomes, pairs.texts, pairs.others, context.recipe.seed)

@@ -19,12 +19,17 @@ from rlhfctl.stages.evaluation.annotators import annotators
 from rlhfctl.stages.evaluation.best_of_n import best_of_n
 from rlhfctl.stages.evaluation.context import EvalContext
 from rlhfctl.stages.evaluation.drift import evaluate_drift
-from rlhfctl.stages.evaluation.judges import at_equal_length, judges
+from rlhfctl.stages.evaluation.judges import at_equal_length, judge_function, judges
 from rlhfctl.stages.evaluation.reward_model import benchmark_subsets, evaluate_reward_model
 from rlhfctl.stages.evaluation.scores import write_scores
-from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
+from rlhfctl.stages.shared.foreign_rewards import measure_scales, read_scales, report_truncation
+from rlhfctl.stages.shared.held_out_rm import (
+    held_out_rm_folder,
+    held_out_rm_source,
+    load_foreign_judge,
+)
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
-from rlhfctl.stages.shared.reward_sources import extra_reward_models, open_rewards
+from rlhfctl.stages.shared.reward_sources import RewardSources, extra_reward_models
 from rlhfctl.stages.shared.stage_context import (
     open_roles,
     open_stage_context,
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.models.role_models import Role
+    from rlhfctl.models.roles import Roles
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
     from rlhfctl.stages.shared.stage_context import StageContext
@@ -78,31 +84,31 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     encoded, counts = _held_out_prompts(recipe, session, monitor)
     # Before models are loaded, so that an unusable file fails early.
     subsets = benchmark_subsets(recipe, encoded["prompt"][0])
-    others, judge_rm = extra_reward_models(recipe.ppo), held_out_rm_folder(recipe, inputs)
-    roles = open_roles(session, inputs, [*others, *([judge_rm] if judge_rm else [])]).with_sampling(
+    sources = RewardSources.open(recipe.ppo)
+    judge_call = judge_function(recipe)
+    rows = sources.rows(recipe, encoded, [judge_call] if judge_call else [])
+    judge_rm = held_out_rm_folder(recipe, inputs)
+    more_rms = [*extra_reward_models(recipe.ppo), *([judge_rm] if judge_rm else [])]
+    roles = open_roles(session, inputs, more_rms).with_sampling(
         temperature=recipe.evaluation.temperature,
         max_new_tokens=recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens,
     )
     # Without a reward model, SFT is evaluated without scores.
-    has_scores = "rm" in inputs or not recipe.ppo.uses_rm
-    rewards = (
-        open_rewards(recipe.ppo, roles, session.formatter, encoded["prompt"])
-        if has_scores
-        else None
-    )
+    if has_scores := "rm" in inputs or not recipe.ppo.uses_rm:
+        sources.load_scorers(rows)
+        _find_scales(session, inputs, roles, sources, monitor)
+    foreign_judge = load_foreign_judge(recipe, rows)
 
-    names: dict[str, Role] = {"sft": "reference"}
-    if "ppo" in inputs:
-        names["ppo"] = "policy"
+    names: dict[str, Role] = {"sft": "reference"} | ({"ppo": "policy"} if "ppo" in inputs else {})
     monitor.start("eval", len(names) * len(encoded), "responses")
     prompt_set = PromptSet(
         session,
         roles,
-        rewards,
-        encoded["prompt"],
+        sources.over(roles, session.formatter, rows) if has_scores else None,
+        rows.prompts,
         [list(ids) for ids in encoded["input_ids"]],
         recipe.evaluation.batch_size,
-        judge=held_out_rm_index(recipe, inputs),
+        judge=held_out_rm_source(recipe, inputs, roles, foreign_judge, session.formatter, rows),
     )
     policies = {
         name: generate_responses(
@@ -121,17 +127,50 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         policies,
         output,
         monitor,
+        sources,
+        rows,
+        judge_call,
+        foreign_judge,
         subsets,
     )
-    metrics = to_json(_evaluate(context))
-    prompts = [session.formatter.decode(ids) for ids in encoded["input_ids"]]
-    sample_rows = samples(prompts, policies, recipe.evaluation.num_samples)
+    result = _evaluate(context)
+    _write(context, result)
+    return StageOutcome(to_json(result), {"prompts": counts.record()})
+
+
+def _find_scales(
+    session: StageContext,
+    inputs: Mapping[str, Path],
+    roles: Roles,
+    sources: RewardSources,
+    monitor: Monitor,
+) -> None:
+    """Scale the scores of reward models from elsewhere as PPO did, or else measure the scale."""
+    scales = read_scales(inputs["ppo"]) if "ppo" in inputs else {}
+    scorers = sources.normalised_scorers()
+    missing = {source: scorer for source, scorer in scorers.items() if source not in scales}
+    size = session.recipe.evaluation.batch_size
+    sources.scales.update({source: scales[source] for source in scorers if source in scales})
+    sources.scales.update(measure_scales(session, roles, missing, size, monitor))
+
+
+def _report_truncation(context: EvalContext) -> None:
+    judge = context.foreign_judge
+    scorers = {} if judge is None else {"evaluation.judge_rm": judge}
+    report_truncation(context.sources.scorers | scorers, None, context.monitor)
+
+
+def _write(context: EvalContext, result: EvaluationResult) -> None:
+    """Write the metrics, and responses side by side; warn of inputs that were cut."""
+    session, output = context.session, context.output
+    prompts = [session.formatter.decode(ids) for ids in context.prompt_ids]
+    sample_rows = samples(prompts, context.policies, session.recipe.evaluation.num_samples)
     (output / METRICS_FILE).write_text(
-        json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        json.dumps(to_json(result), indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
     lines = [json.dumps(to_json(row), ensure_ascii=False) for row in sample_rows]
     (output / SAMPLES_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return StageOutcome(metrics, {"prompts": counts.record()})
+    _report_truncation(context)
 
 
 def _evaluate(context: EvalContext) -> EvaluationResult:

@@ -11,6 +11,7 @@ from rlhfctl.errors import CheckpointError, DataError, RecipeError
 from rlhfctl.results.io import read_result
 from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import METRICS_FILE
+from rlhfctl.stages.shared.held_out_rm import held_out_rm_source, load_foreign_judge
 from rlhfctl.stages.shared.responses import PromptSet
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlhfctl.models.roles import Roles
-    from rlhfctl.ppo.rewards import Rewards
     from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.shared.reward_sources import RewardSources
     from rlhfctl.stages.shared.stage_context import StageContext
 
 FEWEST_PROMPTS = 2
@@ -91,9 +92,8 @@ def open_held_out_set(
     context: StageContext,
     inputs: Mapping[str, Path],
     roles: Roles,
-    rewards: Rewards,
+    sources: RewardSources,
     prompts: Dataset,
-    judge: int | None,
 ) -> HeldOutSet:
     """Return the prompts and measures of the held-out evaluations.
 
@@ -101,14 +101,18 @@ def open_held_out_set(
         context: Tokenizer and recipe.
         inputs: `rm` where the reward model is a source.
         roles: Policy, reference and reward models.
-        rewards: Reward sources over `prompts`.
+        sources: Reward sources, opened.
         prompts: Result of `held_out_prompts`.
-        judge: Index of the held-out reward model among the roles'; None without one.
 
     Raises:
+        CheckpointError: The held-out reward model cannot be used.
+        EnvironmentFault: The held-out reward model cannot be loaded.
         RecipeError: Early stopping or the choice of the result needs a true reward.
     """
-    recipe = context.recipe
+    recipe, rows = context.recipe, sources.rows(context.recipe, prompts)
+    judge = held_out_rm_source(
+        recipe, inputs, roles, load_foreign_judge(recipe, rows), context.formatter, rows
+    )
     gold = recipe.data.prompts.source == "embedded"
     true_reward = "gold" if gold else "held_out_rm" if judge is not None else None
     section = recipe.ppo
@@ -116,13 +120,14 @@ def open_held_out_set(
         raise RecipeError(
             "there is no true reward, so no best checkpoint can be chosen",
             "ppo.early_stop, ppo.load_best_model_at_end",
-            "Train a held-out reward model with reward_model.judge_share, or leave both keys out.",
+            "Name a held-out reward model by evaluation.judge_rm, train one with "
+            "reward_model.judge_share, or leave both keys out.",
         )
     prompt_set = PromptSet(
         context,
         roles,
-        rewards,
-        prompts["prompt"],
+        sources.over(roles, context.formatter, rows),
+        rows.prompts,
         [list(ids) for ids in prompts["input_ids"]],
         section.forward_batch_size,
         judge,

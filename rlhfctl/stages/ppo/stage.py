@@ -32,9 +32,15 @@ from rlhfctl.stages.ppo.start_checks import (
     check_reload,
     check_start,
 )
-from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder, held_out_rm_index
+from rlhfctl.stages.shared.foreign_rewards import (
+    measure_scales,
+    read_scales,
+    report_truncation,
+    save_scales,
+)
+from rlhfctl.stages.shared.held_out_rm import held_out_rm_folder
 from rlhfctl.stages.shared.model_card import write_model_card
-from rlhfctl.stages.shared.reward_sources import extra_reward_models, open_rewards
+from rlhfctl.stages.shared.reward_sources import RewardSources, extra_reward_models
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
     open_roles,
@@ -94,6 +100,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     opened = open_trainer(recipe, inputs, output, monitor)
     trainer, context = opened.trainer, opened.context
     last_rollout, evaluator = trainer.train(), opened.evaluator
+    report_truncation(opened.sources.scorers, trainer.processes, monitor)
     # The run's total takes the place of the last rollout's count.
     last_rollout.pop("skipped_minibatches", None)
     result = PPOResult(
@@ -140,6 +147,7 @@ class PPOSetup:
         trainer: Trainer to run.
         prompts: Training prompts before encoding, text or messages.
         counts: Row counts of the prompts, for the manifest.
+        sources: Reward sources.
         checks: Results of the start checks.
         evaluator: Held-out evaluator, if enabled.
         monitor: Receives metrics and messages.
@@ -150,6 +158,7 @@ class PPOSetup:
     trainer: PPOTrainer
     prompts: Sequence[Any]
     counts: RowCounts
+    sources: RewardSources
     checks: list[Check]
     evaluator: HeldOutEvaluator | None
     monitor: Monitor
@@ -176,29 +185,32 @@ def open_trainer(
 
     section = recipe.ppo
     held_out = held_out_prompts(context, monitor) if section.eval_rollouts is not None else None
-    others = extra_reward_models(section)
+    sources = RewardSources.open(section)
+    prompt_rows = sources.rows(recipe, encoded.dataset)
     judge = held_out_rm_folder(recipe, inputs) if held_out is not None else None
     roles = open_roles(
         context,
         {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
-        [*others, *([judge] if judge else [])],
+        [*extra_reward_models(section), *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
         shard=shard,
         gradient_checkpointing=section.gradient_checkpointing,
     )
     settings = ppo_settings(recipe)
-    rewards = open_rewards(section, roles, context.formatter, encoded.dataset["prompt"])
+    processes = Processes()
+    sources.load_scorers(prompt_rows)
+    for note in sources.revisions():
+        monitor.note(note)
+    _measure_scales(context, roles, sources, output, processes, monitor)
+    rewards = sources.over(roles, context.formatter, prompt_rows)
     checks = _preflight(recipe, inputs, roles, prompts, settings, monitor)
 
     def keep_samples(episodes: int, rollout: Rollout) -> None:
         _append_samples(context, episodes, rollout, output / SAMPLES_FILE)
 
-    processes = Processes()
     evaluator: HeldOutEvaluator | None = None
     if held_out is not None:
-        scored = open_rewards(section, roles, context.formatter, held_out["prompt"])
-        number = held_out_rm_index(recipe, inputs)
-        held_out_set = open_held_out_set(context, inputs, roles, scored, held_out, number)
+        held_out_set = open_held_out_set(context, inputs, roles, sources, held_out)
         save = roles.models.save_policy
         evaluator = HeldOutEvaluator(held_out_set, section, output, save, processes, monitor)
     trainer = PPOTrainer(
@@ -214,8 +226,38 @@ def open_trainer(
         evaluator,
     )
     return PPOSetup(
-        context, roles, trainer, encoded.dataset["prompt"], counts, checks, evaluator, monitor
+        context,
+        roles,
+        trainer,
+        encoded.dataset["prompt"],
+        counts,
+        sources,
+        checks,
+        evaluator,
+        monitor,
     )
+
+
+def _measure_scales(
+    context: StageContext,
+    roles: Roles,
+    sources: RewardSources,
+    output: Path,
+    processes: Processes,
+    monitor: Monitor,
+) -> None:
+    """Measure the scale of each reward model from elsewhere; a resumed run keeps those it has."""
+    scorers = sources.normalised_scorers()
+    if not scorers:
+        return
+    scales = read_scales(output)
+    if scales.keys() != scorers.keys():
+        size = context.recipe.ppo.rollout_batch_size
+        scales = measure_scales(context, roles, scorers, size, monitor, processes)
+    processes.wait()
+    if processes.is_main:
+        save_scales(scales, output)
+    sources.scales.update(scales)
 
 
 def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:

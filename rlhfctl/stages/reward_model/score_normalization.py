@@ -6,7 +6,6 @@ Responses that ended are used, since PPO replaces the scores of the others: samp
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,13 @@ from rlhfctl.errors import DivergedError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.models.roles import load_roles
+from rlhfctl.stages.shared.calibration import (
+    REMEDY,
+    SAME_SCORE,
+    ended_of,
+    responses_needed,
+    responses_used,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +35,6 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
     from rlhfctl.stages.shared.stage_context import StageContext
-
-_MOST_RESPONSES = 4
-"""Responses sampled at most, per calibration sample."""
-_FEWEST_ENDED = 32
-"""Ended responses whose deviation is a scale: its relative standard error is then 13 %."""
-_SAME_SCORE = 1e-6
-_REMEDY = "Raise generation.max_new_tokens, or train SFT longer"
 
 
 @dataclass
@@ -104,48 +103,15 @@ def normalize_scores(
     return Calibration(normalizations, sample.eos_share)
 
 
-def responses_used(ended: Sequence[bool], recipe: Recipe) -> tuple[NDArray[np.bool_], str | None]:
-    """Return which responses give the scale, [responses], and a warning if too few ended.
-
-    They are those that ended; all of them where fewer than `_FEWEST_ENDED` did.
-
-    Args:
-        ended: [responses] whether each sampled response ended.
-        recipe: Number of calibration samples.
-    """
-    flags = np.asarray(ended, dtype=bool)
-    count, requested = int(flags.sum()), recipe.reward_model.calibration_samples
-    if count >= requested:
-        return flags, None
-    seldom = _ended_of(flags, recipe)
-    if count >= _FEWEST_ENDED:
-        return flags, (
-            f"{seldom}: the scale of scores is that of these {count:,}, fewer than "
-            f"reward_model.calibration_samples ({requested:,}). {_REMEDY}"
-        )
-    return np.ones_like(flags), (
-        f"{seldom}, too few for a scale of scores, which is that of all {len(flags):,} "
-        f"responses instead. {_REMEDY}"
-    )
-
-
-def _ended_of(ended: Sequence[bool] | NDArray[np.bool_], recipe: Recipe) -> str:
-    return (
-        f"only {int(np.sum(ended)):,} of {len(ended):,} sampled SFT responses ended within "
-        f"generation.max_new_tokens ({recipe.generation.max_new_tokens:,})"
-    )
-
-
 def _sample(
     recipe: Recipe, roles: Roles, prompts: Sequence[Sequence[int]], models: int
 ) -> CalibrationSample:
     """Sample and score responses until enough have ended or the most have been sampled."""
     requested, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
     sample = CalibrationSample([[] for _ in range(models)])
-    while sum(sample.ended) < requested and len(sample.ended) < _MOST_RESPONSES * requested:
+    while (needed := responses_needed(sample.ended, requested)) > 0:
         start = len(sample.ended)
-        left = _MOST_RESPONSES * requested - start
-        rows = range(start, start + min(size, left, _still_needed(sample.ended, requested)))
+        rows = range(start, start + min(size, needed))
         batch = [prompts[row % len(prompts)] for row in rows]
         responses = roles.generate(batch, [(recipe.seed, row) for row in rows], "reference")
         sequences = Sequences.from_lists(batch, responses, roles.pad_token_id, roles.device)
@@ -157,24 +123,17 @@ def _sample(
     return sample
 
 
-def _still_needed(ended: Sequence[bool], requested: int) -> int:
-    """Return the number of responses to sample for `requested` ended ones, at the share so far."""
-    if len(ended) < requested:
-        return requested - len(ended)
-    return math.ceil((requested - sum(ended)) * len(ended) / max(1, sum(ended)))
-
-
 def _normalization(
     scores: NDArray[np.float64], sample: CalibrationSample, recipe: Recipe
 ) -> ScoreNormalization:
     deviation = float(np.std(scores))
-    if not np.isfinite(deviation) or deviation < _SAME_SCORE:
-        seldom = f": {_ended_of(sample.ended, recipe)}" if sample.eos_share < 0.5 else ""
+    if not np.isfinite(deviation) or deviation < SAME_SCORE:
+        seldom = f": {ended_of(sample.ended, recipe)}" if sample.eos_share < 0.5 else ""
         raise DivergedError(
             f"the reward model gives all {len(scores):,} SFT responses the same score "
             f"(deviation {deviation:.2g}){seldom}",
             "reward_model",
-            f"{_REMEDY}."
+            f"{REMEDY}."
             if seldom
             else "Check the comparisons, or raise reward_model.learning_rate.",
         )

@@ -6,21 +6,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.models.foreign_files import is_foreign
+from rlhfctl.models.foreign_scorer import ForeignScorer
 from rlhfctl.run.directory import HELD_OUT_RM_FOLDER
-from rlhfctl.stages.shared.reward_sources import extra_reward_models
+from rlhfctl.stages.shared.foreign_rewards import ForeignSource
+from rlhfctl.stages.shared.reward_sources import ModelSource, extra_reward_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rlhfctl.data.formatting import Formatter
+    from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.rewards import RewardSource
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
+    from rlhfctl.stages.shared.prompt_rows import PromptRows
 
+_KEY = "evaluation.judge_rm"
 SEED_OFFSET = 7919
 """Offset of its seed from the recipe's."""
 
 
 def held_out_rm_folder(recipe: Recipe, inputs: Mapping[str, Path]) -> Path | None:
-    """Return the folder of the held-out reward model, or None.
+    """Return the folder of the held-out reward model, or None; None for one from elsewhere.
 
     Args:
         recipe: Recipe; `evaluation.judge_rm` takes precedence.
@@ -31,12 +39,14 @@ def held_out_rm_folder(recipe: Recipe, inputs: Mapping[str, Path]) -> Path | Non
     """
     configured = recipe.evaluation.judge_rm
     if configured is not None:
+        if is_foreign(configured):
+            return None
         folder = Path(configured).expanduser()
         if not folder.is_dir():
             raise CheckpointError(
                 "the folder of the held-out reward model does not exist",
-                f"evaluation.judge_rm: {configured}",
-                "Name a folder written by train-rm, or remove the key.",
+                f"{_KEY}: {configured}",
+                "Name a folder of a reward model or hub:ID, or remove the key.",
             )
         return folder
     if "rm" in inputs and (inputs["rm"] / HELD_OUT_RM_FOLDER).is_dir():
@@ -44,11 +54,62 @@ def held_out_rm_folder(recipe: Recipe, inputs: Mapping[str, Path]) -> Path | Non
     return None
 
 
-def held_out_rm_index(recipe: Recipe, inputs: Mapping[str, Path]) -> int | None:
-    """Return its index among the roles' reward models: after all reward sources; or None."""
+def has_held_out_rm(recipe: Recipe, inputs: Mapping[str, Path]) -> bool:
+    """Return whether there is a held-out reward model; raises as `held_out_rm_folder`."""
+    return _is_foreign_judge(recipe) or held_out_rm_folder(recipe, inputs) is not None
+
+
+def load_foreign_judge(recipe: Recipe, rows: PromptRows) -> ForeignScorer | None:
+    """Load the reward model from elsewhere that `evaluation.judge_rm` names; None without one.
+
+    Args:
+        recipe: Recipe.
+        rows: Prompts that it will be given.
+
+    Raises:
+        CheckpointError: It is no sequence classifier with one output, lacks files, or has no chat
+            template for conversations.
+        EnvironmentFault: It cannot be downloaded or loaded.
+        RecipeError: The chat template cannot be read, or is needed and missing.
+        UnsafeError: It needs its own code, or has weights in pickle files only.
+    """
+    evaluation = recipe.evaluation
+    if evaluation.judge_rm is None or not _is_foreign_judge(recipe):
+        return None
+    scorer = ForeignScorer.load(evaluation.judge_rm, evaluation.judge_rm_loading, _KEY)
+    scorer.inputs.check(rows.prompts[0])
+    return scorer
+
+
+def held_out_rm_source(
+    recipe: Recipe,
+    inputs: Mapping[str, Path],
+    roles: Roles,
+    foreign: ForeignScorer | None,
+    formatter: Formatter,
+    rows: PromptRows,
+) -> RewardSource | None:
+    """Return the held-out reward model for one set of prompts, or None.
+
+    Args:
+        recipe: Recipe.
+        inputs: Inputs of the stage that the roles' reward models were loaded from.
+        roles: Roles; the held-out reward model comes after all reward sources.
+        foreign: Result of `load_foreign_judge`.
+        formatter: Decodes responses to text.
+        rows: Prompts.
+    """
+    if foreign is not None:
+        return ForeignSource("held_out_rm", foreign, formatter, rows)
     if held_out_rm_folder(recipe, inputs) is None:
         return None
-    return int("rm" in inputs) + len(extra_reward_models(recipe.ppo))
+    index = int("rm" in inputs) + len(extra_reward_models(recipe.ppo))
+    return ModelSource("held_out_rm", roles, index)
+
+
+def _is_foreign_judge(recipe: Recipe) -> bool:
+    judge = recipe.evaluation.judge_rm
+    return judge is not None and is_foreign(judge)
 
 
 class HeldOutRMMonitor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.models.role_models import Role
     from rlhfctl.models.roles import Roles
-    from rlhfctl.ppo.rewards import Rewards
+    from rlhfctl.ppo.rewards import Rewards, RewardSource
     from rlhfctl.stages.shared.stage_context import StageContext
 
 
@@ -36,7 +36,7 @@ class PromptSet:
         prompts: [prompts] as in the data, text or messages.
         prompt_ids: [prompts] token ids.
         batch_size: Prompts per batch; affects memory, not responses.
-        judge: Index of the held-out reward model among the roles' reward models, if any.
+        judge: The held-out reward model, if any.
     """
 
     context: StageContext
@@ -45,7 +45,7 @@ class PromptSet:
     prompts: Sequence[Any]
     prompt_ids: Sequence[Sequence[int]]
     batch_size: int
-    judge: int | None = None
+    judge: RewardSource | None = None
 
 
 def generate_responses(
@@ -77,7 +77,7 @@ def generate_responses(
             if len(scores) > 1:
                 measurements["disagreement"] += scores.std(dim=0, correction=1).tolist()
         if prompt_set.judge is not None:
-            measurements["held_out_rm"] += roles.scores(sequences, prompt_set.judge).tolist()
+            measurements["held_out_rm"] += prompt_set.judge.scores(sequences, part).tolist()
         responses = sequences.response_lists()
         texts += [context.formatter.decode(response) for response in responses]
         measurements["lengths"] += map(len, responses)

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import sys
-import time
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx2
-import torch
-
-from rlhfctl.errors import (
-    CheckpointError,
-    DataError,
-    EnvironmentFault,
-    RecipeError,
-    RlhfctlError,
-)
+from rlhfctl.data.columns import column_names, read_columns
+from rlhfctl.errors import CheckpointError
+from rlhfctl.models.foreign_files import is_foreign, short_name
+from rlhfctl.models.foreign_scorer import ForeignScorer
 from rlhfctl.ppo.rewards import Rewards, RewardSource
-from rlhfctl.recipe.ppo import source_kind
+from rlhfctl.stages.shared.foreign_rewards import ForeignSource
+from rlhfctl.stages.shared.prompt_rows import PromptRows
+from rlhfctl.stages.shared.reward_functions import (
+    KEY,
+    FunctionSource,
+    UserFunction,
+    import_function,
+)
+from rlhfctl.stages.shared.reward_server import RewardServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from datasets import Dataset
     from torch import Tensor
 
     from rlhfctl.data.formatter import Formatter
     from rlhfctl.maths.sequences import Sequences
+    from rlhfctl.models.heads import ScoreNormalization
     from rlhfctl.models.roles import Roles
-    from rlhfctl.recipe.ppo import PPOSection, RewardSourceSection
+    from rlhfctl.recipe.ppo import PPOSection
+    from rlhfctl.recipe.reward_sources import RewardSourceSection
+    from rlhfctl.recipe.schema import Recipe
+
+
+def foreign_sources(section: PPOSection) -> list[RewardSourceSection]:
+    """Return the sources that are reward models from elsewhere, in recipe order."""
+    return [
+        source
+        for source in section.reward_sources
+        if source.kind in {"hub", "folder"} and is_foreign(source.source)
+    ]
 
 
 def extra_reward_models(section: PPOSection) -> list[Path]:
-    """Return the folders of the reward models besides the run's, in recipe order.
+    """Return the folders of `train-rm` besides the run's reward model, in recipe order.
 
     Raises:
         CheckpointError: A folder does not exist.
@@ -42,53 +55,160 @@ def extra_reward_models(section: PPOSection) -> list[Path]:
     folders = [
         Path(source.source).expanduser()
         for source in section.reward_sources
-        if source_kind(source.source) == "folder"
+        if source.kind == "folder" and not is_foreign(source.source)
     ]
     for folder in folders:
         if not folder.is_dir():
             raise CheckpointError(
                 "the folder of a reward model does not exist",
                 f"ppo.reward_sources: {folder}",
-                "Name a folder written by train-rm, `rm`, `module:function`, or an http address.",
+                "Name a folder of a reward model, `rm`, `hub:ID`, `module:function`, or an http "
+                "address.",
             )
     return folders
 
 
-def open_rewards(
-    section: PPOSection, roles: Roles, formatter: Formatter, prompts: Sequence[Any]
-) -> Rewards:
-    """Open the reward sources of a recipe.
+@dataclass(frozen=True)
+class RewardSources:
+    """A recipe's reward sources, opened once per stage: functions imported, models loaded.
 
-    Args:
+    Attributes:
         section: Sources with their weights and the rule that combines them.
-        roles: Roles whose reward models are the run's, if it is a source, then the others in order.
-        formatter: Decodes responses to text.
-        prompts: Prompts as in the data, text or messages.
-
-    Raises:
-        RecipeError: A function cannot be imported.
+        functions: Source -> function or server.
+        scorers: Source -> reward model from elsewhere, once loaded.
+        scales: Source -> scale of its scores, for those that are normalised.
     """
-    sources: list[RewardSource] = []
-    index = int(section.uses_rm)
-    for source in section.reward_sources:
-        match source_kind(source.source):
-            case "rm":
+
+    section: PPOSection
+    functions: dict[str, UserFunction]
+    scorers: dict[str, ForeignScorer] = field(default_factory=dict)
+    scales: dict[str, ScoreNormalization] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, section: PPOSection) -> RewardSources:
+        """Import the functions, before any model is loaded.
+
+        Raises:
+            RecipeError: A function cannot be imported.
+        """
+        functions = {}
+        for source in section.reward_sources:
+            if source.kind == "function":
+                functions[source.source] = UserFunction.of(
+                    source.source, import_function(source.source), limit=source.timeout_seconds
+                )
+            elif source.kind == "server":
+                functions[source.source] = UserFunction.of(
+                    source.source,
+                    RewardServer(source),
+                    limit=source.timeout_seconds,
+                    kind="the reward server",
+                )
+        return cls(section, functions)
+
+    def load_scorers(self, rows: PromptRows) -> None:
+        """Load the reward models from elsewhere, each once.
+
+        Args:
+            rows: Prompts that they will be given.
+
+        Raises:
+            CheckpointError: One is no sequence classifier with one output, lacks files, or has no
+                chat template for conversations.
+            EnvironmentFault: One cannot be downloaded or loaded.
+            RecipeError: A chat template cannot be read, or is needed and missing.
+            UnsafeError: One needs its own code, or has weights in pickle files only.
+        """
+        for source in foreign_sources(self.section):
+            scorer = ForeignScorer.load(source.source, source, KEY)
+            scorer.inputs.check(rows.prompts[0])
+            self.scorers[source.source] = scorer
+
+    def revisions(self) -> list[str]:
+        """Return a note per reward model of the Hub with the commit that was loaded."""
+        return [
+            f"{source}: commit {scorer.revision}"
+            for source, scorer in self.scorers.items()
+            if scorer.revision
+        ]
+
+    def normalised_scorers(self) -> dict[str, ForeignScorer]:
+        """Return the loaded models whose scores are normalised over SFT responses."""
+        return {
+            source.source: self.scorers[source.source]
+            for source in self.section.reward_sources
+            if source.source in self.scorers and source.normalization == "sft"
+        }
+
+    def rows(
+        self, recipe: Recipe, encoded: Dataset, others: Sequence[UserFunction] = ()
+    ) -> PromptRows:
+        """Return prompts with the columns that some function or server receives.
+
+        Args:
+            recipe: Recipe; the source of prompts is read again if there are such columns.
+            encoded: Result of `encode_prompts`.
+            others: Functions besides the reward sources that are given the same prompts.
+
+        Raises:
+            DataError: The source cannot be read.
+            RecipeError: A function needs a column that the prompts do not have.
+        """
+        receivers = [(function, None) for function in others] + [
+            (self.functions[source.source], source.columns)
+            for source in self.section.reward_sources
+            if source.source in self.functions
+        ]
+        names: set[str] | None = set()
+        for function, columns in receivers:
+            requested = function.accepts if columns is None else frozenset(columns)
+            names = None if names is None or requested is None else names | requested
+        rows = PromptRows(encoded["prompt"], read_columns(recipe, encoded, names))
+        for function, columns in receivers:
+            chosen = rows.only(columns, f"{function.key}: {function.name}")
+            function.check(chosen.columns, partial(column_names, recipe))
+        return rows
+
+    def over(self, roles: Roles, formatter: Formatter, rows: PromptRows) -> Rewards:
+        """Return the sources for one set of prompts, with the rule that combines them.
+
+        Args:
+            roles: Roles whose reward models are the run's, if it is a source, then the folders of
+                `extra_reward_models`.
+            formatter: Decodes responses to text.
+            rows: Prompts with their columns.
+        """
+        sources: list[RewardSource] = []
+        index = int(self.section.uses_rm)
+        for source in self.section.reward_sources:
+            name = source.source
+            if name in self.scorers:
+                sources.append(
+                    ForeignSource(
+                        short_name(name), self.scorers[name], formatter, rows, self.scales.get(name)
+                    )
+                )
+            elif name in self.functions:
+                function = self.functions[name]
+                chosen = rows.only(source.columns, f"{KEY}: {name}")
+                sources.append(FunctionSource(_name(source), function, formatter, chosen))
+            elif source.kind == "rm":
                 sources.append(ModelSource("rm", roles, 0))
-            case "folder":
-                sources.append(ModelSource(Path(source.source).name, roles, index))
+            else:
+                sources.append(ModelSource(Path(name).name, roles, index))
                 index += 1
-            case "function":
-                function = import_function(source.source)
-                sources.append(FunctionSource(source.source, function, formatter, prompts))
-            case "server":
-                server = Server(source)
-                sources.append(FunctionSource(server.name, server.scores, formatter, prompts))
-    return Rewards(
-        _with_unique_names(sources),
-        [source.weight for source in section.reward_sources],
-        section.reward_rule,
-        section.uncertainty_penalty,
-    )
+        return Rewards(
+            _with_unique_names(sources),
+            [source.weight for source in self.section.reward_sources],
+            self.section.reward_rule,
+            self.section.uncertainty_penalty,
+        )
+
+
+def _name(source: RewardSourceSection) -> str:
+    import httpx2
+
+    return httpx2.URL(source.source).host if source.kind == "server" else source.source
 
 
 def _with_unique_names(sources: list[RewardSource]) -> list[RewardSource]:
@@ -97,10 +217,6 @@ def _with_unique_names(sources: list[RewardSource]) -> list[RewardSource]:
         if names.count(source.name) > 1:
             source.name = f"{source.name}_{index}"
     return sources
-
-
-_FAULTS = (httpx2.HTTPError, ValueError, KeyError, TypeError)
-_log = logging.getLogger("rlhfctl")
 
 
 class ModelSource:
@@ -115,131 +231,3 @@ class ModelSource:
     def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
         """Return normalised scores, [B]."""
         return self.roles.scores(batch, self.index)
-
-
-class FunctionSource:
-    """A function of prompts and responses, called as TRL calls its reward functions."""
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Sequence[float]],
-        formatter: Formatter,
-        prompts: Sequence[Any],
-    ) -> None:
-        """Store the function; other arguments are those of `open_rewards`."""
-        self.name = name
-        self.function = function
-        self.formatter = formatter
-        self.prompts = prompts
-
-    def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        """Return the function's scores, [B], without normalization.
-
-        Raises:
-            DataError: The function fails, or does not return one finite number per response.
-        """
-        texts = [self.formatter.decode(ids) for ids in batch.response_lists()]
-        values = self._call([self.prompts[row] for row in rows], texts)
-        try:
-            scores = torch.tensor([float(value) for value in values])
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"a reward source did not return a list of numbers: {error}",
-                f"ppo.reward_sources: {self.name}",
-                "It must return one number for each of its completions.",
-            ) from error
-        if len(scores) != len(texts):
-            raise DataError(
-                f"a reward source returned {len(scores)} scores for {len(texts)} responses",
-                f"ppo.reward_sources: {self.name}",
-                "It must return one number for each of its completions.",
-            )
-        if not torch.isfinite(scores).all():
-            raise DataError(
-                "a reward source returned a score that is NaN or infinite",
-                f"ppo.reward_sources: {self.name}",
-                f"The response was {texts[int((~torch.isfinite(scores)).nonzero()[0])]!r}.",
-            )
-        return scores
-
-    def _call(self, prompts: list[Any], texts: list[str]) -> Sequence[float]:
-        try:
-            return self.function(prompts=prompts, completions=texts)
-        except RlhfctlError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"a reward source failed: {type(error).__name__}: {error}",
-                f"ppo.reward_sources: {self.name}",
-                "Fix the function or the server; --debug shows where it failed.",
-            ) from error
-
-
-def import_function(text: str, key: str = "ppo.reward_sources") -> Callable[..., Sequence[float]]:
-    """Import `module:function`, from the working folder or the environment.
-
-    Args:
-        text: Value in the recipe.
-        key: The recipe's key, for errors.
-
-    Raises:
-        RecipeError: There is no such module or function, or its import fails.
-    """
-    module_name, _, name = text.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except Exception as error:
-        raise RecipeError(
-            f"the function cannot be imported: {type(error).__name__}: {error}",
-            f"{key}: {text}",
-            "Put its module in the working folder or install it; the form is module:function.",
-        ) from error
-    if not callable(function):
-        raise RecipeError(
-            f"{name} is a {type(function).__name__}, not a function", f"{key}: {text}"
-        )
-    reward_function: Callable[..., Sequence[float]] = function
-    return reward_function
-
-
-class Server:
-    """A reward server: POST {prompts, completions} gives {scores}, one number per completion."""
-
-    def __init__(self, section: RewardSourceSection) -> None:
-        """Store the address, the timeout and the number of attempts."""
-        self.url = section.source
-        self.name = httpx2.URL(section.source).host
-        self.timeout = section.timeout
-        self.attempts = section.retries + 1
-
-    def scores(self, prompts: Sequence[Any], completions: Sequence[str]) -> Sequence[float]:
-        """Request scores; failures are retried after 1, 2, 4, ... seconds.
-
-        Raises:
-            EnvironmentFault: The server is unreachable, fails, or returns no scores.
-        """
-        payload = {"prompts": list(prompts), "completions": list(completions)}
-        for attempt in range(self.attempts - 1):
-            try:
-                return self._request(payload)
-            except _FAULTS as error:
-                _log.warning("reward server %s: %s; retrying", self.url, error)
-                time.sleep(2.0**attempt)
-        try:
-            return self._request(payload)
-        except _FAULTS as error:
-            raise EnvironmentFault(
-                f"the reward server failed {self.attempts} times; last error: "
-                f"{type(error).__name__}: {error}",
-                f"ppo.reward_sources: {self.url}",
-                "It must respond to POST {prompts, completions} with {scores}.",
-            ) from error
-
-    def _request(self, payload: dict[str, Any]) -> Sequence[float]:
-        response = httpx2.post(self.url, json=payload, timeout=self.timeout)
-        response.raise_for_status()
-        scores: Sequence[float] = response.json()["scores"]
-        return scores

@@ -18,7 +18,9 @@ from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.evaluation import stage as evaluation
 from rlhfctl.stages.evaluation.context import EvalContext
-from rlhfctl.stages.evaluation.judges import at_equal_length, judges
+from rlhfctl.stages.evaluation.judges import at_equal_length, judge_function, judges
+from rlhfctl.stages.shared.prompt_rows import PromptRows
+from rlhfctl.stages.shared.reward_sources import RewardSources
 from rlhfctl.stages.shared.stage_context import open_stage_context
 from tests.conftest import tiny_recipe
 from tests.present import present
@@ -35,6 +37,9 @@ def too_few(prompts, completions, opponents):
 
 def broken(prompts, completions, opponents):
     return [1 / 0 for _ in completions]
+
+async def knows(completions, opponents, solution):
+    return [float(mine == right) for mine, right in zip(completions, solution)]
 """
 PROMPTS = [[{"role": "user", "content": f"Question {number}?"}] for number in range(8)]
 GOOD = [f"A good answer to {number}." for number in range(8)]
@@ -54,11 +59,12 @@ def responses(texts, **more):
     return Responses(texts=texts, kl=zeros, lengths=zeros, ended=zeros, **more)
 
 
-def context(folder, ppo, sft, prompts=PROMPTS, inputs=None, **evaluation):
+def context(folder, ppo, sft, prompts=PROMPTS, inputs=None, columns=None, **evaluation):
     recipe = tiny_recipe()
     section = recipe.evaluation.model_copy(update=evaluation)
     recipe = recipe.model_copy(update={"evaluation": section})
     (folder / "eval").mkdir(exist_ok=True)
+    judging = judge_function(recipe)
     return EvalContext(
         session=open_stage_context(recipe),
         inputs=inputs or {},
@@ -68,6 +74,9 @@ def context(folder, ppo, sft, prompts=PROMPTS, inputs=None, **evaluation):
         policies={"sft": sft, "ppo": ppo},
         output=folder / "eval",
         monitor=Warned(),
+        sources=RewardSources.open(recipe.ppo),
+        rows=PromptRows(prompts, columns or {}),
+        judge_function=judging,
     )
 
 
@@ -137,6 +146,14 @@ def test_a_function_judges_under_its_own_name(here):
     assert (judge["kind"], judge["losses"]) == ("function", 8)
 
 
+def test_a_judge_function_gets_the_columns_of_the_prompts(here):
+    columns = {"solution": [*GOOD[:6], "", ""]}
+    name = "my_judges:knows"
+    asked = context(here, responses(GOOD), responses(BAD), columns=columns, judge_function=name)
+    judge = judges_json(asked)["knows"]
+    assert (judge["wins"], judge["losses"]) == (6, 2)
+
+
 @pytest.mark.parametrize("name", ["too_sure", "too_few", "broken"])
 def test_a_function_that_gives_no_preference_a_pair_is_named(here, name):
     asked = context(here, responses(GOOD), responses(BAD), judge_function=f"my_judges:{name}")
@@ -146,9 +163,8 @@ def test_a_function_that_gives_no_preference_a_pair_is_named(here, name):
 
 
 def test_a_function_that_is_not_there_is_named_by_its_key(here):
-    asked = context(here, responses(GOOD), responses(BAD), judge_function="my_judges:absent")
     with pytest.raises(RecipeError) as raised:
-        judges(asked)
+        context(here, responses(GOOD), responses(BAD), judge_function="my_judges:absent")
     assert "evaluation.judge_function" in raised.value.where
 
 

@@ -14,6 +14,8 @@ from rlhfctl.results.io import to_json
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.evaluation.context import EvalContext
 from rlhfctl.stages.evaluation.reward_model import benchmark_subsets, evaluate_reward_model
+from rlhfctl.stages.shared.prompt_rows import PromptRows
+from rlhfctl.stages.shared.reward_sources import RewardSources
 from rlhfctl.stages.shared.stage_context import open_stage_context
 from rlhfctl.world.gold import gold_features, gold_reward
 
@@ -83,7 +85,9 @@ def trial(recipe, reward, monitor=None):
         {},
         NOWHERE,
         monitor,
-        subsets,
+        RewardSources.open(recipe.ppo),
+        PromptRows(asked),
+        subsets=subsets,
     )
     return to_json(evaluate_reward_model(context))
 

@@ -11,8 +11,8 @@ from rlhfctl.stages.reward_model import score_normalization
 from rlhfctl.stages.reward_model.score_normalization import (
     CalibrationSample,
     normalize_scores,
-    responses_used,
 )
+from rlhfctl.stages.shared.calibration import responses_used
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from tests.conftest import tiny_recipe
 from tests.present import present

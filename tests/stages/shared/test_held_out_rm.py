@@ -118,6 +118,7 @@ def test_the_recipes_own_comes_before_the_runs(tiny_run, whole, tmp_path):
         section = recipe.evaluation.model_copy(update={"judge_rm": str(path)})
         return recipe.model_copy(update={"evaluation": section})
 
+    (tmp_path / "score_normalization.json").write_text("{}")
     assert held_out_rm_folder(naming(tmp_path), {"rm": output}) == tmp_path
     with pytest.raises(CheckpointError, match="judge"):
         held_out_rm_folder(naming(tmp_path / "absent"), {"rm": output})
