@@ -5,16 +5,18 @@ checkpoint: as LoRA adapters, as adapters on a 4-bit base, and as whole models. 
 log-probabilities, scores and values of a padded batch must equal those of one row at a time, and
 sampled tokens must be those that the plain model finds most likely.
 
-``python -m benchmarks.architectures`` writes docs/reference/models.md and fails if a table of
-`rlhfctl.models.architecture` is wrong. Names of types as arguments print those only.
+``python -m benchmarks.architectures`` writes docs/reference/models.md and fails if the table of
+positions in `rlhfctl.models.architecture` is wrong. With names of types or ``--modes``, those are
+examined anew and the rest is taken from the results of before.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +32,10 @@ from benchmarks.tiny_models import (
     tiny_model,
     write_tokenizer,
 )
-from rlhfctl.errors import RlhfctlError
+from rlhfctl.errors import RecipeError, RlhfctlError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import adapters, roles
-from rlhfctl.models.architecture import ENDING_POSITIONS, refusal
+from rlhfctl.models.architecture import ENDING_POSITIONS, NAMED_LAYERS, refusal
 from rlhfctl.models.base import decoder_of, keep_backward, load_causal_lm, quantization_config
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.recipe.schema import Recipe
@@ -70,8 +72,9 @@ class Result:
     faults: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def recipe_of(base: Path, mode: str) -> Recipe:
+def recipe_of(base: Path, mode: str, model_type: str) -> Recipe:
     """Return a recipe for a base in a mode, in fp32."""
+    layers = list(NAMED_LAYERS.get(model_type, ())) or "all-linear"
     return Recipe.model_validate(
         {
             "model": {
@@ -79,7 +82,7 @@ def recipe_of(base: Path, mode: str) -> Recipe:
                 "dtype": "float32",
                 "quantization": "4bit" if mode == "4bit" else "none",
             },
-            "lora": None if mode == "full" else {"r": 4, "alpha": 8},
+            "lora": None if mode == "full" else {"r": 4, "alpha": 8, "target_modules": layers},
             "generation": {"max_new_tokens": 8, "temperature": 1e-4},
         }
     )
@@ -117,7 +120,7 @@ class Checkpoints:
         self.base = folder / "base"
         tiny_model(model_type).save_pretrained(self.base)
         self.tokenizer = write_tokenizer(self.base)
-        self.recipe = recipe_of(self.base, mode)
+        self.recipe = recipe_of(self.base, mode, model_type)
         width = int(tiny_config(model_type).get_text_config().hidden_size)
         self.score = _random((1, width), SEED)
         if mode == "full":
@@ -255,6 +258,8 @@ def check(model_type: str, mode: str, folder: Path) -> dict[str, str]:
     try:
         checkpoints = Checkpoints(model_type, mode, folder)
         found = checkpoints.roles()
+    except RecipeError as error:
+        return {"refused": error.what}
     except Exception as error:
         return {"loading": _sentence(error)}
     prompts, responses = zip(*_rows(), strict=True)
@@ -298,8 +303,8 @@ def positions_fault(model_type: str, model: Any) -> str | None:
     return None
 
 
-def examine(model_type: str) -> Result:
-    """Return everything about one model type, in every mode."""
+def examine(model_type: str, modes: Sequence[str] = MODES) -> Result:
+    """Return what is found of one model type in some modes."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     result = Result(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type])
@@ -312,34 +317,49 @@ def examine(model_type: str) -> Result:
     except Exception as error:
         result.untried = _sentence(error)
         return result
-    for mode in MODES:
+    for mode in modes:
         with tempfile.TemporaryDirectory() as folder:
             result.faults[mode] = check(model_type, mode, Path(folder))
     if fault is not None:
-        result.faults["lora"]["positions"] = fault
+        result.faults["positions"] = {"positions": fault}
     return result
 
 
+def _earlier() -> dict[str, Result]:
+    path = output.RESULTS / "architectures.json"
+    if not path.is_file():
+        return {}
+    return {row["model_type"]: Result(**row) for row in json.loads(path.read_text())["types"]}
+
+
 def main() -> None:
-    """Examine all types, or those named; write the page of all."""
+    """Examine types and write the page of all."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("types", nargs="*", help="model types to print; default: all, to the page")
-    chosen = parser.parse_args().types
-    results = []
-    for model_type in chosen or causal_model_types():
-        results.append(examine(model_type))
-        print(asdict(results[-1]), flush=True)
-    if not chosen:
+    parser.add_argument("types", nargs="*", help="model types to examine; default: all")
+    parser.add_argument(
+        "--modes", nargs="*", choices=MODES, default=MODES, help="modes to examine; default: all"
+    )
+    parser.add_argument("--print", action="store_true", help="print results, change no file")
+    options = parser.parse_args()
+    found = {} if options.print else _earlier()
+    for model_type in options.types or causal_model_types():
+        result = examine(model_type, options.modes)
+        print(asdict(result), flush=True)
+        earlier = found.get(model_type)
+        kept = earlier.faults if earlier is not None and result.faults else {}
+        found[model_type] = replace(result, faults=kept | result.faults)
+    results = [found[model_type] for model_type in causal_model_types() if model_type in found]
+    if not options.print:
         libraries = {name: version(name) for name in ("transformers", "peft", "bitsandbytes")}
         output.write(
             "architectures", {"versions": libraries, "types": [asdict(r) for r in results]}
         )
         architectures_page.write(results, libraries)
-    if any("positions" in result.faults.get("lora", {}) for result in results):
+    if any("positions" in result.faults for result in results):
         sys.exit("ENDING_POSITIONS of rlhfctl/models/architecture.py is wrong; see above")
 
 

@@ -90,6 +90,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         ),
         _HYBRID,
     ),
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "bamba": {"attn_layer_indices": [1]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},

@@ -30,7 +30,7 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
         (
             *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart"),
-            *("pegasus", "plbart"),
+            *("git", "pegasus", "plbart"),
         ),
         _PADDING,
     ),
@@ -60,10 +60,22 @@ _AFTER_PAD = frozenset({"xlm-roberta-xl", "xmod"})
 """Types whose positions start after the id of the pad token."""
 
 ENDING_POSITIONS = ENCODERS | {
-    *("biogpt", "codegen", "ctrl", "git", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gptj"),
+    *("biogpt", "codegen", "ctrl", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gptj"),
     *("mpt", "mvp", "openai-gpt", "opt", "trocr", "whisper"),
 }
 """Types with a table of positions: beyond its end there is an index error."""
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+NAMED_LAYERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("falcon_h1", "llama4", "llama4_text", "nemotron_h", "phimoe"), _ATTENTION),
+    **dict.fromkeys(("falcon_mamba", "mamba"), ("in_proj", "x_proj")),
+    "mamba2": ("in_proj",),
+    "deepseek_v4": ("gate_proj", "up_proj", "down_proj"),
+}
+"""Layers that LoRA serves, by type, where not every linear layer is used as one."""
+
+UNQUANTIZABLE: Mapping[str, str] = {}
+"""Types that do not work on a base of 4 or 8 bits, with the reason."""
 
 _POSITIONS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"),
@@ -200,7 +212,8 @@ def require_fit(
 
     Raises:
         EnvironmentFault: The architecture is refused.
-        RecipeError: Sequences may be longer than the positions reach.
+        RecipeError: Sequences may be longer than the positions reach, or the architecture cannot be
+            adapted or quantised as the recipe says.
     """
     where = f"model.name_or_path: {recipe.model.name_or_path}"
     reason = refusal(config)
@@ -210,6 +223,7 @@ def require_fit(
             where,
             "Use a decoder-only causal language model; docs/reference/models.md lists them.",
         )
+    _require_mode(recipe, str(config.get("model_type")))
     limit = positions(config)
     longer = [entry for entry in _lengths(recipe, stages) if limit and entry[1] > limit.count]
     if limit is None or not longer:
@@ -230,6 +244,23 @@ def require_fit(
         where,
         f"Lower {'each' if len(longer) > 1 else 'it'} to {limit.count:,} at most.",
     )
+
+
+def _require_mode(recipe: Recipe, model_type: str) -> None:
+    lora = recipe.lora
+    if lora is not None and lora.target_modules == "all-linear" and model_type in NAMED_LAYERS:
+        raise RecipeError(
+            f"LoRA on every linear layer of {model_type} does not work: some of them are not used as "
+            "plain linear layers",
+            "lora.target_modules",
+            f"Name layers, such as lora.target_modules: [{', '.join(NAMED_LAYERS[model_type])}].",
+        )
+    if recipe.model.quantization != "none" and model_type in UNQUANTIZABLE:
+        raise RecipeError(
+            f"{model_type} cannot be quantised: {UNQUANTIZABLE[model_type]}",
+            "model.quantization",
+            "Set model.quantization: none, or use another model.",
+        )
 
 
 def _lengths(recipe: Recipe, stages: Collection[str]) -> Iterator[tuple[str, int]]:

@@ -38,10 +38,15 @@ def prefers_onednn() -> bool:
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return left [..., K] times right [N, K] transposed, plus bias [N]."""
-    if not prefers_onednn():
-        return linear(left, right, bias)
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
-    return result
+    if prefers_onednn():
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    else:
+        result = linear(left, right, bias)
+    # A layer's output may be changed in place, which autograd forbids of a view made in a Function.
+    whole: Tensor = (
+        torch.ops.aten._unsafe_view(result, result.shape) if result._is_view() else result
+    )
+    return whole
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -183,6 +188,10 @@ class CPULoRA(lora.Linear):  # type: ignore[misc]
         )
 
 
+# Not their subclasses: a router or a grouped projection may compute something else.
+_PLAIN_LAYERS = (torch.nn.Linear, CPULinear)
+
+
 def use_fast_cpu_layers(model: torch.nn.Module) -> None:
     """Replace the classes of a model's layers by the faster ones; weights are unchanged.
 
@@ -193,5 +202,5 @@ def use_fast_cpu_layers(model: torch.nn.Module) -> None:
     for module in model.modules():
         if type(module) is torch.nn.Linear and prefers_onednn():
             module.__class__ = CPULinear
-        elif type(module) is lora.Linear and isinstance(module.base_layer, torch.nn.Linear):
+        elif type(module) is lora.Linear and type(module.base_layer) in _PLAIN_LAYERS:
             module.__class__ = CPULoRA

@@ -7,7 +7,14 @@ import torch
 
 from benchmarks.tiny_models import POSITIONS, VOCABULARY, tiny_model
 from rlhfctl.errors import EnvironmentFault, RecipeError
-from rlhfctl.models.architecture import Positions, positions, read_config, refusal, require_fit
+from rlhfctl.models.architecture import (
+    NAMED_LAYERS,
+    Positions,
+    positions,
+    read_config,
+    refusal,
+    require_fit,
+)
 from rlhfctl.preflight import check_files
 from rlhfctl.recipe.schema import Recipe
 from tests.present import present
@@ -161,3 +168,18 @@ def test_only_a_switching_rope_depends_on_the_width_and_only_beyond_its_limit(ro
 
     assert difference(POSITIONS) < 1e-4
     assert (difference(2 * POSITIONS) < 1e-4) is agrees
+
+
+@pytest.mark.parametrize("model_type", ["mamba", "llama4", "phimoe"])
+def test_lora_on_every_layer_is_refused_where_not_all_are_plain_and_layers_are_named(
+    folder, model_type
+):
+    recipe = recipe_of(folder(model_type=model_type))
+    with pytest.raises(RecipeError, match="does not work") as raised:
+        check_files(recipe)
+    assert raised.value.where == "lora.target_modules"
+    named = list(NAMED_LAYERS[model_type])
+    assert ", ".join(named) in raised.value.hint
+    lora = recipe.lora.model_copy(update={"target_modules": named})
+    assert check_files(recipe.model_copy(update={"lora": lora}))
+    assert check_files(recipe.model_copy(update={"lora": None}))

@@ -120,3 +120,30 @@ def test_the_environment_switch_leaves_every_layer_as_it_is(monkeypatch, kind):
     before = [type(module) for module in model.modules()]
     linear.use_fast_cpu_layers(model)
     assert [type(module) for module in model.modules()] == before
+
+
+class Router(torch.nn.Linear):
+    """A linear layer by class that returns something else, as the routers of some experts do."""
+
+    def forward(self, states):
+        return super().forward(states) * 2.0
+
+
+def test_a_subclass_of_a_linear_layer_keeps_its_own_forward():
+    model = torch.nn.Sequential(Router(4, 4))
+    adapted = get_peft_model(model, LoraConfig(target_modules=["0"]))
+    states = torch.randn(2, 4)
+    expected = adapted(states)
+    linear.use_fast_cpu_layers(adapted)
+    torch.testing.assert_close(adapted(states), expected)
+
+
+def test_an_output_may_be_changed_in_place():
+    """As RoCBert does."""
+    adapted = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(4, 4)), LoraConfig(target_modules=["0"])
+    )
+    linear.use_fast_cpu_layers(adapted)
+    output = adapted(torch.randn(2, 3, 4))
+    output.mul_(2.0)
+    output.sum().backward()
