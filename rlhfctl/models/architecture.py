@@ -74,7 +74,17 @@ NAMED_LAYERS: Mapping[str, tuple[str, ...]] = {
 }
 """Layers that LoRA serves, by type, where not every linear layer is used as one."""
 
-UNQUANTIZABLE: Mapping[str, str] = {}
+UNQUANTIZABLE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            *("bert", "big_bird", "ernie", "megatron-bert", "modernbert-decoder", "roc_bert"),
+            "roformer",
+        ),
+        "bitsandbytes would quantise its LM head",
+    ),
+    "afmoe": "peft cannot adapt its experts beside a quantised router",
+    "mamba": "its code reads a weight past its layer",
+}
 """Types that do not work on a base of 4 or 8 bits, with the reason."""
 
 _POSITIONS = (

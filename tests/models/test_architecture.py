@@ -183,3 +183,12 @@ def test_lora_on_every_layer_is_refused_where_not_all_are_plain_and_layers_are_n
     lora = recipe.lora.model_copy(update={"target_modules": named})
     assert check_files(recipe.model_copy(update={"lora": lora}))
     assert check_files(recipe.model_copy(update={"lora": None}))
+
+
+def test_an_architecture_that_cannot_be_quantised_is_refused_on_such_a_base(folder):
+    recipe = recipe_of(folder(model_type="modernbert-decoder"))
+    assert check_files(recipe)
+    quantised = recipe.model.model_copy(update={"quantization": "4bit"})
+    with pytest.raises(RecipeError, match="quantise its LM head") as raised:
+        check_files(recipe.model_copy(update={"model": quantised}))
+    assert raised.value.where == "model.quantization"
