@@ -35,7 +35,10 @@ REFUSED: Mapping[str, str] = {
         _PADDING,
     ),
     **dict.fromkeys(
-        ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta"),
+        (
+            *("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta"),
+            *("xlm-roberta-xl", "xmod"),
+        ),
         "starts positions after the pad token in one pass and at 0 in sampling",
     ),
     "prophetnet": "predicts several tokens at once",
@@ -51,13 +54,10 @@ REFUSED: Mapping[str, str] = {
 ENCODERS = frozenset(
     {
         *("bert", "bert-generation", "big_bird", "electra", "ernie", "megatron-bert", "rembert"),
-        *("roc_bert", "roformer", "xlm-roberta-xl", "xmod"),
+        *("roc_bert", "roformer"),
     }
 )
 """Types that are causal with `is_decoder: true` only."""
-
-_AFTER_PAD = frozenset({"xlm-roberta-xl", "xmod"})
-"""Types whose positions start after the id of the pad token."""
 
 ENDING_POSITIONS = ENCODERS | {
     *("biogpt", "codegen", "ctrl", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gptj"),
@@ -162,8 +162,7 @@ def positions(config: Config) -> Positions | None:
     model_type = str(text.get("model_type", config.get("model_type")))
     counts = [text[name] for name in _POSITIONS if isinstance(text.get(name), int)]
     if model_type in ENDING_POSITIONS and counts:
-        skipped = int(text.get("pad_token_id") or 0) + 1 if model_type in _AFTER_PAD else 0
-        return Positions(counts[0] - skipped, "table", "positions")
+        return Positions(counts[0], "table", "positions")
     switching = [
         Positions(int(limit), "switching", f"{kind} RoPE")
         for kind, limit in _switches(text, counts)
