@@ -35,7 +35,7 @@ from benchmarks.tiny_models import (
 from rlhfctl.errors import RecipeError, RlhfctlError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import adapters, roles
-from rlhfctl.models.architecture import ENDING_POSITIONS, NAMED_LAYERS, refusal
+from rlhfctl.models.architecture import ENDING_POSITIONS, NAMED_LAYERS, refusal, require_fit
 from rlhfctl.models.base import decoder_of, keep_backward, load_causal_lm, quantization_config
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.recipe.schema import Recipe
@@ -121,6 +121,9 @@ class Checkpoints:
         tiny_model(model_type).save_pretrained(self.base)
         self.tokenizer = write_tokenizer(self.base)
         self.recipe = recipe_of(self.base, mode, model_type)
+        config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
+        for _ in require_fit(self.recipe, config, ()):
+            pass
         width = int(tiny_config(model_type).get_text_config().hidden_size)
         self.score = _random((1, width), SEED)
         if mode == "full":

@@ -27,7 +27,9 @@ most likely, and a training pass must give finite gradients. A model that is ref
 
 Scales, caps and biases of logits are the model's own: rlhfctl runs its `forward` on the states at
 response positions. Dynamic NTK and longrope RoPE are used up to the length at which they would
-change frequencies by the width of a batch, and refused beyond it.
+change frequencies by the width of a batch, and refused beyond it. Where not every linear layer can
+be adapted (Mamba, Llama 4, Phi-MoE, DeepSeek V4, …), LoRA was tried on the layers that `validate`
+names.
 
 A GPU that only emulates bfloat16, such as a T4, computes in float16 with a scaled loss. Apple's MPS
 and Intel's XPU are refused; `ACCELERATE_USE_CPU=1` trains on the CPU there. AMD cards are used
@@ -73,7 +75,7 @@ def render(results: Sequence[Result], versions: Mapping[str, str]) -> str:
     return (
         introduction
         + "\n".join(rows)
-        + _list("Refused", "The architecture …", refused)
+        + _list("Refused", "These architectures are refused:", refused)
         + _list("Not tried", "No tiny model of these could be made:", untried)
     )
 
