@@ -28,7 +28,7 @@ most likely, and a training pass must give finite gradients. A model that is ref
 Scales, caps and biases of logits are the model's own: rlhfctl runs its `forward` on the states at
 response positions. Dynamic NTK and longrope RoPE are used up to the length at which they would
 change frequencies by the width of a batch, and refused beyond it. Where not every linear layer can
-be adapted (Mamba, Llama 4, Phi-MoE, DeepSeek V4, …), LoRA was tried on the layers that `validate`
+be adapted (Mamba, Llama 4, DeepSeek V4, …), LoRA was tried on the layers that `validate`
 names.
 
 A GPU that only emulates bfloat16, such as a T4, computes in float16 with a scaled loss. Apple's MPS

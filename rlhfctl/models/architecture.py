@@ -41,6 +41,7 @@ REFUSED: Mapping[str, str] = {
         ),
         "starts positions after the pad token in one pass and at 0 in sampling",
     ),
+    "phimoe": "draws its experts at random in training, with a threshold that is also its noise",
     "prophetnet": "predicts several tokens at once",
     "cpmant": _BOTH_SIDES,
     "xlm": _BOTH_SIDES,
@@ -67,7 +68,7 @@ ENDING_POSITIONS = ENCODERS | {
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 NAMED_LAYERS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("falcon_h1", "llama4", "llama4_text", "nemotron_h", "phimoe"), _ATTENTION),
+    **dict.fromkeys(("falcon_h1", "llama4", "llama4_text", "nemotron_h"), _ATTENTION),
     **dict.fromkeys(("falcon_mamba", "mamba"), ("in_proj", "x_proj")),
     "mamba2": ("in_proj",),
     "deepseek_v4": ("gate_proj", "up_proj", "down_proj"),
