@@ -1,7 +1,7 @@
-"""A task for a small instruct model: answer in one sentence of 8 to 20 words.
+"""A task for a small instruct model: answer in one sentence of 6 to 18 words.
 
 `python examples/one_sentence.py MODEL FOLDER` writes demonstrations, comparisons and prompts. The
-texts are the model's own answers, cut after one to three sentences; which of two answers is better
+texts are the model's own answers, cut after a few words or after one to three sentences; which of two answers is better
 is decided by the rule of this file alone. `judge` is the same rule for `evaluation.judge_function`,
 so the evaluation does not depend on the reward model that PPO trained against.
 """
@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SHORTEST, LONGEST = 8, 20
+SHORTEST, LONGEST = 6, 18
 """Bounds on the words of a good answer."""
 
 TOPICS = """
@@ -45,11 +45,14 @@ QUESTIONS = (
     "How would you describe {}?",
     "What is the history of {}?",
 )
-SIZES = {"demonstrations": 96, "comparisons": 192, "prompts": 384}
+SIZES = {"demonstrations": 96, "comparisons": 288, "prompts": 400}
 """Rows of each file; no prompt is in two of them."""
 
 SYSTEM = "Answer briefly."
 """Shorter than the system message that the model's template puts where there is none."""
+
+FRAGMENTS = 0.25
+"""Share of answers that are cut after a few words: too short an answer must be seen to lose."""
 
 SENTENCE = re.compile(r".+?[.!?](?=\s|$)", re.DOTALL)
 
@@ -110,7 +113,7 @@ def answers(
             **batch,
             do_sample=True,
             temperature=0.8,
-            max_new_tokens=48,
+            max_new_tokens=40,
             num_return_sequences=per_prompt,
         )[:, batch["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -119,7 +122,13 @@ def answers(
 
 
 def cut(answer: str, generator: np.random.Generator) -> str:
-    """Return the first one to three sentences of an answer, and all of one that has no end."""
+    """Return an answer's first words as a sentence, one time in four; else one to three sentences.
+
+    An answer without an end is returned whole.
+    """
+    if generator.random() < FRAGMENTS:
+        words = answer.split()[: generator.integers(1, SHORTEST)]
+        return f"{' '.join(words).rstrip('.,:;!?')}."
     sentences = SENTENCE.findall(answer.strip())
     chosen = sentences[: generator.integers(1, 4)]
     return "".join(chosen).strip() or answer.strip()
