@@ -42,6 +42,10 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
             "dtype": work.dtype,
             "quantization": work.quantization,
         },
+        # Never read: the benchmarks make their own batches.
+        "data": {
+            name: {"source": "embedded"} for name in ("demonstrations", "comparisons", "prompts")
+        },
         "lora": {"r": RANK, "alpha": ALPHA} if work.lora else None,
         "generation": {
             "max_new_tokens": work.response_length,

@@ -16,6 +16,7 @@ REWARDS = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])
 class ToyRoles:
     pad_token_id = 9
     device = torch.device("cpu")
+    computes_in_float16 = False
 
     def __init__(self):
         self.logits = torch.nn.Parameter(REFERENCE.clone())

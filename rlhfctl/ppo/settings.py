@@ -68,7 +68,7 @@ class Roles(Protocol):
 class PPOSettings:
     """Hyperparameters; meanings, units and defaults are those of the recipe's `ppo` section."""
 
-    episodes: int = 50_000
+    episodes: int = 10_000
     rollout_batch_size: int = 128
     minibatch_size: int = 32
     forward_batch_size: int = 16

@@ -86,7 +86,7 @@ class PPOSection(Section):
     rm: str | None = Field(None, description="Reward-model folder; null uses the run's own.")
 
     episodes: Count = Field(
-        50_000,
+        10_000,
         description="Episodes (one prompt with one response each) in the whole run, rounded up to "
         "whole rollouts.",
     )

@@ -260,7 +260,7 @@ PROMPTS = {
 @pytest.mark.parametrize("name", PROMPTS)
 def test_prompts(name):
     rows, _ = read("prompts", name)
-    assert {"prompt": PROMPTS[name]} in rows
+    assert PROMPTS[name] in [row["prompt"] for row in rows]
 
 
 def test_the_recipe_names_every_form():

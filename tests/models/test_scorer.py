@@ -135,19 +135,17 @@ def test_a_4bit_base_is_quantised_below_a_head_in_fp32(saved, model_type):
 
 def test_the_card_of_a_reward_model_loads_it_where_transformers_has_no_class(saved, tmp_path):
     """Its lines are run as a reader would."""
-    from transformers import AutoTokenizer
-
+    from benchmarks.tiny_models import write_tokenizer
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.results.training import SFTResult
     from rlhfctl.stages.shared.model_card import write_model_card
     from rlhfctl.stages.shared.stage_context import open_stage_context
-    from rlhfctl.world.model import embedded_path
 
     base = tmp_path / "base"
     for file in saved("cohere").iterdir():
         base.mkdir(exist_ok=True)
         (base / file.name).write_bytes(file.read_bytes())
-    AutoTokenizer.from_pretrained(embedded_path()).save_pretrained(base)
+    write_tokenizer(base)
     model = loaded(base)
     model.save_pretrained(tmp_path)
     section = ModelSection(name_or_path=str(base))

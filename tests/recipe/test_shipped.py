@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from rlhfctl.recipe.load import load_recipe, shipped_recipe, shipped_recipes
+from tests.present import present
 
 EXPECTED = {
     "overoptimisation",
@@ -73,3 +75,26 @@ def test_is_found_by_any_of_its_names(name):
 
 def test_another_name_finds_nothing():
     assert shipped_recipe("no-such-recipe") is None
+
+
+def test_the_table_of_sizes_has_the_recipes_values():
+    page = (Path(__file__).parents[2] / "docs/how-to/sizes.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 4
+    for row in rows:
+        name, sft, reward_model, rates, sizes, episodes = (cell.strip(" `") for cell in row[:6])
+        recipe = load_recipe(present(shipped_recipe(name))).recipe
+        ppo = recipe.ppo
+        for cell, section in ((sft, recipe.sft), (reward_model, recipe.reward_model)):
+            batch = section.per_device_train_batch_size * section.gradient_accumulation_steps
+            assert [float(word) for word in cell.split(",")] == [section.learning_rate, batch]
+        assert [float(word) for word in rates.split(",")] == [
+            ppo.learning_rate,
+            ppo.value_learning_rate,
+        ]
+        assert [int(word) for word in sizes.split(",")] == [
+            ppo.rollout_batch_size,
+            ppo.minibatch_size,
+            ppo.epochs,
+        ]
+        assert int(episodes.replace(",", "")) == ppo.episodes

@@ -170,6 +170,10 @@ def data(kind, source, **more):
     return [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
 
 
+OWN_DATA = [
+    word for kind in ("demonstrations", "comparisons", "prompts") for word in data(kind, "embedded")
+]
+"""Data that a command names itself, as one with another model than the embedded one must."""
 GOOD_PAIR = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
 TIED_PAIRS = "".join(
     f'{{"prompt": "question {n}", "chosen": "b", "rejected": "b"}}\n' for n in range(9)
@@ -236,13 +240,13 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str | Path], int, str]] = 
     ),
     "a model folder without a model": (
         nothing,
-        ["sft", BASE_RECIPE, "--model", "./nowhere"],
+        ["sft", BASE_RECIPE, "--model", "./nowhere", *OWN_DATA],
         4,
         "nowhere",
     ),
     "a model on a hub out of reach": (
         nothing,
-        ["sft", BASE_RECIPE, "--model", "someone/some-model"],
+        ["sft", BASE_RECIPE, "--model", "someone/some-model", *OWN_DATA],
         4,
         "someone/some-model",
     ),
@@ -267,7 +271,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str | Path], int, str]] = 
     ),
     "a config that runs code": (
         remote_code,
-        ["sft", BASE_RECIPE, "--model", "./model"],
+        ["sft", BASE_RECIPE, "--model", "./model", *OWN_DATA],
         11,
         "own code",
     ),

@@ -76,6 +76,8 @@ def test_every_figure_of_the_result_is_the_same(both, stage):
     for name in ("per_annotator", "gate"):
         assert one.pop(name, None) == two.pop(name, None)
     for metrics in (one, two):
+        result = metrics.pop("result", {})
+        metrics.update({f"result.{key}": value for key, value in result.items()})
         metrics.pop("over_optimisation", None)  # made of the looks, which are compared below
     assert steady(two) == pytest.approx(steady(one), rel=1e-4, abs=ROUNDING)
 
