@@ -36,11 +36,13 @@ def number_in(prompt):
 class WordIds:
     """A formatter whose ids are the characters of a prompt."""
 
+    parse_special = False
+
     def each_prompt(self, prompts):
         return [list(map(ord, prompt)) for prompt in prompts]
 
     def spelled(self, prompt):
-        return ()
+        return None
 
 
 def test_values_belong_to_their_prompts_after_all_that_drops_and_draws_rows():
