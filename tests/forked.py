@@ -44,6 +44,8 @@ def rlhfctl(
     context.set_forkserver_preload(LIBRARIES)
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
+        for stream in (out, err):
+            stream.touch()
         process = context.Process(target=_main, args=(folder, words, dict(environment), out, err))
         process.start()
         process.join(timeout)

@@ -30,7 +30,7 @@ def load(tmp_path):
         ("rollout_batch_size: 100", ("multiple of minibatch_size (32)",)),
         ("responses_per_prompt: 3", ("multiple of responses_per_prompt (3)",)),
         ("episodes: 64", ("episodes (64)", "rollout_batch_size (128)")),
-        ("ema_decay: 0.999", ("ema_decay (0.999)", "1000 rollouts", "only 391")),
+        ("ema_decay: 0.999", ("ema_decay (0.999)", "1000 rollouts", "only 79")),
         (
             "advantage_estimator: batch_mean, critic_warmup_rollouts: 2",
             ("critic_warmup_rollouts (2) needs a critic", "batch_mean"),
@@ -82,7 +82,7 @@ def test_all_that_makes_no_sense_is_said_at_once(load):
         "reward_sources: [{source: hub:lab/judge, revision: v1, quantization: 4bit}]",
         'reward_sources: [{source: "a:b"}], advantage_estimator: batch_mean',
         f"{TWO}, reward_rule: uncertainty, uncertainty_penalty: 0.5",
-        "min_response_length: 8, ema_decay: 0.99, dual_clip: 3, critic_warmup_rollouts: 5",
+        "min_response_length: 8, ema_decay: 0.9, dual_clip: 3, critic_warmup_rollouts: 5",
         "responses_per_prompt: 4, ptx_coefficient: 27.8",
     ],
 )
