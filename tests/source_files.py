@@ -13,6 +13,9 @@ PACKAGE = "rlhfctl"
 PACKAGE_FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 
+TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
+
+
 ALL_FILES = [
     *PACKAGE_FILES,
     *(
