@@ -61,15 +61,17 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
             longer than the model's positions.
         UnsafeError: A data set is a script, or the model's config needs custom code.
     """
+    model = [*_model(recipe.model), *check_model(recipe, fetch=fetch)]
     previews: dict[Kind, Preview] = {}
+    data = list(_data(recipe, previews))
+    prompts = previews.get("prompts")
     return [
-        *_model(recipe.model),
-        *check_model(recipe, fetch=fetch),
-        *_checkpoints(recipe),
+        *model,
+        *_checkpoints(recipe, conversations=prompts is not None and prompts.messages is True),
         *_functions(recipe),
         *_judge_key(recipe),
         *_tax(recipe),
-        *_data(recipe, previews),
+        *data,
         *_tokens(recipe, previews),
         *_reward_bench(recipe),
     ]
@@ -140,7 +142,13 @@ def _check_template(name: str, key: str) -> None:
         raise RecipeError("the file is no chat template: it does not use `messages`", where)
 
 
-def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
+def _checkpoints(recipe: Recipe, *, conversations: bool) -> Iterator[Finding]:
+    """Check the folders and reward models that the recipe names.
+
+    Args:
+        recipe: The recipe.
+        conversations: Whether the prompts are known to be conversations.
+    """
     named = {
         "sft.init_from": recipe.sft.init_from,
         "reward_model.sft": recipe.reward_model.sft,
@@ -155,7 +163,7 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
             yield _folder(name, where)
     for where, (source, loading) in _reward_models(recipe).items():
         if is_foreign(source):
-            yield from _foreign(recipe, source, loading, where)
+            yield from _foreign(recipe, source, loading, where, conversations=conversations)
         else:
             yield _folder(source, where)
 
@@ -180,7 +188,7 @@ def _reward_models(recipe: Recipe) -> dict[str, tuple[str, RewardModelLoading]]:
 
 
 def _foreign(
-    recipe: Recipe, source: str, loading: RewardModelLoading, where: str
+    recipe: Recipe, source: str, loading: RewardModelLoading, where: str, *, conversations: bool
 ) -> Iterator[Finding]:
     """Check a reward model from elsewhere by its files; one on the Hub if it is in the cache."""
     if loading.chat_template is not None:
@@ -194,7 +202,7 @@ def _foreign(
         yield Finding("error", f"{source} {error.what}", where, error.hint)
         return
     chat = loading.input_format != "text" and (files.has_template or bool(loading.chat_template))
-    if not chat and _has_conversations(recipe):
+    if not chat and conversations:
         yield Finding(
             "error",
             f"{source} reads plain text (it has no chat template), and the prompts are "
@@ -215,16 +223,6 @@ def _foreign(
     form = "chat template" if chat else "plain text"
     size = f", weights of {files.weight_bytes / 1e9:.2g} GB" if files.weight_bytes else ""
     yield Finding("ok", f"{source}: reward model with one output, {form}{size}", where)
-
-
-def _has_conversations(recipe: Recipe) -> bool:
-    from rlhfctl.data.sources import preview
-
-    try:
-        seen = preview(recipe.data.prompts, "prompts", rows=10)
-    except DataError:  # reported with the data
-        return False
-    return seen is not None and seen.messages is True
 
 
 def _functions(recipe: Recipe) -> Iterator[Finding]:
@@ -322,13 +320,13 @@ def _data(
 def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
     """Check a local tokenizer, and encode the first rows of files as the stages will.
 
-    The shipped model with its own rows needs no check; without it, nothing heavy is loaded.
+    The shipped tokenizer as it is, with rows of its world, needs no check: transformers is not
+    imported.
     """
     from rlhfctl.models.hub import model_source
 
-    if not Path(model_source(recipe.model)).is_dir() or (
-        recipe.model == type(recipe.model)() and not any(seen.rows for seen in previews.values())
-    ):
+    files = any(seen.rows for seen in previews.values())
+    if not Path(model_source(recipe.model)).is_dir() or not (files or _sets_tokens(recipe)):
         return
     from rlhfctl.data.formatter import Formatter, stop_ids
     from rlhfctl.models.padding import choose_padding
@@ -349,6 +347,14 @@ def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
     for kind, seen in previews.items():
         if seen.rows:
             yield from _encoding(recipe, formatter, kind, seen)
+
+
+def _sets_tokens(recipe: Recipe) -> bool:
+    """Return whether the tokenizer, or a key about it, is not the shipped one."""
+    model, default = recipe.model, type(recipe.model)()
+    keys = ("name_or_path", "chat_template", "chat_template_kwargs", "pad_token")
+    given = any(getattr(model, key) != getattr(default, key) for key in keys)
+    return given or bool(recipe.generation.stop_tokens)
 
 
 def _encoding(recipe: Recipe, formatter: Formatter, kind: Kind, seen: Preview) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlhfctl.data import sources
+from rlhfctl.data.sources import preview
 from rlhfctl.errors import EnvironmentFault, RecipeError, UnsafeError
 from rlhfctl.preflight import Finding, check_files, check_stage_data
 from rlhfctl.recipe.load import load_recipe, shipped_recipes
@@ -244,10 +246,12 @@ class TestModel:
 
 def test_checking_a_recipe_without_a_tokenizer_of_its_own_imports_no_torch():
     code = (
-        "import sys; from rlhfctl.preflight import check_files;"
-        "from rlhfctl.recipe.schema import Recipe;"
-        "recipe = Recipe.model_validate({'data': {'prompts': {'source': 'someone/prompts'}}});"
-        "check_files(recipe);"
+        "import sys; from rlhfctl.preflight import check_files, check_stage_data;"
+        "from rlhfctl.recipe.schema import Recipe; from rlhfctl.stage_table import STAGES;"
+        "sections = {'data': {'prompts': {'source': 'someone/prompts'}},"
+        " 'model': {'dtype': 'float32'}};"
+        "recipe = Recipe.model_validate(sections);"
+        "check_files(recipe); [check_stage_data(recipe, stage) for stage in STAGES];"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -282,3 +286,24 @@ def test_rows_are_encoded_as_the_stages_will():
 def test_variables_that_the_chat_template_does_not_use_are_named():
     (warning,) = found("warning", model={"chat_template_kwargs": {"enable_thinking": False}})
     assert warning.what == "the chat template does not use enable_thinking"
+
+
+def test_stop_tokens_are_looked_up_in_the_shipped_tokenizer_too():
+    assert found("error", generation={"stop_tokens": ["<|end|>"]}) == []
+    with pytest.raises(RecipeError, match="'no such token' are not tokens"):
+        found("error", generation={"stop_tokens": ["no such token"]})
+
+
+def test_each_file_is_read_once(foreign_models, monkeypatch):
+    reads: list[str] = []
+
+    def counted(section, kind, *rows, **options):
+        reads.append(kind)
+        return preview(section, kind, *rows, **options)
+
+    monkeypatch.setattr(sources, "preview", counted)
+    source = write([{"prompt": [{"role": "user", "content": "Where?"}]}])
+    sections = rewarded(foreign_models["encoder"]) | data(prompts={"source": source})
+    (conversations,) = found("error", **sections)
+    assert "the prompts are conversations" in conversations.what
+    assert reads == ["demonstrations", "comparisons", "prompts"]
