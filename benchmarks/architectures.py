@@ -55,7 +55,7 @@ EOS, PAD, SEED = 2, 0, 3
 
 @dataclass
 class Result:
-    """What was found of one model type.
+    """Faults found with one model type.
 
     Attributes:
         model_type: Its name in config.json.

@@ -2,7 +2,7 @@
 
 `python examples/one_sentence.py MODEL FOLDER` writes demonstrations, comparisons and prompts. The
 texts are the model's own answers, cut after a few words or after one to three sentences; which of two answers is better
-is decided by the rule of this file alone. `judge` is the same rule for `evaluation.judge_function`,
+is decided by the rule of this file alone. `rule` decides the same way for `evaluation.judge_function`,
 so the evaluation does not depend on the reward model that PPO trained against.
 """
 
@@ -70,7 +70,7 @@ def misses(answer: str) -> int:
     return max(SHORTEST - first, first - LONGEST, 0) + (words - first) + unended
 
 
-def judge(
+def rule(
     prompts: Sequence[Any], completions: Sequence[str], opponents: Sequence[str]
 ) -> list[float]:
     """Return per pair the preference for the completion: 1 if it is nearer to the rule, 0.5 if even.

@@ -353,8 +353,8 @@ def _sets_tokens(recipe: Recipe) -> bool:
     """Return whether the tokenizer, or a key about it, is not the shipped one."""
     model, default = recipe.model, type(recipe.model)()
     keys = ("name_or_path", "chat_template", "chat_template_kwargs", "pad_token")
-    given = any(getattr(model, key) != getattr(default, key) for key in keys)
-    return given or bool(recipe.generation.stop_tokens)
+    changed = any(getattr(model, key) != getattr(default, key) for key in keys)
+    return changed or bool(recipe.generation.stop_tokens)
 
 
 def _encoding(recipe: Recipe, formatter: Formatter, kind: Kind, seen: Preview) -> Iterator[Finding]:

@@ -89,8 +89,13 @@ UNQUANTIZABLE: Mapping[str, str] = {
 """Types that do not work on a base of 4 or 8 bits, with the reason."""
 
 _POSITIONS = (
-    *("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"),
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "n_ctx",
+    "max_target_positions",
 )
+"""Config keys of the number of positions, the first that is present counts."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +212,7 @@ def _switches(text: Config, counts: list[int]) -> Iterator[tuple[str, int]]:
             yield from (("longrope", limit) for limit in limits)
 
 
-def require_fit(
-    recipe: Recipe, config: Config, stages: Collection[str] = ("sft", "rm", "ppo", "eval")
-) -> Iterator[str]:
+def require_fit(recipe: Recipe, config: Config, stages: Collection[str]) -> Iterator[str]:
     """Check that PPO can use a recipe's model, and that sequences are within its positions.
 
     Args:

@@ -14,8 +14,8 @@ from rlhfctl.recipe.reward_sources import HUB
 if TYPE_CHECKING:
     from rlhfctl.recipe.reward_sources import RewardModelLoading
 
-_OWN = "score_normalization.json"
-"""File in every reward model of `train-rm`; `models.heads` writes it."""
+NORMALIZATION_FILE = "score_normalization.json"
+"""File in every reward model of `train-rm`; no other reward model has it."""
 _ADAPTER = "adapter_config.json"
 _CONFIG = "config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt")
@@ -35,7 +35,7 @@ def is_foreign(source: str) -> bool:
     if source.startswith(HUB):
         return True
     folder = Path(source).expanduser()
-    return folder.is_dir() and not (folder / _OWN).is_file()
+    return folder.is_dir() and not (folder / NORMALIZATION_FILE).is_file()
 
 
 def short_name(source: str) -> str:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.models.foreign_files import NORMALIZATION_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NORMALIZATION_FILE = "score_normalization.json"
 
 
 def initialise_score_head(head: torch.nn.Linear, seed: int) -> None:

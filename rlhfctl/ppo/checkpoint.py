@@ -1,7 +1,7 @@
 """Checkpoints of PPO between two rollouts; a resumed run is bit-identical to an uninterrupted one.
 
 They hold weights and their running mean, both optimisers, the scale of the losses, the KL
-coefficient, the running moments and the positions among prompts and demonstrations (known bugs 8 and 22 in docs/ppo.md: no resume,
+coefficient, the running moments and the positions among prompts and demonstrations (known bugs 8 and 22 in docs/explanation/ppo.md: no resume,
 critic or optimiser lost). Random states are not saved: sampling and shuffling depend on seed and
 rollout number only, and so do the learning rates. Tensors are safetensors, numbers JSON, no pickle.
 """

@@ -142,7 +142,7 @@ class PPOStep:
         old = rollout.log_probs[rows, :width]
         new = self.roles.log_probs("policy", part, training=True).log_probs
         # Old and new log-probabilities come from the same forward pass, so ratios start at 1
-        # (known bug 11 in docs/ppo.md); fp32 and a bounded exponent prevent overflow (20).
+        # (known bug 11 in docs/explanation/ppo.md); fp32 and a bounded exponent prevent overflow (20).
         ratio = importance_ratio(new, old)
         surrogate = clipped_surrogate(
             ratio, rollout.advantages[rows, :width], settings.clip_range, settings.dual_clip
@@ -151,7 +151,7 @@ class PPOStep:
         metrics = {}
         if settings.kl_penalty == "loss":
             estimator = _ESTIMATORS[settings.kl_estimator]
-            # The KL is in the loss or in the reward, never in both (known bug 18 in docs/ppo.md).
+            # The KL is in the loss or in the reward, never in both (known bug 18 in docs/explanation/ppo.md).
             kl = masked_sum(estimator(new, rollout.reference_log_probs[rows, :width]), mask)
             objective = loss + rollout.beta * kl
             metrics["kl_loss"] = rollout.beta * kl.detach()
@@ -225,7 +225,7 @@ class PPOStep:
             # Summed first, so that every process sees an overflow in any and scales alike.
             self.processes.sum_gradients(self.weights[role])
             self.scaler.unscale_(self.optimizers[role])
-            # Each network on its own (known bug 2 in docs/ppo.md: gradients never clipped).
+            # Each network on its own (known bug 2 in docs/explanation/ppo.md: gradients never clipped).
             norms[f"{role.replace('critic', 'value')}_grad_norm"] = float(
                 torch.nn.utils.clip_grad_norm_(self.weights[role], self.settings.max_grad_norm)
             )

@@ -227,7 +227,7 @@ def final_scores(
     """
     scores = model_scores
     if settings.score_normalization == "running":
-        # Replaced scores stay out of the statistics (known bug 27 in docs/ppo.md).
+        # Replaced scores stay out of the statistics (known bug 27 in docs/explanation/ppo.md).
         replaces = settings.missing_eos_score is not None
         counted = _complete(ended, lengths, settings) if replaces else torch.ones_like(ended)
         moments = moments.update(scores[counted])
@@ -252,7 +252,7 @@ def estimate_advantages(
     else:
         estimate = batch_mean_advantages(used, mask, settings.gamma)
     if settings.whiten_advantages:
-        # Over response tokens only, mean removed (known bugs 17 and 25 in docs/ppo.md).
+        # Over response tokens only, mean removed (known bugs 17 and 25 in docs/explanation/ppo.md).
         estimate = estimate._replace(advantages=whiten(estimate.advantages, mask))
     return estimate
 
@@ -354,7 +354,7 @@ class RowStream:
     """Endless stream of row indices, in a new order per pass.
 
     It wraps around, so that a data set smaller than a batch neither hangs nor trains zero steps
-    (known bug 12 in docs/ppo.md). The order depends on seed and place only, so a run
+    (known bug 12 in docs/explanation/ppo.md). The order depends on seed and place only, so a run
     resumes exactly.
 
     Attributes:

@@ -45,7 +45,7 @@ class _RewardModel:
 class PPOTrainer:
     """Proximal policy optimisation of a language model (Ouyang et al. 2022; Huang et al. 2024).
 
-    Numbers of known bugs in comments are those of other trainers in docs/ppo.md, section 3.
+    Numbers of known bugs in comments are those of other trainers in docs/explanation/ppo.md, section 3.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which labels of a file prefer a response, and which are ties."""
+"""Labels of a file that prefer a response, and labels that are ties."""
 
 import numpy as np
 import pytest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from examples.one_sentence import SIZES, judge, misses, prompts
+from examples.one_sentence import SIZES, misses, prompts, rule
 
 GOOD = "Bees carry pollen from flower to flower while they look for food."
 
@@ -23,7 +23,7 @@ def test_an_answer_misses_by_the_words_to_add_or_remove(answer, words):
 
 
 def test_the_nearer_answer_is_preferred_and_equal_ones_are_even():
-    assert judge(["q"] * 3, [GOOD, "No.", GOOD], ["No.", GOOD, GOOD]) == [1.0, 0.0, 0.5]
+    assert rule(["q"] * 3, [GOOD, "No.", GOOD], ["No.", GOOD, GOOD]) == [1.0, 0.0, 0.5]
 
 
 def test_no_prompt_is_in_two_files():

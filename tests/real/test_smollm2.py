@@ -34,7 +34,7 @@ def rlhfctl(*arguments: str) -> None:
 def judged(run: Path) -> JudgeResult:
     """Return the preferences of the rule between PPO and SFT."""
     result = read_result(EvaluationResult, run / "eval" / "metrics.json")
-    return present(result.judges)["judge"]
+    return present(result.judges)["rule"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
