@@ -134,6 +134,30 @@ def load_causal_lm(
     return load_weights(AutoModelForCausalLM, folder, section, config, dtype)
 
 
+def enable_gradient_checkpointing(model: Any) -> None:
+    """Let a model of transformers recompute its activations in the backward pass.
+
+    Raises:
+        EnvironmentFault: The architecture does not support it.
+    """
+    require_gradient_checkpointing(model)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def require_gradient_checkpointing(model: Any) -> None:
+    """Check that a model's architecture supports gradient checkpointing.
+
+    Raises:
+        EnvironmentFault: It does not.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise EnvironmentFault(
+            f"{type(model).__name__} does not support gradient checkpointing",
+            "gradient_checkpointing",
+            "Set it to false in sft, reward_model and ppo.",
+        )
+
+
 def decoder_name(model: Any) -> str:
     """Return the attribute of a transformers model's decoder, which outputs hidden states.
 

@@ -11,7 +11,7 @@ import torch
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters, new_tokens
-from rlhfctl.models.base import decoder_of, load_causal_lm
+from rlhfctl.models.base import decoder_of, enable_gradient_checkpointing, load_causal_lm
 from rlhfctl.models.device import device
 from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
 from rlhfctl.models.linear import use_fast_cpu_layers
@@ -217,7 +217,7 @@ class AdapterRoleModels(RoleModels):
 
     def checkpoint_gradients(self) -> None:
         """Recompute the activations of the base."""
-        self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        enable_gradient_checkpointing(self.model.get_base_model())
 
     def _saved(self, role: Role) -> dict[str, torch.Tensor]:
         from peft import get_peft_model_state_dict
@@ -322,7 +322,7 @@ class SeparateRoleModels(RoleModels):
         """Recompute the activations of policy and critic."""
         for role in TRAINED:
             if role in self.models:
-                self.models[role].gradient_checkpointing_enable({"use_reentrant": False})
+                enable_gradient_checkpointing(self.models[role])
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy as a whole model."""

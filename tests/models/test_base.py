@@ -6,7 +6,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from rlhfctl.errors import EnvironmentFault, UnsafeError
-from rlhfctl.models.base import base_fingerprint, load_causal_lm
+from rlhfctl.models.base import (
+    base_fingerprint,
+    enable_gradient_checkpointing,
+    load_causal_lm,
+    require_gradient_checkpointing,
+)
 from rlhfctl.recipe.schema import ModelSection
 from rlhfctl.world.model import embedded_path
 
@@ -101,3 +106,15 @@ def test_a_config_that_asks_to_run_code_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
     with pytest.raises(UnsafeError, match="auto_map"):
         load_causal_lm(ModelSection(name_or_path=str(tmp_path)))
+
+
+def test_gradient_checkpointing_of_an_architecture_without_it_is_refused_by_name():
+    from transformers import CTRLConfig, CTRLLMHeadModel
+
+    ctrl = CTRLLMHeadModel(CTRLConfig(vocab_size=16, n_embd=8, n_layer=1, n_head=1, dff=8))
+    with pytest.raises(EnvironmentFault, match="CTRLLMHeadModel does not support gradient"):
+        enable_gradient_checkpointing(ctrl)
+    base = load_causal_lm(ModelSection())
+    enable_gradient_checkpointing(base)
+    assert base.is_gradient_checkpointing
+    require_gradient_checkpointing(adapted(base))

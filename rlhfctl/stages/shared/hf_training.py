@@ -11,6 +11,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
+from rlhfctl.models.base import require_gradient_checkpointing
 from rlhfctl.models.device import trainer_precision
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
 from rlhfctl.run.files import CHECKPOINTS
@@ -153,7 +154,12 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
         stage: sft or rm.
         monitor: Receives every logged step.
         shard: Shard the base over the processes; the model must have adapters.
+
+    Raises:
+        EnvironmentFault: The recipe asks for gradient checkpointing; the model has none.
     """
+    if trainer.args.gradient_checkpointing:
+        require_gradient_checkpointing(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
