@@ -6,7 +6,6 @@ import os
 import pickle
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +27,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job's ignored SIGINT would pass on to the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-sys.path.insert(0, str(Path(__file__).parent / "report"))
 
 BOTH_CORES = (
     "stages/test_killed.py",

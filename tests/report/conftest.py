@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shapes
-from loaded_page import LAUNCH_OPTIONS, find_chromium
 from playwright.sync_api import Browser, sync_playwright
 
 from rlhfctl.evaluation.policies import Responses, compare_policies, samples
@@ -18,6 +16,8 @@ from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.io import from_json, to_json
 from rlhfctl.results.samples import TrainingSample
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
+from tests.report import shapes
+from tests.report.loaded_page import LAUNCH_OPTIONS, find_chromium
 
 METRICS: dict[str, dict[str, Any]] = {
     "sft": to_json(shapes.sft_result()),

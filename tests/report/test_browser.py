@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loaded_page import LoadedPage
 from playwright.sync_api import Browser
-from shapes import HOSTILE
+
+from tests.report.loaded_page import LoadedPage
+from tests.report.shapes import HOSTILE
 
 SEARCH = "document.getElementById('sample-search')"
 A4 = 718  # CSS pixels between margins of one centimetre

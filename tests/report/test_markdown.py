@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-import shapes
 
 from rlhfctl.report.markdown import plain, report
 from rlhfctl.report.sources import read_run
+from tests.report import shapes
 
 
 def test_verdict_comes_first_and_tables_follow(judged_run: Path) -> None:

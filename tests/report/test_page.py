@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shapes
 
 from rlhfctl.report.markdown import report
 from rlhfctl.report.page import render
@@ -16,6 +15,7 @@ from rlhfctl.report.sources import read_run
 from rlhfctl.results.io import to_json
 from rlhfctl.results.samples import TrainingSample
 from rlhfctl.run.manifest import Manifest, StageRecord
+from tests.report import shapes
 
 PAYLOADS = [
     "<script>alert(1)</script>",

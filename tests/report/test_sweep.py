@@ -3,13 +3,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import shapes
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.report import sweep
 from rlhfctl.report.blocks import EstimateCell, Note, Plots, Table
 from rlhfctl.results.io import to_json
 from rlhfctl.results.sweep import RaisedAlarm, RecommendedSetting, SettingMetrics, SweepSetting
+from tests.report import shapes
 
 
 def test_a_sweep_shows_its_frontier_points_and_recommendation(swept: Path) -> None:

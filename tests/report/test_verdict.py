@@ -3,7 +3,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import shapes
 
 from rlhfctl.report.sources import RunFacts
 from rlhfctl.report.verdict import verdict_of
@@ -16,6 +15,7 @@ from rlhfctl.results.evaluation import (
     Tax,
 )
 from rlhfctl.run.manifest import Artifact, StageRecord
+from tests.report import shapes
 
 ABOVE, BELOW = Estimate(0.84, 0.8, 0.88), Estimate(0.3, 0.25, 0.35)
 AROUND = Estimate(0.5, 0.45, 0.55)

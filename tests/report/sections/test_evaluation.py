@@ -1,13 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import shapes
-
 from rlhfctl.report.blocks import EstimateCell, Table
 from rlhfctl.report.sections.evaluation import blocks
 from rlhfctl.report.sources import RunFacts, read_run
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison
+from tests.report import shapes
 
 
 def tables(facts: RunFacts) -> list[Table]:

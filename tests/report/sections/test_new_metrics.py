@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shapes
 
 from rlhfctl.report.blocks import Bar, EstimateCell, Note, Plots, Section, Table
 from rlhfctl.report.sections import sections
 from rlhfctl.report.sources import RunFacts, read_run
+from tests.report import shapes
 
 MakeFacts = Callable[..., RunFacts]
 
