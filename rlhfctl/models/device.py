@@ -77,6 +77,15 @@ def _computes_in_bfloat16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
+def flush_denormals() -> None:
+    """Let CPU arithmetic round denormal numbers (below 1.2e-38 in fp32) to zero, where it can.
+
+    Gradients at padding and at tokens that attention ignores underflow to such numbers, with which
+    processors compute many times slower: training a reward model took 1.5 times as long.
+    """
+    torch.set_flush_denormal(True)
+
+
 def effective_quantization(section: ModelSection) -> str:
     """Return `none`, `4bit` or `8bit`; `auto` is 4-bit on a CUDA GPU."""
     if section.quantization == "auto":

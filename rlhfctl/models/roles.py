@@ -80,7 +80,10 @@ class Roles:
     def _hidden(self, role: Role, batch: Sequences, *, training: bool = False) -> Tensor:
         """Return the states [B, T, H] of a role; right padding needs no attention mask."""
         decoder = self.models.activate(role, training=training)
-        decoder.train(training and self.gradient_checkpointing)
+        # Only checkpointing needs the training mode; setting it visits every module.
+        train_mode = training and self.gradient_checkpointing
+        if decoder.training != train_mode:
+            decoder.train(train_mode)
         with self.models.autocast():
             states: Tensor = decoder(batch.ids, use_cache=False)[0]
         return states

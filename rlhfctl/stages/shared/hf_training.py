@@ -13,6 +13,7 @@ from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
 from rlhfctl.models.base import require_gradient_checkpointing
 from rlhfctl.models.device import trainer_precision
+from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
@@ -165,6 +166,7 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
     trainer.add_callback(MonitorCallback(stage, monitor))
     trainer.add_callback(SealCallback())
     restore_float32(trainer.model)
+    use_fast_cpu_layers(trainer.model)
     if shard:
         # Only after the trainer has moved the model, which it cannot do with sharded weights.
         shard_base(trainer.model.get_base_model())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.formatter import Formatter, stop_ids
 from rlhfctl.models import adapters, new_tokens
-from rlhfctl.models.device import check_device, device_notes
+from rlhfctl.models.device import check_device, device_notes, flush_denormals
 from rlhfctl.models.padding import Padding, choose_padding
 from rlhfctl.models.provenance import Provenance, check_fits, check_tokens
 from rlhfctl.models.roles import Roles, load_roles
@@ -79,6 +79,7 @@ def open_stage_context(recipe: Recipe, monitor: Monitor | None = None) -> StageC
         RecipeError: A token of `generation.stop_tokens` is not in the vocabulary.
     """
     check_device(recipe.model)
+    flush_denormals()
     if monitor is not None:
         for note in device_notes(recipe.model):
             monitor.warn(note)

@@ -1,6 +1,7 @@
 """Set-up shared by every stage: stop tokens, and a pad token that is none of them."""
 
 import pytest
+import torch
 
 from rlhfctl.errors import CheckpointError, RecipeError
 from rlhfctl.models.provenance import Provenance, check_tokens
@@ -27,6 +28,15 @@ def test_stop_tokens_of_the_recipe_stand_beside_eos():
     tokenizer = session.tokenizer
     expected = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|user|>")}
     assert set(session.stop_token_ids) == expected
+
+
+def test_denormal_numbers_are_rounded_to_zero_in_every_stage():
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    smallest = torch.full((8,), 2e-38)
+    assert (smallest / 4 > 0).all()
+    open_stage_context(recipe_of())
+    assert (smallest / 4 == 0).all()
 
 
 def test_a_stop_token_that_is_the_pad_gets_another_pad():
