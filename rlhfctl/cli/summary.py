@@ -9,6 +9,7 @@ from rich.table import Table
 
 from rlhfctl.console import duration, safe
 from rlhfctl.errors import CheckpointError
+from rlhfctl.report.significance import independent_judges
 from rlhfctl.results.evaluation import Comparison, EvaluationResult
 from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
@@ -83,25 +84,18 @@ def _reward_model(result: RewardModelResult) -> list[str]:
 
 
 def _ppo(result: PPOResult) -> list[str]:
-    last, skipped, held_out = result.last_rollout, result.skipped_minibatches, result.result
+    last, final = result.last_rollout, result.result
     rows: tuple[tuple[str, str, Estimate | None], ...] = (
-        ("score {:.3g}", "score", held_out.proxy if held_out else None),
-        (
-            "objective score {:.3g}",
-            "objective_score",
-            held_out.objective_score if held_out else None,
-        ),
-        ("KL {:.3g} nats per response", "kl", held_out.kl if held_out else None),
-        (
-            "mean response length {:.3g} tokens",
-            "response_length",
-            held_out.length if held_out else None,
-        ),
+        ("score", "score", final.proxy if final else None),
+        ("objective score", "objective_score", final.objective_score if final else None),
+        ("KL in nats per response", "kl", final.kl if final else None),
+        ("response length in tokens", "response_length", final.length if final else None),
     )
-    return [
-        *(_beside(_metric(template, last.get(name)), ours) for template, name, ours in rows),
-        f"{skipped} minibatches skipped" if skipped else "",
-    ]
+    lines = [_last_and_final(label, last.get(name), ours) for label, name, ours in rows]
+    if lines[1].removeprefix("objective ") == lines[0]:
+        del lines[1]
+    skipped = result.skipped_minibatches
+    return [*lines, f"{skipped} minibatches skipped" if skipped else ""]
 
 
 def _evaluation(result: EvaluationResult) -> list[str]:
@@ -109,6 +103,10 @@ def _evaluation(result: EvaluationResult) -> list[str]:
     ppo = result.policies.get("ppo")
     return [
         _interval("PPO win rate over SFT (gold reward)", comparison.gold_win_rate),
+        *(
+            _interval(f"PPO win rate over SFT ({name})", judge.preferences.win_rate)
+            for name, judge in independent_judges(result)
+        ),
         _interval("PPO win rate over SFT (reward model score)", comparison.proxy_win_rate),
         _versus("gold reward", result, lambda policy: policy.gold),
         _versus("score", result, lambda policy: policy.proxy),
@@ -117,11 +115,12 @@ def _evaluation(result: EvaluationResult) -> list[str]:
     ]
 
 
-def _beside(last_rollout: str, result: Estimate | None) -> str:
-    """Return a metric of the last rollout with that of the policy that PPO returns."""
-    if not last_rollout or result is None or _absent(result.value):
-        return last_rollout
-    return f"{last_rollout} (result, held out: {result.value:.3g})"
+def _last_and_final(label: str, last: float | None, final: Estimate | None) -> str:
+    """Return a metric of the last rollout, and that of the returned policy on held-out prompts."""
+    shown = [f"{last:.3g} in the last rollout"] if last is not None and not _absent(last) else []
+    if final is not None and not _absent(final.value):
+        shown.append(f"{final.value:.3g} on held-out prompts")
+    return f"{label} {', '.join(shown)}" if shown else ""
 
 
 def _metric(template: str, value: float | None) -> str:

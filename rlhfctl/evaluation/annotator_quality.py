@@ -66,7 +66,7 @@ def examine(votes: Votes, seed: int, accuracy: Estimate | None = None) -> Annota
     if votes.repeated:
         notes.append(f"{votes.repeated:,} repeated labels of an item by one annotator left out")
     if agreement is None:
-        notes.append("Annotator agreement needs several labels per item; skipped")
+        notes.append("agreement is not measured: no item has two labels")
     else:
         if alpha is None:
             notes.append("Alpha and kappa are undefined: all labels are equal")

@@ -10,6 +10,7 @@ from rlhfctl.report.numbers import finite, interval, share, value_of
 if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
     from rlhfctl.results.estimate import Estimate
+    from rlhfctl.results.evaluation import EvaluationResult, JudgeResult
 
 # Ordered by independence of PPO's training reward, most independent first.
 _KINDS = ("humans", "endpoint", "function", "reward_model")
@@ -42,14 +43,24 @@ def judges_of(facts: RunFacts) -> list[Judge]:
         "gold", "gold", comparison.gold_win_rate, comparison.gold_length_controlled_win_rate
     )
     ranked = [gold]
-    judges = (facts.evaluation.judges if facts.evaluation else None) or {}
-    for kind in _KINDS:
-        for name, judge in judges.items():
-            if judge.kind == kind and judge.opponent == "sft":
-                label = _NAMES.get(name) or _NAMES.get(kind) or f"the judge {name}"
-                rates = judge.preferences
-                ranked.append(_judge(kind, label, rates.win_rate, rates.length_controlled_win_rate))
+    for label, judge in independent_judges(facts.evaluation):
+        rates = judge.preferences
+        ranked.append(_judge(judge.kind, label, rates.win_rate, rates.length_controlled_win_rate))
     return [judge for judge in ranked if judge is not None]
+
+
+def independent_judges(evaluation: EvaluationResult | None) -> list[tuple[str, JudgeResult]]:
+    """Return names in a sentence and results of the judges of PPO against SFT except gold.
+
+    The most independent of PPO's training reward comes first.
+    """
+    judges = (evaluation.judges if evaluation else None) or {}
+    return [
+        (_NAMES.get(name) or _NAMES.get(kind) or f"the judge {name}", judge)
+        for kind in _KINDS
+        for name, judge in judges.items()
+        if judge.kind == kind and judge.opponent == "sft"
+    ]
 
 
 def side(rate: Estimate | None) -> str:

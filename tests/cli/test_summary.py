@@ -12,6 +12,7 @@ from rlhfctl.cli.summary import headline, results_table
 from rlhfctl.errors import CheckpointError
 from rlhfctl.pipeline import StageResult
 from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import Comparison, JudgeResult, Preferences
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import ResultEvaluation
 from rlhfctl.run.manifest import StageRecord
@@ -46,8 +47,8 @@ def test_headline_of_an_evaluation_names_the_judges():
 
 def test_skipped_minibatches_are_shown_only_if_there_are_any():
     assert headline(record("ppo", METRICS["ppo"]), MANIFEST) == [
-        "score 1",
-        "KL 6 nats per response",
+        "score 1 in the last rollout",
+        "KL in nats per response 6 in the last rollout",
     ]
     skipping = replace(METRICS["ppo"], skipped_minibatches=3, last_rollout={})
     assert headline(record("ppo", skipping), MANIFEST) == ["3 minibatches skipped"]
@@ -58,9 +59,30 @@ def test_metrics_of_the_result_stand_beside_those_of_the_last_rollout():
     last = {"score": 1.0, "objective_score": 0.9, "kl": 6.0}
     result = replace(METRICS["ppo"], last_rollout=last, result=held_out)
     assert headline(record("ppo", result), MANIFEST) == [
-        "score 1 (result, held out: 0.8)",
-        "objective score 0.9 (result, held out: 0.7)",
-        "KL 6 nats per response (result, held out: 5)",
+        "score 1 in the last rollout, 0.8 on held-out prompts",
+        "objective score 0.9 in the last rollout, 0.7 on held-out prompts",
+        "KL in nats per response 6 in the last rollout, 5 on held-out prompts",
+        "response length in tokens 9 on held-out prompts",
+    ]
+
+
+def test_the_objective_score_is_left_out_where_it_is_the_score():
+    held_out = ResultEvaluation(64, Estimate(5.0), Estimate(0.8), Estimate(9.0), 1.0, Estimate(0.8))
+    last = {"score": 1.0, "objective_score": 1.0}
+    result = replace(METRICS["ppo"], last_rollout=last, result=held_out)
+    assert not any("objective" in line for line in headline(record("ppo", result), MANIFEST))
+
+
+def test_independent_judges_stand_before_the_reward_model():
+    def judged(opponent, rate):
+        return JudgeResult("function", opponent, Preferences(8, 0, 2, 10, [], Estimate(*rate)))
+
+    judges = {"rule": judged("sft", (0.8, 0.7, 0.9)), "other": judged("reference", (0.6,))}
+    proxy = Comparison(proxy_win_rate=Estimate(0.9))
+    result = replace(METRICS["evaluation"], judges=judges, comparison=proxy)
+    assert headline(record("eval", result), MANIFEST)[:2] == [
+        "PPO win rate over SFT (the judge rule) 80.0% (70.0% to 90.0%)",
+        "PPO win rate over SFT (reward model score) 90.0%",
     ]
 
 

@@ -73,7 +73,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         else ""
     )
     objective = (
-        " The objective score is the proxy as PPO maximises it: clipped, and `ppo.missing_eos_score` "
+        " The objective score is the proxy as PPO maximises it: clipped, and ppo.missing_eos_score "
         "where a response did not end."
         if comparison.objective_score_gain is not None
         else ""

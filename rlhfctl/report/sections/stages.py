@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import Cell, Column, Group, estimate_cells, grouped
 from rlhfctl.report.numbers import duration, number, share
+from rlhfctl.report.significance import independent_judges
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ def _ppo(facts: RunFacts) -> list[Row]:
     last = ppo.last_rollout
     return [
         _number("Episodes", ppo.episodes),
-        *(_number(label, last[name]) for label, name in _ROLLOUT if name in last),
+        *(
+            _number(label, last[name])
+            for label, name in _ROLLOUT
+            if name in last and not (name == "objective_score" and last[name] == last.get("score"))
+        ),
         *(_result(ppo.result) if ppo.result is not None else ()),
     ]
 
@@ -98,11 +103,14 @@ def _result(result: ResultEvaluation) -> list[Row]:
     """Return the held-out metrics of the policy that PPO returns."""
     estimates = (
         ("Score", result.proxy),
-        ("Objective score", result.objective_score),
+        (
+            "Objective score",
+            None if result.objective_score == result.proxy else result.objective_score,
+        ),
         ("KL to the reference, nats per response", result.kl),
         ("Response length, tokens", result.length),
     )
-    where = "result on held-out prompts"
+    where = "final policy on held-out prompts"
     return [
         *(
             (f"{label}, {where}", *estimate_cells(estimate))
@@ -120,6 +128,10 @@ def _evaluation(facts: RunFacts) -> list[Row]:
     return [
         *_shares(
             ("Gold win rate of PPO over SFT", comparison.gold_win_rate),
+            *(
+                (f"Win rate of PPO over SFT by {name}", judge.preferences.win_rate)
+                for name, judge in independent_judges(evaluation)
+            ),
             ("Proxy win rate of PPO over SFT", comparison.proxy_win_rate),
         ),
         _number("Held-out prompts", evaluation.prompts),
