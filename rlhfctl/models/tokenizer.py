@@ -114,10 +114,11 @@ def _chat_template(own: str | dict[str, str] | None, section: ModelSection) -> s
     try:
         return Path(str(name)).read_text(encoding="utf-8")
     except OSError as error:
-        own_names = f", and the tokenizer has only {names}" if names else ""
         raise RecipeError(
-            f"the chat template cannot be read: {error.strerror}{own_names}",
+            "the tokenizer has no chat template of this name, and the file cannot be read: "
+            f"{error.strerror}",
             f"model.chat_template: {name}",
+            f"The tokenizer's templates: {names}." if names else "",
         ) from error
 
 

@@ -91,7 +91,7 @@ def test_with_one_label_a_pair_it_says_plainly_that_nothing_can_be_known(pairs):
     assert set(found["per_annotator"]) == {one.name for one in PANEL}
     assert all(known.keys() == {"labels"} for known in found["per_annotator"].values())
     (note,) = found["notes"]
-    assert "needs several labels per item" in note
+    assert "no item has two labels" in note
     assert found["warnings"] == [], "nothing is wrong with that"
 
 

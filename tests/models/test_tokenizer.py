@@ -69,8 +69,9 @@ def test_of_several_chat_templates_the_default_is_used_or_the_one_that_is_named(
     tool_use = section.model_copy(update={"chat_template": "tool_use"})
     assert load_tokenizer(tool_use).chat_template == "{{ tools }}{{ messages }}"
     unknown = section.model_copy(update={"chat_template": "rag"})
-    with pytest.raises(RecipeError, match="has only default, tool_use"):
+    with pytest.raises(RecipeError, match="no chat template of this name") as error:
         load_tokenizer(unknown)
+    assert error.value.hint == "The tokenizer's templates: default, tool_use."
     path = tmp_path / "own.jinja"
     path.write_text("{{ messages }}!")
     own = section.model_copy(update={"chat_template": str(path)})

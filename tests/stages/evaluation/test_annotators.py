@@ -45,4 +45,4 @@ def test_with_one_label_per_pair_only_the_reward_models_accuracy_is_reported(tin
     assert "agreement" not in metrics
     assert "ceiling" not in metrics
     assert any("reward_model" in known for known in metrics["per_annotator"].values())
-    assert "needs several labels per item" in metrics["notes"][0]
+    assert "no item has two labels" in metrics["notes"][0]
