@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlhfctl.errors import CheckpointError, DivergedError
 from rlhfctl.pipeline.inputs import artifacts_of, outdated_inputs
 from rlhfctl.pipeline.planning import StagePlan, plan_stage
 from rlhfctl.pipeline.processes import (
@@ -19,6 +20,7 @@ from rlhfctl.pipeline.processes import (
 )
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.run import staging
+from rlhfctl.run.directory import DIVERGED_FILE
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
@@ -140,7 +142,7 @@ class _StageRunner:
                 self.recipe, directory, self.stage, plan.checkpoints, monitor, self.group, load
             )
         except BaseException as error:
-            self._keep_or_discard(interrupted=not isinstance(error, Exception))
+            self._keep_or_discard(error)
             raise
         finally:
             trackers.close()
@@ -177,15 +179,14 @@ class _StageRunner:
             self.monitor,
         )
 
-    def _keep_or_discard(self, *, interrupted: bool) -> None:
+    def _keep_or_discard(self, error: BaseException) -> None:
         """Keep the partial folder of a failed stage if it can be resumed; remove it otherwise."""
         name, directory = self.stage.name, self.directory
+        self._keep_batch(error)
         if staging.has_checkpoints(directory.partial(name)):
-            self.monitor.note(
-                f"a checkpoint of {name} was kept; re-running the command resumes from it"
-            )
+            self._report_checkpoint(error)
             return
-        if interrupted:
+        if not isinstance(error, Exception):
             self.monitor.note(
                 f"{name} had saved no checkpoint; re-running the command starts it again"
             )
@@ -193,6 +194,24 @@ class _StageRunner:
         recorded = name in self.manifest.stages
         metrics = directory.failed_metrics(name) if recorded else directory.metrics(name)
         directory.partial_metrics(name).replace(metrics)
+
+    def _keep_batch(self, error: BaseException) -> None:
+        """Move the batch of a stage that diverged to the logs, and name it in the error."""
+        batch = self.directory.partial(self.stage.name) / DIVERGED_FILE
+        if isinstance(error, DivergedError) and batch.exists():
+            kept = batch.replace(self.directory.diverged_batch(self.stage.name))
+            error.hint = f"{error.hint}\nThe batch is in {kept}.".strip()
+
+    def _report_checkpoint(self, error: BaseException) -> None:
+        """Say that a checkpoint was kept, unless the stage failed because none is usable."""
+        name = self.stage.name
+        if isinstance(error, CheckpointError):
+            return
+        kept = f"a checkpoint of {name} was kept; re-running the command resumes from it"
+        if isinstance(error, DivergedError):
+            kept += ", and ends alike; to go on with another setting, add --set KEY=VALUE "
+            kept += "--allow-change KEY"
+        self.monitor.note(kept)
 
     def _finite(self, value: Any, name: str = "") -> Any:
         """Replace NaN and infinite metrics, which JSON cannot hold, by null, with a warning."""

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.maths.statistics import RunningMoments
-from rlhfctl.run.files import digest, sync_folder, write_json
+from rlhfctl.run.files import write_json
+from rlhfctl.run.sealed import damage, seal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlhfctl.ppo.ppo_step import PPOStep
+    from rlhfctl.run.monitor import Monitor
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
@@ -59,7 +61,7 @@ class Progress:
 
 
 def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progress) -> Path:
-    """Write `folder/rollout-N` atomically and keep the newest two.
+    """Write `folder/rollout-N` atomically, with the digest of each file, and keep the newest two.
 
     Args:
         folder: Parent of all checkpoints of the stage.
@@ -72,10 +74,8 @@ def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progr
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     save_file(_tensors(step, average), staging / TENSORS)
-    write_json(
-        staging / NUMBERS, {"tensors": digest(staging / TENSORS), "progress": asdict(progress)}
-    )
-    sync_folder(staging)
+    write_json(staging / NUMBERS, {"progress": asdict(progress)})
+    seal(staging, step.processes.count)
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
@@ -84,33 +84,48 @@ def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progr
     return final
 
 
-def load_latest(folder: Path, step: PPOStep, average: Sequence[Tensor]) -> Progress | None:
+def load_latest(
+    folder: Path, step: PPOStep, average: Sequence[Tensor], monitor: Monitor
+) -> Progress | None:
     """Restore the newest valid checkpoint; return None if there are no checkpoints.
 
     Args:
         folder: Parent of all checkpoints of the stage.
         step: Built from the same roles and settings as the saved one.
         average: As in `save`.
+        monitor: Told which newer checkpoints are damaged, and the rollouts that are lost.
 
     Raises:
-        CheckpointError: No checkpoint is valid.
+        CheckpointError: No checkpoint is valid, or the newest valid one is of other settings.
     """
-    checkpoints = _all(folder)
-    for checkpoint in reversed(checkpoints):
-        progress = _load(checkpoint, step, average)
-        if progress is not None:
-            return progress
-    if checkpoints:
+    damaged: list[str] = []
+    newest = 0
+    for checkpoint in reversed(_all(folder)):
+        newest = max(newest, _number(checkpoint))
+        problem = damage(checkpoint)
+        if problem is None:
+            if damaged:
+                monitor.warn(
+                    f"{'; '.join(damaged)}; resuming from {checkpoint.name}, so "
+                    f"{newest - _number(checkpoint):,} rollouts are lost"
+                )
+            return _load(checkpoint, step, average)
+        damaged.append(f"{checkpoint.name}: {problem}")
+    if damaged:
         raise CheckpointError(
-            f"none of {len(checkpoints)} checkpoints is complete and undamaged",
+            f"no checkpoint of this stage is usable: {'; '.join(damaged)}",
             str(folder),
-            "Restart the stage with --force.",
+            "Restore one from a copy, or start the stage anew with --force, which removes them.",
         )
     return None
 
 
 def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("rollout-*")) if folder.is_dir() else []
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def _tensors(step: PPOStep, average: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -156,16 +171,23 @@ def _restore(step: PPOStep, average: Sequence[Tensor], tensors: dict[str, Tensor
         step.scaler.load_state_dict(scaler)
 
 
-def _load(checkpoint: Path, step: PPOStep, average: Sequence[Tensor]) -> Progress | None:
-    """Restore a checkpoint and return its progress; None if it is damaged."""
+def _load(checkpoint: Path, step: PPOStep, average: Sequence[Tensor]) -> Progress:
+    """Restore an undamaged checkpoint and return its progress.
+
+    Raises:
+        CheckpointError: It was saved with other settings.
+    """
     try:
         numbers = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
-        if digest(checkpoint / TENSORS) != numbers["tensors"]:
-            return None
-        tensors = load_file(checkpoint / TENSORS)
         values = numbers["progress"]
         progress = Progress(**(values | {"moments": RunningMoments(**values["moments"])}))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return None
-    _restore(step, average, tensors)
+        _restore(step, average, load_file(checkpoint / TENSORS))
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint was saved with other settings or by another version "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})",
+            str(checkpoint),
+            "Continue with the settings that it was saved with, or start the stage anew with "
+            "--force.",
+        ) from error
     return progress

@@ -12,6 +12,7 @@ import torch
 
 from rlhfctl.errors import CheckpointError, DivergedError
 from rlhfctl.ppo import checkpoint
+from rlhfctl.ppo.soundness import require_sound
 from rlhfctl.run.memory import peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -184,7 +185,9 @@ class TrainingHooks:
         """
         restored = None
         if self.checkpoints is not None:
-            restored = checkpoint.load_latest(self.checkpoints, self.step, self.average.means)
+            restored = checkpoint.load_latest(
+                self.checkpoints, self.step, self.average.means, self.monitor
+            )
         if restored is not None:
             progress = restored
             self.monitor.note(f"Resuming PPO after rollout {progress.rollout}")
@@ -209,11 +212,14 @@ class TrainingHooks:
         """Keep samples, evaluate, log, check the KL limits, save; return True to end training.
 
         Raises:
-            DivergedError: KL to the reference exceeds `kl_stop`.
+            DivergedError: KL to the reference exceeds `kl_stop`, or the state to be kept is not
+                sound.
         """
         settings = self.settings
         self._keep_samples(rollout, progress)
         last = progress.rollout == settings.rollouts
+        if last:
+            require_sound(self.step, rollout)
         every = settings.eval_rollouts
         evaluation = HeldOutEvaluation()
         if every is not None and (last or progress.rollout % every == 0):
@@ -221,7 +227,7 @@ class TrainingHooks:
         self.monitor.step(self._episodes(progress), {**metrics, **evaluation.metrics})
         self._check_kl(metrics["kl"])
         if not evaluation.stop:
-            self._save(progress)
+            self._save(progress, rollout)
         return evaluation.stop
 
     def finish(self) -> None:
@@ -265,12 +271,13 @@ class TrainingHooks:
         if number % every == 0 or number == last:
             self.keep_samples(self._episodes(progress), rollout)
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: Progress, rollout: Rollout) -> None:
         every = self.settings.save_rollouts
         if self.checkpoints is None or every is None or progress.rollout % every:
             return
         # After the last rollout the stage's own output takes the checkpoint's place.
         if progress.rollout < self.settings.rollouts:
+            require_sound(self.step, rollout)
             if self.processes.is_main:
                 checkpoint.save(self.checkpoints, self.step, self.average.means, progress)
             self.processes.wait()

@@ -90,6 +90,10 @@ class PPOTrainer:
         self.ptx_stream = RowStream(len(demonstrations), settings.seed)
         self.ppo_step = PPOStep(roles, settings, self.processes)
         self.progress = Progress(0, settings.beta, RunningMoments())
+        # What a report of divergence needs: the last prompts, their responses, the last rollout.
+        self.rows: Sequence[int] = ()
+        self.sequences: Sequences | None = None
+        self.rollout: Rollout | None = None
         self.hooks = TrainingHooks(
             settings, self.ppo_step, monitor, self.processes, keep_samples, checkpoints, evaluator
         )
@@ -116,7 +120,8 @@ class PPOTrainer:
 
             # 1. Sample: at the temperature of training, never greedily (known bug 19).
             rows = self._next_prompts()
-            local_sequences = self.sampler.sample(rows, number)
+            self.rows, self.sequences = rows, None
+            local_sequences = self.sequences = self.sampler.sample(rows, number)
 
             # 2. Score: log-probabilities by the training forward pass, so ratios start at 1 (11).
             episodes = self.sampler.score(local_sequences, rows)
@@ -134,6 +139,7 @@ class PPOTrainer:
             # 4. Advantage: values of padding never enter (15).
             estimate = estimate_advantages(rewards, episodes.values, episodes.mask, settings)
             rollout = episodes.with_advantages(scores, rewards, estimate, progress.beta)
+            self.rollout = rollout
             timer.mark_collected()
 
             # 5. Update: every minibatch is one optimiser step (1); the critic alone in its warm-up.

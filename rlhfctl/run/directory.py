@@ -41,6 +41,8 @@ BEST_FOLDER = "best"
 """In `ppo/`: the policy with the highest true reward on held-out prompts."""
 BEST_MARKER_FILE = "held_out_evaluation.json"
 """In a best checkpoint: the rollout after which it was saved."""
+DIVERGED_FILE = "diverged.jsonl"
+"""In the partial folder of PPO: the batch at which training diverged."""
 REWARD_SCALES_FILE = "reward_scales.json"
 """In `ppo/`: mean and deviation of the scores of reward models from elsewhere."""
 CRITIC_FOLDER = "critic"
@@ -127,6 +129,10 @@ class RunDirectory:
     def failed_metrics(self, name: str) -> Path:
         """The metrics of a failed attempt while an earlier result is kept."""
         return self.logs / f"{name}.failed.jsonl"
+
+    def diverged_batch(self, name: str) -> Path:
+        """The batch at which a stage diverged, for study."""
+        return self.logs / f"{name}.{DIVERGED_FILE}"
 
     def create(self) -> None:
         """Create the run folder and its logs folder.

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic, write_json
+from rlhfctl.run.sealed import SEAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,8 +99,7 @@ def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[N
 
 def has_checkpoints(partial: Path) -> bool:
     """Return whether a partial folder holds checkpoints to resume from."""
-    checkpoints = partial / CHECKPOINTS
-    return checkpoints.is_dir() and any(checkpoints.iterdir())
+    return any((partial / CHECKPOINTS).rglob(SEAL))
 
 
 def discard_partial(directory: RunDirectory, stage: str) -> None:

@@ -22,6 +22,7 @@ from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetri
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.run.sealed import seal
 from rlhfctl.stage_table import STAGES
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ def wait(output: Path) -> None:
 
 
 def wait_with_checkpoint(output: Path) -> None:
-    (output / "checkpoints" / "step-1").mkdir(parents=True, exist_ok=True)
+    checkpoint = output / "checkpoints" / "step-1"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / "state").write_text("1")
+    seal(checkpoint, processes=1)
     wait(output)
 
 

@@ -19,6 +19,7 @@ from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.monitor import read_metrics
+from rlhfctl.run.sealed import seal
 from tests.pipeline.small_stages import ALL, recipe
 
 
@@ -75,9 +76,16 @@ def failing(error):
     return fail
 
 
+def with_checkpoint(output):
+    checkpoint = output / "checkpoints" / "step-1"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / "state").write_text("1")
+    seal(checkpoint, processes=1)
+
+
 def interrupted(error):
     def fail(_recipe, output):
-        (output / "checkpoints" / "step-1").mkdir(parents=True, exist_ok=True)
+        with_checkpoint(output)
         raise error
 
     return fail

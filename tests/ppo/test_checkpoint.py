@@ -7,6 +7,8 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.ppo.checkpoint import NUMBERS, TENSORS
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.run.sealed import SEAL
+from tests.pipeline.small_stages import Listener
 from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 
 PROMPTS = [[1], [2], [3]]
@@ -61,7 +63,7 @@ def test_a_resumed_run_ends_with_the_same_weights_and_beta(tmp_path, uninterrupt
         assert torch.equal(mean, other)
 
 
-@pytest.mark.parametrize("file", [TENSORS, NUMBERS])
+@pytest.mark.parametrize("file", [TENSORS, NUMBERS, SEAL])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     tmp_path, uninterrupted, file, damage
@@ -76,15 +78,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     else:
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
-    resumed, _ = train(tmp_path)
+    listener = Listener()
+    resumed, _ = train(tmp_path, listener)
     assert torch.equal(resumed.logits, uninterrupted[0].logits)
+    (warning,) = listener.warnings
+    assert f"rollout-00000004: {file}" in warning
+    assert "resuming from rollout-00000003, so 1 rollouts are lost" in warning
 
 
 def test_no_sound_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path):
     cut_short(tmp_path, 2)
     for checkpoint in tmp_path.iterdir():
         (checkpoint / TENSORS).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of"):
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint .* rollout-00000002: .* rollout-00000001: "
+    ):
         train(tmp_path)
 
 

@@ -15,6 +15,7 @@ from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import RolloutSampler, estimate_advantages
 from rlhfctl.ppo.trainer import _RewardModel
+from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.shared.stage_context import open_stage_context
 from tests.ppo.toy import bandit_settings
 from tests.ppo.whole import PROMPTS
@@ -107,5 +108,5 @@ def test_a_checkpoint_holds_the_scale(whole, tmp_path):
     step.scaler.update(2.0**9)
     checkpoint.save(tmp_path, step, [], Progress(3, 0.1, RunningMoments()))
     other = PPOStep(roles, SETTINGS, Processes())
-    assert present(checkpoint.load_latest(tmp_path, other, [])).rollout == 3
+    assert present(checkpoint.load_latest(tmp_path, other, [], NullMonitor())).rollout == 3
     assert other.scaler.get_scale() == 2.0**9

@@ -5,6 +5,7 @@ import pytest
 from rlhfctl.run import staging
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Artifact, StageRecord
+from rlhfctl.run.sealed import seal
 
 INPUTS = {"sft": Artifact("sft", "aa")}
 PART = {"seed": 0}
@@ -35,6 +36,7 @@ def checkpoint(directory):
     folder = directory.partial("sft") / "checkpoints" / "step-1"
     folder.mkdir(parents=True)
     (folder / "state").write_text("1")
+    seal(folder, processes=1)
 
 
 def open_sft(directory, part=PART, inputs=INPUTS, *, fresh=False):

@@ -23,6 +23,7 @@ from rlhfctl.results.training import PPOResult
 from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_atomic
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.ppo.diverged import diverged_batch_saved
 from rlhfctl.stages.ppo.held_out_evaluation import HeldOutEvaluator
 from rlhfctl.stages.ppo.held_out_set import held_out_prompts, open_held_out_set
 from rlhfctl.stages.ppo.start_checks import (
@@ -99,7 +100,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     """
     opened = open_trainer(recipe, inputs, output, monitor)
     trainer, context = opened.trainer, opened.context
-    last_rollout, evaluator = trainer.train(), opened.evaluator
+    with diverged_batch_saved(trainer, context.formatter, output):
+        last_rollout, evaluator = trainer.train(), opened.evaluator
     report_truncation(opened.sources.scorers, trainer.processes, monitor)
     # The run's total takes the place of the last rollout's count.
     last_rollout.pop("skipped_minibatches", None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.data.formatting import encode_comparisons
 from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.split import set_apart
+from rlhfctl.errors import DivergedError
 from rlhfctl.models import sharding
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.results.io import read_result, to_json
@@ -23,6 +24,7 @@ from rlhfctl.stages.reward_model.score_normalization import normalize_scores
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.reward_model.training import train
 from rlhfctl.stages.shared.held_out_rm import SEED_OFFSET, HeldOutRMMonitor
+from rlhfctl.stages.shared.hf_checkpoints import discard_unsound
 from rlhfctl.stages.shared.model_card import write_model_card
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
@@ -155,6 +157,9 @@ def _make(
 
     Returns:
         Its result; None in processes other than 0, which train only.
+
+    Raises:
+        DivergedError: A loss, a gradient, a weight or a score is not finite.
     """
     finished = part.folder / METRICS_FILE
     if finished.is_file():
@@ -167,7 +172,11 @@ def _make(
     if not processes.is_main:
         return None
     part.folder.mkdir(exist_ok=True)
-    result = evaluate_reward_model(context, trained, held_out)
+    try:
+        result = evaluate_reward_model(context, trained, held_out)
+    except DivergedError:
+        discard_unsound(part.staging_folder / CHECKPOINTS, trained.steps)
+        raise
     _save(context, trained.model, held_out, part.folder)
     write_json(finished, to_json(result))
     return result

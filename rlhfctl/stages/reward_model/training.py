@@ -16,6 +16,7 @@ from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits, check_tokens
 from rlhfctl.models.scorer import head_of, load_scorer
 from rlhfctl.stages.reward_model.labels import LABEL_COLUMNS, LabelTrainer
+from rlhfctl.stages.shared.finite import require_finite_weights
 from rlhfctl.stages.shared.hf_training import make_ready, newest_checkpoint, training_arguments
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def train(
         processing_class=context.tokenizer,
     )
     make_ready(trainer, "rm", monitor, shard=sharding.is_requested(context.recipe))
-    result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder))
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder, monitor))
+    require_finite_weights(trainer, "rm")
     sharding.gather_base(trainer.model)
     model = trainer.model
     if context.recipe.lora is not None:

@@ -20,6 +20,7 @@ from rlhfctl.ppo.processes import Processes
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import SFTResult
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.shared.finite import FiniteTraining, require_finite, require_finite_weights
 from rlhfctl.stages.shared.hf_training import (
     ShardedTraining,
     WholeEvaluation,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-class _Trainer(WholeEvaluation, ShardedTraining, SFTTrainer):  # type: ignore[misc]
+class _Trainer(WholeEvaluation, ShardedTraining, FiniteTraining, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with metrics that do not depend on the number of processes."""
 
 
@@ -92,8 +93,10 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     make_ready(trainer, "sft", monitor, shard=shard)
     before = evaluate_untrained(trainer)
-    result = trainer.train(resume_from_checkpoint=newest_checkpoint(output))
+    result = trainer.train(resume_from_checkpoint=newest_checkpoint(output, monitor))
+    require_finite_weights(trainer, "sft")
     after = trainer.evaluate()
+    require_finite(trainer, "sft", {"held-out loss": after["eval_loss"]}, "after training")
 
     tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs
     if not processes.is_main:

@@ -1,21 +1,22 @@
-"""Checksums that mark complete checkpoints of a transformers trainer.
+"""Checkpoints of a transformers trainer that can be resumed from.
 
 The trainer writes a checkpoint's files directly into its final folder, so a killed process leaves a
-partial one that looks complete. The checksums (`sealed.json`) are written last.
+partial one that looks complete. The digests of its files (`sealed.json`) are written last.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from rlhfctl.errors import CheckpointError
-from rlhfctl.run.files import digest, sync_folder, write_json
+from rlhfctl.run.sealed import SEAL, damage, seal
 
-SEAL = "sealed.json"
+if TYPE_CHECKING:
+    from rlhfctl.run.monitor import Monitor
 
 
 class SealCallback(TrainerCallback):  # type: ignore[misc]
@@ -27,52 +28,51 @@ class SealCallback(TrainerCallback):  # type: ignore[misc]
 
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            seal(checkpoint_at(Path(args.output_dir), state.global_step), args.world_size)
 
 
-def seal(checkpoint: Path) -> None:
-    """Flush a checkpoint to disk and write the digest of each of its files.
-
-    Raises:
-        OSError: The disk is full, or a file cannot be read.
-    """
-    (checkpoint / SEAL).unlink(missing_ok=True)
-    sync_folder(checkpoint)
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    write_json(
-        checkpoint / SEAL,
-        {path.relative_to(checkpoint).as_posix(): digest(path) for path in files},
-    )
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Return the folder that transformers gives a checkpoint after `step` optimizer steps."""
+    return folder / f"checkpoint-{step}"
 
 
-def newest_valid(folder: Path) -> Path | None:
+def discard_unsound(folder: Path, step: int) -> None:
+    """Remove the checkpoint after `step`, if any: training cannot go on from its weights."""
+    shutil.rmtree(checkpoint_at(folder, step), ignore_errors=True)
+
+
+def newest_valid(folder: Path, monitor: Monitor) -> Path | None:
     """Return the newest checkpoint whose digests match, or None if none was completed.
 
     Args:
         folder: Parent of the trainer's `checkpoint-N` folders.
+        monitor: Told which newer checkpoints are damaged, and the steps that are lost.
 
     Raises:
         CheckpointError: Every completed checkpoint is damaged.
     """
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    sealed = [checkpoint for checkpoint in checkpoints if (checkpoint / SEAL).is_file()]
-    for checkpoint in reversed(sealed):
-        if _fits(checkpoint):
+    sealed = [path for path in folder.glob("checkpoint-*") if (path / SEAL).is_file()]
+    damaged: list[str] = []
+    newest = 0
+    for checkpoint in sorted(sealed, key=_step, reverse=True):
+        newest = max(newest, _step(checkpoint))
+        problem = damage(checkpoint)
+        if problem is None:
+            if damaged:
+                monitor.warn(
+                    f"{'; '.join(damaged)}; resuming from {checkpoint.name}, so "
+                    f"{newest - _step(checkpoint):,} steps are lost"
+                )
             return checkpoint
-    if sealed:
+        damaged.append(f"{checkpoint.name}: {problem}")
+    if damaged:
         raise CheckpointError(
-            f"none of {len(sealed)} checkpoints is undamaged",
+            f"no checkpoint of this stage is usable: {'; '.join(damaged)}",
             str(folder),
-            "Restart the stage with --force.",
+            "Restore one from a copy, or start the stage anew with --force, which removes them.",
         )
     return None
 
 
-def _fits(checkpoint: Path) -> bool:
-    try:
-        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return bool(files) and all(
-            digest(checkpoint / name) == expected for name, expected in files.items()
-        )
-    except (OSError, ValueError, AttributeError):
-        return False
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from rlhfctl.errors import DivergedError
 from rlhfctl.models.adapters import restore_float32
 from rlhfctl.models.base import require_gradient_checkpointing
 from rlhfctl.models.device import trainer_precision
@@ -40,7 +38,7 @@ _SHOWN = {
 
 
 class MonitorCallback(TrainerCallback):  # type: ignore[misc]
-    """Passes a trainer's metrics to a monitor; stops training if they are not finite."""
+    """Passes a trainer's metrics to a monitor."""
 
     def __init__(self, stage: str, monitor: Monitor) -> None:
         self.stage = stage
@@ -55,22 +53,11 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        """Pass on training metrics.
-
-        Raises:
-            DivergedError: The loss or the gradient norm is not finite.
-        """
+        """Pass on training metrics."""
         logs = logs or {}
         if "loss" not in logs:
             return
         metrics = {ours: float(logs[theirs]) for theirs, ours in _SHOWN.items() if theirs in logs}
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(metrics.get(name, 0.0)):
-                raise DivergedError(
-                    f"{name} is {metrics[name]} at step {state.global_step}",
-                    f"stage {self.stage}",
-                    "Lower the learning rate; results of earlier stages are unchanged.",
-                )
         metrics |= {
             "tokens_per_second": metrics.get("tokens", 0.0) / (time.perf_counter() - self.started),
             "memory_bytes": peak_memory_bytes(),
@@ -161,6 +148,7 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
     """
     if trainer.args.gradient_checkpointing:
         require_gradient_checkpointing(trainer.model)
+    trainer.stage_name = stage
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
@@ -189,7 +177,7 @@ def evaluate_untrained(trainer: Any) -> dict[str, float]:
     return metrics
 
 
-def newest_checkpoint(output: Path) -> str | None:
+def newest_checkpoint(output: Path, monitor: Monitor) -> str | None:
     """Return the newest valid checkpoint in a stage's folder to resume from, or None."""
-    newest = newest_valid(output / CHECKPOINTS)
+    newest = newest_valid(output / CHECKPOINTS, monitor)
     return None if newest is None else str(newest)

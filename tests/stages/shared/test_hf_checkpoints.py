@@ -3,7 +3,9 @@
 import pytest
 
 from rlhfctl.errors import CheckpointError
-from rlhfctl.stages.shared.hf_checkpoints import SEAL, newest_valid, seal
+from rlhfctl.run.sealed import SEAL, seal
+from rlhfctl.stages.shared.hf_checkpoints import newest_valid
+from tests.pipeline.small_stages import Listener
 from tests.present import present
 
 
@@ -15,14 +17,14 @@ def folder(tmp_path):
         (checkpoint / "weights").write_bytes(bytes([step]) * 1000)
         (checkpoint / "state.json").write_text("{}")
     for step in (9, 10):
-        seal(tmp_path / f"checkpoint-{step}")
+        seal(tmp_path / f"checkpoint-{step}", processes=1)
     return tmp_path
 
 
 def test_one_that_was_cut_short_is_passed_over(folder):
-    assert present(newest_valid(folder)).name == "checkpoint-10"
-    seal(folder / "checkpoint-11")
-    assert present(newest_valid(folder)).name == "checkpoint-11"
+    assert present(newest_valid(folder, Listener())).name == "checkpoint-10"
+    seal(folder / "checkpoint-11", processes=1)
+    assert present(newest_valid(folder, Listener())).name == "checkpoint-11"
 
 
 @pytest.mark.parametrize("file", ["weights", "state.json", SEAL])
@@ -37,18 +39,32 @@ def test_a_damaged_one_is_passed_over(folder, file, damage):
     else:
         content[len(content) // 2] ^= 0x01
         path.write_bytes(content)
-    assert present(newest_valid(folder)).name == "checkpoint-9"
+    listener = Listener()
+    assert present(newest_valid(folder, listener)).name == "checkpoint-9"
+    (warning,) = listener.warnings if damage != "remove" or file != SEAL else [""]
+    named = f"checkpoint-10: {file}" in warning and "1 steps are lost" in warning
+    assert named or not warning
+
+
+def test_every_byte_of_the_seal_counts(folder):
+    path = folder / "checkpoint-10" / SEAL
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x02]) + content[at + 1 :])
+        assert present(newest_valid(folder, Listener())).name == "checkpoint-9", content[at:][:20]
 
 
 def test_when_all_are_damaged_it_is_said_rather_than_begun_anew(folder):
     for step in (9, 10):
         (folder / f"checkpoint-{step}" / "weights").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of 2"):
-        newest_valid(folder)
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint .* checkpoint-10: weights .* checkpoint-9: weights"
+    ):
+        newest_valid(folder, Listener())
 
 
 def test_when_the_first_save_was_cut_short_there_is_nothing_to_go_on_from(folder):
     for step in (9, 10):
         (folder / f"checkpoint-{step}" / SEAL).unlink()
-    assert newest_valid(folder) is None
-    assert newest_valid(folder / "missing") is None
+    assert newest_valid(folder, Listener()) is None
+    assert newest_valid(folder / "missing", Listener()) is None

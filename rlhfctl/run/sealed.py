@@ -1,0 +1,83 @@
+"""Files that carry or hold digests, so that a changed byte is found when they are read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from rlhfctl.run.files import digest, sync_folder, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SEAL = "sealed.json"
+"""In a checkpoint: digest of each of its files. It is written last, so it marks a whole one."""
+DIGEST_KEY = "sha256"
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON with the SHA-256 of its other entries under `DIGEST_KEY`.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        OSError: The file cannot be written.
+    """
+    write_json(path, {**value, DIGEST_KEY: _value_digest(value)})
+
+
+def has_own_digest(value: Mapping[str, Any]) -> bool:
+    """Return whether the digest in a mapping from `write_sealed` is that of its other entries."""
+    rest = {key: item for key, item in value.items() if key != DIGEST_KEY}
+    return value.get(DIGEST_KEY) == _value_digest(rest)
+
+
+def seal(checkpoint: Path, processes: int) -> None:
+    """Flush a checkpoint to disk and write the digest of each of its files.
+
+    Args:
+        checkpoint: Folder.
+        processes: Number of processes that train.
+
+    Raises:
+        OSError: The disk is full, or a file cannot be read.
+    """
+    (checkpoint / SEAL).unlink(missing_ok=True)
+    sync_folder(checkpoint)
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    digests = {path.relative_to(checkpoint).as_posix(): digest(path) for path in files}
+    write_sealed(checkpoint / SEAL, {"processes": processes, "files": digests})
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Return which file of a sealed checkpoint was changed or is missing; None if it is whole."""
+    contents = _contents(checkpoint)
+    if contents is None:
+        return f"{SEAL} is damaged"
+    for name, expected in contents["files"].items():
+        try:
+            if digest(checkpoint / name) != expected:
+                return f"{name} was changed"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def processes_of(checkpoint: Path) -> int:
+    """Return the number of processes that trained when a whole checkpoint was saved."""
+    contents = _contents(checkpoint)
+    return 1 if contents is None else int(contents["processes"])
+
+
+def _contents(checkpoint: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return value if has_own_digest(value) and value["files"] else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _value_digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

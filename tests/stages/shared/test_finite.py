@@ -1,0 +1,154 @@
+"""No optimizer step on numbers that are not finite, and no checkpoint of what led to them."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import RewardConfig, SFTConfig
+
+from rlhfctl.errors import DivergedError
+from rlhfctl.models.base import load_causal_lm
+from rlhfctl.models.scorer import load_scorer
+from rlhfctl.models.tokenizer import load_tokenizer
+from rlhfctl.recipe.schema import ModelSection, Recipe
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.stages.reward_model.labels import LabelTrainer
+from rlhfctl.stages.sft import stage as sft_stage
+from rlhfctl.stages.shared.hf_checkpoints import newest_valid
+from rlhfctl.stages.shared.hf_training import make_ready, training_arguments
+from tests.present import present
+
+ROWS = [([300 + at], [310 + at, 311, 1]) for at in range(12)]
+CHANGES = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "warmup_ratio": 0.0,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 100,
+    "save_steps": 1,
+}
+
+
+def trainer_of(stage, folder, margins=None, **changes):
+    """A trainer of six optimizer steps of two rows, as its stage makes it."""
+    recipe, tokenizer = Recipe(), load_tokenizer(ModelSection())
+    section = recipe.sft if stage == "sft" else recipe.reward_model
+    arguments = training_arguments(section.model_copy(update=CHANGES | changes), recipe, folder)
+    if stage == "sft":
+        rows = [{"input_ids": p + r, "completion_mask": [0] + [1] * len(r)} for p, r in ROWS]
+        trainer = sft_stage._Trainer(
+            model=load_causal_lm(ModelSection()),
+            args=SFTConfig(**arguments, completion_only_loss=True),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+    else:
+        columns = {
+            "chosen_ids": [p + r for p, r in ROWS],
+            "rejected_ids": [[*p, 320, *r] for p, r in ROWS],
+        }
+        trainer = LabelTrainer(
+            model=load_scorer(ModelSection(), tokenizer.pad_token_id),
+            args=RewardConfig(**arguments),
+            train_dataset=Dataset.from_dict(columns | ({"margin": margins} if margins else {})),
+            processing_class=tokenizer,
+        )
+    make_ready(trainer, stage, NullMonitor(), shard=False)
+    return trainer
+
+
+def checkpoints(folder):
+    return sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*"))
+
+
+class At(TrainerCallback):  # type: ignore[misc]
+    """Calls a function once, at an event after a number of optimizer steps."""
+
+    def __init__(self, event, step, act):
+        self.step, self.act = step, act
+        setattr(self, event, self.call)
+
+    def call(self, args, state, control, **named):
+        if state.global_step == self.step:
+            self.act(named)
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def huge_rate(named):
+    for group in named["optimizer"].param_groups:
+        group["lr"] = 1e30
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_a_rate_far_too_high_ends_training_between_two_logs(tmp_path, stage):
+    trainer = trainer_of(stage, tmp_path, learning_rate=1e30)
+    with pytest.raises(DivergedError, match="at step 2") as caught:
+        trainer.train()
+    assert "learning_rate" in caught.value.hint
+    assert checkpoints(tmp_path) == [], "the state after step 1 has no finite loss"
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_the_last_state_that_had_a_finite_loss_is_kept(tmp_path, stage):
+    trainer = trainer_of(stage, tmp_path)
+    trainer.add_callback(At("on_pre_optimizer_step", 3, huge_rate))
+    with pytest.raises(DivergedError, match="at step 5"):
+        trainer.train()
+    assert checkpoints(tmp_path) == ["checkpoint-3"], "4 was made by the huge rate"
+    assert present(newest_valid(tmp_path / "checkpoints", NullMonitor())).name == "checkpoint-3"
+
+
+def test_a_gradient_that_is_not_finite_moves_no_weight(tmp_path):
+    trainer = trainer_of("sft", tmp_path)
+    parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
+    before: dict[str, torch.Tensor] = {}
+
+    def break_gradient(_named):
+        before.update(weights(trainer))
+        parameter.register_hook(lambda gradient: gradient * math.inf)
+
+    trainer.add_callback(At("on_step_begin", 2, break_gradient))
+    with pytest.raises(DivergedError, match=r"gradient norm is (nan|inf) at step 3"):
+        trainer.train()
+    assert all(torch.equal(before[name], now) for name, now in weights(trainer).items())
+
+
+def test_one_bad_row_of_an_accumulated_batch_is_enough(tmp_path):
+    """Its row is in the first forward pass of its step; the last one's loss is finite."""
+    trainer = trainer_of("rm", tmp_path, margins=[0.0] * 11 + [math.nan])
+    before = weights(trainer)
+    with pytest.raises(DivergedError, match="loss is nan"):
+        trainer.train()
+    moved = any(not torch.equal(before[name], now) for name, now in weights(trainer).items())
+    finite = all(bool(torch.isfinite(now).all()) for now in weights(trainer).values())
+    assert finite
+    assert moved == bool(trainer.state.global_step)
+
+
+def test_weights_that_are_not_finite_take_no_checkpoints_place(tmp_path):
+    trainer = trainer_of("sft", tmp_path)
+
+    def break_weight(_named):
+        with torch.no_grad():
+            next(p for p in trainer.model.parameters() if p.requires_grad).view(-1)[5] = math.nan
+
+    trainer.add_callback(At("on_optimizer_step", 3, break_weight))
+    with pytest.raises(DivergedError, match="is not finite after step 4"):
+        trainer.train()
+    assert checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_a_stage_whose_last_step_ruins_it_has_no_result(tiny_run, tmp_path):
+    changed = tiny_run.recipe.sft.model_copy(
+        update=CHANGES | {"learning_rate": 1e30, "gradient_accumulation_steps": 1_000}
+    )
+    recipe = tiny_run.recipe.model_copy(update={"sft": changed})
+    with pytest.raises(DivergedError, match="held-out loss is nan after training"):
+        sft_stage.run(recipe, {}, tmp_path, NullMonitor())
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert checkpoints(tmp_path) == []
