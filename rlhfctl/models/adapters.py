@@ -82,20 +82,25 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read an adapter's tensors by their saved names.
 
     Raises:
-        CheckpointError: The file is missing, truncated or otherwise damaged.
+        CheckpointError: The file is missing, truncated or otherwise damaged, or a number is NaN or
+            infinite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from rlhfctl.models.finite_weights import require_finite_tensors
+
     path = folder / WEIGHTS
     try:
-        return load_file(path)
+        weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the adapter's weights cannot be read: {error}",
             str(path),
             "Train the stage again with --force, or use another checkpoint.",
         ) from error
+    require_finite_tensors(weights, path)
+    return weights
 
 
 def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from rlhfctl.errors import EnvironmentFault
 from rlhfctl.models.device import device, effective_dtype, effective_quantization
 from rlhfctl.models.dropout import disable_dropout, silence_config
+from rlhfctl.models.finite_weights import require_finite_model
 from rlhfctl.models.hub import hub_errors, model_source
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ def load_weights(
 
     Returns:
         What `from_pretrained` returns: the model, or a pair that starts with it.
+
+    Raises:
+        CheckpointError: A weight is NaN or infinite.
+        EnvironmentFault: The model cannot be loaded.
     """
     arguments: dict[str, Any] = {
         "config": config,
@@ -101,6 +106,7 @@ def load_weights(
     with hub_errors(source, "model.name_or_path"):
         loaded = model_class.from_pretrained(source, **arguments)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
+    require_finite_model(model, source, section.revision, quantized=quantization is not None)
     disable_dropout(model)
     keep_backward(model)
     return loaded

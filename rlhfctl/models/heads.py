@@ -78,13 +78,21 @@ class ScoreNormalization:
         """
         path = folder / NORMALIZATION_FILE
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            normalization = cls(**json.loads(path.read_text(encoding="utf-8")))
+            usable = math.isfinite(normalization.mean) and 0 < normalization.deviation < math.inf
         except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                "the reward model has no readable score normalisation",
-                str(path),
-                "Train it again: rlhfctl train-rm --force",
-            ) from error
+            raise _unreadable(path) from error
+        if not usable:
+            raise _unreadable(path)
+        return normalization
+
+
+def _unreadable(path: Path) -> CheckpointError:
+    return CheckpointError(
+        "the reward model has no readable score normalisation",
+        str(path),
+        "Train it again: rlhfctl train-rm --force",
+    )
 
 
 def zero_value_head(width: int, device: torch.device) -> torch.nn.Linear:

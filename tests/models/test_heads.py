@@ -1,5 +1,7 @@
 """Score and value heads: initial spread, and a value that starts on the scale of rewards."""
 
+import math
+
 import pytest
 import torch
 
@@ -37,6 +39,13 @@ def test_normalisation_is_kept_with_the_checkpoint(tmp_path):
     normalization = ScoreNormalization(mean=0.25, deviation=1.5, samples=7)
     normalization.save(tmp_path)
     assert ScoreNormalization.load(tmp_path) == normalization
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(math.nan, 1), (0, math.inf), (0, 0), (0, "1")])
+def test_a_scale_that_is_no_scale_is_refused(tmp_path, mean, deviation):
+    ScoreNormalization(mean, deviation, samples=7).save(tmp_path)
+    with pytest.raises(CheckpointError, match="normalisation"):
+        ScoreNormalization.load(tmp_path)
 
 
 def test_a_reward_model_without_normalisation_is_no_valid_checkpoint(tmp_path):
