@@ -13,6 +13,8 @@ from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.options import (
     DEFAULT_RUNS_DIR,
+    AllowChangeOption,
+    AllowWorldSizeChangeOption,
     DebugOption,
     EpochsOption,
     ForceOption,
@@ -33,7 +35,7 @@ from rlhfctl.cli.options import (
     absolute_path,
     key_overrides,
 )
-from rlhfctl.cli.report_format import ReportFormat
+from rlhfctl.cli.report_command import report
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
@@ -85,6 +87,8 @@ def sft(
     set_: SetOption = None,
     seed: SeedOption = None,
     force: ForceOption = False,
+    allow_change: AllowChangeOption = None,
+    allow_world_size_change: AllowWorldSizeChangeOption = False,
     launch: LaunchOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -106,6 +110,8 @@ def sft(
         set=set_,
         seed=seed,
         force=force,
+        allow_change=allow_change,
+        allow_world_size_change=allow_world_size_change,
         launch=launch,
         json=json,
         quiet=quiet,
@@ -129,6 +135,8 @@ def train_rm(
     set_: SetOption = None,
     seed: SeedOption = None,
     force: ForceOption = False,
+    allow_change: AllowChangeOption = None,
+    allow_world_size_change: AllowWorldSizeChangeOption = False,
     launch: LaunchOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -150,6 +158,8 @@ def train_rm(
         set=set_,
         seed=seed,
         force=force,
+        allow_change=allow_change,
+        allow_world_size_change=allow_world_size_change,
         launch=launch,
         json=json,
         quiet=quiet,
@@ -177,6 +187,8 @@ def ppo(
     set_: SetOption = None,
     seed: SeedOption = None,
     force: ForceOption = False,
+    allow_change: AllowChangeOption = None,
+    allow_world_size_change: AllowWorldSizeChangeOption = False,
     launch: LaunchOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -199,6 +211,8 @@ def ppo(
         set=set_,
         seed=seed,
         force=force,
+        allow_change=allow_change,
+        allow_world_size_change=allow_world_size_change,
         launch=launch,
         json=json,
         quiet=quiet,
@@ -243,6 +257,8 @@ def evaluate(
     set_: SetOption = None,
     seed: SeedOption = None,
     force: ForceOption = False,
+    allow_change: AllowChangeOption = None,
+    allow_world_size_change: AllowWorldSizeChangeOption = False,
     launch: LaunchOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -264,6 +280,8 @@ def evaluate(
         set=set_,
         seed=seed,
         force=force,
+        allow_change=allow_change,
+        allow_world_size_change=allow_world_size_change,
         launch=launch,
         json=json,
         quiet=quiet,
@@ -282,6 +300,8 @@ def run(
     set_: SetOption = None,
     seed: SeedOption = None,
     force: ForceOption = False,
+    allow_change: AllowChangeOption = None,
+    allow_world_size_change: AllowWorldSizeChangeOption = False,
     launch: LaunchOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -300,6 +320,8 @@ def run(
         set=set_,
         seed=seed,
         force=force,
+        allow_change=allow_change,
+        allow_world_size_change=allow_world_size_change,
         launch=launch,
         json=json,
         quiet=quiet,
@@ -397,45 +419,5 @@ def validate(
     validate_recipe(options)
 
 
-@app.command("report")
-def report(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            show_default=False,
-            help="Run names or run folders; several are compared. Default: the newest run.",
-        ),
-    ] = None,
-    runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", metavar="DIR", help="Directory for runs.")
-    ] = DEFAULT_RUNS_DIR,
-    report_format: Annotated[
-        ReportFormat, typer.Option("--format", help="HTML page, Markdown or JSON.")
-    ] = ReportFormat.HTML,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            metavar="FILE",
-            help="Output file; - for stdout. Default: report.html in the run folder, or "
-            "comparison.html in the directory for runs.",
-        ),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the report's path as one JSON object to stdout.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print only the result and errors.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-) -> None:
-    """Render a run, several runs or a sweep as a report."""
-    from rlhfctl.cli.report import ReportRequest, write_report
-    from rlhfctl.console import Terminal
-
-    request = ReportRequest(runs or [], runs_dir, report_format, output)
-    write_report(request, Terminal(quiet=quiet, as_json=json))
-
-
+app.command("report")(report)
 app.add_typer(data_app, name="data")

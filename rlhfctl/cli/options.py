@@ -46,7 +46,29 @@ SeedOption = Annotated[
 ]
 ForceOption = Annotated[
     bool,
-    typer.Option("--force", rich_help_panel=_RUN, help="Re-run stages that are up to date."),
+    typer.Option(
+        "--force",
+        rich_help_panel=_RUN,
+        help="Run stages from their beginning, also those that are up to date or interrupted.",
+    ),
+]
+AllowChangeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-change",
+        metavar="KEY",
+        rich_help_panel=_RUN,
+        help="Resume an interrupted stage although this recipe key or input has changed. "
+        "Repeatable.",
+    ),
+]
+AllowWorldSizeChangeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-world-size-change",
+        rich_help_panel=_RUN,
+        help="Resume an interrupted stage with another number of processes; not bit-exact.",
+    ),
 ]
 LaunchOption = Annotated[
     Path | None,
@@ -99,7 +121,9 @@ class RunOptions:
         runs_dir: Directory for runs.
         set: Recipe keys as ``KEY=VALUE``.
         seed: Random seed, as typed.
-        force: Re-run stages that are up to date.
+        force: Run stages from their beginning.
+        allow_change: Recipe keys and inputs that may change within an interrupted stage.
+        allow_world_size_change: Resume with another number of processes.
         launch: Accelerate configuration for a multi-process run.
         json: Print one JSON object to stdout.
         quiet: Print only the result and errors.
@@ -113,6 +137,8 @@ class RunOptions:
     set: list[str] | None = None
     seed: str | None = None
     force: bool = False
+    allow_change: list[str] | None = None
+    allow_world_size_change: bool = False
     launch: Path | None = None
     json: bool = False
     quiet: bool = False

@@ -28,6 +28,7 @@ from rlhfctl.run import exit_status
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.process_group import ProcessGroup
+from rlhfctl.run.resumption import Resumption
 from rlhfctl.stage_table import EVALUATION
 
 if TYPE_CHECKING:
@@ -90,7 +91,11 @@ def _run_command(
                 directory,
                 needed_stages(recipe) if stage is None else (stage.name,),
                 view,
-                force=options.force,
+                resumption=Resumption(
+                    options.force,
+                    tuple(options.allow_change or ()),
+                    options.allow_world_size_change,
+                ),
                 group=group,
             )
             _update_report(resolved, results)

@@ -24,6 +24,7 @@ from rlhfctl.run.directory import DIVERGED_FILE
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
+from rlhfctl.run.resumption import UNCHANGED, Resumption
 from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
 from rlhfctl.stage_table import STAGES, Stage, stage_named
@@ -31,6 +32,7 @@ from rlhfctl.stage_table import STAGES, Stage, stage_named
 if TYPE_CHECKING:
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.directory import RunDirectory
+    from rlhfctl.run.staging import Attempt
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def run_stages(
     stages: Sequence[str],
     monitor: Monitor,
     *,
-    force: bool = False,
+    resumption: Resumption = UNCHANGED,
     load: StageLoader = load_stage,
     group: ProcessGroup | None = None,
 ) -> list[StageResult]:
@@ -69,7 +71,8 @@ def run_stages(
         directory: The run's; created if missing.
         stages: Names of stages, in the order of `STAGES`.
         monitor: Receives progress, notes and warnings.
-        force: Run stages that are up to date, too.
+        resumption: Whether stages start from their beginning, and what may have changed since an
+            interruption.
         load: Returns a stage's function when the stage starts.
         group: The processes that share the work.
 
@@ -90,7 +93,7 @@ def run_stages(
             runner = _StageRunner(
                 recipe, directory, stage, f"[{number}/{len(stages)}]", monitor, manifest, group
             )
-            result = runner.bring_up_to_date(force, load)
+            result = runner.bring_up_to_date(resumption, load)
             manifest = manifest.with_stage(result.record)
             results.append(result)
         group.shutdown()
@@ -109,7 +112,7 @@ class _StageRunner:
     manifest: Manifest
     group: ProcessGroup
 
-    def bring_up_to_date(self, force: bool, load: StageLoader) -> StageResult:
+    def bring_up_to_date(self, resumption: Resumption, load: StageLoader) -> StageResult:
         """Run the stage unless it is up to date."""
         plan = plan_stage(self.recipe, self.directory, self.stage, self.manifest)
         for warning in outdated_inputs(self.recipe, self.directory, self.stage, self.manifest):
@@ -117,24 +120,26 @@ class _StageRunner:
         name, heading = self.stage.name, f"{self.position} {self.stage.title}"
         reasons: tuple[str, ...] = ()
         if plan.record is not None:
-            if plan.is_up_to_date and not force:
+            if plan.is_up_to_date and not resumption.force:
                 self.monitor.note(f"{heading}: up to date, skipped")
                 return StageResult(name, "skipped", plan.record)
             reasons = plan.reasons or ("--force",)
             self.monitor.note(f"Re-running {name}: {'; '.join(reasons)}")
+        attempt = staging.open_partial(
+            self.directory, name, plan.recipe_part, plan.inputs, resumption, self.group.count
+        )
         with staging.recipe_written(self.directory, name, dump_recipe(self.recipe)):
-            resuming = staging.open_partial(
-                self.directory, name, plan.recipe_part, plan.inputs, fresh=force
-            )
-            resumed = ": resuming from a checkpoint" if resuming else ""
+            resumed = ": resuming from a checkpoint" if attempt.resuming else ""
             self.monitor.note(f"{heading}{resumed}")
-            record = self._run(plan, load, resuming)
+            for change in attempt.changes:
+                self.monitor.warn(f"{name} is resumed although {change}")
+            record = self._run(plan, load, attempt)
         return StageResult(name, "done", record, reasons)
 
-    def _run(self, plan: StagePlan, load: StageLoader, resuming: bool) -> StageRecord:
+    def _run(self, plan: StagePlan, load: StageLoader, attempt: Attempt) -> StageRecord:
         name, directory = self.stage.name, self.directory
         started, clock = datetime.now(UTC), time.monotonic()
-        metrics_log = MetricsLog(directory.partial_metrics(name), resume=resuming)
+        metrics_log = MetricsLog(directory.partial_metrics(name), resume=attempt.resuming)
         trackers = self._trackers(plan.recipe_part)
         monitor = MultiMonitor([metrics_log, self.monitor, trackers])
         try:
@@ -158,6 +163,7 @@ class _StageRunner:
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock, 3),
             rows=dict(outcome.rows),
+            changes=list(attempt.changes),
         )
         self.manifest.with_stage(record).save(directory.manifest)
         directory.partial_metrics(name).replace(directory.metrics(name))

@@ -58,6 +58,7 @@ class StageRecord:
         started: Start time, UTC, ISO 8601.
         seconds: Wall-clock time.
         rows: Kind of data -> row counts: read, usable, dropped and left out by cause.
+        changes: Settings and numbers of processes that changed while it was interrupted.
     """
 
     stage: str
@@ -70,6 +71,7 @@ class StageRecord:
     started: str
     seconds: float
     rows: dict[str, Any] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
 
     def result(self, kind: type[T], manifest: Path) -> T:
         """Return the metrics as a result dataclass.

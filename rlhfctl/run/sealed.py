@@ -27,6 +27,17 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**value, DIGEST_KEY: _value_digest(value)})
 
 
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return a mapping from `write_sealed` without its digest; None if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not has_own_digest(value):
+            return None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return None
+    return {key: item for key, item in value.items() if key != DIGEST_KEY}
+
+
 def has_own_digest(value: Mapping[str, Any]) -> bool:
     """Return whether the digest in a mapping from `write_sealed` is that of its other entries."""
     rest = {key: item for key, item in value.items() if key != DIGEST_KEY}
@@ -64,20 +75,19 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
-def processes_of(checkpoint: Path) -> int:
-    """Return the number of processes that trained when a whole checkpoint was saved."""
+def processes_of(checkpoint: Path) -> int | None:
+    """Return the number of processes that saved a checkpoint; None if its seal is damaged."""
     contents = _contents(checkpoint)
-    return 1 if contents is None else int(contents["processes"])
+    return None if contents is None else int(contents["processes"])
 
 
 def _contents(checkpoint: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return value if has_own_digest(value) and value["files"] else None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return None
+    contents = read_sealed(checkpoint / SEAL)
+    return contents if contents and contents.get("files") else None
 
 
 def _value_digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # As it is read back: JSON makes text of keys, and lists of tuples.
+    plain = json.loads(json.dumps(value))
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

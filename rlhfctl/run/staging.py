@@ -12,21 +12,23 @@ After a crash at any point, `recover` restores a result that matches its record.
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic, write_json
-from rlhfctl.run.sealed import SEAL
+from rlhfctl.errors import CheckpointError
+from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic
+from rlhfctl.run.manifest import Artifact
+from rlhfctl.run.sealed import SEAL, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from rlhfctl.run.directory import RunDirectory
-    from rlhfctl.run.manifest import Artifact, StageRecord
+    from rlhfctl.run.manifest import StageRecord
+    from rlhfctl.run.resumption import Resumption
 
 
 def recover(directory: RunDirectory, stage: str, record: StageRecord | None) -> None:
@@ -44,39 +46,80 @@ def recover(directory: RunDirectory, stage: str, record: StageRecord | None) -> 
     sync_entry(directory.root)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """An opened partial folder.
+
+    Attributes:
+        resuming: Whether there are checkpoints to resume from.
+        changes: Differences, allowed by the user, from what the checkpoints were made from.
+    """
+
+    resuming: bool
+    changes: tuple[str, ...] = ()
+
+
 def open_partial(
     directory: RunDirectory,
     stage: str,
     recipe_part: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
-    *,
-    fresh: bool,
-) -> bool:
-    """Create a stage's partial folder, or keep that of an interrupted attempt.
+    resumption: Resumption,
+    processes: int = 1,
+) -> Attempt:
+    """Create a stage's partial folder, or keep that of an interrupted attempt with checkpoints.
 
-    It is kept if it holds checkpoints and has the same recipe part and inputs.
+    Nothing is removed that could be resumed from, unless the user forces it.
 
     Args:
         directory: Run folder.
         stage: Name of the stage.
         recipe_part: Recipe values that the result depends on.
         inputs: Inputs of the stage.
-        fresh: Always start with an empty folder.
+        resumption: What the user allows.
+        processes: Number of processes.
 
-    Returns:
-        Whether there are checkpoints to resume from.
+    Raises:
+        UsageError: The recipe part, inputs or processes differ in a way that is not allowed.
+        CheckpointError: There are checkpoints, and no record of what they were made from.
     """
     partial, inputs_file = directory.partial(stage), directory.partial_inputs(stage)
-    made_from = {
-        "recipe_part": dict(recipe_part),
-        "inputs": {name: asdict(artifact) for name, artifact in inputs.items()},
-    }
-    if not fresh and has_checkpoints(partial) and _read(inputs_file) == made_from:
-        return True
-    discard_partial(directory, stage)
-    write_json(inputs_file, made_from)
-    partial.mkdir()
-    return False
+    attempt = Attempt(resuming=False)
+    if resumption.force or not has_checkpoints(partial):
+        discard_partial(directory, stage)
+    else:
+        before = _made_from(inputs_file, stage)
+        earlier: list[str] = before.pop("changes")
+        changes = resumption.changes(stage, before, recipe_part, inputs)
+        changes += resumption.processes_change(stage, partial / CHECKPOINTS, processes)
+        attempt = Attempt(resuming=True, changes=(*earlier, *changes))
+    write_sealed(
+        inputs_file,
+        {
+            "recipe_part": dict(recipe_part),
+            "inputs": {name: asdict(artifact) for name, artifact in inputs.items()},
+            "changes": list(attempt.changes),
+        },
+    )
+    partial.mkdir(exist_ok=True)
+    return attempt
+
+
+def _made_from(path: Path, stage: str) -> dict[str, Any]:
+    """Return the recipe part, inputs and earlier changes of a partial folder."""
+    record = read_sealed(path)
+    try:
+        if record is not None:
+            inputs = {name: Artifact(**fields) for name, fields in record["inputs"].items()}
+            changes = [str(change) for change in record["changes"]]
+            return {"recipe_part": record["recipe_part"], "inputs": inputs, "changes": changes}
+    except (KeyError, TypeError, AttributeError):
+        record = None
+    raise CheckpointError(
+        f"the settings that the checkpoints of {stage} were made with are missing or damaged",
+        str(path),
+        f"Restore the file from a copy, or start {stage} anew with --force, which removes them.",
+    )
 
 
 @contextmanager
@@ -124,10 +167,3 @@ def clean_up(directory: RunDirectory, stage: str) -> None:
     if directory.replaced(stage).exists():
         shutil.rmtree(directory.replaced(stage))
     directory.partial_inputs(stage).unlink(missing_ok=True)
-
-
-def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

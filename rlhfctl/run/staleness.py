@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
 
 _ABSENT = object()
 _LONGEST_SHOWN = 80  # characters
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference between two states of a stage.
+
+    Attributes:
+        key: Recipe key, or name of an input.
+        text: Description with both values.
+    """
+
+    key: str
+    text: str
 
 
 def staleness(
@@ -31,21 +45,33 @@ def staleness(
         inputs: Current inputs.
         directory: Run folder.
     """
-    reasons = recipe_changes(record.recipe_part, recipe_part)
-    for name in sorted({*record.inputs, *inputs}):
-        before, now = record.inputs.get(name), inputs.get(name)
-        if before is None:
-            reasons.append(f"{name} is a new input")
-        elif now is None:
-            reasons.append(f"{name} is no longer an input")
-        elif before.sha256 != now.sha256:
-            reasons.append(f"input {name} ({now.path}) changed")
-    return reasons + output_changes(record, directory)
+    changes = changed_keys(record.recipe_part, recipe_part)
+    changes += changed_inputs(record.inputs, inputs)
+    return [change.text for change in changes] + output_changes(record, directory)
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe each changed recipe key with both values; a null section as one key."""
+    return [change.text for change in changed_keys(before, now)]
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Return each changed recipe key; a null section as one key."""
     return list(_differences(before, now, ""))
+
+
+def changed_inputs(before: Mapping[str, Artifact], now: Mapping[str, Artifact]) -> list[Change]:
+    """Return each input that is new, gone, or has another digest."""
+    changes = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old is None:
+            changes.append(Change(name, f"{name} is a new input"))
+        elif new is None:
+            changes.append(Change(name, f"{name} is no longer an input"))
+        elif old.sha256 != new.sha256:
+            changes.append(Change(name, f"input {name} ({new.path}) changed"))
+    return changes
 
 
 def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
@@ -60,13 +86,16 @@ def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
     return reasons
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str
+) -> Iterator[Change]:
     for key in sorted({*before, *now}):
         old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            yield f"{prefix}{key} changed from {_shown(old)} to {_shown(new)}"
+            name = f"{prefix}{key}"
+            yield Change(name, f"{name} changed from {_shown(old)} to {_shown(new)}")
 
 
 def _shown(value: object) -> str:

@@ -92,11 +92,14 @@ OWN = {
 }
 
 
+RUNNING = ("--force", "--launch", "--allow-change", "--allow-world-size-change")
+
+
 @pytest.mark.parametrize("command", OWN)
 def test_the_options_are_these_and_no_others(rlhfctl, command):
     shown = rlhfctl(command, "--help").stdout
     offered = set(re.findall(r"│ (--[a-z-]+)", shown))
-    running = () if command in {"show", "validate"} else ("--force", "--launch")
+    running = () if command in {"show", "validate"} else RUNNING
     assert offered == {*COMMON, *OWN[command], *running, "--help"}
 
 

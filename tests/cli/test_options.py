@@ -11,7 +11,10 @@ RUN = {"RECIPE", "--run NAME", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "
 OUTPUT = {"--json", "--quiet", "--debug"}
 RECIPE_COMMAND = {*RUN, *OUTPUT}
 RUNNING_COMMAND = {*RECIPE_COMMAND, "--force"}
-STAGE_COMMAND = {*RUNNING_COMMAND, "--launch FILE"}
+STAGE_COMMAND = {
+    *RUNNING_COMMAND,
+    *("--launch FILE", "--allow-change KEY ...", "--allow-world-size-change"),
+}
 TRAINING = {"--dataset NAME", "--learning-rate X", "--epochs X"}
 
 OPTIONS = {
@@ -83,5 +86,6 @@ def test_shared_options_are_in_panels_of_their_own(name):
     }
     run = {"--run", "--runs-dir", "--set", "--seed"}
     run |= {"--force"} & OPTIONS[name]
-    run |= {"--launch"} if "--launch FILE" in OPTIONS[name] else set()
+    if "--launch FILE" in OPTIONS[name]:
+        run |= {"--launch", "--allow-change", "--allow-world-size-change"}
     assert panels == {**dict.fromkeys(run, "Run"), **dict.fromkeys(OUTPUT, "Output")}

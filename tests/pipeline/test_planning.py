@@ -3,6 +3,7 @@
 import pytest
 
 from rlhfctl.pipeline import needed_stages
+from rlhfctl.run.resumption import Resumption
 from rlhfctl.stage_table import STAGES
 from tests.pipeline.small_stages import ALL, recipe, weights
 
@@ -54,7 +55,7 @@ def test_a_changed_seed_reruns_every_stage(go, stages):
 
 def test_an_identical_result_keeps_the_later_stages_up_to_date(go, stages):
     go(ALL)
-    go(["sft"], force=True)
+    go(["sft"], resumption=Resumption(force=True))
     assert stages.ran == ["sft"]
     go(ALL)
     assert stages.ran == []
@@ -68,7 +69,7 @@ def test_a_changed_gate_needs_no_new_evaluation(go, stages):
 
 def test_force_reruns_only_the_requested_stages(go, stages, listener):
     go(ALL)
-    go(["rm"], force=True)
+    go(["rm"], resumption=Resumption(force=True))
     assert stages.ran == ["rm"]
     assert listener.notes == ["Re-running rm: --force", "[1/1] Reward model"]
 

@@ -12,13 +12,16 @@ from rlhfctl.errors import (
     EnvironmentFault,
     LockedError,
     PreemptedError,
+    UsageError,
 )
 from rlhfctl.pipeline import Terminated, run_stages
 from rlhfctl.recipe.base import UndeclaredReadError
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.files import digest
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.monitor import read_metrics
+from rlhfctl.run.resumption import Resumption
 from rlhfctl.run.sealed import seal
 from tests.pipeline.small_stages import ALL, recipe
 
@@ -137,14 +140,47 @@ def test_an_interrupted_stage_resumes_from_its_checkpoint(go, stages, listener, 
     assert not directory.partial_inputs("sft").exists()
 
 
-def test_an_interrupted_stage_starts_again_when_its_recipe_changed(go, stages):
+def test_an_interrupted_stage_whose_recipe_changed_is_left_alone(go, stages, directory, listener):
+    stages.during["sft"] = interrupted(PreemptedError("asked to end"))
+    with pytest.raises(PreemptedError):
+        go(["sft"])
+    before = [digest(path) for path in (directory.partial("sft"), directory.recipe)]
+    with pytest.raises(UsageError, match=r"sft\.learning_rate changed from"):
+        go(["sft"], {"sft.learning_rate": 0.5})
+    assert stages.ran == []
+    assert [digest(path) for path in (directory.partial("sft"), directory.recipe)] == before
+
+    allowed = Resumption(allow_change=("sft.learning_rate",))
+    seen = []
+    stages.during["sft"] = lambda _recipe, output: seen.extend(output.glob("checkpoints/*"))
+    go(["sft"], {"sft.learning_rate": 0.5}, resumption=allowed)
+    assert [path.name for path in seen] == ["step-1"]
+    (change,) = Manifest.load(directory.manifest).stages["sft"].changes
+    assert change.startswith("sft.learning_rate changed from")
+    assert any(change in warning for warning in listener.warnings)
+
+
+def test_an_interrupted_stage_starts_again_by_force(go, stages):
     stages.during["sft"] = interrupted(PreemptedError("asked to end"))
     with pytest.raises(PreemptedError):
         go(["sft"])
     seen = []
     stages.during["sft"] = lambda _recipe, output: seen.extend(output.glob("checkpoints"))
-    go(["sft"], {"sft.learning_rate": 0.5})
+    go(["sft"], {"sft.learning_rate": 0.5}, resumption=Resumption(force=True))
     assert seen == []
+
+
+def test_a_change_of_processes_needs_permission(go, stages, directory):
+    stages.during["sft"] = interrupted(PreemptedError("asked to end"))
+    with pytest.raises(PreemptedError):
+        go(["sft"])
+    seal(directory.partial("sft") / "checkpoints" / "step-1", processes=2)
+    with pytest.raises(UsageError, match="processes changed from 2 to 1"):
+        go(["sft"])
+    stages.during.clear()
+    go(["sft"], resumption=Resumption(allow_world_size_change=True))
+    (change,) = Manifest.load(directory.manifest).stages["sft"].changes
+    assert "not bit-exact" in change
 
 
 def test_sigterm_ends_a_stage_cleanly_and_restores_the_old_handler(go, stages, directory):

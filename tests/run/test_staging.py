@@ -2,9 +2,12 @@
 
 import pytest
 
+from rlhfctl.errors import CheckpointError, UsageError
 from rlhfctl.run import staging
 from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.files import digest
 from rlhfctl.run.manifest import Artifact, StageRecord
+from rlhfctl.run.resumption import Resumption
 from rlhfctl.run.sealed import seal
 
 INPUTS = {"sft": Artifact("sft", "aa")}
@@ -39,8 +42,8 @@ def checkpoint(directory):
     seal(folder, processes=1)
 
 
-def open_sft(directory, part=PART, inputs=INPUTS, *, fresh=False):
-    return staging.open_partial(directory, "sft", part, inputs, fresh=fresh)
+def open_sft(directory, part=PART, inputs=INPUTS, **allowed):
+    return staging.open_partial(directory, "sft", part, inputs, Resumption(**allowed)).resuming
 
 
 def test_a_promoted_result_replaces_the_earlier_one(directory):
@@ -90,19 +93,29 @@ def test_an_interrupted_try_with_checkpoints_is_gone_on_with(directory):
 
 
 @pytest.mark.parametrize(
-    "again",
+    ("again", "named"),
     [
-        {"part": {"seed": 1}},
-        {"inputs": {"sft": Artifact("sft", "bb")}},
-        {"inputs": {}},
-        {"fresh": True},
+        ({"part": {"seed": 1}}, "seed changed from 0 to 1"),
+        ({"inputs": {"sft": Artifact("sft", "bb")}}, "input sft .* changed"),
+        ({"inputs": {}}, "sft is no longer an input"),
     ],
 )
-def test_one_that_was_made_from_something_else_is_not(directory, again):
+def test_one_that_was_made_from_something_else_is_neither_resumed_nor_removed(
+    directory, again, named
+):
     open_sft(directory)
     checkpoint(directory)
-    assert not open_sft(directory, **again)
+    before = digests(directory)
+    with pytest.raises(UsageError, match=named):
+        open_sft(directory, **again)
+    assert digests(directory) == before
+    assert open_sft(directory)
+    assert not open_sft(directory, **again, force=True)
     assert list(directory.partial("sft").iterdir()) == []
+
+
+def digests(directory):
+    return [digest(path) for path in (directory.partial("sft"), directory.partial_inputs("sft"))]
 
 
 def test_one_without_checkpoints_is_not(directory):
@@ -112,8 +125,16 @@ def test_one_without_checkpoints_is_not(directory):
     assert list(directory.partial("sft").iterdir()) == []
 
 
-def test_one_whose_intent_was_lost_is_not(directory):
+def test_one_whose_settings_were_damaged_is_neither_resumed_nor_removed(directory):
     open_sft(directory)
     checkpoint(directory)
-    directory.partial_inputs("sft").write_text("{")
-    assert not open_sft(directory)
+    path = directory.partial_inputs("sft")
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x02]) + content[at + 1 :])
+        with pytest.raises(CheckpointError, match=r"settings .* damaged"):
+            open_sft(directory)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        open_sft(directory)
+    assert staging.has_checkpoints(directory.partial("sft"))

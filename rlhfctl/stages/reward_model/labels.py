@@ -16,6 +16,7 @@ from rlhfctl.evaluation.annotator_quality import reliability
 from rlhfctl.maths.losses import bradley_terry_loss
 from rlhfctl.stages.shared.finite import FiniteTraining
 from rlhfctl.stages.shared.hf_training import ShardedTraining
+from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ class LabelCollator(DataCollatorForPreference):  # type: ignore[misc]
         return batch
 
 
-class LabelTrainer(ShardedTraining, FiniteTraining, RewardTrainer):  # type: ignore[misc]
+class LabelTrainer(ShardedTraining, FiniteTraining, ResumedSettings, RewardTrainer):  # type: ignore[misc]
     """TRL's RewardTrainer with label smoothing, soft targets and weights.
 
     Without them the loss is computed by TRL.

@@ -30,6 +30,7 @@ from rlhfctl.stages.shared.hf_training import (
     training_arguments,
 )
 from rlhfctl.stages.shared.model_card import write_model_card
+from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
     open_stage_context,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-class _Trainer(WholeEvaluation, ShardedTraining, FiniteTraining, SFTTrainer):  # type: ignore[misc]
+class _Trainer(WholeEvaluation, ShardedTraining, FiniteTraining, ResumedSettings, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with metrics that do not depend on the number of processes."""
 
 

@@ -4,59 +4,14 @@ import math
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers import TrainerCallback
-from trl import RewardConfig, SFTConfig
 
 from rlhfctl.errors import DivergedError
-from rlhfctl.models.base import load_causal_lm
-from rlhfctl.models.scorer import load_scorer
-from rlhfctl.models.tokenizer import load_tokenizer
-from rlhfctl.recipe.schema import ModelSection, Recipe
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stages.reward_model.labels import LabelTrainer
 from rlhfctl.stages.sft import stage as sft_stage
 from rlhfctl.stages.shared.hf_checkpoints import newest_valid
-from rlhfctl.stages.shared.hf_training import make_ready, training_arguments
 from tests.present import present
-
-ROWS = [([300 + at], [310 + at, 311, 1]) for at in range(12)]
-CHANGES = {
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 2,
-    "warmup_ratio": 0.0,
-    "lr_scheduler_type": "constant",
-    "logging_steps": 100,
-    "save_steps": 1,
-}
-
-
-def trainer_of(stage, folder, margins=None, **changes):
-    """A trainer of six optimizer steps of two rows, as its stage makes it."""
-    recipe, tokenizer = Recipe(), load_tokenizer(ModelSection())
-    section = recipe.sft if stage == "sft" else recipe.reward_model
-    arguments = training_arguments(section.model_copy(update=CHANGES | changes), recipe, folder)
-    if stage == "sft":
-        rows = [{"input_ids": p + r, "completion_mask": [0] + [1] * len(r)} for p, r in ROWS]
-        trainer = sft_stage._Trainer(
-            model=load_causal_lm(ModelSection()),
-            args=SFTConfig(**arguments, completion_only_loss=True),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-        )
-    else:
-        columns = {
-            "chosen_ids": [p + r for p, r in ROWS],
-            "rejected_ids": [[*p, 320, *r] for p, r in ROWS],
-        }
-        trainer = LabelTrainer(
-            model=load_scorer(ModelSection(), tokenizer.pad_token_id),
-            args=RewardConfig(**arguments),
-            train_dataset=Dataset.from_dict(columns | ({"margin": margins} if margins else {})),
-            processing_class=tokenizer,
-        )
-    make_ready(trainer, stage, NullMonitor(), shard=False)
-    return trainer
+from tests.stages.shared.small_trainers import CHANGES, trainer_of, weights
 
 
 def checkpoints(folder):
@@ -73,10 +28,6 @@ class At(TrainerCallback):  # type: ignore[misc]
     def call(self, args, state, control, **named):
         if state.global_step == self.step:
             self.act(named)
-
-
-def weights(trainer):
-    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
 
 
 def huge_rate(named):
