@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhfctl.errors import UsageError
+from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.recipe.load import LoadedRecipe, Override, load_recipe, shipped_recipe
 from rlhfctl.run.directory import RECIPE_FILE, RunDirectory
+from rlhfctl.run.sealed import has_changed
 
 if TYPE_CHECKING:
     from rlhfctl.cli.options import RunOptions
@@ -85,6 +86,7 @@ def choose_recipe(options: RunOptions) -> Choice:
 
     Raises:
         UsageError: The recipe of the argument or the variable does not exist.
+        RecipeError: The recipe of a run has changed since the run.
     """
     if options.recipe is not None:
         return _named(options.recipe, "argument", options.runs_dir)
@@ -93,11 +95,27 @@ def choose_recipe(options: RunOptions) -> Choice:
     if options.run is not None:
         run_recipe = RunDirectory(options.runs_dir / options.run).recipe
         if run_recipe.is_file():
+            _require_unchanged(run_recipe)
             return Choice(run_recipe, f"run {options.run}", options.run)
     newest = newest_run(options.runs_dir)
     if newest is not None:
+        _require_unchanged(newest.recipe)
         return Choice(newest.recipe, "newest run", newest.name)
     return _named(DEFAULT_RECIPE, "default", options.runs_dir)
+
+
+def _require_unchanged(recipe: Path) -> None:
+    """Refuse a run's recipe that is not as rlhfctl wrote it, unless the user names the file."""
+    try:
+        changed = has_changed(recipe.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # loading says what is wrong
+    if changed:
+        raise RecipeError(
+            "the recipe of this run was edited or damaged since rlhfctl wrote it",
+            str(recipe),
+            f"restore it from a copy; to use it as it is, name it: rlhfctl COMMAND {recipe}",
+        )
 
 
 def newest_run(runs_dir: Path) -> RunDirectory | None:

@@ -9,7 +9,9 @@ import rlhfctl
 from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.reward_sources import source_file
 from rlhfctl.recipe.view import stage_part, view
-from rlhfctl.run.manifest import Artifact
+from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.manifest import Artifact, Manifest
+from rlhfctl.run.sealed import SEAL, damage
 from rlhfctl.run.staleness import output_changes, recipe_changes
 from rlhfctl.stage_table import REWARD_MODEL, Stage, stage_named
 
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rlhfctl.recipe.schema import Recipe
-    from rlhfctl.run.directory import RunDirectory
-    from rlhfctl.run.manifest import Manifest, StageRecord
+    from rlhfctl.run.manifest import StageRecord
 
 
 def accepted_stages(recipe: Recipe, stage: Stage) -> list[Stage]:
@@ -155,7 +156,26 @@ def _external(stage: Stage, other: Stage, name: str) -> Path:
             where=name,
             hint="name a local checkpoint folder, or set the key to null to use the run's own",
         )
+    problem = damage(path) if (path / SEAL).is_file() else _change_since_its_run(path)
+    if problem is not None:
+        raise CheckpointError(
+            f"{stage.name} cannot use {other.product}: {problem}",
+            where=name,
+            hint="restore it from a copy, or name another checkpoint",
+        )
     return path
+
+
+def _change_since_its_run(path: Path) -> str | None:
+    """Return the change of a result folder since its own run recorded it; None if there is none."""
+    directory = RunDirectory(path.absolute().parent)
+    try:
+        records = Manifest.load(directory.manifest).stages
+    except CheckpointError:
+        return None  # of another version: it says nothing about the folder
+    record = records.get(path.name)
+    changes = output_changes(record, directory) if record is not None else []
+    return changes[0] if changes else None
 
 
 def _own(directory: RunDirectory, stage: Stage, other: Stage, record: StageRecord) -> Path:

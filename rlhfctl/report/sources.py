@@ -28,10 +28,11 @@ from rlhfctl.run.directory import (
 )
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import read_metrics
+from rlhfctl.run.staleness import output_changes
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from rlhfctl.results.evaluation import PolicyMetrics
@@ -61,8 +62,8 @@ class RunFacts:
         training_samples: Responses saved during PPO.
         held_out: PPO's held-out evaluations.
         over_optimisation: Summary of those evaluations; None without any.
-        unreadable: A sentence per file or record that another version of rlhfctl wrote; its part of
-            the report is left out.
+        unreadable: A sentence per file or record that another version of rlhfctl wrote, whose part
+            of the report is left out, and per result that was changed.
     """
 
     name: str
@@ -146,8 +147,19 @@ def read_run(root: Path) -> RunFacts:
         ),
         held_out=reader.rows(ppo / HELD_OUT_FILE, HeldOutLine),
         over_optimisation=reader.file(summary_file, OverOptimisation),
-        unreadable=tuple(reader.unreadable),
+        unreadable=(*reader.unreadable, *_changed_results(directory, records)),
     )
+
+
+def _changed_results(directory: RunDirectory, records: Mapping[str, StageRecord]) -> Iterator[str]:
+    """Yield a sentence per result that the report shows and that was changed since its record."""
+    for stage in (PPO, EVALUATION):
+        record = records.get(stage.name)
+        for change in output_changes(record, directory) if record is not None else ():
+            yield (
+                f"{change.capitalize()} since it was recorded, so numbers of this report may be "
+                f"others than the run's. Re-run the stage: rlhfctl {stage.command}"
+            )
 
 
 class _Reader:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.results.io import from_json
-from rlhfctl.run.files import digest, write_json
+from rlhfctl.run.files import digest
+from rlhfctl.run.sealed import has_own_digest, write_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 T = TypeVar("T")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ class Manifest:
         return Manifest({**self.stages, record.stage: record})
 
     def save(self, path: Path) -> None:
-        """Write the manifest atomically.
+        """Write the manifest atomically, with its digest.
 
         Raises:
             ValueError: A metric is NaN or infinite.
             OSError: The file cannot be written.
         """
-        write_json(
+        write_sealed(
             path,
             {
                 "schema_version": self.schema_version,
@@ -125,13 +126,15 @@ class Manifest:
         """Read a manifest; return an empty one if the file does not exist.
 
         Raises:
-            CheckpointError: The file is damaged, unreadable, or has another schema version.
+            CheckpointError: The file is damaged, edited, unreadable, or has another schema version.
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             version = value["schema_version"]
             if version != SCHEMA_VERSION:
                 raise _other_version(path, version)
+            if not has_own_digest(value):
+                raise _changed(path)
             stages = {name: _record(entry) for name, entry in value["stages"].items()}
         except FileNotFoundError:
             return cls()
@@ -149,6 +152,14 @@ def _record(entry: dict[str, Any]) -> StageRecord:
     for name in ("inputs", "outputs"):
         fields[name] = {key: Artifact(**artifact) for key, artifact in entry[name].items()}
     return StageRecord(**fields)
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(
+        "the manifest was edited or damaged since rlhfctl wrote it: its digest does not match",
+        where=str(path),
+        hint="undo the change, restore a copy, or remove the file to re-run all stages",
+    )
 
 
 def _other_version(path: Path, version: object) -> CheckpointError:

@@ -15,16 +15,23 @@ if TYPE_CHECKING:
 SEAL = "sealed.json"
 """In a checkpoint: digest of each of its files. It is written last, so it marks a whole one."""
 DIGEST_KEY = "sha256"
+_LINE = "# SHA-256 of the lines above: "
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON with the SHA-256 of its other entries under `DIGEST_KEY`.
+    """Write a mapping as JSON, as `sealed` returns it.
 
     Raises:
         ValueError: A number is NaN or infinite.
         OSError: The file cannot be written.
     """
-    write_json(path, {**value, DIGEST_KEY: _value_digest(value)})
+    write_json(path, sealed(value))
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping of JSON values with the SHA-256 of its other entries under `DIGEST_KEY`."""
+    rest = {key: item for key, item in value.items() if key != DIGEST_KEY}
+    return {**rest, DIGEST_KEY: _value_digest(rest)}
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
@@ -40,8 +47,18 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 def has_own_digest(value: Mapping[str, Any]) -> bool:
     """Return whether the digest in a mapping from `write_sealed` is that of its other entries."""
-    rest = {key: item for key, item in value.items() if key != DIGEST_KEY}
-    return value.get(DIGEST_KEY) == _value_digest(rest)
+    return bool(value.get(DIGEST_KEY) == sealed(value)[DIGEST_KEY])
+
+
+def with_digest_line(text: str) -> str:
+    """Return YAML text, which ends with a line break, with a comment that holds its SHA-256."""
+    return f"{text}{_LINE}{hashlib.sha256(text.encode('utf-8')).hexdigest()}\n"
+
+
+def has_changed(text: str) -> bool:
+    """Return whether text from `with_digest_line` was changed; False for text without a comment."""
+    above, _, last = text.rstrip("\n").rpartition("\n")
+    return last.startswith("#") and text != with_digest_line(f"{above}\n")
 
 
 def seal(checkpoint: Path, processes: int) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.errors import CheckpointError
 from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic
 from rlhfctl.run.manifest import Artifact
-from rlhfctl.run.sealed import SEAL, read_sealed, write_sealed
+from rlhfctl.run.sealed import SEAL, read_sealed, with_digest_line, write_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,7 +131,7 @@ def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[N
     """
     path = directory.recipe
     earlier = path.read_text(encoding="utf-8") if path.exists() else None
-    write_atomic(path, text)
+    write_atomic(path, with_digest_line(text))
     try:
         yield
     except BaseException:

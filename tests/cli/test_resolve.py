@@ -7,6 +7,7 @@ import pytest
 from rlhfctl.cli.options import RunOptions, absolute_path, key_overrides
 from rlhfctl.cli.resolve import VARIABLE, newest_run, resolve
 from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.run.sealed import with_digest_line
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +116,16 @@ def test_a_path_that_exists_is_written_down_in_full_and_a_hub_id_as_it_is(place)
     assert absolute_path("adapter") == str(place / "adapter")
     assert absolute_path("org/name") == "org/name"
     assert absolute_path(None) is None
+
+
+def test_a_runs_recipe_that_was_edited_is_used_only_if_it_is_named(place):
+    a_run(place, "old", age=1)
+    path = place / "runs" / "old" / "recipe.yaml"
+    path.write_text(with_digest_line("name: old\nseed: 1\n"))
+    assert resolve(RunOptions(run="old")).loaded.recipe.seed == 1
+    path.write_text(path.read_text().replace("seed: 1", "seed: 2"))
+    for options in (RunOptions(run="old"), RunOptions()):
+        with pytest.raises(RecipeError, match="edited or damaged") as caught:
+            resolve(options)
+        assert "runs/old/recipe.yaml" in str(caught.value)
+    assert resolve(RunOptions(recipe=path)).loaded.recipe.seed == 2

@@ -4,6 +4,7 @@ import pytest
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.run.manifest import Manifest
+from rlhfctl.run.sealed import seal
 from tests.pipeline.small_stages import ALL
 
 
@@ -92,3 +93,22 @@ def test_a_changed_external_checkpoint_reruns_the_stage(go, stages, outside):
 def test_a_missing_external_checkpoint_is_refused(go, tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         go(["rm"], {"reward_model.sft": str(tmp_path / "nowhere")})
+
+
+def test_a_result_of_another_run_that_was_changed_is_refused(go, stages, directory):
+    go(["sft"])
+    (directory.stage("sft") / "weights").write_text("changed")
+    with pytest.raises(CheckpointError, match="cannot use an SFT checkpoint: output sft was mod"):
+        go(["rm"], {"reward_model.sft": str(directory.stage("sft"))})
+    assert stages.ran == []
+
+
+def test_a_trainers_checkpoint_that_was_changed_is_refused(go, tmp_path):
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    (checkpoint / "weights").write_text("1")
+    seal(checkpoint, processes=1)
+    go(["rm"], {"reward_model.sft": str(checkpoint)})
+    (checkpoint / "weights").write_text("2")
+    with pytest.raises(CheckpointError, match="weights was changed"):
+        go(["rm"], {"reward_model.sft": str(checkpoint)})

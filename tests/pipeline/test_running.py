@@ -17,7 +17,7 @@ from rlhfctl.errors import (
 from rlhfctl.pipeline import Terminated, run_stages
 from rlhfctl.recipe.base import UndeclaredReadError
 from rlhfctl.recipe.load import load_recipe
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.run.directory import DIVERGED_FILE, RunDirectory
 from rlhfctl.run.files import digest
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.monitor import read_metrics
@@ -158,6 +158,26 @@ def test_an_interrupted_stage_whose_recipe_changed_is_left_alone(go, stages, dir
     (change,) = Manifest.load(directory.manifest).stages["sft"].changes
     assert change.startswith("sft.learning_rate changed from")
     assert any(change in warning for warning in listener.warnings)
+
+
+def test_a_stage_without_a_usable_checkpoint_is_not_said_to_have_one(go, stages, listener):
+    stages.during["sft"] = interrupted(CheckpointError("no checkpoint of this stage is usable"))
+    with pytest.raises(CheckpointError):
+        go(["sft"])
+    assert not any("kept" in note for note in listener.notes)
+
+
+def test_a_batch_at_which_a_stage_diverged_is_kept_and_named(go, stages, directory):
+    def diverge(_recipe, output):
+        (output / DIVERGED_FILE).write_text("{}\n")
+        raise DivergedError("NaN", hint="lower the rate")
+
+    stages.during["sft"] = diverge
+    with pytest.raises(DivergedError) as caught:
+        go(["sft"])
+    assert (directory.logs / "sft.diverged.jsonl").read_text() == "{}\n"
+    assert f"The batch is in {directory.logs / 'sft.diverged.jsonl'}." in caught.value.hint
+    assert not directory.partial("sft").exists()
 
 
 def test_an_interrupted_stage_starts_again_by_force(go, stages):

@@ -15,6 +15,7 @@ from rlhfctl.report.sources import read_run
 from rlhfctl.results.io import to_json
 from rlhfctl.results.samples import TrainingSample
 from rlhfctl.run.manifest import Manifest, StageRecord
+from rlhfctl.run.sealed import sealed
 from tests.report import shapes
 
 PAYLOADS = [
@@ -104,7 +105,7 @@ def poisoned(root: Path, payload: str) -> Path:
     manifest["stages"]["sft"]["outputs"][payload] = {"path": payload, "sha256": payload}
     manifest["stages"]["ppo"]["metrics"][payload] = 1.0
     manifest["stages"]["sft"]["started"] = payload
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    (root / "manifest.json").write_text(json.dumps(sealed(manifest)))
     return root
 
 

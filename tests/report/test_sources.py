@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.report.sections import sections
 from rlhfctl.report.sources import MOST_SAMPLES, read_run
 from rlhfctl.report.verdict import verdict_of
+from rlhfctl.run.directory import MANIFEST_FILE
+from rlhfctl.run.manifest import Artifact, Manifest
+from rlhfctl.run.sealed import sealed
 
 
 def test_a_run_is_read_whole(finished_run: Path) -> None:
@@ -68,7 +72,8 @@ def test_no_run_folder_says_how_to_start_one(tmp_path: Path) -> None:
 
 
 def rewrite(file: Path, change: Callable[[Any], Any]) -> None:
-    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    changed = change(json.loads(file.read_text()))
+    file.write_text(json.dumps(sealed(changed) if file.name == MANIFEST_FILE else changed))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_results_of_another_format_are_named_and_the_rest_is_shown(
 ) -> None:
     rewrite(judged_run / name, change)
     facts = read_run(judged_run)
-    (sentence,) = facts.unreadable
+    sentence = facts.unreadable[0]
     assert sentence.startswith(f"{judged_run / where} has another format ({what}), so its part")
     assert "Re-run the stage" in sentence
     assert sentence in verdict_of(facts).cautions
@@ -122,3 +127,15 @@ def test_samples_of_another_format_name_their_line(judged_run: Path) -> None:
     facts = read_run(judged_run)
     assert facts.samples == []
     assert f"{file}:2 has another format (scores: expected " in facts.unreadable[0]
+
+
+def test_a_changed_number_is_a_caution(judged_run: Path) -> None:
+    manifest = Manifest.load(judged_run / MANIFEST_FILE)
+    for name in ("ppo", "eval"):
+        output = Artifact.of(judged_run / name, judged_run)
+        manifest = manifest.with_stage(replace(manifest.stages[name], outputs={name: output}))
+    manifest.save(judged_run / MANIFEST_FILE)
+    assert read_run(judged_run).unreadable == ()
+    rewrite(judged_run / "eval" / "metrics.json", lambda metrics: metrics | {"prompts": 61})
+    (sentence,) = read_run(judged_run).unreadable
+    assert sentence.startswith("Output eval was modified since it was recorded")

@@ -7,6 +7,7 @@ import pytest
 from rlhfctl.errors import CheckpointError
 from rlhfctl.run.files import digest
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
+from rlhfctl.run.sealed import sealed
 
 
 def record(stage="sft", **changed):
@@ -47,9 +48,9 @@ def test_a_stage_recorded_again_replaces_its_earlier_record():
         "[]",
         "null",
         "{}",
-        '{"schema_version": 1}',
-        '{"schema_version": 1, "stages": {"sft": {}}}',
-        '{"schema_version": 1, "stages": []}',
+        json.dumps(sealed({"schema_version": 2})),
+        json.dumps(sealed({"schema_version": 2, "stages": {"sft": {}}})),
+        json.dumps(sealed({"schema_version": 2, "stages": []})),
     ],
 )
 def test_a_damaged_manifest_is_named_and_left_alone(tmp_path, content):
@@ -63,9 +64,35 @@ def test_a_damaged_manifest_is_named_and_left_alone(tmp_path, content):
 
 def test_a_manifest_of_another_schema_is_refused(tmp_path):
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({"schema_version": 2, "stages": {}}))
-    with pytest.raises(CheckpointError, match="version 2"):
+    path.write_text(json.dumps({"schema_version": 1, "stages": {}}))
+    with pytest.raises(CheckpointError, match="version 1"):
         Manifest.load(path)
+
+
+def test_every_changed_byte_is_found(tmp_path):
+    path = tmp_path / "manifest.json"
+    Manifest().with_stage(record()).save(path)
+    content = path.read_bytes()
+    for at in range(len(content) - 1):  # the last one is a line break
+        for bit in (0x01, 0x02, 0x20):
+            path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
+            try:
+                changed = json.loads(path.read_bytes())
+            except ValueError:
+                changed = None
+            if changed == json.loads(content):
+                continue  # white space
+            with pytest.raises(CheckpointError):
+                Manifest.load(path)
+
+
+def test_an_edited_manifest_is_named(tmp_path):
+    path = tmp_path / "manifest.json"
+    Manifest().with_stage(record()).save(path)
+    path.write_text(path.read_text().replace('"seconds": 1.5', '"seconds": 1.4'))
+    with pytest.raises(CheckpointError, match="edited or damaged") as caught:
+        Manifest.load(path)
+    assert "restore a copy" in caught.value.hint
 
 
 def test_paths_inside_the_run_are_relative_and_others_absolute(tmp_path):
