@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
@@ -18,6 +19,7 @@ from rlhfctl.errors import (
     RlhfctlError,
 )
 from rlhfctl.run import exit_status
+from rlhfctl.run.disk import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -162,11 +164,19 @@ def _disk(error: BaseException) -> RlhfctlError | None:
     if full or "No space left on device" in str(error):
         where = str(error.filename or "") if isinstance(error, OSError) else ""
         return DiskFullError(
-            "the disk is full",
+            f"the disk is full{_left(where)}",
             where=where,
             hint="free some space, then re-run the command; finished stages are kept",
         )
     return None
+
+
+def _left(where: str) -> str:
+    """Return how much of a file's disk is left, where that is known."""
+    try:
+        return f": {free_bytes(Path(where)):,} bytes are free" if where else ""
+    except (OSError, StopIteration):
+        return ""
 
 
 def _hub(error: BaseException) -> RlhfctlError:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.maths.statistics import RunningMoments
+from rlhfctl.run.disk import folder_bytes, require_space, space_for
 from rlhfctl.run.files import write_json
 from rlhfctl.run.sealed import damage, seal
 
@@ -35,6 +36,8 @@ TENSORS = "state.safetensors"
 NUMBERS = "state.json"
 CHECKPOINTS_TO_KEEP = 2
 _SCALER = "scaler."
+_COPIES = 4
+"""Tensors of a weight's size per weight: itself, two moments, and a running mean."""
 
 
 @dataclass
@@ -68,20 +71,42 @@ def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progr
         step: Weights and optimisers.
         average: Running mean of the policy's weights; empty without one.
         progress: Training state to save.
+
+    Raises:
+        DiskFullError: It does not fit on the disk; earlier checkpoints are kept.
     """
     final = folder / f"rollout-{progress.rollout:08d}"
     staging = folder / f".{final.name}"
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    save_file(_tensors(step, average), staging / TENSORS)
-    write_json(staging / NUMBERS, {"progress": asdict(progress)})
-    seal(staging, step.processes.count)
+    tensors = _tensors(step, average)
+    with space_for(folder, _bytes(tensors), "a checkpoint of ppo", partial=staging):
+        staging.mkdir(parents=True)
+        save_file(tensors, staging / TENSORS)
+        write_json(staging / NUMBERS, {"progress": asdict(progress)})
+        seal(staging, step.processes.count)
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
     for old in _all(folder)[:-CHECKPOINTS_TO_KEEP]:
         shutil.rmtree(old)
     return final
+
+
+def require_room(folder: Path, step: PPOStep) -> None:
+    """Refuse training whose checkpoints will not fit on the disk.
+
+    Args:
+        folder: Parent of the checkpoints; those that it holds count as free, since new ones will
+            replace them.
+        step: Weights to be saved, with two moments each and at most one running mean.
+
+    Raises:
+        DiskFullError: Two checkpoints and a margin do not fit.
+    """
+    weights = sum(weight.nbytes for role in step.weights.values() for weight in role)
+    size = _COPIES * weights
+    needed = max(size, CHECKPOINTS_TO_KEEP * size - folder_bytes(folder))
+    require_space(folder, needed, f"room for {CHECKPOINTS_TO_KEEP} checkpoints of ppo")
 
 
 def load_latest(
@@ -122,6 +147,10 @@ def load_latest(
 
 def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("rollout-*")) if folder.is_dir() else []
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _number(checkpoint: Path) -> int:

@@ -182,9 +182,12 @@ class TrainingHooks:
 
         Raises:
             CheckpointError: No checkpoint is valid, or processes resume from different ones.
+            DiskFullError: The disk has no room for the checkpoints.
         """
         restored = None
         if self.checkpoints is not None:
+            if self.settings.save_rollouts is not None:
+                checkpoint.require_room(self.checkpoints, self.step)
             restored = checkpoint.load_latest(
                 self.checkpoints, self.step, self.average.means, self.monitor
             )

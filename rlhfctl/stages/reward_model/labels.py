@@ -14,9 +14,7 @@ from rlhfctl.errors import DataError
 from rlhfctl.evaluation.agreement import label_counts
 from rlhfctl.evaluation.annotator_quality import reliability
 from rlhfctl.maths.losses import bradley_terry_loss
-from rlhfctl.stages.shared.finite import FiniteTraining
-from rlhfctl.stages.shared.hf_training import ShardedTraining
-from rlhfctl.stages.shared.resumed_settings import ResumedSettings
+from rlhfctl.stages.shared.hf_training import StageTraining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +137,7 @@ class LabelCollator(DataCollatorForPreference):  # type: ignore[misc]
         return batch
 
 
-class LabelTrainer(ShardedTraining, FiniteTraining, ResumedSettings, RewardTrainer):  # type: ignore[misc]
+class LabelTrainer(StageTraining, RewardTrainer):  # type: ignore[misc]
     """TRL's RewardTrainer with label smoothing, soft targets and weights.
 
     Without them the loss is computed by TRL.

@@ -16,6 +16,7 @@ from rlhfctl.ppo.processes import Processes
 from rlhfctl.results.io import read_result, to_json
 from rlhfctl.results.training import RewardModelResult, RewardProbe
 from rlhfctl.run.directory import HELD_OUT_RM_FOLDER, METRICS_FILE, PROBE_FILE
+from rlhfctl.run.disk import space_for
 from rlhfctl.run.files import CHECKPOINTS, write_json
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.reward_model.held_out_metrics import evaluate_reward_model
@@ -23,6 +24,7 @@ from rlhfctl.stages.reward_model.labels import aggregated
 from rlhfctl.stages.reward_model.score_normalization import normalize_scores
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.reward_model.training import train
+from rlhfctl.stages.shared.disk_space import weight_bytes
 from rlhfctl.stages.shared.held_out_rm import SEED_OFFSET, HeldOutRMMonitor
 from rlhfctl.stages.shared.hf_checkpoints import discard_unsound
 from rlhfctl.stages.shared.model_card import write_model_card
@@ -160,6 +162,7 @@ def _make(
 
     Raises:
         DivergedError: A loss, a gradient, a weight or a score is not finite.
+        DiskFullError: A checkpoint or the result does not fit on the disk.
     """
     finished = part.folder / METRICS_FILE
     if finished.is_file():
@@ -177,8 +180,9 @@ def _make(
     except DivergedError:
         discard_unsound(part.staging_folder / CHECKPOINTS, trained.steps)
         raise
-    _save(context, trained.model, held_out, part.folder)
-    write_json(finished, to_json(result))
+    with space_for(part.folder, weight_bytes(trained.model), "the result of rm"):
+        _save(context, trained.model, held_out, part.folder)
+        write_json(finished, to_json(result))
     return result
 
 

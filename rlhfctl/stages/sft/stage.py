@@ -19,10 +19,12 @@ from rlhfctl.models.provenance import check_fits
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import SFTResult
+from rlhfctl.run.disk import space_for
 from rlhfctl.run.manifest import StageOutcome
-from rlhfctl.stages.shared.finite import FiniteTraining, require_finite, require_finite_weights
+from rlhfctl.stages.shared.disk_space import weight_bytes
+from rlhfctl.stages.shared.finite import require_finite, require_finite_weights
 from rlhfctl.stages.shared.hf_training import (
-    ShardedTraining,
+    StageTraining,
     WholeEvaluation,
     evaluate_untrained,
     make_ready,
@@ -30,7 +32,6 @@ from rlhfctl.stages.shared.hf_training import (
     training_arguments,
 )
 from rlhfctl.stages.shared.model_card import write_model_card
-from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
     open_stage_context,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-class _Trainer(WholeEvaluation, ShardedTraining, FiniteTraining, ResumedSettings, SFTTrainer):  # type: ignore[misc]
+class _Trainer(WholeEvaluation, StageTraining, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with metrics that do not depend on the number of processes."""
 
 
@@ -64,6 +65,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         DataError: No usable demonstrations.
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
+        DiskFullError: A checkpoint or the result does not fit on the disk.
     """
     shard = sharding.is_requested(recipe)
     processes = Processes()
@@ -114,8 +116,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         tokens_per_second=tokens / result.metrics["train_runtime"],
     )
-    save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
-    write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
+    with space_for(output, weight_bytes(trainer.model), "the result of sft"):
+        save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
+        write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
     return StageOutcome(to_json(metrics), {"demonstrations": counts.record()})
 
 

@@ -15,7 +15,10 @@ from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
+from rlhfctl.stages.shared.disk_space import SpaceForCheckpoints, require_space_for_training
+from rlhfctl.stages.shared.finite import FiniteTraining
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
+from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,6 +137,10 @@ class ShardedTraining(Trainer):  # type: ignore[misc]
         return average_gradients(model, self.accelerator.ddp_handler.to_kwargs())
 
 
+class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, ResumedSettings):
+    """What the trainers of every stage add to transformers'."""
+
+
 def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> None:
     """Report to the monitor instead of stdout, and restore trainable weights to fp32.
 
@@ -145,6 +152,7 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
 
     Raises:
         EnvironmentFault: The recipe asks for gradient checkpointing; the model has none.
+        DiskFullError: The disk has no room for the checkpoints.
     """
     if trainer.args.gradient_checkpointing:
         require_gradient_checkpointing(trainer.model)
@@ -155,6 +163,7 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
     trainer.add_callback(SealCallback())
     restore_float32(trainer.model)
     use_fast_cpu_layers(trainer.model)
+    require_space_for_training(trainer, stage)
     if shard:
         # Only after the trainer has moved the model, which it cannot do with sharded weights.
         shard_base(trainer.model.get_base_model())
