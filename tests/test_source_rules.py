@@ -103,6 +103,10 @@ JSON_EDGES = {
     "report/sweep.py:value": "the sweep as JSON",
     "report/values.py:report": "the report as JSON",
     "report/values.py:_without_prompts": "one line of the report as JSON",
+    "stages/ppo/diverged.py:_current_rows": "lines of a file for study",
+    "stages/ppo/diverged.py:_numbers": "lines of a file for study",
+    "stages/ppo/diverged.py:_rollout_rows": "lines of a file for study",
+    "stages/ppo/diverged.py:_texts": "lines of a file for study",
     # JSON and YAML are parsed.
     "report/comparison.py:_keys": "a recipe's YAML, key by key",
     "report/comparison.py:_recipe": "a recipe's YAML",

@@ -205,19 +205,19 @@ class _StageRunner:
         """Move the batch of a stage that diverged to the logs, and name it in the error."""
         batch = self.directory.partial(self.stage.name) / DIVERGED_FILE
         if isinstance(error, DivergedError) and batch.exists():
-            kept = batch.replace(self.directory.diverged_batch(self.stage.name))
-            error.hint = f"{error.hint}\nThe batch is in {kept}.".strip()
+            moved = batch.replace(self.directory.diverged_batch(self.stage.name))
+            error.hint = f"{error.hint}\nThe batch is in {moved}.".strip()
 
     def _report_checkpoint(self, error: BaseException) -> None:
         """Say that a checkpoint was kept, unless the stage failed because none is usable."""
         name = self.stage.name
         if isinstance(error, CheckpointError):
             return
-        kept = f"a checkpoint of {name} was kept; re-running the command resumes from it"
+        message = f"a checkpoint of {name} was kept; re-running the command resumes from it"
         if isinstance(error, DivergedError):
-            kept += ", and ends alike; to go on with another setting, add --set KEY=VALUE "
-            kept += "--allow-change KEY"
-        self.monitor.note(kept)
+            message += ", which diverges again; to resume with another setting, add "
+            message += "--set KEY=VALUE --allow-change KEY"
+        self.monitor.note(message)
 
     def _finite(self, value: Any, name: str = "") -> Any:
         """Replace NaN and infinite metrics, which JSON cannot hold, by null, with a warning."""

@@ -1,4 +1,4 @@
-"""Rules on going on with an interrupted stage whose settings have changed."""
+"""Rules for resuming an interrupted stage whose settings have changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIXED = ("model", "lora")
 
 @dataclass(frozen=True)
 class Resumption:
-    """What the user allows for an interrupted stage.
+    """Changes that the user allows for an interrupted stage.
 
     Attributes:
         force: Start every stage from its beginning.

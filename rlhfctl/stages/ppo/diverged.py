@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from rlhfctl.ppo.trainer import PPOTrainer
 
 _PER_EPISODE = ("model_scores", "scores", "kl", "ended")
-_PER_TOKEN = (*("log_probs", "reference_log_probs", "values", "rewards", "advantages", "returns"),)
+_PER_TOKEN = (
+    "log_probs",
+    "reference_log_probs",
+    "values",
+    "rewards",
+    "advantages",
+    "returns",
+)
 
 
 @contextmanager
@@ -47,7 +54,7 @@ def diverged_batch_saved(trainer: PPOTrainer, formatter: Formatter, output: Path
         raise
 
 
-def _rollout_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, Any]]:
+def _rollout_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, object]]:
     """Return each episode of the last rollout with all of its numbers."""
     rollout = trainer.rollout
     if rollout is None:
@@ -56,14 +63,14 @@ def _rollout_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, A
     return [text | _numbers(rollout, index) for index, text in enumerate(texts)]
 
 
-def _numbers(rollout: Rollout, index: int) -> dict[str, Any]:
+def _numbers(rollout: Rollout, index: int) -> dict[str, object]:
     numbers = {name: _plain(getattr(rollout, name)[index]) for name in _PER_EPISODE}
     tensors = {name: getattr(rollout, name) for name in _PER_TOKEN}
     mask = rollout.mask[index]
     return numbers | {name: _plain(t[index][mask]) for name, t in tensors.items() if t is not None}
 
 
-def _current_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, Any]]:
+def _current_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, object]]:
     """Return the prompts of the rollout in hand, unless it is the last complete one."""
     rollout, rows = trainer.rollout, list(trainer.processes.share(trainer.rows))
     if rollout is not None and rollout.rows is trainer.rows:
@@ -77,8 +84,8 @@ def _current_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, A
     ]
 
 
-def _texts(batch: Sequences, rows: list[int], formatter: Formatter) -> list[dict[str, Any]]:
-    texts = []
+def _texts(batch: Sequences, rows: list[int], formatter: Formatter) -> list[dict[str, object]]:
+    texts: list[dict[str, object]] = []
     for index, response in enumerate(batch.response_lists()):
         prompt = batch.ids[index, : int(batch.prompt_lengths[index])].tolist()
         texts.append(

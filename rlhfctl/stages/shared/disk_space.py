@@ -30,12 +30,12 @@ class SpaceForCheckpoints(Trainer):  # type: ignore[misc]
 
     stage_name = ""
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         folder = Path(self.args.output_dir)
         partial = checkpoint_at(folder, self.state.global_step)
         purpose = f"a checkpoint of {self.stage_name}"
         with space_for(folder, checkpoint_bytes(self.model), purpose, partial):
-            super()._save_checkpoint(model, trial)
+            super()._save_checkpoint(*arguments, **named)
 
 
 def require_space_for_training(trainer: Any, stage: str) -> None:

@@ -16,6 +16,7 @@ from transformers import Trainer
 
 from rlhfctl.errors import DivergedError
 from rlhfctl.maths.finite import first_not_finite
+from rlhfctl.stage_table import stage_named
 from rlhfctl.stages.shared.hf_checkpoints import discard_unsound
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _LONGEST_OVERFLOW = 40
 """Steps in a row that the loss scale of float16 may skip; it has then fallen to 2^-24."""
-_SECTIONS = {"sft": "sft", "rm": "reward_model"}
 
 
 class FiniteTraining(Trainer):  # type: ignore[misc]
@@ -51,10 +51,10 @@ class FiniteTraining(Trainer):  # type: ignore[misc]
         self._step_loss = None
         return norm
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         """Save only finite weights."""
         require_finite_weights(self, self.stage_name)
-        super()._save_checkpoint(model, trial)
+        super()._save_checkpoint(*arguments, **named)
 
     def _require_finite(self, loss: torch.Tensor, norm: Any) -> None:
         pair = torch.stack([loss.float(), torch.as_tensor(norm, device=loss.device).float()])
@@ -104,7 +104,7 @@ def require_finite_weights(trainer: Any, stage: str) -> None:
 
 
 def _diverged(problem: str, stage: str) -> DivergedError:
-    key = f"{_SECTIONS[stage]}.learning_rate"
+    key = f"{stage_named(stage).module}.learning_rate"
     return DivergedError(
         problem,
         f"stage {stage}",

@@ -138,7 +138,7 @@ class ShardedTraining(Trainer):  # type: ignore[misc]
 
 
 class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, ResumedSettings):
-    """What the trainers of every stage add to transformers'."""
+    """Checks that the trainers of every stage add to those of transformers."""
 
 
 def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> None:
