@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_SETS = ("target_modules", "exclude_modules")
+"""Values of a LoraConfig that are sets."""
 HEAD_NAMES = ("score", "classifier")
 """Names of a classifier's head in transformers."""
 
@@ -189,12 +192,25 @@ def save_adapter(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
-    path = folder / CONFIG
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    saved |= {
+    changes = {
         "base_model_name_or_path": base_name,
         "inference_mode": True,
         "task_type": task_type,
         "modules_to_save": heads or None,
     }
+    rewrite_config(folder, changes)
+
+
+def rewrite_config(folder: Path, changes: Mapping[str, Any] | None = None) -> None:
+    """Rewrite a saved adapter's config with its sets sorted; peft's order differs per process.
+
+    Args:
+        folder: Folder that peft wrote.
+        changes: Values to replace.
+    """
+    path = folder / CONFIG
+    saved = json.loads(path.read_text(encoding="utf-8")) | dict(changes or {})
+    for key in _SETS:
+        if isinstance(saved.get(key), list):
+            saved[key] = sorted(saved[key])
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")

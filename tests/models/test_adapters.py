@@ -85,3 +85,16 @@ def test_trainable_weights_are_put_back_in_single_precision():
     model.bias.requires_grad_(False)
     adapters.restore_float32(model)
     assert (model.weight.dtype, model.bias.dtype) == (torch.float32, torch.bfloat16)
+
+
+def test_sets_are_saved_in_order(tiny_run, tmp_path):
+    """A set of text has another order in each process."""
+    weights = adapters.read_weights(tiny_run.stage("sft"))
+    config = adapters.read_config(tiny_run.stage("sft"))
+    saved = []
+    for names in (["v_proj", "q_proj", "k_proj"], ["k_proj", "v_proj", "q_proj"]):
+        config.target_modules = names  # peft writes a set in such an order
+        adapters.save_adapter(weights, config, tmp_path, "base", "CAUSAL_LM")
+        saved.append((tmp_path / adapters.CONFIG).read_bytes())
+    assert saved[0] == saved[1]
+    assert json.loads(saved[0])["target_modules"] == ["k_proj", "q_proj", "v_proj"]

@@ -1,5 +1,7 @@
 """Every checkpoint is an ordinary folder: plain transformers and peft get rlhfctl's outputs."""
 
+import re
+
 import pytest
 import torch
 import transformers
@@ -88,3 +90,4 @@ def test_each_carries_its_tokenizer_and_a_card(run, stage):
     card = (folder / "README.md").read_text()
     assert "library_name" in card
     assert "| metric | value |" in card
+    assert not re.search(r"_seconds|_per_second|_bytes", card), "equal runs have equal cards"

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.models import adapters
 from rlhfctl.run.sealed import SEAL, damage, seal
 
 if TYPE_CHECKING:
@@ -28,7 +30,19 @@ class SealCallback(TrainerCallback):  # type: ignore[misc]
 
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            seal(checkpoint_at(Path(args.output_dir), state.global_step), args.world_size)
+            checkpoint = checkpoint_at(Path(args.output_dir), state.global_step)
+            _make_reproducible(checkpoint)
+            seal(checkpoint, args.world_size)
+
+
+def _make_reproducible(checkpoint: Path) -> None:
+    """Make checkpoints of equal runs equal, and remove what is never read.
+
+    `training_args.bin` is a pickle that resuming does not need; it names the machine's paths.
+    """
+    (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    if adapters.is_adapter(checkpoint):
+        adapters.rewrite_config(checkpoint)
 
 
 def checkpoint_at(folder: Path, step: int) -> Path:

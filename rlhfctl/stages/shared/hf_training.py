@@ -140,6 +140,9 @@ class ShardedTraining(Trainer):  # type: ignore[misc]
 class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, ResumedSettings):
     """Checks that the trainers of every stage add to those of transformers."""
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: the stage writes its own, and TRL's lists its tags in no order."""
+
 
 def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> None:
     """Report to the monitor instead of stdout, and restore trainable weights to fp32.

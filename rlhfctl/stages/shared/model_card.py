@@ -25,6 +25,10 @@ _LOADING = {
 }
 
 
+_MEASURED = ("_seconds", "_per_second", "_bytes")
+"""Ends of the names of metrics that differ between equal runs."""
+
+
 def write_model_card(
     folder: Path,
     stage: str,
@@ -39,14 +43,14 @@ def write_model_card(
         stage: sft, rm or ppo.
         context: Recipe and pad tokens of the run.
         task_type: CAUSAL_LM or SEQ_CLS.
-        result: Result of the stage; only numbers are listed.
+        result: Result of the stage; only numbers are listed, without times and memory.
     """
     recipe = context.recipe
     adapter = recipe.lora is not None
     rows = "\n".join(
         f"| {name} | {value:.6g} |"
         for name, value in to_json(result).items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and not name.endswith(_MEASURED)
     )
     vocabulary = max(context.tokenizer.get_vocab().values()) + 1
     load = _loading(context, task_type)
