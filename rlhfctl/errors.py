@@ -65,6 +65,10 @@ class RlhfctlError(Exception):
         return f"{line}\n{self.hint}" if self.hint else line
 
 
+class StopRequest(BaseException):
+    """A request from outside to end the work; like KeyboardInterrupt, no error of any code."""
+
+
 class UsageError(RlhfctlError):
     """The command line is incomplete or invalid."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlhfctl.errors import StopRequest
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.recipe.view import view
 from rlhfctl.run.log_capture import capture_logs
@@ -30,7 +31,7 @@ StageLoader = Callable[[Stage], StageFunction]
 _log = logging.getLogger("rlhfctl")
 
 
-class Terminated(BaseException):
+class Terminated(StopRequest):
     """The process received SIGTERM; like KeyboardInterrupt, not an error to handle in a stage."""
 
 

@@ -262,15 +262,7 @@ def _function(context: EvalContext, pairs: Pairs, function: UserFunction) -> Jud
             "opponents": list(pairs.others),
         }
     )
-    values = wait()
-    try:
-        outcomes = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"the judge function failed to return a list of numbers: {error}",
-            where,
-            "It must return one preference per completion, from 0 (opponent) to 1 (completion).",
-        ) from error
+    outcomes = wait()
     if len(outcomes) != len(pairs.rows) or not all(0.0 <= won <= 1.0 for won in outcomes):
         raise DataError(
             f"the judge function returned {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhfctl.errors import DataError, RecipeError, RlhfctlError
-from rlhfctl.stages.shared.timed_calls import CallTimeoutError, start_call
+from rlhfctl.stages.shared.timed_calls import CallExitError, CallTimeoutError, contained, start_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,12 +37,19 @@ def import_function(text: str, key: str = KEY) -> Callable[..., Sequence[float]]
 
     Raises:
         RecipeError: There is no such module or function, or its import fails.
+        DataError: The module ends the process when it is imported.
     """
     module_name, _, name = text.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        function = getattr(importlib.import_module(module_name), name)
+        function = contained(lambda: getattr(importlib.import_module(module_name), name))
+    except CallExitError as error:
+        raise DataError(
+            f"the function cannot be imported: {error}",
+            f"{key}: {text}",
+            'Guard the module\'s own work with `if __name__ == "__main__":`.',
+        ) from error
     except Exception as error:
         raise RecipeError(
             f"the function cannot be imported: {type(error).__name__}: {error}",
@@ -124,12 +131,13 @@ class UserFunction:
                 "Add the column to the prompts, or give the parameter a default.",
             )
 
-    def start(self, arguments: dict[str, Any]) -> Callable[[], Any]:
+    def start(self, arguments: dict[str, Any]) -> Callable[[], list[float]]:
         """Start a call with those arguments that the function accepts.
 
         Returns:
-            A function that waits for the result and returns it. It raises DataError if the function
-            fails or takes longer than its limit.
+            A function that waits for the numbers and returns them. It raises DataError if the
+            function fails, tries to end the process, takes longer than its limit, or does not
+            return a list of numbers.
         """
         accepts = self.accepts
         accepted = {
@@ -138,11 +146,17 @@ class UserFunction:
         wait = start_call(self.function, accepted, self.limit)
         return lambda: self._result(wait)
 
-    def _result(self, wait: Callable[[], Any]) -> Any:
+    def _result(self, wait: Callable[[], Any]) -> list[float]:
         try:
-            return wait()
+            return contained(lambda: self._numbers(wait()))
         except RlhfctlError:
             raise
+        except CallExitError as error:
+            raise DataError(
+                f"{self.kind} failed: {error}",
+                f"{self.key}: {self.name}",
+                "Raise an exception instead, or return the numbers.",
+            ) from error
         except CallTimeoutError as error:
             raise DataError(
                 f"{self.kind} did not return within {self.limit:g} seconds",
@@ -154,6 +168,17 @@ class UserFunction:
                 f"{self.kind} failed: {type(error).__name__}: {error}",
                 f"{self.key}: {self.name}",
                 "Fix it; --debug shows where it failed.",
+            ) from error
+
+    def _numbers(self, values: Any) -> list[float]:
+        # A generator of the user's runs only now.
+        try:
+            return [float(value) for value in values]
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.kind} did not return a list of numbers: {error}",
+                f"{self.key}: {self.name}",
+                "It must return one number per completion.",
             ) from error
 
 
@@ -200,16 +225,9 @@ class FunctionSource:
         )
         return lambda: self._checked(wait(), texts)
 
-    def _checked(self, values: Any, texts: Sequence[str]) -> Tensor:
+    def _checked(self, values: Sequence[float], texts: Sequence[str]) -> Tensor:
         where = f"{KEY}: {self.function.name}"
-        try:
-            scores = torch.tensor([float(value) for value in values])
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"a reward source did not return a list of numbers: {error}",
-                where,
-                "It must return one number for each of its completions.",
-            ) from error
+        scores = torch.tensor(values)
         if len(scores) != len(texts):
             raise DataError(
                 f"a reward source returned {len(scores)} scores for {len(texts)} responses",

@@ -8,12 +8,16 @@ import inspect
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from rlhfctl.errors import StopRequest
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -40,19 +44,49 @@ def start_call(
         limit: Longest time in seconds; None: no limit.
 
     Returns:
-        A function that returns the result, or raises the call's own exception or CallTimeoutError.
+        A function that returns the result, or raises the call's own exception, CallTimeoutError or
+        CallExitError.
     """
     if is_async(function):
         deadline = None if limit is None else time.monotonic() + limit
         future = asyncio.run_coroutine_threadsafe(_awaited(function, arguments), _event_loop())
         return lambda: _result(future, None if deadline is None else deadline - time.monotonic())
     if limit is None:
-        return lambda: function(**arguments)
-    return lambda: _result(_in_thread(lambda: function(**arguments)), limit)
+        return lambda: contained(lambda: function(**arguments))
+    return lambda: _result(_in_thread(lambda: contained(lambda: function(**arguments))), limit)
+
+
+class CallExitError(Exception):
+    """A call tried to end the process, as `sys.exit` does."""
+
+
+def contained(call: Callable[[], T]) -> T:
+    """Return a call's result; an exception that would end the process becomes an error.
+
+    Raises:
+        CallExitError: The call raised SystemExit or another exception that is no Exception.
+        StopRequest: The process is to stop, as after KeyboardInterrupt.
+    """
+    try:
+        return call()
+    except (Exception, KeyboardInterrupt, StopRequest):
+        raise
+    except BaseException as error:
+        raise _exit_error(error) from error
+
+
+def _exit_error(error: BaseException) -> CallExitError:
+    argument = "" if error.args == () else repr(error.args[0])
+    name = "sys.exit" if isinstance(error, SystemExit) else f"raise {type(error).__name__}"
+    return CallExitError(f"it tried to end the process by {name}({argument})")
 
 
 async def _awaited(function: Callable[..., Coroutine[Any, Any, Any]], arguments: Any) -> Any:
-    return await function(**arguments)
+    try:
+        return await function(**arguments)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        # asyncio would end the event loop, and nothing would ever answer.
+        raise _exit_error(error) from error
 
 
 def _result(future: Future[Any], seconds: float | None) -> Any:

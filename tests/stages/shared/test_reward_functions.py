@@ -12,6 +12,7 @@ import pytest
 from rlhfctl.data.sources import load_prompts
 from rlhfctl.errors import DataError, EnvironmentFault, RecipeError
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.pipeline import Terminated
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.stages.shared.prompt_rows import PromptRows
@@ -19,7 +20,7 @@ from rlhfctl.stages.shared.reward_functions import UserFunction, import_function
 from rlhfctl.stages.shared.reward_sources import RewardSources
 
 MODULE = """
-import asyncio, functools, time
+import asyncio, functools, sys, time
 
 def length(prompts, completions):
     assert len(prompts) == len(completions)
@@ -71,6 +72,22 @@ async def broken_later(prompts, completions):
 
 def not_a_number(prompts, completions):
     return [0.0, float("nan")]
+
+def leaving(prompts, completions):
+    sys.exit(0)
+
+async def leaving_later(prompts, completions):
+    sys.exit(0)
+
+def leaving_between(prompts, completions):
+    yield 1.0
+    sys.exit(0)
+
+class Surrender(BaseException):
+    pass
+
+def surrendering(prompts, completions):
+    raise Surrender("enough")
 
 number = 3
 """
@@ -220,6 +237,39 @@ def test_a_function_that_gives_no_number_a_response_is_named(here, name, words):
     with pytest.raises(DataError, match=words) as caught:
         scores({"source": f"my_functions:{name}"})
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("leaving", "sys.exit(0)"),
+        ("leaving_later", "sys.exit(0)"),
+        ("leaving_between", "sys.exit(0)"),
+        ("surrendering", "raise Surrender('enough')"),
+    ],
+)
+def test_a_function_cannot_end_the_process_as_if_all_were_done(here, name, words, limit):
+    with pytest.raises(DataError) as caught:
+        scores({"source": f"my_functions:{name}", "timeout_seconds": limit})
+    assert caught.value.exit_code == 3
+    assert f"it tried to end the process by {words}" in caught.value.what
+    assert name in caught.value.where
+
+
+def test_a_module_cannot_end_the_process_at_import(here):
+    (here / "script.py").write_text("import sys\nsys.exit(0)")
+    with pytest.raises(DataError, match=r"end the process by sys\.exit\(0\)"):
+        import_function("script:length")
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_a_stop_from_outside_during_a_call_stops(stop):
+    def interrupted(**_: object) -> list[float]:
+        raise stop
+
+    with pytest.raises(stop):
+        UserFunction.of("interrupted", interrupted).start({})()
 
 
 @pytest.mark.parametrize("name", ["slowly", "very_slowly"])
