@@ -41,7 +41,7 @@ def rlhfctl(command: str, run: Path, seed: int, *settings: str) -> None:
     """Run one stage; a stage that is up to date is skipped."""
     subprocess.run(
         [
-            *(sys.executable, "-m", "rlhfctl", command, str(RECIPE), "--quiet"),
+            *(sys.executable, "-m", "rlhfctl", command, str(RECIPE), "--quiet", "--allow-code"),
             *("--seed", str(seed), "--run", run.name, "--runs-dir", str(run.parent)),
             *(part for setting in settings for part in ("--set", setting)),
         ],

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from rlhfctl.errors import CheckpointError, DataError, EnvironmentFault, RecipeError
 from rlhfctl.models.foreign_files import ForeignFiles, is_foreign
-from rlhfctl.recipe.reward_sources import source_kind
+from rlhfctl.recipe.permissions import allows_code, allows_remote_code, is_own
+from rlhfctl.recipe.user_code import user_code
 from rlhfctl.run.extras import require_harness
 from rlhfctl.stage_table import PPO, STAGE_NAMES
 
@@ -101,9 +102,10 @@ def _model(section: ModelSection) -> Iterator[Finding]:
             _check_template(section.chat_template, "model.chat_template")
         yield Finding("ok", section.chat_template, "model.chat_template")
     if section.trust_remote_code:
+        allowed = "will run" if allows_remote_code() else "runs with --allow-remote-code only"
         yield Finding(
             "warning",
-            f"code of {name} at revision {section.revision} will run on this machine",
+            f"code of {name} at revision {section.revision} {allowed}",
             "model.trust_remote_code",
         )
 
@@ -227,25 +229,22 @@ def _foreign(
 
 def _functions(recipe: Recipe) -> Iterator[Finding]:
     """Find the functions' modules, also in the working folder, without importing them."""
-    named = {
-        f"ppo.reward_sources.{index}": ("reward function", source.source)
-        for index, source in enumerate(recipe.ppo.reward_sources)
-        if source_kind(source.source) == "function"
-    }
-    if recipe.evaluation.judge_function is not None:
-        judge = recipe.evaluation.judge_function
-        named["evaluation.judge_function"] = ("judge function", judge)
-    for where, (kind, function) in named.items():
-        package = function.partition(":")[0].split(".")[0]
+    for code in user_code(recipe):
+        if not is_own(code.name):
+            allowed = "will run" if allows_code() else "runs with --allow-code only"
+            yield Finding("warning", f"the {code.kind} {code.name} {allowed}", code.key)
+        if code.is_file:
+            continue
+        package = code.name.partition(":")[0].split(".")[0]
         if importlib.util.find_spec(package) or importlib.machinery.PathFinder.find_spec(
             package, [str(Path.cwd())]
         ):
-            yield Finding("ok", f"{kind} {function}", where)
+            yield Finding("ok", f"{code.kind} {code.name}", code.key)
         else:
             yield Finding(
                 "error",
-                f"there is no module {package} for the {kind} {function}",
-                where,
+                f"there is no module {package} for the {code.kind} {code.name}",
+                code.key,
                 "put it in the working folder or install it",
             )
 
@@ -327,6 +326,8 @@ def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
 
     files = any(seen.rows for seen in previews.values())
     if not Path(model_source(recipe.model)).is_dir() or not (files or _sets_tokens(recipe)):
+        return
+    if recipe.model.trust_remote_code and not allows_remote_code():
         return
     from rlhfctl.data.formatter import Formatter, stop_ids
     from rlhfctl.models.padding import choose_padding

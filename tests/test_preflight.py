@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -129,12 +130,15 @@ def test_a_file_of_subsets_is_looked_at_before_anything_runs():
 
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.name)
 def test_shipped_recipes_have_no_errors_and_no_warnings(path):
-    """Files that a recipe asks its user to write first are the exception."""
+    """The exceptions: files that its user writes first, and functions that its user must allow."""
     findings = check_files(load_recipe(path).recipe)
-    others = [finding for finding in findings if "build/" not in finding.what]
+    others = [finding for finding in findings if not re.search("build/|--allow-code", finding.what)]
     assert {finding.level for finding in others} == {"ok"}
     if path.stem == "smollm2-135m":
-        assert [finding.level for finding in findings if finding not in others] == ["error"] * 3
+        assert [finding.level for finding in findings if finding not in others] == [
+            "warning",
+            *["error"] * 3,
+        ]
 
 
 class TestData:
@@ -235,9 +239,10 @@ class TestModel:
             found("ok", model={"chat_template": "x.jinja"})
 
     def test_code_from_a_repository_is_pointed_out(self):
-        model = {"name_or_path": "me/model", "trust_remote_code": True, "revision": "abc"}
+        revision = "0" * 39 + "c"
+        model = {"name_or_path": "me/model", "trust_remote_code": True, "revision": revision}
         (finding,) = found("warning", model=model)
-        assert "revision abc" in finding.what
+        assert f"revision {revision} runs with --allow-remote-code only" in finding.what
 
     def test_a_checkpoint_that_is_not_there_yet_is_a_warning(self):
         (finding,) = found("warning", ppo={"sft": "runs/other/sft"})

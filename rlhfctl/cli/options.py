@@ -79,6 +79,22 @@ LaunchOption = Annotated[
         help="Accelerate config for a multi-process run, for example recipes/launch/ddp.yaml.",
     ),
 ]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        rich_help_panel=_RUN,
+        help="Import the functions and task files that the recipe names ($RLHFCTL_ALLOW_CODE=1).",
+    ),
+]
+AllowRemoteCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote-code",
+        rich_help_panel=_RUN,
+        help="Run the code of a model with trust_remote_code ($RLHFCTL_ALLOW_REMOTE_CODE=1).",
+    ),
+]
 JsonOption = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object to stdout."),
@@ -125,6 +141,8 @@ class RunOptions:
         allow_change: Recipe keys and inputs that may change within an interrupted stage.
         allow_world_size_change: Resume with another number of processes.
         launch: Accelerate configuration for a multi-process run.
+        allow_code: Import the functions and task files that the recipe names.
+        allow_remote_code: Run the code of a model with `trust_remote_code`.
         json: Print one JSON object to stdout.
         quiet: Print only the result and errors.
         debug: Show tracebacks of errors.
@@ -140,6 +158,8 @@ class RunOptions:
     allow_change: list[str] | None = None
     allow_world_size_change: bool = False
     launch: Path | None = None
+    allow_code: bool = False
+    allow_remote_code: bool = False
     json: bool = False
     quiet: bool = False
     debug: bool = False

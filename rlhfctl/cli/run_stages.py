@@ -22,6 +22,8 @@ from rlhfctl.cli.validation import (
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
 from rlhfctl.pipeline import StageResult, needed_stages, run_stages, worker_loop
+from rlhfctl.recipe.permissions import permit
+from rlhfctl.recipe.user_code import require_permission
 from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.gates import GateResult, check_gates, parse_gates, require_gates
 from rlhfctl.run import exit_status
@@ -29,7 +31,7 @@ from rlhfctl.run.files import write_atomic
 from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.process_group import ProcessGroup
 from rlhfctl.run.resumption import Resumption
-from rlhfctl.stage_table import EVALUATION
+from rlhfctl.stage_table import EVALUATION, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +56,7 @@ def run_command(
         RlhfctlError: The command failed.
         typer.Exit: A gate failed; the result has been printed.
     """
+    permit(code=options.allow_code, remote_code=options.allow_remote_code)
     if options.launch is not None:
         from rlhfctl.cli.launch import launch
 
@@ -76,6 +79,8 @@ def _run_command(
     recipe, directory = resolved.loaded.recipe, resolved.directory
     terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason}), run {directory.root}")
     check_file_types(vote_files)
+    stages = needed_stages(recipe) if stage is None else [stage.name]
+    require_permission(recipe, [stage_named(name) for name in stages])
     if stage is None:
         require_valid_files(recipe, terminal, fetch=True)
         if not recipe.ppo.uses_rm:
@@ -89,7 +94,7 @@ def _run_command(
             results = run_stages(
                 recipe,
                 directory,
-                needed_stages(recipe) if stage is None else (stage.name,),
+                stages,
                 view,
                 resumption=Resumption(
                     options.force,

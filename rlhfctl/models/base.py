@@ -11,7 +11,7 @@ from rlhfctl.errors import EnvironmentFault
 from rlhfctl.models.device import device, effective_dtype, effective_quantization
 from rlhfctl.models.dropout import disable_dropout, silence_config
 from rlhfctl.models.finite_weights import require_finite_model
-from rlhfctl.models.hub import hub_errors, model_source
+from rlhfctl.models.hub import hub_errors, model_source, runs_remote_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def load_config(section: ModelSection, source: str) -> Any:
 
     with hub_errors(source, "model.name_or_path"):
         config = AutoConfig.from_pretrained(
-            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+            source, revision=section.revision, trust_remote_code=runs_remote_code(section)
         )
     silence_config(config)
     if hasattr(config.get_text_config(), "output_router_logits"):
@@ -91,7 +91,7 @@ def load_weights(
     arguments: dict[str, Any] = {
         "config": config,
         "revision": section.revision,
-        "trust_remote_code": section.trust_remote_code,
+        "trust_remote_code": runs_remote_code(section),
         "dtype": dtype or effective_dtype(section),
         "use_safetensors": True,
         **extra,

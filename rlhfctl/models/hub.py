@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import EnvironmentFault, UnsafeError
+from rlhfctl.recipe.permissions import require_remote_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,16 @@ def model_source(section: ModelSection) -> str:
     if path.is_dir() and not section.trust_remote_code:
         _refuse_code(path)
     return str(path) if path.is_dir() else section.name_or_path
+
+
+def runs_remote_code(section: ModelSection) -> bool:
+    """Return whether code of the model's repository may run: by the recipe and by the user.
+
+    Raises:
+        UnsafeError: By the recipe only.
+    """
+    require_remote_code(section)
+    return section.trust_remote_code
 
 
 def _refuse_code(folder: Path) -> None:

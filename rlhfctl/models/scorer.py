@@ -19,7 +19,7 @@ from torch import nn
 from rlhfctl.errors import CheckpointError
 from rlhfctl.models.base import decoder_name, decoder_of, load_config, load_weights
 from rlhfctl.models.heads import linear_float32
-from rlhfctl.models.hub import model_source
+from rlhfctl.models.hub import model_source, runs_remote_code
 
 if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
@@ -213,7 +213,7 @@ def load_scorer(
     folder = source or model_source(section)
     config = load_config(section, folder)
     model_class = scorer_class(
-        config, per_token=per_token, trust_remote_code=section.trust_remote_code
+        config, per_token=per_token, trust_remote_code=runs_remote_code(section)
     )
     text_config = (
         config if isinstance(config, model_class.config_class) else config.get_text_config()

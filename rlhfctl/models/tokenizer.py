@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
-from rlhfctl.models.hub import hub_errors, model_source
+from rlhfctl.models.hub import hub_errors, model_source, runs_remote_code
 from rlhfctl.models.padding import choose_padding
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def read_tokenizer(section: ModelSection) -> Any:
     source = model_source(section)
     with hub_errors(source, "model.name_or_path"):
         tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+            source, revision=section.revision, trust_remote_code=runs_remote_code(section)
         )
     tokenizer.chat_template = _chat_template(tokenizer.chat_template, section)
     if tokenizer.eos_token_id is None:
@@ -85,7 +85,7 @@ def embedding_rows(section: ModelSection, source: str) -> int | None:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(
-        source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        source, revision=section.revision, trust_remote_code=runs_remote_code(section)
     )
     rows: int | None = getattr(config.get_text_config(), "vocab_size", None)
     return rows

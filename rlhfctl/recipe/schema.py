@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
@@ -41,11 +42,13 @@ class ModelSection(Section):
     attn_implementation: str | None = Field(
         None,
         description="Attention implementation as named in transformers, such as `sdpa`, `eager` or "
-        "`flash_attention_2`; null uses transformers' default.",
+        "`flash_attention_2`; null uses transformers' default. A repository of kernels, with a slash, "
+        "needs the option `--allow-remote-code`.",
     )
     trust_remote_code: bool = Field(
         False,
-        description="Run Python code from the model's repository; requires `model.revision`.",
+        description="Run Python code from the model's repository; requires `model.revision`, a "
+        "commit of 40 hexadecimal digits, and the option `--allow-remote-code`.",
     )
     chat_template: str | None = Field(
         None,
@@ -67,6 +70,21 @@ class ModelSection(Section):
         description="Pad token of exported tokenizers; null keeps the tokenizer's own unless it "
         "ends responses, else takes an unused reserved token. Training needs none.",
     )
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the files cannot change between two loads: a commit, or a path of this machine."""
+        local = self.name_or_path.startswith(("/", ".", "~"))
+        return local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
+
+    def remote_code(self) -> str | None:
+        """Return the key that makes this machine run a repository's code, or None.
+
+        An attention implementation with a slash is a repository of kernels.
+        """
+        if self.trust_remote_code:
+            return "trust_remote_code"
+        return "attn_implementation" if "/" in (self.attn_implementation or "") else None
 
 
 class LoraSection(Section):
@@ -417,8 +435,8 @@ class Recipe(Section):
                 "reward_model.judge_share is set, and no reward model is trained, since none of "
                 "ppo.reward_sources is rm; name a judge by evaluation.judge_rm instead"
             )
-        if self.model.trust_remote_code and self.model.revision is None:
+        if self.model.trust_remote_code and not self.model.is_pinned:
             yield (
-                "model.trust_remote_code needs model.revision pinned to a commit, so that the "
-                "code that runs is the code that was reviewed"
+                "model.trust_remote_code needs model.revision pinned to a commit of 40 hexadecimal "
+                "digits, so that the code that runs is the code that was reviewed"
             )

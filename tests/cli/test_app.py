@@ -80,6 +80,7 @@ def test_a_command_without_arguments_is_shown_the_help(rlhfctl):
     assert "Commands" in shown.stdout
 
 
+RUNNING = ("--force", "--launch", "--allow-code", "--allow-remote-code")
 COMMON = ("--run", "--runs-dir", "--set", "--seed", "--json", "--quiet", "--debug")
 OWN = {
     "sft": ("--model", "--dataset", "--learning-rate", "--epochs"),

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.real
 def rlhfctl(*arguments: str) -> None:
     command = [sys.executable, "-m", "rlhfctl", *arguments, "--runs-dir", str(BUILD / "real")]
     settings = ["--set", f"model.name_or_path={BUILD / 'smollm2'}"]
-    subprocess.run([*command, *settings], cwd=ROOT, check=True, env=os.environ)
+    subprocess.run([*command, *settings, "--allow-code"], cwd=ROOT, check=True, env=os.environ)
 
 
 def judged(run: Path) -> JudgeResult:

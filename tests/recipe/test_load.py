@@ -255,7 +255,7 @@ class TestErrors:
             "ppo: {min_response_length: 9, reward_sources: [{source: hub:lab/judge}]}\n"
             "evaluation: {judge_rm: hub:lab/judge}\n"
             "reward_model: {judge_share: 0.2}\n"
-            "model: {trust_remote_code: true}\n"
+            "model: {name_or_path: a/b, trust_remote_code: true, revision: main}\n"
         )
         with pytest.raises(RecipeError) as caught:
             load_recipe(path)

@@ -9,6 +9,8 @@ import numpy as np
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.evaluation.tax import compare
+from rlhfctl.recipe.permissions import require_code
+from rlhfctl.recipe.user_code import is_task_file
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import TaxTask
 from rlhfctl.run.extras import require_harness
@@ -37,6 +39,7 @@ def harness_tasks(context: EvalContext, compared: Mapping[str, Role]) -> dict[st
     Raises:
         EnvironmentFault: The harness is not installed, or a task's data is not available.
         RecipeError: A task is neither in the harness nor a task file.
+        UnsafeError: A task is a file, and the user did not allow code.
     """
     section = context.recipe.evaluation.tax
     require_harness(section.tasks)
@@ -63,7 +66,9 @@ def _load(names: Sequence[str]) -> tuple[Any, list[Any]]:
     """Return the harness's task index and the tasks, by name or YAML file."""
     from lm_eval.tasks import TaskManager
 
-    files = [name for name in names if name.endswith((".yaml", ".yml"))]
+    files = [name for name in names if is_task_file(name)]
+    for file in files:
+        require_code("task file", file, _KEY)
     # Indexing the harness's own tasks takes seconds.
     manager = TaskManager(include_defaults=len(files) < len(names))
     unknown = [name for name in names if name not in files and name not in manager.task_index]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl import __version__
 from rlhfctl.models.base import load_config
-from rlhfctl.models.hub import model_source
+from rlhfctl.models.hub import model_source, runs_remote_code
 from rlhfctl.models.scorer import scorer_class
 from rlhfctl.results.io import to_json
 from rlhfctl.stage_table import stage_named
@@ -100,7 +100,7 @@ def _loading(context: StageContext, task_type: str) -> str:
 
 def _is_in_transformers(section: ModelSection) -> bool:
     config = load_config(section, model_source(section))
-    scorer = scorer_class(config, trust_remote_code=section.trust_remote_code)
+    scorer = scorer_class(config, trust_remote_code=runs_remote_code(section))
     return bool(scorer.has_own_class)
 
 

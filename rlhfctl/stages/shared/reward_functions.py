@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhfctl.errors import DataError, RecipeError, RlhfctlError
+from rlhfctl.recipe.permissions import require_code
 from rlhfctl.stages.shared.timed_calls import CallExitError, CallTimeoutError, contained, start_call
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ def import_function(text: str, key: str = KEY) -> Callable[..., Sequence[float]]
         key: The recipe's key, for errors.
 
     Raises:
+        UnsafeError: It is not rlhfctl's own, and the user did not allow to import it.
         RecipeError: There is no such module or function, or its import fails.
         DataError: The module ends the process when it is imported.
     """
+    require_code("function", text, key)
     module_name, _, name = text.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

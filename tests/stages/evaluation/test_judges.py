@@ -11,6 +11,7 @@ from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.policies import Responses
 from rlhfctl.recipe.judges import JudgeEndpointSection
+from rlhfctl.recipe.permissions import ALLOW_CODE
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison
 from rlhfctl.results.io import to_json
@@ -136,6 +137,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_judges.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(ALLOW_CODE, "1")
     return tmp_path
 
 

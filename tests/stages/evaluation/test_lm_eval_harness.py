@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
+from rlhfctl.recipe.permissions import ALLOW_CODE
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.evaluation.stage import run as evaluate
 
@@ -24,6 +25,11 @@ doc_to_target: "{{{{answer}}}}"
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
 """
+
+
+@pytest.fixture(autouse=True)
+def permission(monkeypatch):
+    monkeypatch.setenv(ALLOW_CODE, "1")
 
 
 @pytest.fixture(scope="module")

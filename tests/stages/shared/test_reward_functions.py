@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from rlhfctl.data.sources import load_prompts
-from rlhfctl.errors import DataError, EnvironmentFault, RecipeError
+from rlhfctl.errors import DataError, EnvironmentFault, RecipeError, UnsafeError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.pipeline import Terminated
+from rlhfctl.recipe.permissions import ALLOW_CODE
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.stages.shared.prompt_rows import PromptRows
@@ -100,6 +101,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_functions.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(ALLOW_CODE, "1")
     return tmp_path
 
 
@@ -255,6 +257,19 @@ def test_a_function_cannot_end_the_process_as_if_all_were_done(here, name, words
     assert caught.value.exit_code == 3
     assert f"it tried to end the process by {words}" in caught.value.what
     assert name in caught.value.where
+
+
+def test_a_function_is_imported_by_permission_only(here, monkeypatch):
+    (here / "marked.py").write_text("open('imported', 'w')")
+    monkeypatch.delenv(ALLOW_CODE)
+    with pytest.raises(UnsafeError, match="--allow-code") as caught:
+        import_function("marked:f", "ppo.reward_sources")
+    assert "marked:f" in caught.value.what
+    assert caught.value.where == "ppo.reward_sources"
+    assert not (here / "imported").exists()
+    assert import_function("rlhfctl.world.gold:gold_reward").__name__ == "gold_reward"
+    with pytest.raises(UnsafeError):
+        import_function("rlhfctl_plugins:f")
 
 
 def test_a_module_cannot_end_the_process_at_import(here):

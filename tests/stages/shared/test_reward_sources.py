@@ -9,6 +9,7 @@ import torch
 from rlhfctl.errors import CheckpointError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.recipe.load import load_recipe
+from rlhfctl.recipe.permissions import ALLOW_CODE
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.ppo import stage as ppo
 from rlhfctl.stages.shared.prompt_rows import PromptRows
@@ -23,6 +24,7 @@ def here(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(ALLOW_CODE, "1")
     return tmp_path
 
 
