@@ -70,7 +70,7 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
         *model,
         *_checkpoints(recipe, conversations=prompts is not None and prompts.messages is True),
         *_functions(recipe),
-        *_judge_key(recipe),
+        *_server_keys(recipe),
         *_tax(recipe),
         *data,
         *_tokens(recipe, previews),
@@ -260,21 +260,27 @@ def _tax(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("ok", f"task {task}", where)
 
 
-def _judge_key(recipe: Recipe) -> Iterator[Finding]:
-    """Check that the judge's key is set, without reading its value into messages."""
-    endpoint = recipe.evaluation.judge_endpoint
-    if endpoint is None or endpoint.api_key_env is None:
-        return
-    where = "evaluation.judge_endpoint.api_key_env"
-    if os.environ.get(endpoint.api_key_env, "").strip():
-        yield Finding("ok", f"{endpoint.api_key_env} is set", where)
-    else:
-        yield Finding(
-            "error",
-            f"the environment variable {endpoint.api_key_env} is not set",
-            where,
-            "set it to the judge's key, or leave api_key_env out",
-        )
+def _server_keys(recipe: Recipe) -> Iterator[Finding]:
+    """Check that the keys of servers are set, without reading their values into messages."""
+    variables = {
+        f"ppo.reward_sources.{index}.api_key_env": source.api_key_env
+        for index, source in enumerate(recipe.ppo.reward_sources)
+    }
+    if recipe.evaluation.judge_endpoint is not None:
+        judge = recipe.evaluation.judge_endpoint
+        variables["evaluation.judge_endpoint.api_key_env"] = judge.api_key_env
+    for where, variable in variables.items():
+        if variable is None:
+            continue
+        if os.environ.get(variable, "").strip():
+            yield Finding("ok", f"{variable} is set", where)
+        else:
+            yield Finding(
+                "error",
+                f"the environment variable {variable} is not set",
+                where,
+                "set it to the server's key, or leave api_key_env out",
+            )
 
 
 def _data(

@@ -112,7 +112,6 @@ JSON_EDGES = {
     "report/comparison.py:_recipe": "a recipe's YAML",
     "report/sources.py:read_object": "a JSON file before its fields are checked",
     # Requests and results of other programs and libraries.
-    "stages/evaluation/judge_endpoint.py:Endpoint._post_with_retries": "JSON body of a request",
     "stages/evaluation/lm_eval_harness.py:_evaluate": "output of lm-evaluation-harness",
     "stages/evaluation/lm_eval_harness.py:_example_values": "output of lm-evaluation-harness",
     "stages/evaluation/lm_eval_harness.py:_metrics": "output of lm-evaluation-harness",

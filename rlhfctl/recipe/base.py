@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from rlhfctl.recipe.addresses import has_credentials
 
 
 class UndeclaredReadError(RuntimeError):
@@ -23,11 +25,28 @@ class Section(BaseModel):
     """One section of a recipe: frozen, strict about types, closed to unknown keys."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        # An error's own text, as --debug prints it, must not quote a secret that was refused.
+        hide_input_in_errors=True,
     )
 
     _view: tuple[str, str] | None = PrivateAttr(default=None)
     """In a stage's view: the stage's name and the section's dotted key."""
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        for name, value in self.__dict__.items():
+            texts = value if isinstance(value, list) else [value]
+            if any(isinstance(text, str) and has_credentials(text) for text in texts):
+                raise ValueError(
+                    f"{name} must not contain a user name or a password, since recipes are stored "
+                    "with results; where a server needs a key, name its variable by api_key_env"
+                )
+        return self
 
     def restricted_to(self, readable: dict[str, Any], stage: str, path: str) -> Self:
         """Return a copy with only some of the keys; reading another one raises.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.recipe.addresses import without_secrets
 from rlhfctl.recipe.keys import annotation_at, section_of, suggest
 
 if TYPE_CHECKING:
@@ -87,6 +88,6 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as JSON on one line, shortened to 60 characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """Return a value as JSON on one line, shortened to 60 characters, without secrets of addresses."""
+    text = without_secrets(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else f"{text[:57]}..."

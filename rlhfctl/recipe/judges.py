@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from rlhfctl.recipe.addresses import address_fault, variable_fault
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
 
 PLACES = ("{prompt}", "{answer_a}", "{answer_b}")
@@ -26,7 +25,6 @@ TEMPLATE = (
 )
 
 
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 Parameter = str | int | float | bool
 
 
@@ -38,7 +36,6 @@ class JudgeEndpointSection(Section):
     """Server with an OpenAI-compatible chat API: a hosted model, vLLM, llama.cpp, Ollama."""
 
     url: str = Field(
-        pattern=r"^https?://",
         description="Base address of the API, such as http://localhost:8000/v1; /chat/completions "
         "is appended.",
     )
@@ -60,7 +57,10 @@ class JudgeEndpointSection(Section):
     backoff: Positive = Field(
         1.0, description="Seconds before the first retry; doubled for each further one."
     )
-    timeout: Positive = Field(60.0, description="Seconds to wait for a response.")
+    timeout: Positive = Field(
+        60.0,
+        description="Longest time of one request in seconds, from the connection to the last byte.",
+    )
     api_key_env: str | None = Field(
         None,
         description="Name of the environment variable that holds the API key; null sends no key. "
@@ -73,18 +73,10 @@ class JudgeEndpointSection(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        # A `pattern` on the field would quote the value, perhaps the key itself, in its error.
-        if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
-            raise ValueError(
-                "api_key_env must be the name of an environment variable, such as JUDGE_KEY, "
-                "never the key itself"
-            )
+        fault = variable_fault(self.api_key_env) or address_fault(self.url, "url")
+        if fault:
+            raise ValueError(fault)
         missing = [place for place in PLACES if place not in self.template]
         if missing:
             raise ValueError(f"template lacks {', '.join(missing)}")
-        if urlsplit(self.url).username or urlsplit(self.url).query:
-            raise ValueError(
-                "url must not contain a user name, a password or a query, since recipes are stored "
-                "with results; put the key in the environment variable of api_key_env"
-            )
         return self

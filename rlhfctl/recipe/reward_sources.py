@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhfctl.recipe.addresses import address_fault, authorization, variable_fault
 from rlhfctl.recipe.base import Count, Natural, Positive, Section
 
 RUN_RM = "rm"
@@ -101,7 +102,14 @@ class RewardSourceSection(RewardModelLoading):
         "the function accepts, all for a server.",
     )
     timeout: Positive = Field(
-        60.0, description="Seconds to wait for one response of an http server, before a retry."
+        60.0,
+        description="Longest time of one request to an http server in seconds, from the connection to the "
+        "last byte, before a retry.",
+    )
+    api_key_env: str | None = Field(
+        None,
+        description="Name of the environment variable that holds the key of an http server, sent as "
+        "a bearer token; null sends none. The key itself is never written to any file.",
     )
     retries: Natural = Field(3, description="Retries after a failed request to an http server.")
     timeout_seconds: Positive | None = Field(
@@ -121,10 +129,24 @@ class RewardSourceSection(RewardModelLoading):
         return source_kind(self.source)
 
     @model_validator(mode="after")
+    def _without_secrets(self) -> Self:
+        fault = variable_fault(self.api_key_env)
+        if self.kind == "server":
+            fault = fault or address_fault(self.source, "source")
+        if fault:
+            raise ValueError(fault)
+        return self
+
+    def authorization(self, where: str) -> dict[str, str]:
+        """Return the headers with the server's key; see `addresses.authorization`."""
+        return authorization(self.api_key_env, where)
+
+    @model_validator(mode="after")
     def _fitting_keys(self) -> Self:
         kinds: dict[str, tuple[Kind, ...]] = {
             **dict.fromkeys(_FUNCTION_KEYS, ("function", "server")),
             **dict.fromkeys(_FOREIGN_KEYS, ("hub", "folder")),
+            "api_key_env": ("server",),
         }
         fields = type(self).model_fields
         unfit = [

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
-import os
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from rlhfctl.errors import DataError, EnvironmentFault, RecipeError
+from rlhfctl.errors import DataError, EnvironmentFault
+from rlhfctl.json_text import parse_json
+from rlhfctl.recipe.addresses import authorization
+from rlhfctl.run.files import write_atomic
 from rlhfctl.stages.evaluation.judge_prompts import Reply
+from rlhfctl.stages.shared.http_post import Answer, AnswerError, post
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,28 +34,29 @@ class Answers:
     """Cache of replies: a JSON lines file keyed by server, model, parameters and messages."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file if it exists; a truncated last line is dropped.
+        """Read the file if it exists; a truncated last line is dropped, perhaps within a character.
 
         Raises:
             DataError: Another line is damaged.
         """
         self._path = path
-        self._lock = threading.Lock()
         self._replies: dict[str, Reply] = {}
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
         for number, line in enumerate(lines[:-1], 1):
             try:
-                entry = json.loads(line)
-                self._replies[entry["key"]] = Reply(**entry["reply"])
+                entry = parse_json(line)
+                self._replies[_text(entry["key"])] = Reply(
+                    _text(entry["reply"]["text"]), refused=entry["reply"]["refused"] is True
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     "a cached reply of the judge is damaged",
                     f"{path}:{number}",
                     "Remove this line, or the file: the judge is queried again.",
                 ) from error
-        if lines and lines[-1]:
-            complete = "".join(f"{line}\n" for line in lines[:-1])
-            path.write_text(complete, encoding="utf-8")
+        if lines[-1]:
+            _log.warning("%s: the last line was cut short and is left out", path)
+            write_atomic(path, b"".join(line + b"\n" for line in lines[:-1]))
 
     def get(self, key: str) -> Reply | None:
         """Return the cached reply, or None."""
@@ -67,13 +69,19 @@ class Answers:
             OSError: The file cannot be written.
         """
         line = json.dumps({"key": key, "reply": asdict(reply)}, ensure_ascii=False)
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
             self._replies[key] = reply
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
 class Endpoint:
-    """Client of the judge's server; safe for concurrent requests."""
+    """Client of the judge's server."""
 
     def __init__(self, section: JudgeEndpointSection, cache: Path) -> None:
         """Create the client from the recipe's section and the path of the reply cache.
@@ -85,16 +93,7 @@ class Endpoint:
         self.section = section
         base = section.url.rstrip("/")
         self.url = base if base.endswith("/chat/completions") else f"{base}/chat/completions"
-        self._headers: dict[str, str] = {}
-        if section.api_key_env is not None:
-            key = os.environ.get(section.api_key_env, "").strip()
-            if not key:
-                raise RecipeError(
-                    f"the environment variable {section.api_key_env} is not set",
-                    f"{_KEY}.api_key_env",
-                    "Set it to the judge's key, or leave api_key_env out for a server without one.",
-                )
-            self._headers["Authorization"] = f"Bearer {key}"
+        self._headers = authorization(section.api_key_env, _KEY)
         self._answers = Answers(cache)
 
     def ask(self, requests: Sequence[Messages], on_reply: Callable[[int], None]) -> list[Reply]:
@@ -108,59 +107,71 @@ class Endpoint:
             EnvironmentFault: The server is unreachable, refuses, or keeps failing; earlier replies
                 stay cached.
         """
+        return asyncio.run(self._ask(requests, on_reply))
+
+    async def _ask(
+        self, requests: Sequence[Messages], on_reply: Callable[[int], None]
+    ) -> list[Reply]:
+        slots = asyncio.Semaphore(self.section.concurrency)
         replies: list[Reply] = []
-        with ThreadPoolExecutor(self.section.concurrency) as threads, self._client() as client:
-            waiting = [threads.submit(self._reply, client, messages) for messages in requests]
+        async with self._client() as client:
+            waiting = [
+                asyncio.ensure_future(self._reply(client, messages, slots)) for messages in requests
+            ]
             try:
                 for future in waiting:
-                    replies.append(future.result())
+                    replies.append(await future)
                     on_reply(len(replies))
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
+            finally:
+                for future in waiting:
+                    future.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
         return replies
 
-    def _client(self) -> httpx2.Client:
+    def _client(self) -> httpx2.AsyncClient:
         # A redirect could send the key or the texts to another server.
-        return httpx2.Client(
+        return httpx2.AsyncClient(
             headers=self._headers, timeout=self.section.timeout, follow_redirects=False
         )
 
-    def _reply(self, client: httpx2.Client, messages: Messages) -> Reply:
+    async def _reply(
+        self, client: httpx2.AsyncClient, messages: Messages, slots: asyncio.Semaphore
+    ) -> Reply:
         section = self.section
         body: dict[str, Any] = {**section.parameters, "model": section.model, "messages": messages}
         key = hashlib.sha256(
             json.dumps([self.url, body], sort_keys=True, ensure_ascii=False).encode()
         ).hexdigest()
-        cached = self._answers.get(key)
-        if cached is not None:
-            return cached
-        reply = self._post_with_retries(client, body)
-        self._answers.put(key, reply)
-        return reply
+        async with slots:
+            cached = self._answers.get(key)
+            if cached is not None:
+                return cached
+            reply = await self._post_with_retries(client, json.dumps(body).encode())
+            self._answers.put(key, reply)
+            return reply
 
-    def _post_with_retries(self, client: httpx2.Client, body: dict[str, Any]) -> Reply:
+    async def _post_with_retries(self, client: httpx2.AsyncClient, body: bytes) -> Reply:
         wait, fault = self.section.backoff, ""
         for attempt in range(self.section.retries + 1):
             if attempt:
                 _log.warning("judge %s: %s; trying again in %.1f s", self.url, fault, wait)
-                time.sleep(wait)
+                await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             try:
-                answer = client.post(self.url, json=body)
-            except httpx2.TransportError as error:
+                answer = await post(client, self.url, body, self.section.timeout)
+            except (httpx2.TransportError, AnswerError) as error:
                 fault = f"{type(error).__name__}: {error}"
                 continue
-            if answer.status_code == 429 or answer.status_code >= 500:
-                fault = f"it answered {answer.status_code}"
+            if answer.status == 429 or answer.status >= 500:
+                fault = f"it answered {answer.status}"
                 wait = max(wait, _retry_after(answer))
-            elif answer.is_success:
+            elif answer.succeeded:
                 reply = _read(answer)
                 if reply is not None:
                     return reply
                 fault = "its answer is no chat completion"
             else:
-                raise self._failed(f"it answered {answer.status_code} {answer.reason_phrase}")
+                raise self._failed(f"it answered {answer.status} {answer.reason}")
         raise self._failed(f"{self.section.retries + 1} attempts failed, the last with: {fault}")
 
     def _failed(self, what: str) -> EnvironmentFault:
@@ -171,21 +182,21 @@ class Endpoint:
         )
 
 
-def _retry_after(answer: httpx2.Response) -> float:
+def _retry_after(answer: Answer) -> float:
     """Return the seconds of the Retry-After header, 0 without one."""
     text = answer.headers.get("Retry-After", "")
     return min(float(text), _LONGEST_WAIT) if text.isdecimal() else 0.0
 
 
-def _read(answer: httpx2.Response) -> Reply | None:
+def _read(answer: Answer) -> Reply | None:
     """Return the reply of a chat completion, or None if it is malformed."""
     try:
         choice = answer.json()["choices"][0]
         message = choice["message"]
         text, refusal = message.get("content"), message.get("refusal")
+        filtered = choice.get("finish_reason") == "content_filter"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
-    filtered = choice.get("finish_reason") == "content_filter"
     if text is not None and not isinstance(text, str):
         return None
     return Reply(text or "", refused=bool(refusal) or filtered)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from rlhfctl.errors import DataError, EnvironmentFault
+from rlhfctl.stages.shared.http_post import AnswerError, post
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlhfctl.recipe.reward_sources import RewardSourceSection
 
-_FAULTS = (httpx2.HTTPError, ValueError, KeyError, TypeError)
+_FAULTS = (httpx2.HTTPError, AnswerError, ValueError, KeyError, TypeError)
 _log = logging.getLogger("rlhfctl")
 
 
@@ -24,8 +25,13 @@ class RewardServer:
     """POST {prompts, completions, completion_ids, columns...} gives {scores}, one per completion."""
 
     def __init__(self, section: RewardSourceSection) -> None:
-        """Store the address, the timeout and the number of attempts."""
+        """Store the address, its key, the timeout and the number of attempts.
+
+        Raises:
+            RecipeError: The environment variable of the key is not set.
+        """
         self.url = section.source
+        self.headers = section.authorization("ppo.reward_sources")
         self.name = httpx2.URL(section.source).host
         self.timeout = section.timeout
         self.attempts = section.retries + 1
@@ -41,7 +47,7 @@ class RewardServer:
             EnvironmentFault: The server is unreachable, fails, or returns no scores.
         """
         body = self._body(arguments)
-        async with httpx2.AsyncClient(timeout=self.timeout) as client:
+        async with httpx2.AsyncClient(headers=self.headers, timeout=self.timeout) as client:
             for attempt in range(self.attempts - 1):
                 try:
                     return await self._request(client, body)
@@ -73,8 +79,8 @@ class RewardServer:
         return ("{" + ", ".join(parts) + "}").encode()
 
     async def _request(self, client: httpx2.AsyncClient, body: bytes) -> Sequence[float]:
-        headers = {"Content-Type": "application/json"}
-        response = await client.post(self.url, content=body, headers=headers)
-        response.raise_for_status()
-        scores: Sequence[float] = response.json()["scores"]
+        answer = await post(client, self.url, body, self.timeout)
+        if not answer.succeeded:
+            raise AnswerError(f"it answered {answer.status} {answer.reason}")
+        scores: Sequence[float] = answer.json()["scores"]
         return scores

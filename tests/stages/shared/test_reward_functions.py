@@ -362,6 +362,6 @@ class TestServer:
     def test_servers_are_asked_at_the_same_time(self, server):
         server.slow = 0.5
         started = time.monotonic()
-        both = [{"source": address(server) + suffix} for suffix in ("", "?other")]
+        both = [{"source": address(server) + suffix} for suffix in ("", "/other")]
         assert len(scores(*both)) == 2
         assert time.monotonic() - started < 0.95
