@@ -8,11 +8,12 @@ import json
 import secrets
 import shutil
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhfctl.errors import CheckpointError, DataError, UsageError
+from rlhfctl.json_text import parse_json
 from rlhfctl.results.evaluation import EvaluationResult
-from rlhfctl.results.io import to_json
+from rlhfctl.results.io import from_json, to_json
 from rlhfctl.run import staging
 from rlhfctl.run.directory import ANSWERS_FILE, HUMAN_KEY_FILE, HUMAN_VOTES_FILE, METRICS_FILE
 from rlhfctl.run.files import write_atomic, write_json
@@ -29,6 +30,7 @@ JUDGE = "humans"
 
 _COLUMNS = ("id", "prompt", "response_a", "response_b")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+T = TypeVar("T")
 _VOTES = {"a", "b", "tie"}
 
 
@@ -105,9 +107,14 @@ def import_votes(directory: RunDirectory, file: Path, seed: int) -> StageRecord:
         staging.recover(directory, "eval", manifest.stages.get("eval"))
         answers = _answers(directory)
         sides = _sides(directory, answers)
-        record = manifest.stages["eval"]
+        record = manifest.stages.get("eval")
+        if record is None:
+            raise CheckpointError(
+                "the manifest has no evaluation", str(directory.manifest), "Run `rlhfctl eval`."
+            )
         votes = _merged(directory, read_votes(file, sides))
-        opponent = record.recipe_part["evaluation"].get("opponent", "sft")
+        part = record.recipe_part.get("evaluation")
+        opponent = part.get("opponent", "sft") if isinstance(part, dict) else "sft"
         judge = human_metrics(answers, sides, votes, opponent, seed)
         evaluation = record.result(EvaluationResult, directory.manifest)
         judges = {**(evaluation.judges or {}), JUDGE: judge}
@@ -166,14 +173,17 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"the votes cannot be read: {error}", str(file)) from error
     if file.suffix.lower() == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        for row in reader:
-            yield f"{file}:{reader.line_num}", row
+        try:
+            for row in reader:
+                yield f"{file}:{reader.line_num}", row
+        except csv.Error as error:
+            raise DataError(f"the row is no CSV: {error}", f"{file}:{reader.line_num}") from error
         return
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise DataError(f"the line is no JSON: {error}", f"{file}:{number}") from error
         if not isinstance(row, dict):
@@ -191,8 +201,25 @@ def _answers(directory: RunDirectory) -> list[Answered]:
             str(directory.root),
             "Train the policy with `rlhfctl ppo`, then evaluate it with `rlhfctl eval --force`.",
         )
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [Answered(**json.loads(line)) for line in lines]
+    return _json_lines(file, Answered)
+
+
+def _json_lines(file: Path, kind: type[T]) -> list[T]:
+    """Return the dataclasses in a file that rlhfctl wrote, one per line.
+
+    Raises:
+        CheckpointError: A line is damaged.
+    """
+    rows = []
+    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+        if line:
+            try:
+                rows.append(from_json(kind, parse_json(line), f"{file}:{number}"))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"the line is damaged: {error}", f"{file}:{number}"
+                ) from error
+    return rows
 
 
 def _key(directory: RunDirectory) -> dict[str, Any]:
@@ -200,7 +227,7 @@ def _key(directory: RunDirectory) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        key = json.loads(file.read_text(encoding="utf-8"))
+        key = parse_json(file.read_text(encoding="utf-8"))
         return {"salt": str(key["salt"]), "ppo": dict(key["ppo"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -228,8 +255,7 @@ def _merged(directory: RunDirectory, new: list[Vote]) -> list[Vote]:
 
     ids = {answer.id for answer in _answers(directory)}
     file = directory.root / HUMAN_VOTES_FILE
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    before = [Vote(**json.loads(line)) for line in lines]
+    before = _json_lines(file, Vote) if file.is_file() else []
     votes = {(vote.id, vote.annotator): vote for vote in [*before, *new] if vote.id in ids}
     return list(votes.values())
 

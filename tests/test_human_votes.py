@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rlhfctl.errors import CheckpointError, DataError, UsageError
-from rlhfctl.human_votes import check_votes_file, export_pairs, import_votes
+from rlhfctl.human_votes import check_votes_file, export_pairs, import_votes, read_votes
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 from rlhfctl.run.staleness import output_changes
@@ -42,6 +42,38 @@ RECORD = StageRecord(
     started="2026-01-01T00:00:00+00:00",
     seconds=1.0,
 )
+
+
+@pytest.mark.parametrize(
+    "votes",
+    ["[" * 9000 + "]" * 9000, '{"id": ["a"], "annotator": 1, "vote": {}}', '"\ud800"'],
+    ids=len,
+)
+def test_votes_that_are_no_votes_are_refused_by_line(tmp_path, votes):
+    file = tmp_path / "votes.jsonl"
+    file.write_text(votes, errors="surrogatepass")
+    with pytest.raises(DataError, match=r"votes\.jsonl"):
+        read_votes(file, {"a": {}})
+
+
+def test_a_cell_beyond_csvs_limit_is_refused(tmp_path):
+    file = tmp_path / "votes.csv"
+    file.write_text("id,annotator,vote\n" + "a" * 200_000 + ",b,c\n")
+    with pytest.raises(DataError, match="no CSV"):
+        read_votes(file, {"a": {}})
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"prompt": 1}', "[" * 9000], ids=len)
+@pytest.mark.parametrize("name", ["eval/answers.jsonl", "human_votes.jsonl"])
+def test_a_damaged_line_of_the_runs_own_files_is_named(run, name, line):
+    export_pairs(run, run.root / "pairs.csv")
+    path = run.root / name
+    path.write_text(f"{line}\n")
+    with (run.root / "pairs.csv").open() as pairs:
+        ids = [row["id"] for row in csv.DictReader(pairs)]
+    (run.root / "votes.csv").write_text(f"id,annotator,vote\n{ids[0]},ann,a\n")
+    with pytest.raises(CheckpointError, match=f"{name}:1"):
+        import_votes(run, run.root / "votes.csv", 0)
 
 
 @pytest.fixture

@@ -178,6 +178,8 @@ def _call_faults(call: ast.Call) -> Iterator[str]:
         yield "shell=True runs text as a program"
     if called in {"os.system", "os.popen", "eval", "exec", "pickle.load", "pickle.loads"}:
         yield f"{called} runs what it is given"
+    if called in {"json.load", "json.loads"}:
+        yield f"{called} fails on deep nesting by RecursionError; use json_text.parse_json"
 
 
 def _swallows_everything(handler: ast.ExceptHandler) -> bool:
@@ -201,7 +203,10 @@ def test_files_and_functions_stay_small():
 def test_nothing_unsafe_is_written():
     complaints = []
     for path in ALL_FILES:
-        complaints += habit_complaints(str(path.relative_to(ROOT)), parsed(path))
+        name = str(path.relative_to(ROOT))
+        found = habit_complaints(name, parsed(path))
+        own = name.startswith(PACKAGE) and not name.endswith("json_text.py")
+        complaints += [fault for fault in found if own or "parse_json" not in fault]
     assert not complaints, "\n".join(complaints)
 
 

@@ -14,9 +14,9 @@ from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.options import (
     DEFAULT_RUNS_DIR,
     AllowChangeOption,
-    AllowWorldSizeChangeOption,
     AllowCodeOption,
     AllowRemoteCodeOption,
+    AllowWorldSizeChangeOption,
     DebugOption,
     EpochsOption,
     ForceOption,

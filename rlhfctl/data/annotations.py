@@ -27,6 +27,7 @@ from rlhfctl.data.form_table import TRL, choose_form, renamed
 from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import BadRowError, Value, comparison
 from rlhfctl.errors import DataError, UsageError
+from rlhfctl.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -353,7 +354,7 @@ def _labels_in(cell: Any) -> Iterator[tuple[str | None, Any]]:
     value = cell
     if isinstance(cell, str) and cell.strip():
         try:
-            value = json.loads(cell)
+            value = parse_json(cell)
         except ValueError as error:
             raise BadRowError("votes is not JSON") from error
     if value is None or value == "":

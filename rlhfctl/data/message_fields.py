@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.messages import MessageError
+from rlhfctl.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,5 +61,5 @@ def whole_turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
 
 def _fields(message: Mapping[str, str]) -> dict[str, Any]:
     text = message.get(FIELDS)  # None beside messages that have fields
-    fields: dict[str, Any] = json.loads(text) if text else {}
+    fields: dict[str, Any] = parse_json(text) if text else {}
     return fields

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rlhfctl.json_text import parse_json
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _ROLE_NAMES = {
@@ -101,7 +102,7 @@ def parsed_cell(value: Any) -> Any:
 def parsed_text(value: str) -> Any:
     """Return the JSON or Python literal in a text; None if it is neither."""
     try:
-        return json.loads(value)
+        return parse_json(value)
     except (ValueError, RecursionError):
         pass
     try:

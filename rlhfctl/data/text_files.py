@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.compression import lines, open_data
 from rlhfctl.errors import DataError
+from rlhfctl.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRo
         filled = ((number, raw) for number, raw in lines(stream, path) if raw.strip())
         for number, raw in islice(filled, limit):
             try:
-                row = json.loads(decoded(raw, first=number == 1))
+                row = parse_json(decoded(raw, first=number == 1))
             except UnicodeDecodeError as error:
                 faults.add(number, not_utf8(raw, error))
             except json.JSONDecodeError as error:
@@ -93,7 +94,7 @@ def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
         yield from read_json_lines(path, limit)
         return
     try:
-        rows = json.loads(decoded(raw, first=True))
+        rows = parse_json(decoded(raw, first=True))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(not_utf8(raw, error), f"{path}:{line}") from error
@@ -115,7 +116,7 @@ def _refuse_single_object(raw: bytes, path: Path) -> None:
     if raw.lstrip().removeprefix(_BOM).count(b"\n") == 0 or not raw.rstrip().endswith(b"}"):
         return
     try:
-        value = json.loads(decoded(raw, first=True))
+        value = parse_json(decoded(raw, first=True))
     except (ValueError, RecursionError):
         return
     listed = [name for name, part in value.items() if isinstance(part, list)]

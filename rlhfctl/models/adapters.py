@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,7 +210,7 @@ def rewrite_config(folder: Path, changes: Mapping[str, Any] | None = None) -> No
         changes: Values to replace.
     """
     path = folder / CONFIG
-    saved = json.loads(path.read_text(encoding="utf-8")) | dict(changes or {})
+    saved = parse_json(path.read_text(encoding="utf-8")) | dict(changes or {})
     for key in _SETS:
         if isinstance(saved.get(key), list):
             saved[key] = sorted(saved[key])

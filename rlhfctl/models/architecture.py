@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
+from rlhfctl.json_text import parse_json
 from rlhfctl.models.hub import model_source
 
 if TYPE_CHECKING:
@@ -123,14 +123,15 @@ def read_config(section: ModelSection, *, fetch: bool = False) -> Config | None:
 
     Raises:
         EnvironmentFault: The path is not a model folder.
-        UnsafeError: The folder's config would run code and the recipe does not allow it.
+        UnsafeError: Its config would run code and the recipe does not allow it.
+        CheckpointError: A config of its folder is damaged.
     """
     source = model_source(section)
     path: Any = Path(source) / "config.json"
     if not Path(source).is_dir():
         path = _hub_config(source, section.revision, fetch=fetch)
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+        config = parse_json(Path(path).read_bytes()) if path else None
     except (OSError, ValueError):
         return None  # The loader says what is wrong with it.
     return config if isinstance(config, dict) else None

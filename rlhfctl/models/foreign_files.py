@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError, UnsafeError
+from rlhfctl.json_text import parse_json
 from rlhfctl.models.hub import hub_errors
+from rlhfctl.models.scan import scan_folder
 from rlhfctl.recipe.reward_sources import HUB
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class ForeignFiles:
         else:
             folder = Path(source).expanduser()
         config = _read(folder / _CONFIG, where)
-        _check_architecture(folder, config, where)
+        _check_code(config, folder)
+        scan_folder(folder)
+        _check_architecture(config, where)
         _check_outputs(config, where)
         if not any((folder / name).is_file() for name in _TOKENIZER):
             raise CheckpointError(
@@ -129,7 +132,7 @@ def _snapshot(source: str, loading: RewardModelLoading, key: str, offline: bool)
 
 def _read(path: Path, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         adapter = (path.parent / _ADAPTER).is_file()
         raise CheckpointError(
@@ -149,13 +152,16 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return _read(path, str(path)) if path.is_file() else {}
 
 
-def _check_architecture(folder: Path, config: dict[str, Any], where: str) -> None:
+def _check_code(config: dict[str, Any], folder: Path) -> None:
     if "auto_map" in config:
         raise UnsafeError(
             "the reward model requires running its own code (auto_map)",
             str(folder / _CONFIG),
             "Only classifiers that transformers itself has are loaded as reward models.",
         )
+
+
+def _check_architecture(config: dict[str, Any], where: str) -> None:
     names = [str(name) for name in config.get("architectures") or ()]
     if not any(name.endswith(_CLASSIFIER) for name in names):
         raise CheckpointError(

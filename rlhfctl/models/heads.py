@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.json_text import parse_json
 from rlhfctl.models.foreign_files import NORMALIZATION_FILE
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class ScoreNormalization:
         """
         path = folder / NORMALIZATION_FILE
         try:
-            normalization = cls(**json.loads(path.read_text(encoding="utf-8")))
+            normalization = cls(**parse_json(path.read_text(encoding="utf-8")))
             usable = math.isfinite(normalization.mean) and 0 < normalization.deviation < math.inf
         except (OSError, ValueError, TypeError) as error:
             raise _unreadable(path) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import EnvironmentFault, UnsafeError
+from rlhfctl.models.scan import scan_folder
 from rlhfctl.recipe.permissions import require_remote_code
 
 if TYPE_CHECKING:
@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
     from rlhfctl.recipe.schema import ModelSection
 
-_CODE_KEYS = ("auto_map", "_attn_implementation_internal", "_experts_implementation_internal")
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What loaders raise on damaged or hostile files."""
+_FOREIGN = ("Exception", "SafetensorError")
 
 
 def model_source(section: ModelSection) -> str:
     """Return the folder or hub id for a recipe's `model.name_or_path`.
 
     Raises:
-        UnsafeError: The folder's config would run code and the recipe does not allow it.
+        UnsafeError: The folder's config would run code and the recipe does not allow it, or a link
+            leads out of the folder.
+        CheckpointError: A config of the folder is damaged.
         EnvironmentFault: The path is not a model folder.
     """
     if section.name_or_path == "embedded":
@@ -37,8 +41,8 @@ def model_source(section: ModelSection) -> str:
             f"model.name_or_path: {section.name_or_path}",
             "Use a folder written by save_pretrained, a hub id, or embedded.",
         )
-    if path.is_dir() and not section.trust_remote_code:
-        _refuse_code(path)
+    if path.is_dir():
+        scan_folder(path, remote_code=section.trust_remote_code)
     return str(path) if path.is_dir() else section.name_or_path
 
 
@@ -52,20 +56,6 @@ def runs_remote_code(section: ModelSection) -> bool:
     return section.trust_remote_code
 
 
-def _refuse_code(folder: Path) -> None:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    code_keys = [key for key in _CODE_KEYS if key in config]
-    if code_keys:
-        raise UnsafeError(
-            f"the model's config requires running its own code ({', '.join(code_keys)})",
-            str(folder / "config.json"),
-            "After reviewing that code, set model.trust_remote_code: true and pin model.revision.",
-        )
-
-
 @contextmanager
 def hub_errors(source: str, key: str) -> Iterator[None]:
     """Convert exceptions of the hub client and the loaders to errors about `source`.
@@ -76,12 +66,16 @@ def hub_errors(source: str, key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # The tokenizers library raises plain Exceptions, and safetensors a class of its own.
+        if not isinstance(error, _BROKEN) and type(error).__name__ not in _FOREIGN:
+            raise
         if "trust_remote_code" in str(error):
             raise UnsafeError(
                 "the repository requires running its own code",
                 f"{key}: {source}",
-                "After reviewing it, set model.trust_remote_code: true and pin model.revision.",
+                "After reviewing it, set model.trust_remote_code: true, pin model.revision and "
+                "add --allow-remote-code.",
             ) from error
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise EnvironmentFault(

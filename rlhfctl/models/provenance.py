@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.json_text import parse_json
 from rlhfctl.models.base import base_fingerprint
 from rlhfctl.models.tokenizer import tokenizer_digest
 
@@ -78,7 +79,7 @@ class Provenance:
         if not path.is_file():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**parse_json(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"is damaged: {error}", str(path)) from error
 

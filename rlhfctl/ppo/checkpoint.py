@@ -8,7 +8,6 @@ rollout number only, and so do the learning rates. Tensors are safetensors, numb
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.json_text import parse_json
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.run.disk import folder_bytes, require_space, space_for
 from rlhfctl.run.files import write_json
@@ -207,7 +207,7 @@ def _load(checkpoint: Path, step: PPOStep, average: Sequence[Tensor]) -> Progres
         CheckpointError: It was saved with other settings.
     """
     try:
-        numbers = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
+        numbers = parse_json((checkpoint / NUMBERS).read_text(encoding="utf-8"))
         values = numbers["progress"]
         progress = Progress(**(values | {"moments": RunningMoments(**values["moments"])}))
         _restore(step, average, load_file(checkpoint / TENSORS))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 import rlhfctl
-from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.errors import RecipeError, UnsafeError, UsageError
 from rlhfctl.recipe import strict_yaml
 from rlhfctl.recipe.error_messages import sentences
 from rlhfctl.recipe.keys import annotation_at, split_key, takes_list, takes_null, takes_text
@@ -132,6 +132,13 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedR
     return _check(layers, str(path))
 
 
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # not a valid file name, or a loop of links
+        return path.absolute()
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -215,11 +222,30 @@ def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
         line = f"{path}:{document.lines[(EXTENDS,)]}"
         if not isinstance(parent, str):
             raise RecipeError(f"{EXTENDS}: must be the name of a single recipe file", line)
-        path = _parent(path, parent, line)
+        path = _parent(path, parent, line, seen[0].parent)
 
 
-def _parent(path: Path, parent: str, line: str) -> Path:
+def _parent(path: Path, parent: str, line: str, home: Path) -> Path:
+    """Return the recipe that another one extends.
+
+    Args:
+        path: The recipe.
+        parent: Value of its `extends`.
+        line: Place of that key, for errors.
+        home: Folder of the first recipe.
+
+    Raises:
+        RecipeError: There is no such recipe.
+        UnsafeError: It is outside of the first recipe's folder and the working folder.
+    """
     beside = Path(os.path.normpath(path.parent / parent))
+    inside = (home, Path.cwd(), shipped_recipes()[0].resolve().parent)
+    if not any(_resolved(beside).is_relative_to(folder) for folder in inside):
+        raise UnsafeError(
+            f"{EXTENDS}: {parent} is outside of the recipe's folder and of the working folder",
+            line,
+            "Copy that recipe to the folder of this one.",
+        )
     if _exists(beside):
         return beside
     shipped = shipped_recipe(parent) if Path(parent).name == parent else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.json_text import parse_json
 from rlhfctl.report.numbers import finite
 from rlhfctl.results.evaluation import Comparison, EvaluationResult
 from rlhfctl.results.io import from_json
@@ -212,7 +212,7 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: If it holds no object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     if not isinstance(value, dict):
@@ -236,7 +236,7 @@ def _read_lines(path: Path) -> list[Any]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line.strip()]
+        return [parse_json(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -18,10 +18,10 @@ import dataclasses
 import math
 import types
 from functools import cache
-from json import loads
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.json_text import parse_json
 from rlhfctl.results.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_result(kind: type[T], path: Path) -> T:
             wrong type; names file and field.
     """
     try:
-        json = loads(path.read_text(encoding="utf-8"))
+        json = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the file cannot be read ({error})", str(path), _HINT) from error
     return from_json(kind, json, str(path))

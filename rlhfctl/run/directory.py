@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import EnvironmentFault, LockedError
+from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_json
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class RunDirectory:
 def _describe(holder: Path) -> str:
     """Describe the holder of a lock; empty if it left no record."""
     try:
-        record = json.loads(holder.read_text(encoding="utf-8"))
+        record = parse_json(holder.read_text(encoding="utf-8"))
         return f": process {record['pid']} on {record['host']}, since {record['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -7,13 +7,13 @@ code belongs to a process that was killed.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_json
 
 VARIABLE = "RLHFCTL_EXIT_STATUS"
@@ -86,4 +86,4 @@ def _write(status: ExitStatus) -> None:
 def _read(path: Path) -> ExitStatus | None:
     if not path.is_file():
         return None
-    return ExitStatus(**json.loads(path.read_text(encoding="utf-8")))
+    return ExitStatus(**parse_json(path.read_text(encoding="utf-8")))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from rlhfctl.errors import CheckpointError
+from rlhfctl.errors import CheckpointError, UnsafeError
+from rlhfctl.json_text import parse_json
 from rlhfctl.results.io import from_json
 from rlhfctl.run.files import digest
 from rlhfctl.run.sealed import has_own_digest, write_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 T = TypeVar("T")
 SCHEMA_VERSION = 2
+_RESTORE = "restore a valid copy, or remove the file to re-run all stages"
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,15 @@ class StageRecord:
     """
 
     stage: str
-    recipe_part: dict[str, Any]
+    recipe_part: dict[str, Any] = field(metadata={"values": True})
     inputs: dict[str, Artifact]
     outputs: dict[str, Artifact]
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(metadata={"values": True})
     versions: dict[str, str]
     seed: int
     started: str
     seconds: float
-    rows: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict, metadata={"values": True})
     changes: list[str] = field(default_factory=list)
 
     def result(self, kind: type[T], manifest: Path) -> T:
@@ -127,31 +128,49 @@ class Manifest:
 
         Raises:
             CheckpointError: The file is damaged, edited, unreadable, or has another schema version.
+            UnsafeError: An output is outside of the run folder.
         """
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(path.read_text(encoding="utf-8"))
             version = value["schema_version"]
             if version != SCHEMA_VERSION:
                 raise _other_version(path, version)
             if not has_own_digest(value):
                 raise _changed(path)
-            stages = {name: _record(entry) for name, entry in value["stages"].items()}
+            stages = {name: _record(entry, path) for name, entry in value["stages"].items()}
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"the manifest is damaged ({type(error).__name__}: {error})",
                 where=str(path),
-                hint="restore a valid copy, or remove the file to re-run all stages",
+                hint=_RESTORE,
             ) from error
         return cls(stages)
 
 
-def _record(entry: dict[str, Any]) -> StageRecord:
-    fields = dict(entry)
-    for name in ("inputs", "outputs"):
-        fields[name] = {key: Artifact(**artifact) for key, artifact in entry[name].items()}
-    return StageRecord(**fields)
+def _record(entry: object, path: Path) -> StageRecord:
+    """Return a record after checking the type of each field, and that no path leaves the run.
+
+    Raises:
+        CheckpointError: A field is missing, unknown or of the wrong type.
+        UnsafeError: A path leads out of the run folder.
+    """
+    try:
+        record = from_json(StageRecord, entry, str(path))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the manifest is damaged ({error.what})", error.where, _RESTORE
+        ) from error
+    for name, artifact in record.outputs.items():
+        parts = PurePosixPath(artifact.path)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise UnsafeError(
+                f"the output {name} of {record.stage} leads out of the run folder: {artifact.path}",
+                str(path),
+                _RESTORE,
+            )
+    return record
 
 
 def _changed(path: Path) -> CheckpointError:

@@ -7,6 +7,7 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     complete = [line for line in lines[:-1] if line]
-    return [json.loads(line) for line in complete]
+    return [parse_json(line) for line in complete]
 
 
 def _line(entry: Mapping[str, Any]) -> str:

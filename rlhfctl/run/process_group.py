@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import LostProcessFault, UsageError
+from rlhfctl.json_text import parse_json
 from rlhfctl.stage_table import stage_named
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class ProcessGroup:
         """
         while True:
             key = f"rlhfctl/instruction/{self._instructions}"
-            instruction: dict[str, Any] = json.loads(self._await(key))
+            instruction: dict[str, Any] = parse_json(self._await(key))
             self._instructions += 1
             if not instruction:
                 return
@@ -130,7 +131,7 @@ class ProcessGroup:
             published = self._store.compare_set(_FAILURE, "", json.dumps(own))
         except RuntimeError:  # the process that held the store is gone
             return own
-        first: dict[str, Any] = json.loads(published)
+        first: dict[str, Any] = parse_json(published)
         return first
 
     def _await(self, key: str) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import digest, sync_folder, write_json
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """Return a mapping from `write_sealed` without its digest; None if it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
         if not has_own_digest(value):
             return None
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
     return {key: item for key, item in value.items() if key != DIGEST_KEY}
 

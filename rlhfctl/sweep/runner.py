@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Protocol
 
 from rlhfctl.errors import CheckpointError, ExitCode, LockedError
+from rlhfctl.json_text import parse_json
 from rlhfctl.pipeline import is_up_to_date, terminable
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.results.io import from_json
@@ -211,7 +211,7 @@ class Runner:
     def _why(self, job: Job, code: int) -> RunError:
         answer = self._answer(job)
         try:
-            return from_json(RunError, json.loads(answer.read_bytes())["error"], str(answer))
+            return from_json(RunError, parse_json(answer.read_bytes())["error"], str(answer))
         except (ValueError, KeyError, TypeError, CheckpointError):
             how = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
             return RunError(

@@ -230,6 +230,9 @@ class TestRefused:
     def test_missing_files(self, folders, tmp_path):
         bare = shutil.copytree(folders["inst"], tmp_path / "copy")
         (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
+        with pytest.raises(UnsafeError, match="pickle"):
+            load(bare)
+        (bare / "pytorch_model.bin").unlink()
         with pytest.raises(UnsafeError, match="no safetensors weights"):
             load(bare)
         for file in bare.glob("tokenizer*"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.errors import RecipeError, UnsafeError, UsageError
 from rlhfctl.recipe.load import (
     Override,
     dump_recipe,
@@ -93,6 +93,14 @@ class TestExtends:
         (tmp_path / "deep").mkdir()
         write("seed: 5", "parent.yaml")
         assert load_recipe(write("extends: ../parent.yaml", "deep/x.yaml")).recipe.seed == 5
+
+    @pytest.mark.parametrize("parent", ["../../../../../../etc/passwd", "/etc/passwd", "link.yaml"])
+    def test_a_recipe_elsewhere_is_not_read(self, write, tmp_path, parent):
+        (tmp_path / "link.yaml").symlink_to("/etc/passwd")
+        with pytest.raises(UnsafeError, match=f"extends: {parent} is outside") as caught:
+            load_recipe(write(f"seed: 1\nextends: {parent}"))
+        assert caught.value.where == "x.yaml:2"
+        assert "root" not in str(caught.value)
 
     def test_a_shipped_recipe_is_found_from_anywhere(self, write):
         assert (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlhfctl.errors import CheckpointError
+from rlhfctl.errors import CheckpointError, UnsafeError
 from rlhfctl.run.files import digest
 from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 from rlhfctl.run.sealed import sealed
@@ -23,6 +23,13 @@ def record(stage="sft", **changed):
         "seconds": 1.5,
     }
     return StageRecord(**(values | changed))
+
+
+def rewrite(path, **fields):
+    """Change fields of the record of SFT in a manifest's file."""
+    value = json.loads(path.read_text())
+    value["stages"]["sft"] |= fields
+    path.write_text(json.dumps(sealed(value)))
 
 
 def test_what_is_saved_is_what_is_read(tmp_path):
@@ -51,6 +58,7 @@ def test_a_stage_recorded_again_replaces_its_earlier_record():
         json.dumps(sealed({"schema_version": 2})),
         json.dumps(sealed({"schema_version": 2, "stages": {"sft": {}}})),
         json.dumps(sealed({"schema_version": 2, "stages": []})),
+        '{"schema_version": 2, "stages": ' + "[" * 9000 + "]" * 9000 + "}",
     ],
 )
 def test_a_damaged_manifest_is_named_and_left_alone(tmp_path, content):
@@ -60,6 +68,35 @@ def test_a_damaged_manifest_is_named_and_left_alone(tmp_path, content):
         Manifest.load(path)
     assert str(path) in str(caught.value)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", "1"),
+        ("seed", 1.5),
+        ("metrics", []),
+        ("outputs", {"sft": "sft"}),
+        ("outputs", {"sft": {"path": 3, "sha256": "cd"}}),
+        ("versions", {"torch": 2}),
+        ("extra", 1),
+    ],
+)
+def test_every_field_has_its_type(tmp_path, field, value):
+    path = tmp_path / "manifest.json"
+    Manifest().with_stage(record()).save(path)
+    rewrite(path, **{field: value})
+    with pytest.raises(CheckpointError, match=f"damaged.*{field}"):
+        Manifest.load(path)
+
+
+@pytest.mark.parametrize("output", ["../elsewhere", "/etc", "sft/../../x"])
+def test_an_output_outside_of_the_run_is_refused(tmp_path, output):
+    path = tmp_path / "manifest.json"
+    Manifest().with_stage(record(outputs={"sft": Artifact(output, "cd")})).save(path)
+    with pytest.raises(UnsafeError, match="leads out of the run folder") as caught:
+        Manifest.load(path)
+    assert caught.value.where == str(path)
 
 
 def test_a_manifest_of_another_schema_is_refused(tmp_path):

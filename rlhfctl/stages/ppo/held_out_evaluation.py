@@ -25,6 +25,7 @@ from rlhfctl.evaluation.overoptimisation import (
     fit_history,
 )
 from rlhfctl.evaluation.text import repeated_ngram_share, words
+from rlhfctl.json_text import parse_json
 from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.results.io import from_json, to_json
 from rlhfctl.results.training import (
@@ -100,7 +101,7 @@ class HeldOutEvaluator:
         path = self.output / HELD_OUT_FILE
         texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = [
-            from_json(HeldOutLine, json.loads(text), f"{path}:{number}")
+            from_json(HeldOutLine, parse_json(text), f"{path}:{number}")
             for number, text in enumerate(texts, 1)
         ]
         self.history = [line for line in lines if line.rollout <= rollout]

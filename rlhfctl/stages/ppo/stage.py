@@ -12,6 +12,7 @@ import torch
 from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
 from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
+from rlhfctl.json_text import parse_json
 from rlhfctl.models import sharding
 from rlhfctl.models.device import effective_dtype, effective_quantization
 from rlhfctl.ppo.processes import Processes
@@ -313,7 +314,7 @@ def _append_samples(context: StageContext, episodes: int, rollout: Rollout, path
     """Append a few episodes to the samples; drop those that a resumed run repeats."""
     batch = rollout.sequences
     earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    lines = [line for line in earlier if json.loads(line)["episode"] < episodes]
+    lines = [line for line in earlier if parse_json(line)["episode"] < episodes]
     for row in range(min(SAMPLES_PER_ROLLOUT, len(batch))):
         prompt, end = int(batch.prompt_lengths[row]), int(batch.last_positions[row]) + 1
         ids = batch.ids[row].tolist()

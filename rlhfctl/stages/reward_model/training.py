@@ -14,6 +14,7 @@ from rlhfctl.errors import DataError
 from rlhfctl.models import adapters, new_tokens, sharding
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits, check_tokens
+from rlhfctl.models.scan import scan_folder
 from rlhfctl.models.scorer import head_of, load_scorer
 from rlhfctl.stages.reward_model.labels import LABEL_COLUMNS, LabelTrainer
 from rlhfctl.stages.shared.finite import require_finite_weights
@@ -97,6 +98,7 @@ def train(
 def _model(context: StageContext, sft: Path, seed: int) -> Any:
     """Return the base with the SFT adapter's weights and a new score head."""
     recipe, pad = context.recipe, context.tokenizer.pad_token_id
+    scan_folder(sft, remote_code=recipe.model.trust_remote_code)
     check_tokens(
         sft,
         context.tokenizer,

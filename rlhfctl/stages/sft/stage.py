@@ -16,6 +16,7 @@ from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.models import adapters, new_tokens, sharding
 from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.provenance import check_fits
+from rlhfctl.models.scan import scan_folder
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import SFTResult
@@ -135,6 +136,7 @@ def _model(context: StageContext) -> Any:
     new_tokens.expose_head_bias(model)
     if recipe.sft.init_from is not None:
         folder = Path(recipe.sft.init_from)
+        scan_folder(folder)
         adapters.check_rank(folder, recipe.lora)
         check_fits(folder, context.provenance("sft", base))
         adapters.set_weights(model, adapters.read_weights(folder), "default", folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from rlhfctl.data.formatting import encode_prompts
 from rlhfctl.data.sources import load_prompts
 from rlhfctl.errors import CheckpointError, DivergedError
+from rlhfctl.json_text import parse_json
 from rlhfctl.models.foreign_files import short_name
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.run.directory import REWARD_SCALES_FILE
@@ -211,7 +211,7 @@ def read_scales(folder: Path) -> dict[str, ScoreNormalization]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return {name: ScoreNormalization(**scale) for name, scale in content.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(

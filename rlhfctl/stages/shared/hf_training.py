@@ -18,6 +18,7 @@ from rlhfctl.run.memory import peak_memory_bytes
 from rlhfctl.stages.shared.disk_space import SpaceForCheckpoints, require_space_for_training
 from rlhfctl.stages.shared.finite import FiniteTraining
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
+from rlhfctl.stages.shared.resume_state import require_plain_state
 from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 
 if TYPE_CHECKING:
@@ -190,6 +191,12 @@ def evaluate_untrained(trainer: Any) -> dict[str, float]:
 
 
 def newest_checkpoint(output: Path, monitor: Monitor) -> str | None:
-    """Return the newest valid checkpoint in a stage's folder to resume from, or None."""
+    """Return the newest valid checkpoint in a stage's folder to resume from, or None.
+
+    Raises:
+        UnsafeError: Its state would run code.
+    """
     newest = newest_valid(output / CHECKPOINTS, monitor)
+    if newest is not None:
+        require_plain_state(newest)
     return None if newest is None else str(newest)

@@ -11,6 +11,7 @@ from rlhfctl.models.device import check_device, device_notes, flush_denormals
 from rlhfctl.models.padding import Padding, choose_padding
 from rlhfctl.models.provenance import Provenance, check_fits, check_tokens
 from rlhfctl.models.roles import Roles, load_roles
+from rlhfctl.models.scan import scan_folder
 from rlhfctl.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
@@ -144,12 +145,14 @@ def open_roles(
 
     Raises:
         CheckpointError: A checkpoint has another base, rank or tokenizer.
+        UnsafeError: A checkpoint would run code, or has links out of its folder.
     """
     recipe = context.recipe
     rms = [*([inputs["rm"]] if "rm" in inputs else []), *more_rms]
     policy = inputs.get("ppo")
     folders = [inputs["sft"], *rms, *([policy] if policy else [])]
     for folder in folders:
+        scan_folder(folder, remote_code=recipe.model.trust_remote_code)
         check_tokens(
             folder,
             context.tokenizer,

@@ -11,6 +11,7 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.foreign_files import is_foreign
 from rlhfctl.models.foreign_scorer import ForeignScorer
 from rlhfctl.models.heads import ScoreNormalization
+from rlhfctl.recipe.permissions import ALLOW_CODE
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.reward_sources import RewardModelLoading
 from rlhfctl.recipe.view import view
@@ -120,6 +121,7 @@ def opened(*sources):
 def test_several_are_loaded_once_and_combined_with_a_function(elsewhere, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(ALLOW_CODE, "1")
     (tmp_path / "lengths.py").write_text(
         "def f(completions):\n    return list(map(len, completions))"
     )
