@@ -58,10 +58,10 @@ def check_config(path: Path, *, remote_code: bool = False) -> None:
         raise CheckpointError(
             f"cannot be read as JSON: {error}", str(path), "Restore the file from its source."
         ) from error
-    found = sorted(set(_code(config, remote_code=remote_code)))
-    if found:
+    code_keys = sorted(set(_code(config, remote_code=remote_code)))
+    if code_keys:
         raise UnsafeError(
-            f"the config requires running code that is not part of its library ({', '.join(found)})",
+            f"the config requires running code that is not part of its library ({', '.join(code_keys)})",
             str(path),
             "After reviewing that code, set model.trust_remote_code: true, pin model.revision and "
             "add --allow-remote-code.",
