@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
 
+from rlhfctl.data.time_limit import TimeLimitError, time_limit
 from rlhfctl.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from rlhfctl.data.control_tokens import Turn
 
 # What the code of a template raises about a row that it was not written for.
-_REFUSALS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_REFUSALS = (
+    *(TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+    RecursionError,
+)
+LONGEST_RENDERING = 10.0
+"""Seconds for one conversation; templates take less than a millisecond."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -67,6 +73,7 @@ class ChatTemplate:
         Raises:
             RecipeError: There is no chat template.
             RenderingError: The template refuses the conversation.
+            DataError: The template does not end.
         """
         if not self.source:
             raise RecipeError(
@@ -77,13 +84,21 @@ class ChatTemplate:
             )
         tools = turns[0].get("tools") if turns else None
         try:
-            text = self.tokenizer.apply_chat_template(
-                [{name: turn[name] for name in turn if name != "tools"} for turn in turns],
-                tools=tools,
-                tokenize=False,
-                add_generation_prompt=ask,
-                **self.variables,
-            )
+            with time_limit(LONGEST_RENDERING):
+                text = self.tokenizer.apply_chat_template(
+                    [{name: turn[name] for name in turn if name != "tools"} for turn in turns],
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=ask,
+                    **self.variables,
+                )
+        except TimeLimitError as error:
+            raise DataError(
+                f"the chat template of {self.name} did not render a conversation within "
+                f"{LONGEST_RENDERING:g} seconds",
+                "model.chat_template",
+                "it may loop for ever; name another template",
+            ) from error
         except _REFUSALS as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise RenderingError.of(

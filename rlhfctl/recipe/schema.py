@@ -73,7 +73,7 @@ class ModelSection(Section):
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the files cannot change between two loads: a commit, or a path of this machine."""
+        """True if two loads get the same files: of a commit, or of a path of this machine."""
         local = self.name_or_path.startswith(("/", ".", "~"))
         return local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
 

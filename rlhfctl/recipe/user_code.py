@@ -31,7 +31,7 @@ class UserCode:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a task file rather than a function."""
+        """True for a task file, False for a function."""
         return is_task_file(self.name)
 
 

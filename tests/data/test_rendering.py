@@ -1,11 +1,13 @@
 """Chat templates: fields that they render, rows that they refuse, and what they leave out."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
+from rlhfctl.data import rendering
 from rlhfctl.data.formatter import Formatter
 from rlhfctl.data.formatting import encode_demonstrations
 from rlhfctl.data.rendering import RenderingError
@@ -242,3 +244,24 @@ class TestEarlierAnswers:
         assert not encoded(make_tokenizer(hidden), row(*turns)).report.dropped
         with pytest.raises(DataError, match="1 whose earlier answers cannot be found"):
             self.masked(make_tokenizer(hidden), *turns)
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}messages"
+ENDLESS_INWARD = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"
+
+
+def test_a_template_that_loops_for_ever_ends_the_command(make_tokenizer, monkeypatch):
+    monkeypatch.setattr(rendering, "LONGEST_RENDERING", 0.2)
+    with pytest.raises(DataError, match=r"did not render a conversation within 0\.2") as caught:
+        encoded(make_tokenizer(ENDLESS), row(user(), answer("So.")))
+    assert not isinstance(caught.value, RenderingError), (
+        "it would be counted, and the next row tried"
+    )
+    assert caught.value.exit_code == 3
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_a_template_that_calls_itself_for_ever_refuses_the_row(make_tokenizer):
+    with pytest.raises(DataError, match=r"no demonstration|refused by the chat template"):
+        encoded(make_tokenizer(ENDLESS_INWARD), row(user(), answer("So.")))

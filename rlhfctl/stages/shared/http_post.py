@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the status is 2xx."""
+        """True if the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> Any:
