@@ -7,7 +7,7 @@ from typing import Any
 
 MAX_DEPTH = 128
 """Levels of nesting. Python's own limit, 1,000 calls, would be met where a value is walked."""
-_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+_TOO_DEEP = f"nested too deeply, more than {MAX_DEPTH} levels"
 
 
 def parse_json(text: str | bytes) -> Any:

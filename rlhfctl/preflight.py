@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.data.formatter import Formatter
     from rlhfctl.data.forms import Kind
+    from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.data.sources import Preview
     from rlhfctl.recipe.reward_sources import RewardModelLoading
     from rlhfctl.recipe.schema import ModelSection, Recipe
@@ -288,6 +289,7 @@ def _data(
 ) -> Iterator[Finding]:
     """Check the first rows of each data set, and keep the previews of those with usable rows."""
     from rlhfctl.data.forms import Kind
+    from rlhfctl.data.row_counts import bad_limit
     from rlhfctl.data.sources import preview
 
     is_conversational: dict[str, bool] = {}
@@ -308,7 +310,7 @@ def _data(
         if seen.messages is not None:
             is_conversational[kind] = seen.messages
             previews[kind] = seen
-        yield _rows(seen, kind, recipe.data.bad_rows)
+        yield _rows(seen, kind, bad_limit(recipe.data))
     if len(set(is_conversational.values())) > 1:
         described = ", ".join(
             f"{kind} are {'conversations' if messages else 'text'}"
@@ -368,6 +370,7 @@ def _encoding(recipe: Recipe, formatter: Formatter, kind: Kind, seen: Preview) -
     from datasets import Dataset
 
     from rlhfctl.data.formatting import encode_comparisons, encode_demonstrations, encode_prompts
+    from rlhfctl.data.row_counts import bad_limit
 
     rows = Dataset.from_list(list(seen.rows))
     parse = getattr(recipe.data, kind).special_tokens == "parse"
@@ -387,8 +390,7 @@ def _encoding(recipe: Recipe, formatter: Formatter, kind: Kind, seen: Preview) -
         yield Finding("error", error.what, f"data.{kind}", error.hint)
         return
     if report.dropped:
-        level: Level = "error" if recipe.data.bad_rows == "refuse" else "warning"
-        yield Finding(level, report.summary(), f"data.{kind}")
+        yield Finding(_level(report, bad_limit(recipe.data)), report.summary(), f"data.{kind}")
     for remark in report.remarks():
         yield Finding("warning", remark, f"data.{kind}")
 
@@ -408,14 +410,21 @@ def _reward_bench(recipe: Recipe) -> Iterator[Finding]:
     yield Finding(level, f"{source}: {subsets.report.summary()}", where)
 
 
-def _rows(seen: Preview, kind: Kind, bad_rows: str) -> Finding:
+def _level(report: RowCounts, limit: float) -> Level:
+    """Return whether unusable rows end the run: certain only if all rows were checked."""
+    certain = report.read < _ROWS_CHECKED or limit == 0.0
+    return "error" if certain and report.exceeds(limit) else "warning"
+
+
+def _rows(seen: Preview, kind: Kind, limit: float) -> Finding:
     report = seen.report
     where = f"data.{kind}"
     if seen.messages is None:
         return Finding("error", f"{report.name}: no usable row; {report.reasons()}", where)
     remarks = "".join(f"; {remark}" for remark in report.remarks())
     if report.dropped:
-        level: Level = "error" if bad_rows == "refuse" else "warning"
+        report.limit = limit
+        level = _level(report, limit)
         return Finding(level, f"{report.name}: {report.summary()}{remarks}", where)
     text_format = "conversations" if seen.messages else "text"
     form = f" of form {seen.form}" if seen.form not in ("", "trl") else ""

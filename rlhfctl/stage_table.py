@@ -62,6 +62,7 @@ def _is_below(key: str, names: tuple[str, ...]) -> bool:
 # Keys are declared without conditions, although some are read only under others (PPO-ptx,
 # held-out evaluations): a needless re-run in rare cases is better than a stale result.
 _BASE = ("seed", "model", "lora")
+_BAD_ROWS = ("data.bad_rows", "data.max_bad_fraction")
 _REWARD_SOURCES = ("ppo.reward_sources", "ppo.reward_rule", "ppo.uncertainty_penalty")
 
 SFT = Stage(
@@ -73,7 +74,7 @@ SFT = Stage(
     folder="sft",
     requires=(),
     accepts=(),
-    reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", "data.bad_rows"),
+    reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", *_BAD_ROWS),
     data=("demonstrations",),
     progress=("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
 )
@@ -88,7 +89,7 @@ REWARD_MODEL = Stage(
     accepts=("sft",),
     reads=(
         *(*_BASE, "reward_model", "generation"),
-        *("data.comparisons", "data.prompts", "data.bad_rows"),
+        *("data.comparisons", "data.prompts", *_BAD_ROWS),
         # Gold comparisons are taken from prompts that no stage trains on.
         "data.demonstrations.held_out",
         # Score normalization samples the SFT policy in PPO's batches.

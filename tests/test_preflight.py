@@ -42,7 +42,7 @@ def found(level: str, **sections: object) -> list[Finding]:
 
 
 def data(**sections):
-    return {"data": sections}
+    return {"data": {"max_bad_fraction": 1.0, **sections}}
 
 
 def test_a_reward_function_without_its_module_is_found_before_anything_runs():
@@ -168,8 +168,9 @@ class TestData:
         source = {"source": write([*ROWS, {"prompt": "a", "completion": ""}])}
         findings = found("warning", **data(demonstrations=source))
         assert "1 of 6 rows cannot be used: 1 empty response" in findings[0].what
-        (finding,) = found("error", **data(demonstrations=source, bad_rows="refuse"))
-        assert finding.where == "data.demonstrations"
+        for keys in ({"bad_rows": "refuse"}, {"max_bad_fraction": 0.1}):
+            (finding,) = found("error", **data(demonstrations=source, **keys))
+            assert finding.where == "data.demonstrations"
 
     def test_no_usable_row_is_an_error(self):
         (finding,) = found("error", **data(prompts={"source": write([{"prompt": " "}])}))

@@ -130,7 +130,7 @@ def read_votes(source: str, columns: Mapping[str, str]) -> tuple[Votes, RowCount
             report.drop(str(error), raw.place(number))
         else:
             report.usable += 1
-    report.check("drop")
+    report.check(1.0)
     if not builder.votes.item:
         raise DataError("no row has a label", raw.name)
     return builder.votes, report

@@ -67,7 +67,7 @@ def encode_demonstrations(
     rows: Dataset,
     formatter: Formatter,
     max_length: int,
-    bad_rows: str = "drop",
+    bad_limit: float = 1.0,
     assistant_turns: str = "last",
 ) -> Encoded:
     """Encode demonstrations for TRL's SFTTrainer.
@@ -76,7 +76,7 @@ def encode_demonstrations(
         rows: Demonstrations.
         formatter: Formatter of the demonstrations.
         max_length: Longest row in tokens; longer ones are dropped.
-        bad_rows: `data.bad_rows`.
+        bad_limit: Largest share of unusable rows; only 0 is checked here, others over all parts.
         assistant_turns: ``last``, or ``all`` for a loss on earlier answers too.
 
     Returns:
@@ -84,7 +84,7 @@ def encode_demonstrations(
         response and end token, 0 on the prompt, except earlier answers if they count).
 
     Raises:
-        DataError: Rows are too long and `bad_rows` is ``refuse``, or no row is left.
+        DataError: Rows are too long and `bad_limit` is 0, or no row is left.
         RecipeError: There is no chat template for conversations.
     """
 
@@ -105,11 +105,11 @@ def encode_demonstrations(
             columns = {"input_ids": pair.prompt + pair.response, "completion_mask": mask}
             yield _Row(len(mask), columns, pair.notes, formatter.spelled(*row))
 
-    return _encode(rows, formatter, encoded, (max_length, bad_rows), "demonstrations")
+    return _encode(rows, formatter, encoded, (max_length, bad_limit), "demonstrations")
 
 
 def encode_comparisons(
-    rows: Dataset, formatter: Formatter, max_length: int, bad_rows: str = "drop"
+    rows: Dataset, formatter: Formatter, max_length: int, bad_limit: float = 1.0
 ) -> Encoded:
     """Encode comparisons for TRL's RewardTrainer.
 
@@ -118,7 +118,7 @@ def encode_comparisons(
         columns of `COMPARISON_EXTRAS` present. Both sides must fit in `max_length` tokens.
 
     Raises:
-        DataError: Rows are too long and `bad_rows` is ``refuse``, or no row is left.
+        DataError: Rows are too long and `bad_limit` is 0, or no row is left.
         RecipeError: There is no chat template for conversations.
     """
     extras = [name for name in COMPARISON_EXTRAS if name in rows.column_names]
@@ -142,11 +142,11 @@ def encode_comparisons(
             notes = tuple(dict.fromkeys(one.notes + two.notes))
             yield _Row(length, sides | extra, notes, formatter.spelled(*row))
 
-    return _encode(rows, formatter, encoded, (max_length, bad_rows), "comparisons")
+    return _encode(rows, formatter, encoded, (max_length, bad_limit), "comparisons")
 
 
 def encode_prompts(
-    rows: Dataset, formatter: Formatter, max_length: int, bad_rows: str = "drop"
+    rows: Dataset, formatter: Formatter, max_length: int, bad_limit: float = 1.0
 ) -> Encoded:
     """Encode prompts for sampling.
 
@@ -155,7 +155,7 @@ def encode_prompts(
         over `max_length` tokens are dropped.
 
     Raises:
-        DataError: Prompts are too long and `bad_rows` is ``refuse``, or no prompt is left.
+        DataError: Prompts are too long and `bad_limit` is 0, or no prompt is left.
         RecipeError: There is no chat template for conversations.
     """
 
@@ -170,11 +170,11 @@ def encode_prompts(
             columns = {"input_ids": ids, **dict(zip(batch, values, strict=True))}
             yield _Row(len(ids), columns, (), formatter.spelled(prompt))
 
-    return _encode(rows, formatter, encoded, (max_length, bad_rows), "prompts")
+    return _encode(rows, formatter, encoded, (max_length, bad_limit), "prompts")
 
 
 def _encode(
-    rows: Dataset, formatter: Formatter, encoded: _Encoder, limits: tuple[int, str], name: str
+    rows: Dataset, formatter: Formatter, encoded: _Encoder, limits: tuple[int, float], name: str
 ) -> Encoded:
     """Encode rows in batches, and count those that are too long or cannot be rendered.
 
@@ -182,12 +182,12 @@ def _encode(
         rows: Rows of a data set.
         formatter: Formatter of `encoded`.
         encoded: Encodes a batch of rows.
-        limits: Longest row in tokens, and `data.bad_rows`.
+        limits: Longest row in tokens, and the largest share of unusable rows.
         name: ``demonstrations``, ``comparisons`` or ``prompts``.
     """
     from datasets import Dataset, concatenate_datasets
 
-    max_length, bad_rows = limits
+    max_length, bad_limit = limits
     report = RowCounts(name, read=len(rows))
     parts: list[Dataset] = []
     too_long = longest = spelling = 0
@@ -219,7 +219,8 @@ def _encode(
     report.notes = tuple(
         f"{count:,} of {report.read:,} rows {clause}" for clause, count in noted.items()
     )
-    report.check(bad_rows, hint or _TOO_LONG_HINTS[name])
+    # Training and held-out rows are encoded apart: their share counts together.
+    report.check(0.0 if bad_limit == 0.0 else 1.0, hint or _TOO_LONG_HINTS[name])
     return Encoded(concatenate_datasets(parts), report, longest)
 
 

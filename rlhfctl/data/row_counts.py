@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import DataError
+
+if TYPE_CHECKING:
+    from rlhfctl.recipe.schema import DataSection
 
 REPEATED = "repeated prompts"
 """Cause under which a set of prompts counts all but the first of equal prompts."""
@@ -23,6 +26,7 @@ class RowCounts:
         first: Cause -> location of its first row, such as ``pairs.jsonl:12``.
         left_out: Cause -> number of rows that are not needed, such as repeated prompts and tied
             votes; they are not counted as errors.
+        limit: Largest share of unusable rows, as last checked.
         notes: Sentences about how the source was read, and rows that people should read about.
     """
 
@@ -33,6 +37,7 @@ class RowCounts:
     first: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    limit: float = 1.0
 
     @property
     def duplicates(self) -> int:
@@ -88,25 +93,38 @@ class RowCounts:
             for cause, count in _by_count(self.dropped)
         )
         total = sum(self.dropped.values())
-        return f"{total:,} of {self.read:,} rows cannot be used: {', '.join(parts)}"
+        allowed = f" (at most {self.limit:.3g} of them may be)" if 0.0 < self.limit < 1.0 else ""
+        return f"{total:,} of {self.read:,} rows cannot be used{allowed}: {', '.join(parts)}"
 
-    def check(self, bad_rows: str, hint: str = "") -> None:
-        """Raise if bad rows are refused, or if no row is left.
+    def exceeds(self, limit: float) -> bool:
+        """Return whether more than a share of the rows cannot be used."""
+        return sum(self.dropped.values()) > limit * self.read
+
+    def check(self, limit: float, hint: str = "") -> None:
+        """Raise if too many rows cannot be used, or if no row is left.
 
         Args:
-            bad_rows: ``drop`` or ``refuse``, the recipe's ``data.bad_rows``.
+            limit: Largest share of unusable rows.
             hint: Advice for the user; empty uses a general one.
 
         Raises:
-            DataError: Bad rows are refused, or no row is left.
+            DataError: There are more, or no row is left.
         """
+        self.limit = limit
         if not self.read:
             raise DataError("the data set is empty", self.name)
         if not self.usable:
             raise DataError(f"no row is left; {self.reasons()}", self.name, hint)
-        if self.dropped and bad_rows == "refuse":
-            advice = hint or "fix them, or set data.bad_rows: drop"
-            raise DataError(self.summary(), self.name, advice)
+        if self.exceeds(limit):
+            advice = "fix them, or raise data.max_bad_fraction"
+            if limit == 0.0:
+                advice = "fix them, or set data.bad_rows: drop with a data.max_bad_fraction above 0"
+            raise DataError(self.summary(), self.name, "; ".join(filter(None, (hint, advice))))
+
+
+def bad_limit(section: DataSection) -> float:
+    """Return the largest share of unusable rows that a recipe allows."""
+    return 0.0 if section.bad_rows == "refuse" else section.max_bad_fraction
 
 
 def _by_count(counts: dict[str, int]) -> list[tuple[str, int]]:

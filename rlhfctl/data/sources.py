@@ -10,7 +10,7 @@ from rlhfctl.data.files import is_local, read_local
 from rlhfctl.data.form_table import ChosenForm, check_section, choose_form, renamed
 from rlhfctl.data.hub import read_hub
 from rlhfctl.data.raw import RawRows
-from rlhfctl.data.row_counts import REPEATED, RowCounts
+from rlhfctl.data.row_counts import REPEATED, RowCounts, bad_limit
 from rlhfctl.data.rows import (
     NORMALISERS,
     BadRowError,
@@ -236,7 +236,7 @@ def _load(recipe: Recipe, kind: Kind, *, margins: bool = False) -> Split:
         numbers = _drawn(len(items), section.max_rows, recipe.seed)
         items = [items[number] for number in numbers]
     rows = list(_normalised(items, raw, kind, report, section, margins=margins))
-    report.check(recipe.data.bad_rows)
+    report.check(bad_limit(recipe.data))
     mask = held_out([_key(row) for row in rows], section.held_out, raw.name)
     return Split(
         _table([row for row, outside in zip(rows, mask, strict=True) if not outside]),

@@ -65,7 +65,7 @@ def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Su
             report.drop(str(error), raw.place(number))
         else:
             report.usable += 1
-    report.check("drop")
+    report.check(1.0)
     return Subsets(rows, report)
 
 

@@ -70,8 +70,8 @@ def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRo
                 faults.add(number, not_utf8(raw, error))
             except json.JSONDecodeError as error:
                 faults.add(number, _not_json(error))
-            except RecursionError:
-                faults.add(number, "nested too deeply")
+            except ValueError as error:  # nested too deeply, or a number of thousands of digits
+                faults.add(number, str(error))
             else:
                 if isinstance(row, dict):
                     yield number, row
@@ -100,8 +100,8 @@ def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
         raise DataError(not_utf8(raw, error), f"{path}:{line}") from error
     except json.JSONDecodeError as error:
         raise DataError(_not_json(error), f"{path}:{error.lineno}") from error
-    except RecursionError as error:
-        raise DataError("nested too deeply", str(path)) from error
+    except ValueError as error:  # nested too deeply, or a number of thousands of digits
+        raise DataError(str(error), str(path)) from error
     faults = Faults(path, "row ")
     for number, row in enumerate(rows[:limit], start=1):
         if isinstance(row, dict):
@@ -117,7 +117,7 @@ def _refuse_single_object(raw: bytes, path: Path) -> None:
         return
     try:
         value = parse_json(decoded(raw, first=True))
-    except (ValueError, RecursionError):
+    except ValueError:
         return
     listed = [name for name, part in value.items() if isinstance(part, list)]
     within = f"; its key {listed[0]} has a list" if listed else ""

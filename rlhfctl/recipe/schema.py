@@ -213,6 +213,11 @@ class DataSection(Section):
         description="Treatment of unusable rows (empty, not text, equal responses, too long): "
         "`drop` leaves them out and reports how many, `refuse` ends the stage.",
     )
+    max_bad_fraction: Share = Field(
+        0.05,
+        description="Largest share of unusable rows that `bad_rows: drop` leaves out; more end the "
+        "stage with exit code 3. 0 refuses any.",
+    )
 
 
 class TrainingSection(Section):

@@ -26,7 +26,8 @@ def _here(tmp_path, monkeypatch):
 
 def recipe_of(rows=ROWS, **prompts):
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Recipe.model_validate({"data": {"prompts": {"source": "rows.jsonl", **prompts}}})
+    section = {"source": "rows.jsonl", **prompts}
+    return Recipe.model_validate({"data": {"prompts": section, "max_bad_fraction": 1.0}})
 
 
 def number_in(prompt):

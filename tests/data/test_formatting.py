@@ -139,7 +139,7 @@ class TestDemonstrations:
     def test_rows_that_are_too_long_are_refused_where_the_recipe_says_so(self, make_tokenizer):
         rows = Dataset.from_list([{"prompt": "a", "completion": "b" * n} for n in (1, 30)])
         with pytest.raises(DataError, match="1 of 2 rows cannot be used: 1 longer than 4 tokens"):
-            encode_demonstrations(rows, Formatter(make_tokenizer()), 4, "refuse")
+            encode_demonstrations(rows, Formatter(make_tokenizer()), 4, 0.0)
 
     def test_a_set_of_which_nothing_is_left_is_an_error(self, make_tokenizer):
         rows = Dataset.from_list([{"prompt": "a", "completion": "b" * 30}])

@@ -127,7 +127,7 @@ def test_rows_that_the_template_refuses_are_counted_by_reason(make_tokenizer, ch
     result = encoded(make_tokenizer(strict), row(system, user(), answer("No.")), good)
     assert result.report.dropped == {"refused by the chat template: System role not supported": 1}
     with pytest.raises(DataError, match="1 refused by the chat template"):
-        encoded(make_tokenizer(strict), row(system, user(), answer("No.")), bad_rows="refuse")
+        encoded(make_tokenizer(strict), row(system, user(), answer("No.")), bad_limit=0.0)
     broken = chatml.replace("m['content']", "m['content'] + 1")
     formatter = Formatter(make_tokenizer(broken))
     with pytest.raises(RenderingError, match="refuses a conversation"):
@@ -172,7 +172,9 @@ def test_fields_of_different_types_are_read_from_a_file(tmp_path, make_tokenizer
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in rows))
     split = load_demonstrations(
-        Recipe.model_validate({"data": {"demonstrations": {"source": str(path)}}})
+        Recipe.model_validate(
+            {"data": {"demonstrations": {"source": str(path)}, "max_bad_fraction": 1.0}}
+        )
     )
     tokenizer = make_tokenizer(TOOLS)
     both = [*split.train.to_list(), *split.held_out.to_list()]

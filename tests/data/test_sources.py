@@ -26,7 +26,9 @@ def _here(tmp_path, monkeypatch):
 
 
 def recipe_of(seed=0, bad_rows="drop", **sections):
-    return Recipe.model_validate({"seed": seed, "data": {"bad_rows": bad_rows, **sections}})
+    return Recipe.model_validate(
+        {"seed": seed, "data": {"bad_rows": bad_rows, "max_bad_fraction": 1.0, **sections}}
+    )
 
 
 def write(rows, name="x.jsonl"):
@@ -129,6 +131,22 @@ class TestRows:
         assert split.report.dropped == {"empty response": 2, "completion is missing": 1}
         assert split.report.first["completion is missing"] == "x.jsonl:43"
         assert (split.report.read, split.report.usable) == (43, 40)
+
+    @pytest.mark.parametrize(
+        ("limit", "bad", "ends"), [(0.05, 1, False), (0.05, 2, True), (0, 1, True)]
+    )
+    def test_more_bad_rows_than_the_recipe_allows_end_it_with_the_counts(self, limit, bad, ends):
+        rows = [{"prompt": f"{n}?", "completion": "Yes."} for n in range(20 - bad)]
+        source = write(rows + [{"prompt": "a", "completion": ""}] * bad)
+        recipe = recipe_of(demonstrations={"source": source}, max_bad_fraction=limit)
+        if ends:
+            with pytest.raises(DataError, match=f"{bad} of 20 rows cannot be used") as caught:
+                load_demonstrations(recipe)
+            assert caught.value.exit_code == 3
+            assert "data.max_bad_fraction" in caught.value.hint
+        else:
+            summary = load_demonstrations(recipe).report.summary()
+            assert summary.startswith("1 of 20 rows cannot be used (at most 0.05 of them may be)")
 
     def test_bad_rows_end_it_where_the_recipe_says_so(self):
         source = write([*PAIRS, {"prompt": "a", "completion": ""}])

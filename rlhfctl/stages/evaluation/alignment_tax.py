@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.row_counts import bad_limit
 from rlhfctl.data.sources import EMBEDDED, never_trained_on
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.tax import compare
@@ -69,7 +70,7 @@ def _demonstrations(context: EvalContext) -> TaxTask | None:
     rows = context.demonstrations.held_out
     rows = rows.select(range(min(limit, len(rows))))
     encoded = encode_demonstrations(
-        rows, session.formatter_for("demonstrations"), recipe.sft.max_length, recipe.data.bad_rows
+        rows, session.formatter_for("demonstrations"), recipe.sft.max_length, bad_limit(recipe.data)
     ).dataset
     pairs = [
         _split(list(ids), list(mask))

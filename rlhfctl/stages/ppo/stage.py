@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhfctl.data.formatting import encode_demonstrations, encode_prompts
+from rlhfctl.data.row_counts import bad_limit
 from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
 from rlhfctl.json_text import parse_json
@@ -181,7 +182,7 @@ def open_trainer(
         rows.train,
         context.formatter_for("prompts"),
         recipe.generation.max_prompt_length,
-        recipe.data.bad_rows,
+        bad_limit(recipe.data),
     )
     counts = report_rows(monitor, "prompts", rows.report, (encoded.report,))
     prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
@@ -270,7 +271,7 @@ def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:
         load_demonstrations(recipe).train,
         context.formatter_for("demonstrations"),
         recipe.sft.max_length,
-        recipe.data.bad_rows,
+        bad_limit(recipe.data),
     ).dataset
     pairs = []
     for ids, mask in zip(rows["input_ids"], rows["completion_mask"], strict=True):

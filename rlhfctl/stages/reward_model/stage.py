@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.formatting import encode_comparisons
+from rlhfctl.data.row_counts import bad_limit
 from rlhfctl.data.sources import load_comparisons
 from rlhfctl.data.split import set_apart
 from rlhfctl.errors import DivergedError
@@ -192,7 +193,7 @@ def _encoded(context: StageContext, rows: Dataset) -> Encoded:
         rows,
         context.formatter_for("comparisons"),
         recipe.reward_model.max_length,
-        recipe.data.bad_rows,
+        bad_limit(recipe.data),
     )
 
 

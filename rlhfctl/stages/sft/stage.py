@@ -12,6 +12,7 @@ from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.row_counts import bad_limit
 from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.models import adapters, new_tokens, sharding
 from rlhfctl.models.base import load_causal_lm
@@ -76,7 +77,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         encode_demonstrations,
         formatter=context.formatter_for("demonstrations"),
         max_length=recipe.sft.max_length,
-        bad_rows=recipe.data.bad_rows,
+        bad_limit=bad_limit(recipe.data),
         assistant_turns=recipe.sft.assistant_turns,
     )
     train, held_out = encode(rows.train), encode(rows.held_out)

@@ -102,6 +102,9 @@ def report_rows(
         kind: Kind of data.
         source: Counts of the source's rows.
         encoded: Counts of the rows that were encoded; here rows can be too long.
+
+    Raises:
+        DataError: More rows cannot be used than the recipe allows.
     """
     for note in source.notes:
         monitor.note(f"{kind}: {note}")
@@ -116,12 +119,17 @@ def report_rows(
 
 
 def add_encoded(monitor: Monitor, kind: str, total: RowCounts, report: RowCounts) -> None:
-    """Warn of rows that were dropped by encoding, and add them to the counts for the manifest."""
+    """Warn of rows that were dropped by encoding, and add them to the counts for the manifest.
+
+    Raises:
+        DataError: More rows cannot be used than the recipe allows.
+    """
     for note in report.notes:
         monitor.warn(f"{kind}: {note}")
     if report.dropped:
         monitor.warn(f"{kind}: {report.summary()}")
         total.add_encoding(report)
+        total.check(total.limit)
 
 
 def open_roles(

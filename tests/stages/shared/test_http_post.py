@@ -97,7 +97,7 @@ def test_an_endless_answer_is_cut_off(serve):
 
 
 def test_a_reward_server_of_that_kind_is_an_error_in_one_sentence(serve):
-    for answer, words in ((endless, "longer than 8 MiB"), (nested, "levels deep")):
+    for answer, words in ((endless, "longer than 8 MiB"), (nested, "nested too deeply")):
         server = RewardServer(RewardSourceSection(source=serve(answer), retries=0))
         with pytest.raises(EnvironmentFault, match=words):
             asyncio.run(server(prompts=["a"]))
