@@ -106,6 +106,6 @@ def _contents(checkpoint: Path) -> dict[str, Any] | None:
 
 def _value_digest(value: Mapping[str, Any]) -> str:
     # As it is read back: JSON makes text of keys, and lists of tuples.
-    plain = json.loads(json.dumps(value))
+    plain = parse_json(json.dumps(value))
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
