@@ -289,6 +289,7 @@ def _data(
 ) -> Iterator[Finding]:
     """Check the first rows of each data set, and keep the previews of those with usable rows."""
     from rlhfctl.data.forms import Kind
+    from rlhfctl.data.rankings import require_single_labels
     from rlhfctl.data.row_counts import bad_limit
     from rlhfctl.data.sources import preview
 
@@ -301,6 +302,8 @@ def _data(
         try:
             margins = kind == "comparisons" and recipe.reward_model.use_margin
             seen = preview(section, kind, margins=margins)
+            if seen is not None and kind == "comparisons" and seen.rows:
+                require_single_labels(seen.rows[0], recipe.reward_model.labels)
         except DataError as error:
             yield Finding("error", _sentence(error), where, error.hint)
             continue

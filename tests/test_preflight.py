@@ -313,3 +313,12 @@ def test_each_file_is_read_once(foreign_models, monkeypatch):
     (conversations,) = found("error", **sections)
     assert "the prompts are conversations" in conversations.what
     assert reads == ["demonstrations", "comparisons", "prompts"]
+
+
+def test_labels_of_several_annotators_are_not_aggregated_over_rankings():
+    ranked = {"prompt": "2 + 2?", "responses": ["4", "5", "six"], "ranks": [1, 2, 3]}
+    section = data(comparisons={"source": write([ranked])})
+    assert found("error", **section, reward_model={"labels": "as_given"}) == []
+    [finding] = found("error", **section, reward_model={"labels": "majority"})
+    assert "the weighted pairs of rankings" in finding.what
+    assert finding.where == "data.comparisons"

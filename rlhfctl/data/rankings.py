@@ -8,13 +8,14 @@ theirs. Pairs are shuffled like other rows, so those of one ranking may be in di
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.forms import WEIGHT, compared
 from rlhfctl.data.instructions import question_of
 from rlhfctl.data.messages import list_in
 from rlhfctl.data.rows import BadRowError, LeftOutError, text_of
+from rlhfctl.errors import DataError
 
 if TYPE_CHECKING:
     from rlhfctl.data.forms import Item, Kind, Source
@@ -42,6 +43,25 @@ def weighed_pairs(
         yield LeftOutError("pair of equal rank")
     for a, b in better:
         yield compared(question, responses[a], responses[b], **{WEIGHT: 1.0 / len(better)})
+
+
+def require_single_labels(columns: Iterable[str], labels: str) -> None:
+    """Refuse to aggregate labels over the weighted pairs of rankings.
+
+    Args:
+        columns: Columns of the comparisons.
+        labels: The recipe's `reward_model.labels`.
+
+    Raises:
+        DataError: The columns have weights, and `labels` is not `as_given`.
+    """
+    if labels != "as_given" and WEIGHT in columns:
+        raise DataError(
+            f"reward_model.labels: {labels} aggregates several labels per pair, and the "
+            "comparisons are the weighted pairs of rankings",
+            "data.comparisons",
+            "Set reward_model.labels: as_given.",
+        )
 
 
 def ranking(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:

@@ -41,6 +41,9 @@ REFUSED: Mapping[str, str] = {
         ),
         "starts positions after the pad token in one pass and at 0 in sampling",
     ),
+    **dict.fromkeys(
+        ("emu3", "mllama"), "has a text model that no class of AutoModelForCausalLM loads"
+    ),
     "phimoe": "draws its experts at random in training, with a threshold that is also its noise",
     "prophetnet": "predicts several tokens at once",
     "cpmant": _BOTH_SIDES,

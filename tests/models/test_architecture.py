@@ -52,6 +52,7 @@ def folder(tmp_path):
         ({"model_type": "t5", "is_encoder_decoder": True}, "encoder-decoder"),
         ({"model_type": "bert"}, "both sides"),
         ({"model_type": "rwkv"}, "state"),
+        ({"model_type": "mllama"}, "text model"),
         ({"model_type": "xmod", "is_decoder": True}, "after the pad token"),
     ],
 )

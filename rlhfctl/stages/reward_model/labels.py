@@ -10,6 +10,7 @@ from trl import RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from rlhfctl.data.annotations import Votes, comparison_votes
+from rlhfctl.data.rankings import require_single_labels
 from rlhfctl.errors import DataError
 from rlhfctl.evaluation.agreement import label_counts
 from rlhfctl.evaluation.annotator_quality import reliability
@@ -51,13 +52,7 @@ def aggregated(
     weighted = "weight" in rows.column_names
     if section.labels == "as_given":
         return _with_mean_weight_1(rows) if weighted else rows
-    if weighted:
-        raise DataError(
-            f"reward_model.labels: {section.labels} aggregates several labels per pair, and the "
-            "comparisons are the weighted pairs of rankings",
-            "data.comparisons",
-            "Set reward_model.labels: as_given.",
-        )
+    require_single_labels(rows.column_names, section.labels)
     votes = comparison_votes(rows, "data.comparisons")
     if votes.most_labels < 2:
         raise DataError(
