@@ -165,9 +165,11 @@ class _StageRunner:
             rows=dict(outcome.rows),
             changes=list(attempt.changes),
         )
-        self.manifest.with_stage(record).save(directory.manifest)
+        manifest = self.manifest.with_stage(record)
+        manifest.save(directory.manifest)
         directory.partial_metrics(name).replace(directory.metrics(name))
-        staging.clean_up(directory, name)
+        named = [item for other in manifest.stages.values() for item in other.inputs.values()]
+        staging.clean_up(directory, name, named)
         return record
 
     def _trackers(self, part: Mapping[str, Any]) -> TrackerMonitor:

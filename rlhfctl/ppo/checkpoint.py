@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
-CHECKPOINTS_TO_KEEP = 2
 _SCALER = "scaler."
 _COPIES = 4
 """Tensors of a weight's size per weight: itself, two moments, and a running mean."""
@@ -64,7 +63,7 @@ class Progress:
 
 
 def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progress) -> Path:
-    """Write `folder/rollout-N` atomically, with the digest of each file, and keep the newest two.
+    """Write `folder/rollout-N` atomically, with the digest of each file, and keep the newest ones.
 
     Args:
         folder: Parent of all checkpoints of the stage.
@@ -87,7 +86,7 @@ def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progr
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
-    for old in _all(folder)[:-CHECKPOINTS_TO_KEEP]:
+    for old in _all(folder)[: -step.settings.keep_last]:
         shutil.rmtree(old)
     return final
 
@@ -101,12 +100,13 @@ def require_room(folder: Path, step: PPOStep) -> None:
         step: Weights to be saved, with two moments each and at most one running mean.
 
     Raises:
-        DiskFullError: Two checkpoints and a margin do not fit.
+        DiskFullError: The checkpoints to keep and a margin do not fit.
     """
     weights = sum(weight.nbytes for role in step.weights.values() for weight in role)
     size = _COPIES * weights
-    needed = max(size, CHECKPOINTS_TO_KEEP * size - folder_bytes(folder))
-    require_space(folder, needed, f"room for {CHECKPOINTS_TO_KEEP} checkpoints of ppo")
+    count = step.settings.keep_last
+    needed = max(size, count * size - folder_bytes(folder))
+    require_space(folder, needed, f"room for {count} checkpoints of ppo")
 
 
 def load_latest(

@@ -113,6 +113,7 @@ class PPOSettings:
     kl_stop: float | None = 50.0
     samples_per_run: int = 5
     save_rollouts: int | None = None
+    keep_last: int = 2
     eval_rollouts: int | None = 10
     seed: int = 0
 

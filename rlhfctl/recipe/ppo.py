@@ -265,6 +265,9 @@ class PPOSection(Section):
     save_rollouts: Count | None = Field(
         None, description="Rollouts between checkpoints to resume from; null saves none."
     )
+    keep_last: int = Field(
+        2, ge=2, description="Newest checkpoints to keep; older ones are removed after a save."
+    )
 
     eval_rollouts: Count | None = Field(
         10,

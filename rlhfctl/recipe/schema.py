@@ -259,6 +259,12 @@ class TrainingSection(Section):
         None,
         description="Optimizer steps between checkpoints to resume from; null saves none.",
     )
+    keep_last: int = Field(
+        2,
+        ge=2,
+        description="Newest checkpoints to keep. Of two, one has been trained on from, so it is "
+        "known to be sound.",
+    )
 
 
 class SFTSection(TrainingSection):

@@ -23,7 +23,7 @@ from rlhfctl.run.manifest import Artifact
 from rlhfctl.run.sealed import SEAL, read_sealed, with_digest_line, write_sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from rlhfctl.run.directory import RunDirectory
@@ -162,8 +162,23 @@ def promote(directory: RunDirectory, stage: str) -> None:
     sync_entry(directory.root)
 
 
-def clean_up(directory: RunDirectory, stage: str) -> None:
-    """Remove the files of an unfinished stage, once its result is recorded."""
-    if directory.replaced(stage).exists():
-        shutil.rmtree(directory.replaced(stage))
+def clean_up(directory: RunDirectory, stage: str, inputs: Iterable[Artifact] = ()) -> None:
+    """Remove the files of an unfinished stage and its replaced result, once a result is recorded.
+
+    Args:
+        directory: Run folder.
+        stage: Name of the stage.
+        inputs: Inputs that the manifest names; those among the earlier result's checkpoints are
+            moved to the new result.
+    """
+    replaced, final = directory.replaced(stage), directory.stage(stage)
+    if replaced.exists():
+        for artifact in inputs:
+            path = directory.root / artifact.path
+            if path.is_relative_to(final / CHECKPOINTS) and not path.exists():
+                earlier = replaced / path.relative_to(final)
+                if earlier.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    earlier.rename(path)
+        shutil.rmtree(replaced)
     directory.partial_inputs(stage).unlink(missing_ok=True)

@@ -96,9 +96,10 @@ def test_no_sound_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path):
         train(tmp_path)
 
 
-def test_only_the_newest_two_are_kept(tmp_path):
-    cut_short(tmp_path, 5)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "rollout-00000004",
-        "rollout-00000005",
-    ]
+@pytest.mark.parametrize("count", [2, 3])
+def test_only_the_newest_are_kept(tmp_path, count):
+    settings = bandit_settings(**SETTINGS, keep_last=count)
+    with pytest.raises(Cut):
+        PPOTrainer(Bandit(), PROMPTS, settings, Dying(5), checkpoints=tmp_path).train()
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == [f"rollout-{number:08d}" for number in (3, 4, 5)[-count:]]

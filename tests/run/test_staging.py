@@ -56,6 +56,21 @@ def test_a_promoted_result_replaces_the_earlier_one(directory):
     assert sorted(path.name for path in directory.root.iterdir()) == ["logs", "sft"]
 
 
+def test_a_checkpoint_that_the_manifest_names_outlives_its_result(directory):
+    fill(directory.stage("sft"), "old")
+    for name in ("checkpoint-1", "checkpoint-2"):
+        (directory.stage("sft") / "checkpoints" / name).mkdir(parents=True)
+        (directory.stage("sft") / "checkpoints" / name / "state").write_text(name)
+    open_sft(directory)
+    fill(directory.partial("sft"), "new")
+    staging.promote(directory, "sft")
+    named = [Artifact("sft/checkpoints/checkpoint-1", "aa"), Artifact("/elsewhere", "bb")]
+    staging.clean_up(directory, "sft", named)
+    assert content(directory) == "new"
+    (kept,) = (directory.stage("sft") / "checkpoints").iterdir()
+    assert (kept / "state").read_text() == "checkpoint-1"
+
+
 def test_a_crash_before_the_record_brings_the_earlier_result_back(directory):
     fill(directory.stage("sft"), "old")
     record = recorded(directory)

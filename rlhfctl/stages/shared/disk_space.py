@@ -17,8 +17,6 @@ _MOMENTS = 8
 """Bytes of an optimizer's two moments per trained weight."""
 _OTHER_FILES = 2**19
 """Bytes of tokenizer, configuration and random states, at least."""
-_CHECKPOINTS = 2
-"""Checkpoints on disk at a time."""
 
 
 class SpaceForCheckpoints(Trainer):  # type: ignore[misc]
@@ -42,7 +40,7 @@ def require_space_for_training(trainer: Any, stage: str) -> None:
     """Refuse training whose checkpoints, or else whose result, will not fit on the disk.
 
     Raises:
-        DiskFullError: Two checkpoints and a margin do not fit; those of an interrupted attempt,
+        DiskFullError: The checkpoints to keep and a margin do not fit; those of an interrupted attempt,
             which new ones will replace, count as free.
     """
     folder = Path(trainer.args.output_dir)
@@ -50,8 +48,9 @@ def require_space_for_training(trainer: Any, stage: str) -> None:
         require_space(folder, weight_bytes(trainer.model), f"the result of {stage}")
         return
     size = checkpoint_bytes(trainer.model)
-    needed = max(size, _CHECKPOINTS * size - folder_bytes(folder))
-    require_space(folder, needed, f"room for {_CHECKPOINTS} checkpoints of {stage}")
+    count = trainer.args.save_total_limit
+    needed = max(size, count * size - folder_bytes(folder))
+    require_space(folder, needed, f"room for {count} checkpoints of {stage}")
 
 
 def checkpoint_bytes(model: torch.nn.Module) -> int:

@@ -98,7 +98,7 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
         "logging_nan_inf_filter": False,
         "save_strategy": "no" if section.save_steps is None else "steps",
         "save_steps": section.save_steps or 500,
-        "save_total_limit": 2,
+        "save_total_limit": section.keep_last,
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "report_to": "none",

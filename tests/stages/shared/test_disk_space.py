@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from rlhfctl.errors import DiskFullError, ExitCode
-from rlhfctl.ppo import checkpoint
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.disk import folder_bytes, free_bytes, space_for
 from rlhfctl.run.monitor import NullMonitor
@@ -127,4 +126,3 @@ def test_ppo_asks_before_it_begins_and_keeps_what_it_saved(small_disk):
     assert [path.name for path in (disk / "checkpoints").iterdir()] == ["rollout-00000001"]
     with pytest.raises(DiskFullError, match="checkpoints of ppo needs"):
         train()
-    assert checkpoint.CHECKPOINTS_TO_KEEP == 2

@@ -54,6 +54,11 @@ def test_the_last_state_that_had_a_finite_loss_is_kept(tmp_path, stage):
     assert present(newest_valid(tmp_path / "checkpoints", NullMonitor())).name == "checkpoint-3"
 
 
+def test_as_many_checkpoints_are_kept_as_the_recipe_says(tmp_path):
+    trainer_of("sft", tmp_path, keep_last=4).train()
+    assert checkpoints(tmp_path) == [f"checkpoint-{step}" for step in (3, 4, 5, 6)]
+
+
 def test_a_gradient_that_is_not_finite_moves_no_weight(tmp_path):
     trainer = trainer_of("sft", tmp_path)
     parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
