@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-odd coverage mutants real bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-odd coverage mutants fuzz real bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test-slow: $(STAMP) ## the proofs that take minutes
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+
+fuzz: $(STAMP) ## 100,000 damaged recipes, data files, manifests, answers and votes: only our own errors (minutes); ARGS="--cases 1000 --seed 1"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py $(ARGS)
 
 real: $(STAMP) build/smollm2/config.json build/one-sentence/prompts.jsonl ## the four stages on SmolLM2-135M, checked for three seeds (up to 25 minutes each)
 	$(BIN)/pytest -q -s -m real tests/real $(ARGS)

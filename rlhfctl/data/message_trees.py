@@ -23,10 +23,13 @@ def oasst(rows: Iterable[Numbered], kind: Kind, chat: bool) -> Iterator[tuple[in
     leads to it. Comparisons are the pairs of ranked replies to one message, weighted as a ranking.
     """
     del chat
-    nodes: dict[Any, Numbered] = {
-        row.get("message_id"): (number, {name: _none_if_empty(row[name]) for name in row})
-        for number, row in rows
-    }
+    nodes: dict[Any, Numbered] = {}
+    for number, row in rows:
+        identities = (row.get("message_id"), row.get("parent_id"))
+        if all(isinstance(name, str | int | None) for name in identities):
+            nodes[identities[0]] = (number, {name: _none_if_empty(row[name]) for name in row})
+        else:
+            yield number, BadRowError("message_id or parent_id is no text")
     children: dict[Any, list[Numbered]] = defaultdict(list)
     for number, row in nodes.values():
         children[row.get("parent_id")].append((number, row))
@@ -36,7 +39,7 @@ def oasst(rows: Iterable[Numbered], kind: Kind, chat: bool) -> Iterator[tuple[in
                 yield from _compared(nodes, identity, row, children[identity])
             elif row.get("role") == ("prompter" if kind == "prompts" else "assistant"):
                 name = "prompt" if kind == "prompts" else "messages"
-                lower = kind == "demonstrations" and float(row.get("rank") or 0) > 0
+                lower = kind == "demonstrations" and _rank(row) > 0
                 path = {name: _path(nodes, row)}
                 yield number, LeftOutError("reply that is not ranked first") if lower else path
         except BadRowError as error:
@@ -54,7 +57,7 @@ def _compared(
     if len(ranked) < 2 or identity is None:
         return
     responses = [[_message(reply)] for _, reply in ranked]
-    qualities = [-float(reply["rank"]) for _, reply in ranked]
+    qualities = [-_rank(reply) for _, reply in ranked]
     for item in weighed_pairs(_path(nodes, row), responses, qualities):
         yield ranked[0][0], item
 
@@ -70,6 +73,13 @@ def _path(nodes: dict[Any, Numbered], row: Source) -> list[dict[str, Any]]:
         row = nodes[row["parent_id"]][1]
         turns.append(_message(row))
     return turns[::-1]
+
+
+def _rank(row: Source) -> float:
+    try:
+        return float(row.get("rank") or 0)
+    except (TypeError, ValueError) as error:
+        raise BadRowError("rank is not a number") from error
 
 
 def _message(row: Source) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Endpoint:
                 fault = f"it answered {answer.status}"
                 wait = max(wait, _retry_after(answer))
             elif answer.succeeded:
-                reply = _read(answer)
+                reply = read_answer(answer)
                 if reply is not None:
                     return reply
                 fault = "its answer is no chat completion"
@@ -188,7 +188,7 @@ def _retry_after(answer: Answer) -> float:
     return min(float(text), _LONGEST_WAIT) if text.isdecimal() else 0.0
 
 
-def _read(answer: Answer) -> Reply | None:
+def read_answer(answer: Answer) -> Reply | None:
     """Return the reply of a chat completion, or None if it is malformed."""
     try:
         choice = answer.json()["choices"][0]
