@@ -93,7 +93,7 @@ class RowCounts:
             for cause, count in _by_count(self.dropped)
         )
         total = sum(self.dropped.values())
-        allowed = f" (at most {self.limit:.3g} of them may be)" if 0.0 < self.limit < 1.0 else ""
+        allowed = f" (allowed: {100 * self.limit:.3g} %)" if 0.0 < self.limit < 1.0 else ""
         return f"{total:,} of {self.read:,} rows cannot be used{allowed}: {', '.join(parts)}"
 
     def exceeds(self, limit: float) -> bool:

@@ -146,7 +146,7 @@ class TestRows:
             assert "data.max_bad_fraction" in caught.value.hint
         else:
             summary = load_demonstrations(recipe).report.summary()
-            assert summary.startswith("1 of 20 rows cannot be used (at most 0.05 of them may be)")
+            assert summary.startswith("1 of 20 rows cannot be used (allowed: 5 %)")
 
     def test_bad_rows_end_it_where_the_recipe_says_so(self):
         source = write([*PAIRS, {"prompt": "a", "completion": ""}])
