@@ -5,6 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    from rlhfctl.run import stop
+
+    stop.install()
     from rlhfctl.cli.app import app
 
     app()

@@ -38,8 +38,8 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.OUT_OF_MEMORY: "out of memory",
     ExitCode.DISK_FULL: "disk full",
     ExitCode.UNSAFE: "refused as unsafe",
-    ExitCode.INTERRUPTED: "interrupted",
-    ExitCode.PREEMPTED: "preempted, with a checkpoint saved",
+    ExitCode.INTERRUPTED: "interrupted (SIGINT); the message names what is kept",
+    ExitCode.PREEMPTED: "terminated by SIGTERM or SIGUSR1; the message names what is kept",
 }
 
 
@@ -137,12 +137,6 @@ class UnsafeError(RlhfctlError):
     """An operation would run code that the user has not allowed."""
 
     exit_code = ExitCode.UNSAFE
-
-
-class PreemptedError(RlhfctlError):
-    """The process received SIGTERM and saved a checkpoint before exiting."""
-
-    exit_code = ExitCode.PREEMPTED
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ from rlhfctl.errors import (
 )
 from rlhfctl.run import exit_status
 from rlhfctl.run.disk import free_bytes
+from rlhfctl.run.stop import RESUMPTION, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,17 +114,14 @@ def classify(error: BaseException) -> tuple[int, str]:
     if recognised is not None:
         return recognised.exit_code, str(recognised)
     if isinstance(error, Interrupted):
-        return ExitCode.INTERRUPTED, f"interrupted; {_RESUME_HINT}"
-    if type(error).__name__ == "Terminated":
-        return ExitCode.PREEMPTED, f"terminated by SIGTERM; {_RESUME_HINT}"
+        return ExitCode.INTERRUPTED, f"interrupted; {RESUMPTION}"
+    if isinstance(error, Stopped):
+        return error.exit_code, str(error)
     parsing: Callable[[], str] | None = getattr(error, "format_message", None)
     if parsing is not None:
         return ExitCode.USAGE, _usage(error, parsing())
     summary = "".join(traceback.format_exception_only(error)).strip()
     return ExitCode.INTERNAL, f"internal error: {summary}\n--debug shows the traceback"
-
-
-_RESUME_HINT = "finished stages are kept, and re-running the command resumes from there"
 
 
 def recognise(error: BaseException) -> RlhfctlError | None:

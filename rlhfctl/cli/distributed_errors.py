@@ -10,6 +10,7 @@ import typer
 from rlhfctl.cli.boundary import Interrupted, describe
 from rlhfctl.errors import PeerError
 from rlhfctl.run import exit_status
+from rlhfctl.run.stop import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,16 +31,28 @@ def distributed_errors(group: ProcessGroup) -> Iterator[None]:
     except typer.Exit:
         raise
     except BaseException as error:
-        failure = Interrupted() if isinstance(error, KeyboardInterrupt) else error
+        failure = _cause(error)
         first = group.first_failure(describe(failure))
         if group.is_main:
-            if first["rank"] == group.rank:
+            if failure is not error and not isinstance(error, KeyboardInterrupt):
+                raise failure from error
+            # When all processes stop, process 0 knows what is kept, whoever was first.
+            both_stopped = isinstance(error, Stopped) and first["type"] == Stopped.__name__
+            if first["rank"] == group.rank or both_stopped:
                 raise
             raise _peer_error(first) from error
         if not group.joined:
             raise
         exit_status.leave(first["exit_code"], str(_peer_error(first)), first)
         raise typer.Exit(first["exit_code"]) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error to report: a launcher's signal is due to a process that was killed before."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted()
+    lost = exit_status.lost() if isinstance(error, Stopped) else []
+    return exit_status.lost_fault(lost) if lost else error
 
 
 def _peer_error(status: dict[str, Any]) -> PeerError:

@@ -13,21 +13,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.cli.boundary import Interrupted, describe, show_error
+from rlhfctl.cli.boundary import describe, show_error
 from rlhfctl.cli.resolve import resolve
 from rlhfctl.console import TERMINAL, Terminal
-from rlhfctl.errors import EnvironmentFault, ExitCode, LostProcessFault, UsageError
+from rlhfctl.errors import EnvironmentFault, LostProcessFault, UsageError
 from rlhfctl.recipe.load import shipped_recipes
 from rlhfctl.run import exit_status
 from rlhfctl.run.process_group import no_deepspeed
+from rlhfctl.run.stop import SIGNALS, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rlhfctl.cli.options import RunOptions
 
@@ -35,7 +36,7 @@ _OPTION = "--launch"
 _EXIT_TIMEOUT = 40.0
 """Seconds to wait for processes to exit after a signal; the launcher kills them after 30."""
 _TAIL = 20  # lines
-_CONSEQUENCES = {LostProcessFault.__name__, "Terminated"}
+_CONSEQUENCES = {LostProcessFault.__name__, Stopped.__name__}
 """Error types that are caused by the failure of another process."""
 
 
@@ -177,30 +178,32 @@ def _run(command: Sequence[str], folder: Path, log: Path) -> _LauncherExit:
             env=environment,
             start_new_session=True,
         )
-        with _forward_signals(process.pid, outcome):
+        with _forward_signals(process.pid, folder, outcome):
             outcome.code = process.wait()
             _await_processes(folder)
     return outcome
 
 
 @contextmanager
-def _forward_signals(group: int, outcome: _LauncherExit) -> Iterator[None]:
-    """Forward SIGINT and SIGTERM to the launcher's process group instead of exiting.
+def _forward_signals(group: int, folder: Path, outcome: _LauncherExit) -> Iterator[None]:
+    """Pass signals on instead of exiting: the first to the processes, further ones to the launcher.
 
-    torchrun's processes have process groups of their own and receive the signal from torchrun, so
-    each receives it once.
+    The launcher kills its processes 30 seconds after a signal, which a step and a checkpoint may
+    exceed, so the processes are asked first, once they handle signals. torchrun's processes have
+    process groups of their own and receive a signal to the launcher's from torchrun. The launcher
+    doesn't know SIGUSR1.
     """
 
     def forward(number: int, _frame: object) -> None:
-        outcome.signal = number
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            outcome.signal = number  # all have exited already
+        again, outcome.signal = outcome.signal is not None, number
+        pids = [status.pid for status in exit_status.read(folder) if status.code is None]
+        if again or not pids:
+            _send(os.killpg, group, signal.SIGTERM if number == signal.SIGUSR1 else number)
+        else:
+            for pid in pids:
+                _send(os.kill, pid, number)
 
-    previous = {
-        number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:
@@ -208,23 +211,21 @@ def _forward_signals(group: int, outcome: _LauncherExit) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _send(send: Callable[[int, int], None], target: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has exited already
+        send(target, number)
+
+
 def _await_processes(folder: Path) -> None:
     """Wait for processes that outlive their launcher, as can happen after a signal."""
     deadline = time.monotonic() + _EXIT_TIMEOUT
     while time.monotonic() < deadline:
         if not any(
-            status.code is None and _alive(status.pid) for status in exit_status.read(folder)
+            status.code is None and exit_status.alive(status.pid)
+            for status in exit_status.read(folder)
         ):
             return
         time.sleep(0.05)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _exit_outcome(
@@ -234,17 +235,11 @@ def _exit_outcome(
     finished = [status for status in statuses if status.code is not None]
     killed = [status for status in statuses if status.code is None]
     causes = [status for status in finished if not _is_consequence(status)]
-    if outcome.signal is not None:
-        return _by_signal(finished, outcome.signal)
+    stopped = [status for status in finished if _has_stopped(status)]
+    if outcome.signal is not None or (stopped and not causes):
+        return _by_signal(stopped or finished, outcome.signal or signal.SIGTERM)
     if killed and (not causes or all(status.code == 0 for status in causes)):
-        return _fault(
-            LostProcessFault(
-                f"{_named(killed)} exited without a status",
-                str(log),
-                "it may have been killed for lack of memory (see `dmesg`); re-running the command "
-                "resumes from the last checkpoint",
-            )
-        )
+        return _fault(exit_status.lost_fault(killed, str(log)))
     if not finished:
         return _fault(
             EnvironmentFault(
@@ -262,28 +257,20 @@ def _is_consequence(status: exit_status.ExitStatus) -> bool:
     return (status.error or {}).get("type") in _CONSEQUENCES
 
 
-def _by_signal(finished: Sequence[exit_status.ExitStatus], number: int) -> exit_status.ExitStatus:
-    """Return the status of process 0 after a signal, or the one it would have reported."""
-    for status in finished:
-        if status.rank == 0:
-            return status
-    if number == signal.SIGINT:
-        return _fault(Interrupted(), ExitCode.INTERRUPTED, "interrupted")
-    return _fault(Interrupted(), ExitCode.PREEMPTED, "terminated by SIGTERM")
+def _has_stopped(status: exit_status.ExitStatus) -> bool:
+    return (status.error or {}).get("type") == Stopped.__name__
 
 
-def _fault(
-    error: BaseException, code: int | None = None, message: str = ""
-) -> exit_status.ExitStatus:
+def _by_signal(ended: Sequence[exit_status.ExitStatus], number: int) -> exit_status.ExitStatus:
+    """Return the status of process 0 after a signal, else of another, else what it would report."""
+    if ended:
+        return min(ended, key=lambda status: status.rank)
+    return _fault(Stopped(number))
+
+
+def _fault(error: BaseException) -> exit_status.ExitStatus:
     described = describe(error)
-    return exit_status.ExitStatus(
-        0, os.getpid(), code or described["exit_code"], message or str(error), described
-    )
-
-
-def _named(killed: Sequence[exit_status.ExitStatus]) -> str:
-    parts = [f"process {status.rank} (pid {status.pid})" for status in killed]
-    return " and ".join(parts)
+    return exit_status.ExitStatus(0, os.getpid(), described["exit_code"], str(error), described)
 
 
 def _tail(log: Path) -> str:

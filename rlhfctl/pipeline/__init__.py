@@ -1,16 +1,14 @@
 """Plans and runs the stages of a recipe, and records what they made."""
 
 from rlhfctl.pipeline.planning import is_up_to_date, needed_stages
-from rlhfctl.pipeline.processes import Terminated, load_stage, terminable, worker_loop
+from rlhfctl.pipeline.processes import load_stage, worker_loop
 from rlhfctl.pipeline.running import StageResult, run_stages
 
 __all__ = [
     "StageResult",
-    "Terminated",
     "is_up_to_date",
     "load_stage",
     "needed_stages",
     "run_stages",
-    "terminable",
     "worker_loop",
 ]

@@ -1,27 +1,22 @@
-"""A stage's work in this process and its peers, and its end by SIGTERM."""
+"""A stage's work in this process and its peers."""
 
 from __future__ import annotations
 
 import importlib
 import logging
-import signal
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhfctl.errors import StopRequest
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.recipe.view import view
+from rlhfctl.run import stop
 from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.run.monitor import Monitor, NullMonitor
 from rlhfctl.stage_table import Stage, stage_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rlhfctl.run.directory import RunDirectory
     from rlhfctl.run.process_group import ProcessGroup
 
@@ -29,10 +24,6 @@ StageFunction = Callable[[Recipe, Mapping[str, Path], Path, Monitor], StageOutco
 StageLoader = Callable[[Stage], StageFunction]
 
 _log = logging.getLogger("rlhfctl")
-
-
-class Terminated(StopRequest):
-    """The process received SIGTERM; like KeyboardInterrupt, not an error to handle in a stage."""
 
 
 def load_stage(stage: Stage) -> StageFunction:
@@ -68,7 +59,8 @@ def run_in_all_processes(
         )
     outcome = load(stage)(view(recipe, stage), checkpoints, partial, monitor)
     if not stage.main_process_only:
-        group.await_others()
+        with stop.deferred(monitor.note):
+            group.await_others()
     return outcome
 
 
@@ -79,9 +71,9 @@ def worker_loop(group: ProcessGroup, load: StageLoader = load_stage) -> None:
 
     Raises:
         RlhfctlError: A stage failed, in this process or another.
-        Terminated: SIGTERM was received.
+        Stopped: This process received a signal to stop.
     """
-    with terminable():
+    with stop.handled():
         group.join()
         for instruction in group.instructions():
             stage = stage_named(instruction["stage"])
@@ -95,20 +87,4 @@ def worker_loop(group: ProcessGroup, load: StageLoader = load_stage) -> None:
                     _log.exception("%s ended early", stage.name)
                     raise
             group.finished()
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Turn SIGTERM into `Terminated`, so that locks and partial folders are cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(_number: int, _frame: object) -> None:
-        raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+            stop.check()

@@ -16,12 +16,11 @@ from rlhfctl.pipeline.processes import (
     StageLoader,
     load_stage,
     run_in_all_processes,
-    terminable,
 )
 from rlhfctl.recipe.load import dump_recipe
-from rlhfctl.run import staging
+from rlhfctl.run import staging, stop
 from rlhfctl.run.directory import DIVERGED_FILE
-from rlhfctl.run.manifest import Manifest, StageRecord
+from rlhfctl.run.manifest import Manifest, StageOutcome, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
 from rlhfctl.run.resumption import UNCHANGED, Resumption
@@ -78,12 +77,12 @@ def run_stages(
 
     Raises:
         RlhfctlError: A stage cannot run or failed; earlier results are unchanged.
-        Terminated: SIGTERM was received.
+        Stopped: A signal to stop was received.
     """
     refuse_sharding(stages)
     directory.create()
     group = group or ProcessGroup()
-    with directory.lock(), terminable():
+    with directory.lock(), stop.handled():
         group.join()
         manifest = Manifest.load(directory.manifest)
         for stage in STAGES:
@@ -96,6 +95,7 @@ def run_stages(
             result = runner.bring_up_to_date(resumption, load)
             manifest = manifest.with_stage(result.record)
             results.append(result)
+            stop.check()
         group.shutdown()
         return results
 
@@ -147,10 +147,29 @@ class _StageRunner:
                 self.recipe, directory, self.stage, plan.checkpoints, monitor, self.group, load
             )
         except BaseException as error:
-            self._keep_or_discard(error)
+            resumable = self._keep_or_discard(error)
+            if isinstance(error, stop.Stopped):
+                error.resumption = (
+                    f"re-running the command resumes {name} from its checkpoint"
+                    if resumable
+                    else f"finished stages are kept, and re-running the command starts {name} again"
+                )
             raise
         finally:
             trackers.close()
+        with stop.deferred(self.monitor.note):
+            return self._record(plan, attempt, outcome, started, clock)
+
+    def _record(
+        self,
+        plan: StagePlan,
+        attempt: Attempt,
+        outcome: StageOutcome,
+        started: datetime,
+        clock: float,
+    ) -> StageRecord:
+        """Make the partial folder the result, and record it in the manifest."""
+        name, directory = self.stage.name, self.directory
         staging.promote(directory, name)
         record = StageRecord(
             stage=name,
@@ -187,13 +206,17 @@ class _StageRunner:
             self.monitor,
         )
 
-    def _keep_or_discard(self, error: BaseException) -> None:
-        """Keep the partial folder of a failed stage if it can be resumed; remove it otherwise."""
+    def _keep_or_discard(self, error: BaseException) -> bool:
+        """Keep the partial folder of a failed stage if it can be resumed; else remove it.
+
+        Returns:
+            Whether it was kept.
+        """
         name, directory = self.stage.name, self.directory
         self._keep_batch(error)
         if staging.has_checkpoints(directory.partial(name)):
             self._report_checkpoint(error)
-            return
+            return True
         if not isinstance(error, Exception):
             self.monitor.note(
                 f"{name} had saved no checkpoint; re-running the command starts it again"
@@ -202,6 +225,7 @@ class _StageRunner:
         recorded = name in self.manifest.stages
         metrics = directory.failed_metrics(name) if recorded else directory.metrics(name)
         directory.partial_metrics(name).replace(metrics)
+        return False
 
     def _keep_batch(self, error: BaseException) -> None:
         """Move the batch of a stage that diverged to the logs, and name it in the error."""

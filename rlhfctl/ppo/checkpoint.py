@@ -1,7 +1,8 @@
-"""Checkpoints of PPO between two rollouts; a resumed run is bit-identical to an uninterrupted one.
+"""Checkpoints of PPO between and within rollouts; a resumed run is bit-identical to an uninterrupted one.
 
 They hold weights and their running mean, both optimisers, the scale of the losses, the KL
-coefficient, the running moments and the positions among prompts and demonstrations (known bugs 8 and 22 in docs/explanation/ppo.md: no resume,
+coefficient, the running moments, the positions among prompts and demonstrations, and the rollout in
+hand, if there is one (known bugs 8 and 22 in docs/explanation/ppo.md: no resume,
 critic or optimiser lost). Random states are not saved: sampling and shuffling depend on seed and
 rollout number only, and so do the learning rates. Tensors are safetensors, numbers JSON, no pickle.
 """
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from rlhfctl.errors import CheckpointError
 from rlhfctl.json_text import parse_json
 from rlhfctl.maths.statistics import RunningMoments
+from rlhfctl.ppo.in_hand import RolloutInHand
 from rlhfctl.run.disk import folder_bytes, require_space, space_for
 from rlhfctl.run.files import write_json
 from rlhfctl.run.sealed import damage, seal
@@ -62,7 +64,13 @@ class Progress:
     early_stops: int = 0
 
 
-def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progress) -> Path:
+def save(
+    folder: Path,
+    step: PPOStep,
+    average: Sequence[Tensor],
+    progress: Progress,
+    in_hand: RolloutInHand | None = None,
+) -> Path:
     """Write `folder/rollout-N` atomically, with the digest of each file, and keep the newest ones.
 
     Args:
@@ -70,17 +78,20 @@ def save(folder: Path, step: PPOStep, average: Sequence[Tensor], progress: Progr
         step: Weights and optimisers.
         average: Running mean of the policy's weights; empty without one.
         progress: Training state to save.
+        in_hand: Rollout that was collected after N others, of a checkpoint within it.
 
     Raises:
         DiskFullError: It does not fit on the disk; earlier checkpoints are kept.
     """
-    final = folder / f"rollout-{progress.rollout:08d}"
+    final = folder / _name(progress, in_hand)
     staging = folder / f".{final.name}"
     shutil.rmtree(staging, ignore_errors=True)
     tensors = _tensors(step, average)
     with space_for(folder, _bytes(tensors), "a checkpoint of ppo", partial=staging):
         staging.mkdir(parents=True)
         save_file(tensors, staging / TENSORS)
+        if in_hand is not None:
+            in_hand.save(staging)
         write_json(staging / NUMBERS, {"progress": asdict(progress)})
         seal(staging, step.processes.count)
     if final.exists():
@@ -109,9 +120,18 @@ def require_room(folder: Path, step: PPOStep) -> None:
     require_space(folder, needed, f"room for {count} checkpoints of ppo")
 
 
+def _name(progress: Progress, in_hand: RolloutInHand | None) -> str:
+    """Return a name that sorts by age: `rollout-3`, `rollout-3-000008`, `rollout-3-evaluation`."""
+    if in_hand is None:
+        return f"rollout-{progress.rollout:08d}"
+    if in_hand.metrics is not None:
+        return f"rollout-{progress.rollout - 1:08d}-evaluation"
+    return f"rollout-{progress.rollout:08d}-{in_hand.minibatches:06d}"
+
+
 def load_latest(
     folder: Path, step: PPOStep, average: Sequence[Tensor], monitor: Monitor
-) -> Progress | None:
+) -> tuple[Progress, RolloutInHand | None] | None:
     """Restore the newest valid checkpoint; return None if there are no checkpoints.
 
     Args:
@@ -134,7 +154,8 @@ def load_latest(
                     f"{'; '.join(damaged)}; resuming from {checkpoint.name}, so "
                     f"{newest - _number(checkpoint):,} rollouts are lost"
                 )
-            return _load(checkpoint, step, average)
+            progress = _load(checkpoint, step, average)
+            return progress, RolloutInHand.load(checkpoint, step.roles.device)
         damaged.append(f"{checkpoint.name}: {problem}")
     if damaged:
         raise CheckpointError(

@@ -1,10 +1,9 @@
-"""Bookkeeping around the PPO loop: timing, weight averaging, samples, KL limits, checkpoints."""
+"""Bookkeeping around the PPO loop: weight averaging, samples, KL limits, checkpoints."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,8 +11,9 @@ import torch
 
 from rlhfctl.errors import CheckpointError, DivergedError
 from rlhfctl.ppo import checkpoint
+from rlhfctl.ppo.safe_points import SafePoints, stop_together
 from rlhfctl.ppo.soundness import require_sound
-from rlhfctl.run.memory import peak_memory_bytes
+from rlhfctl.run import stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlhfctl.ppo.checkpoint import Progress
+    from rlhfctl.ppo.in_hand import RolloutInHand
     from rlhfctl.ppo.ppo_step import PPOStep
     from rlhfctl.ppo.processes import Processes
     from rlhfctl.ppo.rollout import Rollout
@@ -50,67 +51,6 @@ class HeldOutEvaluator(Protocol):
 
     def resume_from(self, rollout: int) -> None:
         """Drop all evaluations after rollout `rollout`, from which training resumes."""
-
-
-class RolloutTimer:
-    """Wall-clock metrics of one rollout."""
-
-    def __init__(self) -> None:
-        """Start the clock."""
-        self.started = self.collected = time.perf_counter()
-
-    def mark_collected(self) -> None:
-        """Record the end of sampling and scoring, and the start of the update."""
-        self.collected = time.perf_counter()
-
-    def metrics(self, rollout: Rollout) -> dict[str, float]:
-        """Return durations in seconds, throughput per second and peak memory in bytes."""
-        now = time.perf_counter()
-        tokens = float(rollout.sequences.response_lengths.sum())
-        return {
-            "rollout_seconds": self.collected - self.started,
-            "update_seconds": now - self.collected,
-            "episodes_per_second": len(rollout.rows) / (now - self.started),
-            "tokens_per_second": tokens / (now - self.started),
-            "memory_bytes": peak_memory_bytes(),
-        }
-
-
-class UpdateMetrics:
-    """Means of the losses over a rollout's applied minibatches."""
-
-    def __init__(self) -> None:
-        """Start without minibatches."""
-        self.sums: defaultdict[str, float] = defaultdict(float)
-        self.counts: Counter[str] = Counter()
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        """Count an applied minibatch."""
-        for name, value in metrics.items():
-            self.sums[name] += value
-        self.counts["applied"] += 1
-
-    def skip(self) -> None:
-        """Count a skipped minibatch."""
-        self.counts["skipped"] += 1
-
-    def means(self) -> dict[str, float]:
-        """Return the means and the counts.
-
-        Raises:
-            DivergedError: No minibatch was applied.
-        """
-        applied = self.counts["applied"]
-        if not applied:
-            raise DivergedError(
-                "no minibatch of a rollout could be applied: ratios or losses are out of bounds",
-                hint="Lower ppo.learning_rate, or raise ppo.minibatch_size.",
-            )
-        means = {name: total / applied for name, total in self.sums.items()}
-        return means | {
-            "updates": float(applied),
-            "skipped_minibatches": float(self.counts["skipped"]),
-        }
 
 
 class PolicyAverage:
@@ -155,7 +95,12 @@ class PolicyAverage:
 
 
 class TrainingHooks:
-    """Everything that happens between rollouts and does not change what is learned."""
+    """Everything that happens around rollouts and does not change what is learned.
+
+    A request to stop is met at the next safe point, the same in all processes. While responses are
+    sampled and scored, weights are those of the rollout's start, so a single process leaves that at
+    once and the rollout is done again. From then on checkpoints hold the rollout in hand.
+    """
 
     def __init__(
         self,
@@ -176,26 +121,38 @@ class TrainingHooks:
         self.checkpoints = checkpoints
         self.evaluator = evaluator if settings.eval_rollouts is not None else None
         self.average = PolicyAverage(step.weights["policy"], settings.ema_decay)
+        self.points = SafePoints(processes, settings.save_minutes)
+        self._saved_rollout = -1
+        self._trained_on: Rollout | None = None
 
-    def start(self, progress: Progress) -> Progress:
+    def start(self, progress: Progress) -> tuple[Progress, RolloutInHand | None]:
         """Resume from the newest checkpoint, if any; else evaluate the initial policy.
 
+        Returns:
+            Progress to go on from, and the rollout in hand of a checkpoint within one.
+
         Raises:
+            Stopped: A stop was requested during the evaluation; there is nothing to save.
             CheckpointError: No checkpoint is valid, or processes resume from different ones.
             DiskFullError: The disk has no room for the checkpoints.
         """
-        restored = None
+        restored, in_hand = None, None
         if self.checkpoints is not None:
-            if self.settings.save_rollouts is not None:
+            if self.settings.save_rollouts is not None or self.settings.save_minutes is not None:
                 checkpoint.require_room(self.checkpoints, self.step)
             restored = checkpoint.load_latest(
                 self.checkpoints, self.step, self.average.means, self.monitor
             )
+        evaluated = -1
         if restored is not None:
-            progress = restored
-            self.monitor.note(f"Resuming PPO after rollout {progress.rollout}")
+            progress, in_hand = restored
+            evaluating = in_hand is not None and in_hand.metrics is not None
+            evaluated = progress.rollout - evaluating
+            within = " and part of the next" if in_hand is not None and not evaluating else ""
+            self.monitor.note(f"Resuming PPO after rollout {progress.rollout}{within}")
+            self._saved_rollout = -1 if in_hand is not None else progress.rollout
         if self.evaluator is not None:
-            self.evaluator.resume_from(-1 if restored is None else progress.rollout)
+            self.evaluator.resume_from(evaluated)
         rollouts = self.processes.gather_items([progress.rollout])
         if len(set(rollouts)) > 1:
             raise CheckpointError(
@@ -205,20 +162,75 @@ class TrainingHooks:
             )
         total = self.settings.rollouts * self.settings.rollout_batch_size
         self.monitor.start("ppo", total, "episodes")
-        if progress.rollout == 0 and self.evaluator is not None:
+        if restored is None and self.evaluator is not None:
             self.monitor.step(0, self._evaluate(progress).metrics)
-        return progress
+        self.points.start()
+        return progress, in_hand
 
-    def after_rollout(
-        self, rollout: Rollout, metrics: Mapping[str, float], progress: Progress
-    ) -> bool:
+    @contextmanager
+    def collecting(self, progress: Progress) -> Iterator[None]:
+        """Collect a rollout within the context; a stop there saves the state before it.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
+        try:
+            with self._leaving_at_once():
+                yield
+        except stop.Stopped as error:
+            if not error.urgent:
+                if self._saved_rollout != progress.rollout:
+                    self._write(progress)
+                self.monitor.note(
+                    f"saved a checkpoint before rollout {progress.rollout + 1}, which is sampled "
+                    "anew on resuming"
+                )
+            raise
+
+    def stop_together(self) -> None:
+        """Stop, within `collecting`, if any process has been asked to.
+
+        Raises:
+            Stopped: One was asked to.
+        """
+        stop_together(self.processes)
+
+    def before_minibatch(self, progress: Progress, in_hand: RolloutInHand) -> None:
+        """Save with the rollout in hand, if that is due or a stop is requested.
+
+        Args:
+            progress: State with the prompts and demonstrations taken so far.
+            in_hand: The rollout that is being trained on.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
+        self._trained_on = in_hand.rollout
+        save, number = self.points.reached()
+        if save or number:
+            self._write(progress, in_hand)
+        if number:
+            self.monitor.note(
+                f"saved a checkpoint in rollout {progress.rollout + 1}, after "
+                f"{in_hand.minibatches} minibatches"
+            )
+            raise stop.begin(number)
+
+    def after_rollout(self, in_hand: RolloutInHand, progress: Progress) -> bool:
         """Keep samples, evaluate, log, check the KL limits, save; return True to end training.
+
+        Args:
+            in_hand: The rollout, with its metrics.
+            progress: State after it.
 
         Raises:
             DivergedError: KL to the reference exceeds `kl_stop`, or the state to be kept is not
                 sound.
+            Stopped: A stop was requested; the state has been saved.
         """
         settings = self.settings
+        rollout, metrics = in_hand.rollout, in_hand.metrics or {}
+        self._trained_on = rollout
         self._keep_samples(rollout, progress)
         last = progress.rollout == settings.rollouts
         if last:
@@ -226,11 +238,11 @@ class TrainingHooks:
         every = settings.eval_rollouts
         evaluation = HeldOutEvaluation()
         if every is not None and (last or progress.rollout % every == 0):
-            evaluation = self._evaluate(progress)
+            evaluation = self._evaluate(progress, in_hand)
         self.monitor.step(self._episodes(progress), {**metrics, **evaluation.metrics})
         self._check_kl(metrics["kl"])
         if not evaluation.stop:
-            self._save(progress, rollout)
+            self._save(progress)
         return evaluation.stop
 
     def finish(self) -> None:
@@ -241,13 +253,27 @@ class TrainingHooks:
     def _episodes(self, progress: Progress) -> int:
         return progress.rollout * self.settings.rollout_batch_size
 
-    def _evaluate(self, progress: Progress) -> HeldOutEvaluation:
-        """Evaluate the policy as it would be saved: its average, if one is kept."""
+    def _evaluate(
+        self, progress: Progress, in_hand: RolloutInHand | None = None
+    ) -> HeldOutEvaluation:
+        """Evaluate the policy as it would be saved: its average, if one is kept.
+
+        A stop leaves the evaluation to the resumed run, if there is a rollout in hand to save.
+        """
         if self.evaluator is None:
             return HeldOutEvaluation()
         started = time.perf_counter()
-        with self.average.applied():
-            result = self.evaluator.evaluate(progress.rollout, self._episodes(progress))
+        try:
+            with self._leaving_at_once(), self.average.applied():
+                result = self.evaluator.evaluate(progress.rollout, self._episodes(progress))
+        except stop.Stopped as error:
+            if in_hand is not None and not error.urgent:
+                self._write(progress, in_hand)
+                self.monitor.note(
+                    f"saved a checkpoint after rollout {progress.rollout}, whose held-out "
+                    "evaluation is done on resuming"
+                )
+            raise
         seconds = time.perf_counter() - started
         return HeldOutEvaluation({**result.metrics, "held_out_seconds": seconds}, result.stop)
 
@@ -274,13 +300,36 @@ class TrainingHooks:
         if number % every == 0 or number == last:
             self.keep_samples(self._episodes(progress), rollout)
 
-    def _save(self, progress: Progress, rollout: Rollout) -> None:
-        every = self.settings.save_rollouts
-        if self.checkpoints is None or every is None or progress.rollout % every:
+    def _save(self, progress: Progress) -> None:
+        """Save between two rollouts, if that is due or a stop is requested.
+
+        After the last rollout the stage's own output takes the checkpoint's place.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
+        due, number = self.points.reached()
+        if progress.rollout >= self.settings.rollouts:
             return
-        # After the last rollout the stage's own output takes the checkpoint's place.
-        if progress.rollout < self.settings.rollouts:
-            require_sound(self.step, rollout)
-            if self.processes.is_main:
-                checkpoint.save(self.checkpoints, self.step, self.average.means, progress)
-            self.processes.wait()
+        every = self.settings.save_rollouts
+        if due or number or (every is not None and progress.rollout % every == 0):
+            self._write(progress)
+        if number:
+            self.monitor.note(f"saved a checkpoint after rollout {progress.rollout}")
+            raise stop.begin(number)
+
+    def _write(self, progress: Progress, in_hand: RolloutInHand | None = None) -> None:
+        """Write a checkpoint, in process 0, once all processes are here."""
+        if self.checkpoints is None:
+            return
+        if self._trained_on is not None:
+            require_sound(self.step, self._trained_on)
+        if self.processes.is_main:
+            checkpoint.save(self.checkpoints, self.step, self.average.means, progress, in_hand)
+        self.processes.wait()
+        self.points.saved()
+        self._saved_rollout = -1 if in_hand is not None else progress.rollout
+
+    def _leaving_at_once(self) -> AbstractContextManager[None]:
+        """Meet a request to stop at once within the context; several processes must agree first."""
+        return stop.at_once() if self.processes.count == 1 else nullcontext()

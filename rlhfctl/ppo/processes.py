@@ -72,6 +72,15 @@ class Processes:
         total: Tensor = reduce(values, "sum")
         return total
 
+    def max(self, values: Sequence[float]) -> list[float]:
+        """Return the largest of each value over processes."""
+        if self.count == 1:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float64, device=self._state.device)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        maxima: list[float] = largest.tolist()
+        return maxima
+
     def sum_gradients(self, weights: Sequence[torch.nn.Parameter]) -> None:
         """Replace the gradients in every process by their sum over processes."""
         if self.count == 1:

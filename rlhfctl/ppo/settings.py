@@ -112,6 +112,7 @@ class PPOSettings:
     kl_alarm: float = 25.0
     kl_stop: float | None = 50.0
     samples_per_run: int = 5
+    save_minutes: float | None = 10.0
     save_rollouts: int | None = None
     keep_last: int = 2
     eval_rollouts: int | None = 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,11 +14,13 @@ from rlhfctl.maths.kl import adapt_beta
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo.checkpoint import Progress
-from rlhfctl.ppo.hooks import RolloutTimer, TrainingHooks, UpdateMetrics
+from rlhfctl.ppo.hooks import TrainingHooks
+from rlhfctl.ppo.in_hand import RolloutInHand
 from rlhfctl.ppo.ppo_step import PPOStep
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import RolloutSampler, RowStream, estimate_advantages, final_scores
+from rlhfctl.ppo.rollout_metrics import RolloutTimer, UpdateMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,43 +114,33 @@ class PPOTrainer:
                 the reference exceeds `kl_stop`.
             CheckpointError: No checkpoint is valid, or processes resume from different ones.
         """
-        settings, ppo_step, metrics = self.settings, self.ppo_step, dict[str, float]()
-        progress = self.progress = self.hooks.start(self.progress)
+        settings, ppo_step = self.settings, self.ppo_step
+        self.progress, in_hand = self.hooks.start(self.progress)
+        progress, ended = self.progress, False
         self.stream.place, self.ptx_stream.place = progress.place, progress.ptx_place
-        while (number := progress.rollout) < settings.rollouts:
-            timer = RolloutTimer()
+        if in_hand is not None and in_hand.metrics is not None:
+            ended = self.hooks.after_rollout(in_hand, progress)
+        while not ended and (number := progress.rollout) < settings.rollouts:
             # Shuffling depends on seed and rollout number only, so a resumed run shuffles alike.
             torch.manual_seed(settings.seed * 1_000_003 + number)
 
-            # 1. Sample: at the temperature of training, never greedily (known bug 19).
-            rows = self._next_prompts()
-            self.rows, self.sequences = rows, None
-            local_sequences = self.sequences = self.sampler.sample(rows, number)
-
-            # 2. Score: log-probabilities by the training forward pass, so ratios start at 1 (11).
-            episodes = self.sampler.score(local_sequences, rows)
-
-            # 3. Reward: the KL penalty enters per token, as k1 without clamp (6); the score enters
-            # at the last response token, not on the pad after it (3). A loss penalty replaces the
-            # one here (18).
-            lengths = episodes.sequences.response_lengths
-            scores, progress.moments = final_scores(
-                episodes.model_scores, episodes.ended, lengths, settings, progress.moments
-            )
-            penalty = progress.beta if settings.kl_penalty == "reward" else 0.0
-            rewards = shape_rewards(scores, episodes.token_kl, episodes.mask, penalty)
-
-            # 4. Advantage: values of padding never enter (15).
-            estimate = estimate_advantages(rewards, episodes.values, episodes.mask, settings)
-            rollout = episodes.with_advantages(scores, rewards, estimate, progress.beta)
+            # 1. to 4., unless a run resumes within the rollout.
+            if in_hand is None or in_hand.metrics is not None:
+                timer = RolloutTimer()
+                rollout = self._collect(number)
+                timer.mark_collected()
+                in_hand = RolloutInHand(rollout, timer, UpdateMetrics())
+            rollout, update = in_hand.rollout, in_hand.update
             self.rollout = rollout
-            timer.mark_collected()
 
             # 5. Update: every minibatch is one optimiser step (1); the critic alone in its warm-up.
             rate_factor = settings.learning_rate_factor(number)
             ppo_step.set_rates(rate_factor)
-            trained, update = settings.trained_in(number), UpdateMetrics()
-            for minibatch in self._minibatches(rollout):  # `epochs` times over the rollout
+            trained = settings.trained_in(number)
+            # `epochs` times over the rollout
+            for minibatch in islice(self._minibatches(rollout), in_hand.minibatches, None):
+                self.hooks.before_minibatch(self._progress_within(), in_hand)
+                in_hand.minibatches += 1
                 losses = ppo_step.accumulate(rollout, minibatch, trained, self._ptx_batch())
                 if ppo_step.must_skip(losses):
                     ppo_step.drop()
@@ -162,21 +156,54 @@ class PPOTrainer:
             progress.skipped += update.counts["skipped"]
             metrics = rollout.metrics() | update.means()
             self.hooks.average.update()
-            metrics |= self._rates(rate_factor) | timer.metrics(rollout)
+            metrics |= self._rates(rate_factor) | in_hand.timer.metrics(rollout)
 
             # 6. Adapt beta: by the KL per response that was trained on, not per token (23, 24).
             if settings.kl_target is not None:
                 progress.beta = adapt_beta(
-                    progress.beta, metrics["kl"], settings.kl_target, len(rows), settings.kl_horizon
+                    *(progress.beta, metrics["kl"], settings.kl_target),
+                    *(len(rollout.rows), settings.kl_horizon),
                 )
 
             # 7. Evaluate, log, checkpoint.
+            self.progress = progress = self._progress_within()
             progress.rollout += 1
-            progress.place, progress.ptx_place = self.stream.place, self.ptx_stream.place
-            if self.hooks.after_rollout(rollout, metrics, progress):
-                break
+            in_hand.metrics = metrics
+            ended = self.hooks.after_rollout(in_hand, progress)
         self.hooks.finish()
-        return metrics
+        return dict(in_hand.metrics or {}) if in_hand is not None else {}
+
+    def _collect(self, number: int) -> Rollout:
+        """Return a new rollout: steps 1 to 4 of `train`."""
+        settings, progress = self.settings, self.progress
+        with self.hooks.collecting(progress):
+            # 1. Sample: at the temperature of training, never greedily (known bug 19).
+            rows = self._next_prompts()
+            self.rows, self.sequences = rows, None
+            local_sequences = self.sequences = self.sampler.sample(rows, number)
+            self.hooks.stop_together()
+
+            # 2. Score: log-probabilities by the training forward pass, so ratios start at 1 (11).
+            episodes = self.sampler.score(local_sequences, rows)
+            self.hooks.stop_together()
+
+        # 3. Reward: the KL penalty enters per token, as k1 without clamp (6); the score enters
+        # at the last response token, not on the pad after it (3). A loss penalty replaces the
+        # one here (18).
+        lengths = episodes.sequences.response_lengths
+        scores, progress.moments = final_scores(
+            episodes.model_scores, episodes.ended, lengths, settings, progress.moments
+        )
+        penalty = progress.beta if settings.kl_penalty == "reward" else 0.0
+        rewards = shape_rewards(scores, episodes.token_kl, episodes.mask, penalty)
+
+        # 4. Advantage: values of padding never enter (15).
+        estimate = estimate_advantages(rewards, episodes.values, episodes.mask, settings)
+        return episodes.with_advantages(scores, rewards, estimate, progress.beta)
+
+    def _progress_within(self) -> Progress:
+        """Return the progress with the prompts and demonstrations that were taken since."""
+        return replace(self.progress, place=self.stream.place, ptx_place=self.ptx_stream.place)
 
     def _require_even_shares(self) -> None:
         count, settings = self.processes.count, self.settings

@@ -262,8 +262,14 @@ class PPOSection(Section):
     samples_per_run: Natural = Field(
         5, description="Rollouts, spread over the run, whose sample responses are stored."
     )
+    save_minutes: Positive | None = Field(
+        10.0,
+        description="Most minutes of training that a kill may lose: checkpoints to resume from are "
+        "saved that often, also within a rollout's update. With null only `save_rollouts` and a "
+        "signal to stop save any.",
+    )
     save_rollouts: Count | None = Field(
-        None, description="Rollouts between checkpoints to resume from; null saves none."
+        None, description="Rollouts between further checkpoints; null saves none."
     )
     keep_last: int = Field(
         2, ge=2, description="Newest checkpoints to keep; older ones are removed after a save."

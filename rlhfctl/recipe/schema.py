@@ -255,9 +255,14 @@ class TrainingSection(Section):
     )
     optim: str = Field("adamw_torch", description="Optimizer, as named in transformers.")
     logging_steps: Count = Field(5, description="Optimizer steps between logged metrics.")
+    save_minutes: Positive | None = Field(
+        10.0,
+        description="Most minutes of training that a kill may lose: checkpoints to resume from are "
+        "saved that often, and after the last step. With null only `save_steps` and a signal to "
+        "stop save any.",
+    )
     save_steps: Count | None = Field(
-        None,
-        description="Optimizer steps between checkpoints to resume from; null saves none.",
+        None, description="Optimizer steps between further checkpoints; null saves none."
     )
     keep_last: int = Field(
         2,

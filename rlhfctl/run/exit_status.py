@@ -11,10 +11,14 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rlhfctl.errors import LostProcessFault
 from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VARIABLE = "RLHFCTL_EXIT_STATUS"
 """Environment variable: folder of these files; set for the processes of ``--launch``."""
@@ -69,6 +73,34 @@ def read(folder: Path) -> list[ExitStatus]:
     """Return the status of every process, by rank."""
     statuses = [_read(path) for path in folder.glob("rank-*.json")]
     return sorted((status for status in statuses if status), key=lambda status: status.rank)
+
+
+def lost() -> list[ExitStatus]:
+    """Return the processes of this machine that are gone and have recorded no exit."""
+    if not expected():
+        return []
+    statuses = read(Path(os.environ[VARIABLE]))
+    return [status for status in statuses if status.code is None and not alive(status.pid)]
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process of this user exists."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def lost_fault(statuses: Sequence[ExitStatus], log: str = "") -> LostProcessFault:
+    """Return the error for processes that ended without a status."""
+    names = " and ".join(f"process {status.rank} (pid {status.pid})" for status in statuses)
+    return LostProcessFault(
+        f"{names} exited without a status",
+        log,
+        "it may have been killed for lack of memory (see `dmesg`); re-running the command "
+        "resumes from the last checkpoint",
+    )
 
 
 def _rank() -> int:

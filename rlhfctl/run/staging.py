@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
+from rlhfctl.run.directory import METRICS_FILE
 from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic
 from rlhfctl.run.manifest import Artifact
 from rlhfctl.run.sealed import SEAL, read_sealed, with_digest_line, write_sealed
@@ -141,8 +142,12 @@ def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[N
 
 
 def has_checkpoints(partial: Path) -> bool:
-    """Return whether a partial folder holds checkpoints to resume from."""
-    return any((partial / CHECKPOINTS).rglob(SEAL))
+    """Return whether a partial folder holds anything to resume from.
+
+    That is a complete checkpoint, or the first of two models that a stage trains, once it has
+    metrics.
+    """
+    return (partial / METRICS_FILE).is_file() or any((partial / CHECKPOINTS).rglob(SEAL))
 
 
 def discard_partial(directory: RunDirectory, stage: str) -> None:

@@ -67,7 +67,7 @@ def run_sweep(
     Raises:
         LockedError: Another sweep is running in this folder.
         EnvironmentFault: The folder cannot be written to.
-        Terminated: SIGTERM was received; finished work is saved.
+        Stopped: A signal to stop was received; finished work is saved.
     """
     directory = RunDirectory(root)
     directory.create()

@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from rlhfctl.errors import CheckpointError, ExitCode, LockedError
 from rlhfctl.json_text import parse_json
-from rlhfctl.pipeline import is_up_to_date, terminable
+from rlhfctl.pipeline import is_up_to_date
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.results.io import from_json
 from rlhfctl.results.sweep import RunError
+from rlhfctl.run import stop
 from rlhfctl.run.directory import LOGS_FOLDER, RunDirectory
 from rlhfctl.run.files import write_atomic
 
@@ -108,10 +109,10 @@ class Runner:
         """Run all jobs, each after its dependencies; a failed job does not stop the others.
 
         Raises:
-            Terminated: SIGTERM was received; as after Ctrl-C, the processes were signalled first.
+            Stopped: A signal to stop was received; it was passed on to the processes first.
         """
         waiting = list(jobs)
-        with terminable(), self._ending_children():
+        with stop.handled(), self._ending_children():
             while waiting or self._children:
                 self._reap()
                 for job in list(waiting):
@@ -239,9 +240,8 @@ class Runner:
         try:
             yield
         except BaseException as error:
-            signal_number = (
-                signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-            )
+            interrupted = isinstance(error, stop.Stopped) and error.number == signal.SIGINT
+            signal_number = signal.SIGINT if interrupted else signal.SIGTERM
             for child in self._children:
                 child.process.send_signal(signal_number)
             limit = time.monotonic() + _GRACE_PERIOD

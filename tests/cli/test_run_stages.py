@@ -107,7 +107,6 @@ def test_without_a_terminal_progress_is_plain_lines(tiny):
         ("hub", 4, "Hugging Face Hub"),
         ("permission", 4, "/somewhere"),
         ("interrupt", 130, "interrupted"),
-        ("preempted", 143, "asked to end"),
         ("bug", 1, "internal error: ValueError: a bug\\u001b[2J[/b]"),
     ],
 )

@@ -16,7 +16,7 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.errors import DivergedError, PreemptedError
+from rlhfctl.errors import DivergedError
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetrics
 from rlhfctl.results.io import to_json
@@ -119,7 +119,6 @@ ACTS: dict[str, Callable[[Path], None]] = {
     "wait": wait,
     "wait_with_checkpoint": wait_with_checkpoint,
     "diverged": throw(DivergedError("the loss is NaN", hint="lower the learning rate")),
-    "preempted": throw(PreemptedError("asked to end", hint="the same command goes on")),
     "bug": throw(ValueError("a bug\x1b[2J[/b]")),
     "memory": throw(MemoryError()),
     "torch_memory": torch_memory,

@@ -11,10 +11,9 @@ from rlhfctl.errors import (
     DivergedError,
     EnvironmentFault,
     LockedError,
-    PreemptedError,
     UsageError,
 )
-from rlhfctl.pipeline import Terminated, run_stages
+from rlhfctl.pipeline import run_stages
 from rlhfctl.recipe.base import UndeclaredReadError
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import DIVERGED_FILE, RunDirectory
@@ -23,6 +22,7 @@ from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.monitor import read_metrics
 from rlhfctl.run.resumption import Resumption
 from rlhfctl.run.sealed import seal
+from rlhfctl.run.stop import Stopped
 from tests.pipeline.small_stages import ALL, recipe
 
 
@@ -128,8 +128,8 @@ def test_a_run_resumes_with_the_stage_that_failed(go, stages):
 
 
 def test_an_interrupted_stage_resumes_from_its_checkpoint(go, stages, listener, directory):
-    stages.during["sft"] = interrupted(PreemptedError("asked to end"))
-    with pytest.raises(PreemptedError):
+    stages.during["sft"] = interrupted(Stopped(signal.SIGTERM))
+    with pytest.raises(Stopped):
         go(["sft"])
     assert "a checkpoint of sft was kept; re-running the command resumes from it" in listener.notes
     seen = []
@@ -141,8 +141,8 @@ def test_an_interrupted_stage_resumes_from_its_checkpoint(go, stages, listener, 
 
 
 def test_an_interrupted_stage_whose_recipe_changed_is_left_alone(go, stages, directory, listener):
-    stages.during["sft"] = interrupted(PreemptedError("asked to end"))
-    with pytest.raises(PreemptedError):
+    stages.during["sft"] = interrupted(Stopped(signal.SIGTERM))
+    with pytest.raises(Stopped):
         go(["sft"])
     before = [digest(path) for path in (directory.partial("sft"), directory.recipe)]
     with pytest.raises(UsageError, match=r"sft\.learning_rate changed from"):
@@ -181,8 +181,8 @@ def test_a_batch_at_which_a_stage_diverged_is_kept_and_named(go, stages, directo
 
 
 def test_an_interrupted_stage_starts_again_by_force(go, stages):
-    stages.during["sft"] = interrupted(PreemptedError("asked to end"))
-    with pytest.raises(PreemptedError):
+    stages.during["sft"] = interrupted(Stopped(signal.SIGTERM))
+    with pytest.raises(Stopped):
         go(["sft"])
     seen = []
     stages.during["sft"] = lambda _recipe, output: seen.extend(output.glob("checkpoints"))
@@ -191,8 +191,8 @@ def test_an_interrupted_stage_starts_again_by_force(go, stages):
 
 
 def test_a_change_of_processes_needs_permission(go, stages, directory):
-    stages.during["sft"] = interrupted(PreemptedError("asked to end"))
-    with pytest.raises(PreemptedError):
+    stages.during["sft"] = interrupted(Stopped(signal.SIGTERM))
+    with pytest.raises(Stopped):
         go(["sft"])
     seal(directory.partial("sft") / "checkpoints" / "step-1", processes=2)
     with pytest.raises(UsageError, match="processes changed from 2 to 1"):
@@ -209,7 +209,7 @@ def test_sigterm_ends_a_stage_cleanly_and_restores_the_old_handler(go, stages, d
 
     before = signal.getsignal(signal.SIGTERM)
     stages.during["rm"] = terminate
-    with pytest.raises(Terminated):
+    with pytest.raises(Stopped):
         go(ALL)
     assert signal.getsignal(signal.SIGTERM) is before
     assert set(Manifest.load(directory.manifest).stages) == {"sft"}

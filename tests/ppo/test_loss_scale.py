@@ -108,5 +108,5 @@ def test_a_checkpoint_holds_the_scale(whole, tmp_path):
     step.scaler.update(2.0**9)
     checkpoint.save(tmp_path, step, [], Progress(3, 0.1, RunningMoments()))
     other = PPOStep(roles, SETTINGS, Processes())
-    assert present(checkpoint.load_latest(tmp_path, other, [], NullMonitor())).rollout == 3
+    assert present(checkpoint.load_latest(tmp_path, other, [], NullMonitor()))[0].rollout == 3
     assert other.scaler.get_scale() == 2.0**9

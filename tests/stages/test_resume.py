@@ -1,10 +1,14 @@
 """A stage that was cut short and started again ends with the same weights as one that was not."""
 
 import importlib
+import os
+import signal
 
 import pytest
 
+from rlhfctl.run import stop
 from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.run.stop import Stopped
 from rlhfctl.stage_table import stage_named
 from tests.ppo.toy import Cut, Dying
 
@@ -16,15 +20,40 @@ SAVING = {
 SECTIONS = {"sft": "sft", "rm": "reward_model", "ppo": "ppo"}
 
 
-def run(tiny_run, stage, output, monitor=None):
+class Signalling(NullMonitor):
+    """Sends the process a signal after some steps."""
+
+    def __init__(self, number, after):
+        self.number, self.left = number, after
+        self.notes = []
+
+    def step(self, done, metrics):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def run(tiny_run, stage, output, monitor=None, **settings):
     section = SECTIONS[stage]
-    changed = getattr(tiny_run.recipe, section).model_copy(update=SAVING[stage])
+    changed = getattr(tiny_run.recipe, section).model_copy(update=SAVING[stage] | settings)
     recipe = tiny_run.recipe.model_copy(update={section: changed})
     inputs = {name: tiny_run.stage(name) for name in stage_named(stage).accepts}
     output.mkdir(exist_ok=True)
     module = importlib.import_module(f"rlhfctl.stages.{stage_named(stage).module}.stage")
     module.run(recipe, inputs, output, monitor or NullMonitor())
     return (output / "adapter_model.safetensors").read_bytes()
+
+
+def stopped(tiny_run, stage, output, number=signal.SIGTERM, after=2):
+    """Run a stage that receives a signal after some logged steps; return what it noted."""
+    monitor = Signalling(number, after)
+    key = {"ppo": "save_rollouts"}.get(stage, "save_steps")
+    with pytest.raises(Stopped), stop.handled():
+        run(tiny_run, stage, output, monitor, **{key: None})
+    return [note for note in monitor.notes if "saved a checkpoint" in note]
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
@@ -35,8 +64,12 @@ def test_cut_and_resumed_equals_uninterrupted(tiny_run, tmp_path, stage):
     kept = [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()]
     assert kept, "the cut came after a checkpoint"
     assert run(tiny_run, stage, tmp_path / "cut") == whole
+    (note,) = stopped(tiny_run, stage, tmp_path / "stopped")
+    assert "step 3" in note or stage == "ppo"
+    assert run(tiny_run, stage, tmp_path / "stopped") == whole
     critic = "critic/adapter_model.safetensors"
     if stage == "ppo":
-        assert (tmp_path / "cut" / critic).read_bytes() == (
-            tmp_path / "whole" / critic
-        ).read_bytes()
+        for resumed in ("cut", "stopped"):
+            assert (tmp_path / resumed / critic).read_bytes() == (
+                tmp_path / "whole" / critic
+            ).read_bytes()

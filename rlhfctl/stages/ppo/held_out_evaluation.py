@@ -27,6 +27,7 @@ from rlhfctl.evaluation.overoptimisation import (
 from rlhfctl.evaluation.text import repeated_ngram_share, words
 from rlhfctl.json_text import parse_json
 from rlhfctl.ppo.hooks import HeldOutEvaluation
+from rlhfctl.ppo.safe_points import stop_together
 from rlhfctl.results.io import from_json, to_json
 from rlhfctl.results.training import (
     BestEvaluation,
@@ -215,7 +216,12 @@ class HeldOutEvaluator:
         prompt_set, processes = self.held_out_set.prompt_set, self.processes
         prompts = len(prompt_set.prompts)
         rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
-        responses = generate_responses(prompt_set, "policy", processes.share(rows))
+        responses = generate_responses(
+            prompt_set,
+            "policy",
+            processes.share(rows),
+            on_batch=lambda _done, _kl: stop_together(processes),
+        )
         split = [words(text) for text in responses.texts]
         measured: dict[str, ArrayLike | None] = {
             "kl": responses.kl,

@@ -22,6 +22,7 @@ from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.results.io import to_json
 from rlhfctl.results.samples import TrainingSample
 from rlhfctl.results.training import PPOResult
+from rlhfctl.run import stop
 from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_atomic
 from rlhfctl.run.manifest import StageOutcome
@@ -101,6 +102,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         DivergedError: Metrics are not finite, or KL overran `ppo.kl_stop`.
     """
     opened = open_trainer(recipe, inputs, output, monitor)
+    with stop.deferred(monitor.note):
+        return _train(opened, recipe, output, monitor)
+
+
+def _train(opened: PPOSetup, recipe: Recipe, output: Path, monitor: Monitor) -> StageOutcome:
+    """Train and save; a stop within the last update takes effect when the result is saved."""
     trainer, context = opened.trainer, opened.context
     with diverged_batch_saved(trainer, context.formatter, output):
         last_rollout, evaluator = trainer.train(), opened.evaluator

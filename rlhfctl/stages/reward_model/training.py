@@ -16,6 +16,7 @@ from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.provenance import check_fits, check_tokens
 from rlhfctl.models.scan import scan_folder
 from rlhfctl.models.scorer import head_of, load_scorer
+from rlhfctl.run import stop
 from rlhfctl.stages.reward_model.labels import LABEL_COLUMNS, LabelTrainer
 from rlhfctl.stages.shared.finite import require_finite_weights
 from rlhfctl.stages.shared.hf_training import make_ready, newest_checkpoint, training_arguments
@@ -84,9 +85,11 @@ def train(
         train_dataset=_columns(rows, use_margin=section.use_margin),
         processing_class=context.tokenizer,
     )
-    make_ready(trainer, "rm", monitor, shard=sharding.is_requested(context.recipe))
-    result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder, monitor))
+    make_ready(trainer, "rm", monitor, section, shard=sharding.is_requested(context.recipe))
+    with stop.deferred(monitor.note):
+        result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder, monitor))
     require_finite_weights(trainer, "rm")
+    stop.check()
     sharding.gather_base(trainer.model)
     model = trainer.model
     if context.recipe.lora is not None:

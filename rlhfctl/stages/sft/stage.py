@@ -21,6 +21,7 @@ from rlhfctl.models.scan import scan_folder
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import SFTResult
+from rlhfctl.run import stop
 from rlhfctl.run.disk import space_for
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.shared.disk_space import weight_bytes
@@ -96,11 +97,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         eval_dataset=held_out.dataset,
         processing_class=context.tokenizer,
     )
-    make_ready(trainer, "sft", monitor, shard=shard)
-    before = evaluate_untrained(trainer)
-    result = trainer.train(resume_from_checkpoint=newest_checkpoint(output, monitor))
-    require_finite_weights(trainer, "sft")
-    after = trainer.evaluate()
+    make_ready(trainer, "sft", monitor, recipe.sft, shard=shard)
+    with stop.deferred(monitor.note):
+        before = evaluate_untrained(trainer)
+        result = trainer.train(resume_from_checkpoint=newest_checkpoint(output, monitor))
+        require_finite_weights(trainer, "sft")
+        after = trainer.evaluate()
     require_finite(trainer, "sft", {"held-out loss": after["eval_loss"]}, "after training")
 
     tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs

@@ -37,16 +37,13 @@ class SpaceForCheckpoints(Trainer):  # type: ignore[misc]
 
 
 def require_space_for_training(trainer: Any, stage: str) -> None:
-    """Refuse training whose checkpoints, or else whose result, will not fit on the disk.
+    """Refuse training whose checkpoints will not fit on the disk.
 
     Raises:
         DiskFullError: The checkpoints to keep and a margin do not fit; those of an interrupted attempt,
             which new ones will replace, count as free.
     """
     folder = Path(trainer.args.output_dir)
-    if trainer.args.save_strategy == "no":
-        require_space(folder, weight_bytes(trainer.model), f"the result of {stage}")
-        return
     size = checkpoint_bytes(trainer.model)
     count = trainer.args.save_total_limit
     needed = max(size, count * size - folder_bytes(folder))

@@ -13,6 +13,7 @@ from rlhfctl.models.base import require_gradient_checkpointing
 from rlhfctl.models.device import trainer_precision
 from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
+from rlhfctl.ppo.processes import Processes
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
 from rlhfctl.stages.shared.disk_space import SpaceForCheckpoints, require_space_for_training
@@ -20,6 +21,7 @@ from rlhfctl.stages.shared.finite import FiniteTraining
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
 from rlhfctl.stages.shared.resume_state import require_plain_state
 from rlhfctl.stages.shared.resumed_settings import ResumedSettings
+from rlhfctl.stages.shared.stopping import StopCallback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,13 +147,16 @@ class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, Resume
         """Write none: the stage writes its own, and TRL's lists its tags in no order."""
 
 
-def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> None:
+def make_ready(
+    trainer: Any, stage: str, monitor: Monitor, section: TrainingSection, *, shard: bool
+) -> None:
     """Report to the monitor instead of stdout, and restore trainable weights to fp32.
 
     Args:
         trainer: TRL trainer.
         stage: sft or rm.
         monitor: Receives every logged step.
+        section: How often to save checkpoints.
         shard: Shard the base over the processes; the model must have adapters.
 
     Raises:
@@ -165,6 +170,7 @@ def make_ready(trainer: Any, stage: str, monitor: Monitor, *, shard: bool) -> No
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
     trainer.add_callback(SealCallback())
+    trainer.add_callback(StopCallback(Processes(), section.save_minutes, monitor))
     restore_float32(trainer.model)
     use_fast_cpu_layers(trainer.model)
     require_space_for_training(trainer, stage)

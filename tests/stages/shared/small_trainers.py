@@ -59,7 +59,7 @@ def trainer_of(
             train_dataset=Dataset.from_dict(columns | ({"margin": margins} if margins else {})),
             processing_class=tokenizer,
         )
-    make_ready(trainer, stage, NullMonitor(), shard=False)
+    make_ready(trainer, stage, NullMonitor(), section, shard=False)
     return trainer
 
 

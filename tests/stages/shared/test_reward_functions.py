@@ -12,10 +12,10 @@ import pytest
 from rlhfctl.data.sources import load_prompts
 from rlhfctl.errors import DataError, EnvironmentFault, RecipeError, UnsafeError
 from rlhfctl.maths.sequences import Sequences
-from rlhfctl.pipeline import Terminated
 from rlhfctl.recipe.permissions import ALLOW_CODE
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.schema import Recipe
+from rlhfctl.run.stop import Stopped
 from rlhfctl.stages.shared.prompt_rows import PromptRows
 from rlhfctl.stages.shared.reward_functions import UserFunction, import_function
 from rlhfctl.stages.shared.reward_sources import RewardSources
@@ -278,12 +278,12 @@ def test_a_module_cannot_end_the_process_at_import(here):
         import_function("script:length")
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(15)])
 def test_a_stop_from_outside_during_a_call_stops(stop):
     def interrupted(**_: object) -> list[float]:
         raise stop
 
-    with pytest.raises(stop):
+    with pytest.raises(type(stop)):
         UserFunction.of("interrupted", interrupted).start({})()
 
 
