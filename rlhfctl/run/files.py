@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CHECKPOINTS = "checkpoints"
+RESPONSES = "responses-"
+"""Beginning of the names of files of responses that an evaluation has saved."""
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

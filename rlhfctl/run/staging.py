@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.run.directory import METRICS_FILE
-from rlhfctl.run.files import CHECKPOINTS, digest, sync_entry, sync_folder, write_atomic
+from rlhfctl.run.files import CHECKPOINTS, RESPONSES, digest, sync_entry, sync_folder, write_atomic
 from rlhfctl.run.manifest import Artifact
 from rlhfctl.run.sealed import SEAL, read_sealed, with_digest_line, write_sealed
 
@@ -144,10 +144,15 @@ def recipe_written(directory: RunDirectory, stage: str, text: str) -> Iterator[N
 def has_checkpoints(partial: Path) -> bool:
     """Return whether a partial folder holds anything to resume from.
 
-    That is a complete checkpoint, or the first of two models that a stage trains, once it has
-    metrics.
+    That is a complete checkpoint, batches of responses, or the first of two models that a stage
+    trains, once it has metrics.
     """
-    return (partial / METRICS_FILE).is_file() or any((partial / CHECKPOINTS).rglob(SEAL))
+    checkpoints = partial / CHECKPOINTS
+    return (
+        (partial / METRICS_FILE).is_file()
+        or any(checkpoints.glob(f"{RESPONSES}*"))
+        or any(not seal.parent.name.startswith(".") for seal in checkpoints.rglob(SEAL))
+    )
 
 
 def discard_partial(directory: RunDirectory, stage: str) -> None:

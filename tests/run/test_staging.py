@@ -153,3 +153,26 @@ def test_one_whose_settings_were_damaged_is_neither_resumed_nor_removed(director
     with pytest.raises(CheckpointError, match="missing"):
         open_sft(directory)
     assert staging.has_checkpoints(directory.partial("sft"))
+
+
+@pytest.mark.parametrize(
+    ("files", "resumable"),
+    [
+        ([], False),
+        (["checkpoints/checkpoint-3/weights"], False),
+        (["checkpoints/.rollout-00000003/sealed.json"], False),
+        (["checkpoints/checkpoint-3/weights", "checkpoints/checkpoint-3/sealed.json"], True),
+        (["checkpoints/rollout-00000003/sealed.json"], True),
+        (["checkpoints/judge/checkpoints/checkpoint-3/weights"], False),
+        (["checkpoints/judge/checkpoints/checkpoint-3/sealed.json"], True),
+        (["checkpoints/responses-sft.jsonl"], True),
+        (["metrics.json"], True),
+        (["samples.jsonl"], False),
+    ],
+)
+def test_only_what_is_complete_can_be_resumed_from(tmp_path, files, resumable):
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    assert staging.has_checkpoints(tmp_path) is resumable

@@ -8,6 +8,7 @@ import numpy as np
 
 from rlhfctl.evaluation.best_of_n import best_of_n_curve
 from rlhfctl.results.evaluation import BestOfN
+from rlhfctl.stages.evaluation.context import saved_batches
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def _samples(context: EvalContext, count: int) -> Responses:
     context.monitor.start("eval best-of-n", len(repeated.prompts), "responses")
     # Each repetition is a separate row of the prompt set, and so has its own seed.
     responses = generate_responses(
-        prompt_set, "reference", on_batch=lambda done, _: context.monitor.step(done, {})
+        prompt_set,
+        "reference",
+        on_batch=lambda done, _: context.monitor.step(done, {}),
+        saved=saved_batches(context.output, "best-of-n"),
     )
     context.monitor.finish()
     return responses

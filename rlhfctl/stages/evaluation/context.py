@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.sources import load_comparisons, load_demonstrations
+from rlhfctl.run.files import CHECKPOINTS, RESPONSES
 from rlhfctl.stages.shared.held_out_rm import held_out_rm_source
+from rlhfctl.stages.shared.response_batches import ResponseBatches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from rlhfctl.stages.shared.reward_functions import UserFunction
     from rlhfctl.stages.shared.reward_sources import RewardSources
     from rlhfctl.stages.shared.stage_context import StageContext
+
+
+def saved_batches(output: Path, name: str) -> ResponseBatches:
+    """Return the responses that an interrupted evaluation has saved under a name."""
+    return ResponseBatches(output / CHECKPOINTS / f"{RESPONSES}{name}.jsonl")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.io import to_json
 from rlhfctl.run.directory import METRICS_FILE, SAMPLES_FILE
 from rlhfctl.run.extras import require_harness
+from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.evaluation.alignment_tax import evaluate_tax
 from rlhfctl.stages.evaluation.annotators import annotators
 from rlhfctl.stages.evaluation.best_of_n import best_of_n
-from rlhfctl.stages.evaluation.context import EvalContext
+from rlhfctl.stages.evaluation.context import EvalContext, saved_batches
 from rlhfctl.stages.evaluation.drift import evaluate_drift
 from rlhfctl.stages.evaluation.judges import at_equal_length, judge_function, judges
 from rlhfctl.stages.evaluation.reward_model import benchmark_subsets, evaluate_reward_model
@@ -112,7 +114,10 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     policies = {
         name: generate_responses(
-            prompt_set, role, on_batch=partial(_report_progress, monitor, index * len(encoded))
+            prompt_set,
+            role,
+            on_batch=partial(_report_progress, monitor, index * len(encoded)),
+            saved=saved_batches(output, name),
         )
         for index, (name, role) in enumerate(names.items())
     }
@@ -135,6 +140,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     )
     result = _evaluate(context)
     _write(context, result)
+    shutil.rmtree(output / CHECKPOINTS)
     return StageOutcome(to_json(result), {"prompts": counts.record()})
 
 

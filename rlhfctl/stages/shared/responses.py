@@ -13,6 +13,7 @@ from rlhfctl.maths.kl import k1
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.ppo.rollout import objective_scores
 from rlhfctl.stages.shared.gold import gold_rewards
+from rlhfctl.stages.shared.response_batches import ResponseBatch, ResponseBatches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ def generate_responses(
     role: Role,
     rows: Sequence[int] | None = None,
     on_batch: Callable[[int, float], None] | None = None,
+    saved: ResponseBatches | None = None,
 ) -> Responses:
     """Sample one response per prompt, with the same random numbers for every policy.
 
@@ -61,27 +63,23 @@ def generate_responses(
         role: `policy`, or `reference` for the SFT policy.
         rows: Indices of the prompts; None: all.
         on_batch: Called after each batch with the number of responses so far and their mean KL.
+        saved: Batches of an interrupted call, which are taken from there, and where new ones are
+            saved.
     """
-    context, roles, rewards = prompt_set.context, prompt_set.roles, prompt_set.rewards
+    context, rewards = prompt_set.context, prompt_set.rewards
     row_indices = range(len(prompt_set.prompts)) if rows is None else rows
     texts: list[str] = []
     measurements: defaultdict[str, list[float]] = defaultdict(list)
-    for start in range(0, len(row_indices), prompt_set.batch_size):
-        part = row_indices[start : start + prompt_set.batch_size]
-        sequences = _respond(prompt_set, role, part)
-        for name, values in _divergence(roles, role, sequences).items():
+    for index, start in enumerate(range(0, len(row_indices), prompt_set.batch_size)):
+        batch = saved.get(index) if saved is not None else None
+        if batch is None:
+            part = row_indices[start : start + prompt_set.batch_size]
+            batch = _measured_batch(prompt_set, role, part)
+            if saved is not None:
+                saved.append(batch)
+        texts += batch.texts
+        for name, values in batch.measurements.items():
             measurements[name] += values
-        if rewards is not None:
-            scores = rewards.scores_per_source(sequences, part)
-            measurements["proxy"] += rewards.combine(scores).tolist()
-            if len(scores) > 1:
-                measurements["disagreement"] += scores.std(dim=0, correction=1).tolist()
-        if prompt_set.judge is not None:
-            measurements["held_out_rm"] += prompt_set.judge.scores(sequences, part).tolist()
-        responses = sequences.response_lists()
-        texts += [context.formatter.decode(response) for response in responses]
-        measurements["lengths"] += map(len, responses)
-        measurements["ended"] += map(roles.ended, responses)
         if on_batch is not None:
             on_batch(len(texts), sum(measurements["kl"]) / len(texts))
     section = context.recipe.ppo
@@ -93,6 +91,25 @@ def generate_responses(
         measurements["objective_score"] = objective.tolist()
     gold = gold_rewards(context.recipe, [prompt_set.prompts[row] for row in row_indices], texts)
     return Responses(texts=texts, gold=gold, **measurements)
+
+
+def _measured_batch(prompt_set: PromptSet, role: Role, rows: Sequence[int]) -> ResponseBatch:
+    roles, rewards = prompt_set.roles, prompt_set.rewards
+    sequences = _respond(prompt_set, role, rows)
+    measurements = _divergence(roles, role, sequences)
+    if rewards is not None:
+        scores = rewards.scores_per_source(sequences, rows)
+        measurements["proxy"] = rewards.combine(scores).tolist()
+        if len(scores) > 1:
+            measurements["disagreement"] = scores.std(dim=0, correction=1).tolist()
+    if prompt_set.judge is not None:
+        measurements["held_out_rm"] = prompt_set.judge.scores(sequences, rows).tolist()
+    responses = sequences.response_lists()
+    measurements["lengths"] = [len(response) for response in responses]
+    measurements["ended"] = [roles.ended(response) for response in responses]
+    return ResponseBatch(
+        [prompt_set.context.formatter.decode(response) for response in responses], measurements
+    )
 
 
 def _respond(prompt_set: PromptSet, role: Role, rows: Sequence[int]) -> Sequences:
