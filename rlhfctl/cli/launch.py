@@ -23,7 +23,7 @@ from rlhfctl.cli.resolve import resolve
 from rlhfctl.console import TERMINAL, Terminal
 from rlhfctl.errors import EnvironmentFault, LostProcessFault, UsageError
 from rlhfctl.recipe.load import shipped_recipes
-from rlhfctl.run import exit_status
+from rlhfctl.run import exit_status, lifeline
 from rlhfctl.run.process_group import no_deepspeed
 from rlhfctl.run.stop import SIGNALS, Stopped
 
@@ -74,7 +74,10 @@ def launch(file: Path, options: RunOptions) -> int:
     ]
     Terminal(quiet=options.quiet, as_json=options.json).note(shlex.join(launcher_command))
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launcher_command[1:]]
-    with tempfile.TemporaryDirectory(prefix="rlhfctl-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="rlhfctl-") as folder,
+        lifeline.held(Path(folder)),
+    ):
         outcome = _run(command, Path(folder), directory.launch_log)
         status = _exit_outcome(exit_status.read(Path(folder)), outcome, directory.launch_log)
     if status.message:

@@ -26,7 +26,7 @@ from rlhfctl.recipe.permissions import permit
 from rlhfctl.recipe.user_code import require_permission
 from rlhfctl.results.evaluation import EvaluationResult
 from rlhfctl.results.gates import GateResult, check_gates, parse_gates, require_gates
-from rlhfctl.run import exit_status
+from rlhfctl.run import exit_status, lifeline
 from rlhfctl.run.files import write_atomic
 from rlhfctl.run.log_capture import capture_logs
 from rlhfctl.run.process_group import ProcessGroup
@@ -63,6 +63,7 @@ def run_command(
         raise typer.Exit(launch(options.launch, options))
     group = ProcessGroup.from_environment()
     exit_status.begin()
+    lifeline.watch()
     with distributed_errors(group):
         if group.is_main:
             _run_command(stage, options, vote_files or HumanVoteFiles(), group)

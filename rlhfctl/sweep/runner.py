@@ -17,7 +17,7 @@ from rlhfctl.pipeline import is_up_to_date
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.results.io import from_json
 from rlhfctl.results.sweep import RunError
-from rlhfctl.run import stop
+from rlhfctl.run import lifeline, stop
 from rlhfctl.run.directory import LOGS_FOLDER, RunDirectory
 from rlhfctl.run.files import write_atomic
 
@@ -157,7 +157,7 @@ class Runner:
     def _may_begin(self, job: Job) -> bool:
         """Return whether a job's dependencies are done and its folder is not locked.
 
-        Processes of a killed sweep keep running and hold the lock; their work is not repeated.
+        Processes of a killed sweep hold the lock until they have ended, seconds later.
         """
         if not self._ready(job):
             return False
@@ -191,11 +191,12 @@ class Runner:
         self.observer.began(job)
 
     def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, **lifeline.for_child()}
         if self.at_once == 1:
-            return dict(os.environ)
+            return environment
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         threads = max(1, (cores or 1) // self.at_once)
-        return {"OMP_NUM_THREADS": str(threads), **os.environ}
+        return {"OMP_NUM_THREADS": str(threads), **environment}
 
     def _reap(self) -> None:
         for child in list(self._children):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,56 @@ def test_a_signal_to_the_launching_process_ends_all_in_order(start, folder, numb
     assert word in errors
     assert "a checkpoint of sft was kept" in errors
     assert "Traceback" not in errors
+
+
+def test_the_processes_end_with_a_launching_process_that_is_killed(start, folder):
+    process = start("sft", "small.yaml", "--launch", "two.yaml", act="sft:wait@0 sft:hang@1")
+    run = folder / "runs" / "small"
+    wait_for(run / "waiting", process)
+    children = {pid for pid in descendants(process.pid) if pid != process.pid}
+    assert len(children) >= 3, "accelerate and two processes"
+    process.kill()
+    killed = time.monotonic()
+    process.communicate()
+    while any(map(alive, children)):
+        assert time.monotonic() - killed < 11
+        time.sleep(0.05)
+
+
+def test_the_processes_end_with_a_killed_launcher(start, folder):
+    process = start("sft", "small.yaml", "--launch", "two.yaml", act="sft:wait_with_checkpoint")
+    wait_for(folder / "runs" / "small" / "waiting", process)
+    (launcher,) = (pid for pid in descendants(process.pid) if parent(pid) == process.pid)
+    os.kill(launcher, signal.SIGKILL)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 143
+    assert "a checkpoint of sft was kept" in errors
+    assert "error: the process that started this one is gone; re-running the command" in errors
+    assert errors.count("error:") == 1
+
+
+def parent(pid):
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(stat[1])
+
+
+def descendants(pid):
+    """Processes that a process has started, directly or not."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(path.name)] = parent(int(path.name))
+    found = {pid}
+    while more := {child for child, above in parents.items() if above in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_under_torchrun_process_0_says_what_another_failed_with(launch):

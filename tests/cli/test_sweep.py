@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhfctl.run.directory import RunDirectory
+
 LAUNCHED = Path(__file__).with_name("launched")  # puts the tiny stages into every process
 ROOT = Path(__file__).parents[2]
 
@@ -113,22 +115,37 @@ def test_what_shared_runs_fail_of_fails_their_points(sweep, root):
     assert "a dependency, failed: " in points(root)[1]["error"]["message"]
 
 
-def test_a_sweep_whose_parent_was_killed_goes_on_where_it_was(begin, sweep, root):
+def test_a_run_ends_with_the_sweep_that_started_it_and_another_sweep_goes_on(begin, root):
     first = begin("--set", "ppo.beta=0,0.1", act="ppo:wait")
     until((root / "beta-0" / "waiting").exists)
     first.kill()
     first.wait()
     first.stdout.close(), first.stderr.close()
     holder = json.loads((root / "beta-0" / ".lock.json").read_text())["pid"]
+    killed = time.monotonic()
+    until(lambda: not alive(holder))
+    assert time.monotonic() - killed < 10
+    log = (root / "logs" / "beta-0.log").read_text()
+    assert "the process that started this one is gone; finished stages are kept" in log
     assert [point["status"] for point in points(root)] == ["waiting", "waiting"]
 
     second = begin("--set", "ppo.beta=0,0.1")
-    until(lambda: (root / "beta-0.1" / "manifest.json").exists() or second.poll() is not None)
-    assert alive(holder), "the process of the first sweep still works in its folder"
-    os.kill(holder, signal.SIGKILL)
     _, said = second.communicate(timeout=60)
     assert second.returncode == 0, said
     assert said.count("is up to date, skipped") == 2
+    assert [point["status"] for point in points(root)] == ["done", "done"]
+
+
+def test_a_sweep_waits_for_a_run_that_another_process_works_in(begin, root):
+    other = RunDirectory(root / "beta-0")
+    other.create()
+    with other.lock():
+        process = begin("--set", "ppo.beta=0,0.1")
+        until(lambda: (root / "beta-0.1" / "manifest.json").exists() or process.poll() is not None)
+        assert not (root / "beta-0" / "manifest.json").exists()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    holder = os.getpid()
     assert f"beta-0 waiting: another process is using this run: process {holder}" in said
     assert [point["status"] for point in points(root)] == ["done", "done"]
 

@@ -21,6 +21,7 @@ from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetrics
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
+from rlhfctl.run import stop
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.run.sealed import seal
 from rlhfctl.stage_table import STAGES
@@ -77,6 +78,12 @@ def wait_with_checkpoint(output: Path) -> None:
     wait(output)
 
 
+def hang(output: Path) -> None:
+    """Never reach a safe point."""
+    with stop.deferred(print):
+        wait(output)
+
+
 def answers(output: Path) -> None:
     rows = [
         {"prompt": "What is 1 plus 1?", "ppo": "=HYPERLINK(1)", "opponent": "Two."},
@@ -117,6 +124,7 @@ ACTS: dict[str, Callable[[Path], None]] = {
     "chatter": chatter,
     "answers": answers,
     "wait": wait,
+    "hang": hang,
     "wait_with_checkpoint": wait_with_checkpoint,
     "diverged": throw(DivergedError("the loss is NaN", hint="lower the learning rate")),
     "bug": throw(ValueError("a bug\x1b[2J[/b]")),

@@ -126,7 +126,7 @@ class Runs:
         process, temporary = self.start(run, command)
         ids = pids(process, temporary)
         time.sleep(delay)
-        finished = process.poll() is not None or len(ids) < 2
+        finished = process.poll() is not None or len(ids) < 2 or not alive(ids[rank])
         if not finished:
             os.kill(ids[rank], signal.SIGTERM)
         sent = time.monotonic()
