@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-odd coverage mutants fuzz real bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-faults preemption test-odd coverage mutants fuzz real bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,13 +26,19 @@ demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what
 	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
 
 test: lint ## format, lint and type checks, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults" $(ARGS)
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
 
+test-faults: $(STAMP) ## faults injected into real runs: signals, kills, damage (minutes)
+	$(BIN)/pytest -q -m faults $(ARGS)
+
+preemption: $(STAMP) ## SIGTERM to one of two processes at random moments of each stage; ARGS="--trials 50"
+	$(BIN)/python -m tests.faults.preemption $(ARGS)
+
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
 fuzz: $(STAMP) ## 100,000 damaged recipes, data files, manifests, answers and votes: only our own errors (minutes); ARGS="--cases 1000 --seed 1"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py $(ARGS)

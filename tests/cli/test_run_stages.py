@@ -208,17 +208,36 @@ def test_a_run_that_another_process_works_in_ends_in_8(tiny, folder, environment
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "interrupted")],
+    [
+        (signal.SIGTERM, 143, "terminated by SIGTERM"),
+        (signal.SIGUSR1, 143, "terminated by SIGUSR1"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
 )
 def test_a_signal_ends_a_stage_in_order(folder, environment, number, code, word):
     process = start(folder, environment, "sft", "small.yaml", act="sft:wait")
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code
-    assert word in errors
+    assert (
+        f"error: {word}; finished stages are kept, and re-running the command starts sft" in errors
+    )
     assert "sft had saved no checkpoint" in errors
     assert "Traceback" not in errors
     assert not (folder / "runs" / "small" / ".sft.partial").exists()
+
+
+def test_a_second_signal_does_not_wait_for_a_safe_point(folder, environment):
+    process = start(folder, environment, "sft", "small.yaml", act="sft:hang")
+    log = folder / "runs" / "small" / "logs" / "rlhfctl.log"
+    process.send_signal(signal.SIGTERM)
+    while "SIGTERM: stopping at the next safe point" not in log.read_text():
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 143
+    assert "sft had saved no checkpoint" in errors
 
 
 def test_a_signal_after_a_checkpoint_keeps_it(folder, environment):
@@ -227,6 +246,7 @@ def test_a_signal_after_a_checkpoint_keeps_it(folder, environment):
     _, errors = process.communicate()
     assert process.returncode == 143
     assert "a checkpoint of sft was kept" in errors
+    assert "terminated by SIGTERM; re-running the command resumes sft from its" in errors
     assert (folder / "runs" / "small" / ".sft.partial" / "checkpoints" / "step-1").exists()
 
 

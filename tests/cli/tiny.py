@@ -14,6 +14,7 @@ import sys
 import time
 import types
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import DivergedError
@@ -80,7 +81,7 @@ def wait_with_checkpoint(output: Path) -> None:
 
 def hang(output: Path) -> None:
     """Never reach a safe point."""
-    with stop.deferred(print):
+    with stop.deferred(partial(print, flush=True)):
         wait(output)
 
 

@@ -18,6 +18,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
 BASE_RECIPE = ROOT / "recipes" / "base.yaml"
@@ -167,16 +171,27 @@ def alive(pid: int) -> bool:
     return True
 
 
-def trials(folder: Path, number: int, commands: list[str], seed: int) -> list[Trial]:
+def trials(
+    folder: Path, number: int, commands: Sequence[str], seed: int, before: Sequence[str] = ()
+) -> list[Trial]:
     """Stop each command in turn, at moments spread over its duration, until it is done.
 
     A command that is done is started anew in another run, until it had its share of the trials.
+
+    Args:
+        folder: Empty folder.
+        number: Number of trials over all commands.
+        commands: Commands, in order.
+        seed: Seed of the moments and ranks.
+        before: Commands to run first, without a signal.
 
     Raises:
         RuntimeError: The weights of a run differ from those of one that was not stopped.
     """
     runs, chance = Runs(folder), random.Random(seed)
     results: list[Trial] = []
+    for command in before:
+        runs.finish("whole", command)
     for place, command in enumerate(commands):
         runs.copy("whole", f"before-{command}")
         duration = runs.finish("whole", command)
