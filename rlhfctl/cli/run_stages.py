@@ -63,7 +63,7 @@ def run_command(
         raise typer.Exit(launch(options.launch, options))
     group = ProcessGroup.from_environment()
     exit_status.begin()
-    lifeline.watch()
+    lifeline.end_with_starter()
     with distributed_errors(group):
         if group.is_main:
             _run_command(stage, options, vote_files or HumanVoteFiles(), group)

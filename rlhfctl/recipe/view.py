@@ -27,11 +27,15 @@ def view(recipe: Recipe, stage: Stage) -> Recipe:
 
 
 def stage_part(recipe: Recipe, stage: Stage) -> dict[str, Any]:
-    """Return the values of the keys that a stage declares, as plain JSON values.
+    """Return the values of the keys that a stage's result depends on, as plain JSON values.
 
-    A stage's result depends on these keys only, since it is given no others.
+    Those are the keys that it declares, since it is given no others, without its neutral ones.
     """
-    return view(recipe, stage).model_dump(mode="json")
+    part = view(recipe, stage).model_dump(mode="json")
+    for key in stage.neutral:
+        section, _, name = key.rpartition(".")
+        del part[section][name]
+    return part
 
 
 def _restricted(section: _SectionT, path: str, stage: Stage) -> _SectionT:

@@ -53,7 +53,7 @@ def for_child() -> Mapping[str, str]:
     return {PARENT: str(os.getpid())}
 
 
-def watch() -> None:
+def end_with_starter() -> None:
     """Stop this process, from another thread, when the process that started it is gone.
 
     Without effect in a process that a person or a scheduler has started.
@@ -63,7 +63,7 @@ def watch() -> None:
         parent = parent or os.getppid()
     pipe = _open_pipe()
     if parent or pipe is not None:
-        threading.Thread(target=_watch, args=(parent, pipe), daemon=True).start()
+        threading.Thread(target=_await_end, args=(parent, pipe), daemon=True).start()
 
 
 def _open_pipe() -> int | None:
@@ -73,7 +73,7 @@ def _open_pipe() -> int | None:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK) if path.exists() else None
 
 
-def _watch(parent: int, pipe: int | None) -> None:
+def _await_end(parent: int, pipe: int | None) -> None:
     while not (_closed(pipe) or (parent and os.getppid() != parent)):
         if pipe is None:
             time.sleep(_POLL)
