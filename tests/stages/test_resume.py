@@ -43,8 +43,11 @@ def run(tiny_run, stage, output, monitor=None, **settings):
     inputs = {name: tiny_run.stage(name) for name in stage_named(stage).accepts}
     output.mkdir(exist_ok=True)
     module = importlib.import_module(f"rlhfctl.stages.{stage_named(stage).module}.stage")
-    module.run(recipe, inputs, output, monitor or NullMonitor())
-    return (output / "adapter_model.safetensors").read_bytes()
+    metrics = module.run(recipe, inputs, output, monitor or NullMonitor()).metrics
+    timed = ("_seconds", "per_second", "_bytes")
+    metrics.update({key: None for key in metrics if key.endswith(timed)})
+    metrics.pop("last_rollout", None)
+    return (output / "adapter_model.safetensors").read_bytes(), metrics
 
 
 def stopped(tiny_run, stage, output, number=signal.SIGTERM, after=2):

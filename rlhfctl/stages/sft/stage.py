@@ -97,7 +97,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         eval_dataset=held_out.dataset,
         processing_class=context.tokenizer,
     )
-    make_ready(trainer, "sft", monitor, recipe.sft, shard=shard)
+    losses = make_ready(trainer, "sft", monitor, recipe.sft, shard=shard)
     with stop.deferred(monitor.note):
         before = evaluate_untrained(trainer)
         result = trainer.train(resume_from_checkpoint=newest_checkpoint(output, monitor))
@@ -118,7 +118,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         held_out_rows=len(held_out.dataset),
         steps=result.global_step,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        tokens_per_second=tokens / result.metrics["train_runtime"],
+        tokens_per_second=tokens / (losses.earlier_seconds + result.metrics["train_runtime"]),
     )
     with space_for(output, weight_bytes(trainer.model), "the result of sft"):
         save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")

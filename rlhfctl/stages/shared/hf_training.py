@@ -22,6 +22,7 @@ from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
 from rlhfctl.stages.shared.resume_state import require_plain_state
 from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 from rlhfctl.stages.shared.stopping import StopCallback
+from rlhfctl.stages.shared.training_loss import LossCallback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +150,7 @@ class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, Resume
 
 def make_ready(
     trainer: Any, stage: str, monitor: Monitor, section: TrainingSection, *, shard: bool
-) -> None:
+) -> LossCallback:
     """Report to the monitor instead of stdout, and restore trainable weights to fp32.
 
     Args:
@@ -158,6 +159,9 @@ def make_ready(
         monitor: Receives every logged step.
         section: How often to save checkpoints.
         shard: Shard the base over the processes; the model must have adapters.
+
+    Returns:
+        The callback that knows of the training before an interruption.
 
     Raises:
         EnvironmentFault: The recipe asks for gradient checkpointing; the model has none.
@@ -169,6 +173,8 @@ def make_ready(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(MonitorCallback(stage, monitor))
+    losses = LossCallback(trainer)
+    trainer.add_callback(losses)
     trainer.add_callback(SealCallback())
     trainer.add_callback(StopCallback(Processes(), section.save_minutes, monitor))
     restore_float32(trainer.model)
@@ -177,6 +183,7 @@ def make_ready(
     if shard:
         # Only after the trainer has moved the model, which it cannot do with sharded weights.
         shard_base(trainer.model.get_base_model())
+    return losses
 
 
 def evaluate_untrained(trainer: Any) -> dict[str, float]:

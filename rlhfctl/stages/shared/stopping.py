@@ -38,8 +38,6 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         last = state.global_step >= state.max_steps
         if save or last or self.signal:
             control.should_save = True
-            # Progress that the next log would have shown; a resumed trainer has forgotten it.
-            control.should_log |= bool(self.signal)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Restart the clock, or stop.

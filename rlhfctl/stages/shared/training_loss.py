@@ -1,0 +1,63 @@
+"""Mean training loss and duration of a resumed stage, over all of its steps.
+
+transformers starts its sums anew in each call of `train`. They are saved with each checkpoint, by
+each process, and restored.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from rlhfctl.run.files import write_json
+
+
+class LossCallback(TrainerCallback):  # type: ignore[misc]
+    """Carries a trainer's sums of losses over an interruption.
+
+    It must come before the callback that seals checkpoints.
+
+    Attributes:
+        earlier_seconds: Training time before the checkpoint that training resumed from.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        """Store the trainer."""
+        self.trainer = trainer
+        self.earlier_seconds = 0.0
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Restore the sums of the checkpoint that training resumes from."""
+        self.started = time.perf_counter()
+        path = self._path(args, state)
+        if state.global_step == 0 or not path.exists():
+            return
+        sums = json.loads(path.read_text(encoding="utf-8"))
+        self.earlier_seconds = sums["seconds"]
+        trainer = self.trainer
+        trainer._total_loss_scalar = sums["logged"]
+        trainer._tr_loss = torch.tensor(sums["unlogged"], device=args.device)
+        trainer._globalstep_last_logged = sums["last_logged_step"]
+        # The mean is over the steps since this one.
+        trainer._initial_global_step = 0
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Add the sums to the checkpoint."""
+        trainer = self.trainer
+        sums = {
+            "logged": trainer._total_loss_scalar,
+            "unlogged": float(trainer._tr_loss),
+            "last_logged_step": trainer._globalstep_last_logged,
+            "seconds": self.earlier_seconds + time.perf_counter() - self.started,
+        }
+        write_json(self._path(args, state), sums)
+
+    def _path(self, args: Any, state: Any) -> Path:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        return checkpoint / f"loss-{args.process_index}.json"
