@@ -1,11 +1,14 @@
 """Trackers get every figure, and none of them can end a run."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from rlhfctl.run import tracking
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.run.tracking import TrackerMonitor
 
@@ -45,6 +48,16 @@ class Outage(FileTracker):
         raise ConnectionError("the tracker's server is gone")
 
 
+class Hanging(FileTracker):
+    """A tracker whose server answers when the test says so."""
+
+    name = "hanging"
+    answered = threading.Event()
+
+    def start(self):
+        self.answered.wait()
+
+
 class Hearing(NullMonitor):
     def __init__(self):
         self.warnings = []
@@ -55,7 +68,7 @@ class Hearing(NullMonitor):
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch):
-    for kind in (FileTracker, Outage):
+    for kind in (FileTracker, Outage, Hanging):
         monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, kind.name, kind)
 
 
@@ -90,3 +103,17 @@ def test_an_outage_is_told_of_once_and_the_other_trackers_go_on(tmp_path):
 def test_a_tracker_whose_package_is_missing_is_left_out(tmp_path):
     (warning,) = track(tmp_path, "wandb")
     assert "wandb" in warning
+
+
+def test_one_that_hangs_is_told_of_once_and_gets_the_metrics_when_it_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "START_TIMEOUT", 0.2)
+    (warning,) = track(tmp_path, "hanging")
+    assert warning.startswith("tracker hanging has not started within 0.2 s; the run goes on")
+    path = tmp_path / "base-ppo.jsonl"
+    assert not path.exists()
+    Hanging.answered.set()
+    limit = time.monotonic() + 10
+    while not path.exists() or "finished" not in path.read_text():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    assert '"ppo/kl": 0.7' in path.read_text()
