@@ -18,7 +18,7 @@ from rlhfctl.errors import (
     OutOfMemoryFault,
     RlhfctlError,
 )
-from rlhfctl.run import exit_status
+from rlhfctl.run import exit_status, stop
 from rlhfctl.run.disk import free_bytes
 from rlhfctl.run.stop import RESUMPTION, Stopped
 
@@ -52,6 +52,8 @@ class Boundary(TyperGroup):
         except SystemExit:
             raise
         except BaseException as error:
+            if isinstance(error, Stopped):
+                stop.begin(error.number)
             code = explain(error, as_json="--json" in arguments, debug="--debug" in arguments)
         exit_status.leave(code or 0)
         sys.exit(code)

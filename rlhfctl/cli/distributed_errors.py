@@ -9,7 +9,7 @@ import typer
 
 from rlhfctl.cli.boundary import Interrupted, describe
 from rlhfctl.errors import PeerError
-from rlhfctl.run import exit_status
+from rlhfctl.run import exit_status, stop
 from rlhfctl.run.stop import Stopped
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def distributed_errors(group: ProcessGroup) -> Iterator[None]:
     except typer.Exit:
         raise
     except BaseException as error:
+        if isinstance(error, Stopped):
+            stop.begin(error.number)
         failure = _cause(error)
         first = group.first_failure(describe(failure))
         if group.is_main:

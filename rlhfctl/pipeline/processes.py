@@ -83,7 +83,9 @@ def worker_loop(group: ProcessGroup, load: StageLoader = load_stage) -> None:
             with capture_logs(log, f"process {group.rank}: {stage.name}"):
                 try:
                     load(stage)(recipe, checkpoints, Path(instruction["output"]), NullMonitor())
-                except BaseException:
+                except BaseException as error:
+                    if isinstance(error, stop.Stopped):
+                        stop.begin(error.number)
                     _log.exception("%s ended early", stage.name)
                     raise
             group.finished()

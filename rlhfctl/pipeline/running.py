@@ -147,6 +147,8 @@ class _StageRunner:
                 self.recipe, directory, self.stage, plan.checkpoints, monitor, self.group, load
             )
         except BaseException as error:
+            if isinstance(error, stop.Stopped):
+                stop.begin(error.number)
             resumable = self._keep_or_discard(error)
             if isinstance(error, stop.Stopped):
                 error.resumption = (

@@ -178,6 +178,7 @@ class TrainingHooks:
             with self._leaving_at_once():
                 yield
         except stop.Stopped as error:
+            stop.begin(error.number)
             if not error.urgent:
                 if self._saved_rollout != progress.rollout:
                     self._write(progress)
@@ -267,6 +268,7 @@ class TrainingHooks:
             with self._leaving_at_once(), self.average.applied():
                 result = self.evaluator.evaluate(progress.rollout, self._episodes(progress))
         except stop.Stopped as error:
+            stop.begin(error.number)
             if in_hand is not None and not error.urgent:
                 self._write(progress, in_hand)
                 self.monitor.note(

@@ -7,6 +7,7 @@ Gradients are summed explicitly: DDP does not support roles that are adapters on
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
+_POLL = 0.02  # seconds
 
 
 class Processes:
@@ -91,5 +93,14 @@ class Processes:
             weight.grad = part.view_as(weight)
 
     def wait(self) -> None:
-        """Wait until all processes have called this."""
-        self._state.wait_for_everyone()
+        """Wait until all processes have called this. Signals are handled meanwhile.
+
+        A process that waits within a collective handles none, and another may work alone for long.
+        """
+        if self.count == 1:
+            return
+        devices = [self._state.local_process_index] if torch.cuda.is_available() else None
+        barrier = torch.distributed.barrier(device_ids=devices, async_op=True)
+        while not barrier.is_completed():
+            time.sleep(_POLL)
+        barrier.wait()

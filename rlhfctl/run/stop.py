@@ -62,6 +62,7 @@ class _State:
         number: First signal received; 0 without one.
         cause: As in `Stopped`.
         ending: Whether a stop has begun, so that cleaning up must not be cut short.
+        raised: The exception that was raised last and that nobody has met yet.
         announce: Told of a deferred request; None while requests are not deferred.
     """
 
@@ -69,10 +70,16 @@ class _State:
     number: int = 0
     cause: str = ""
     ending: bool = False
+    raised: Stopped | None = None
     announce: Callable[[str], None] | None = None
 
 
 _state = _State()
+_RETRY = 2.0
+"""Seconds until an exception that nobody has met is raised again.
+
+Python drops one that is raised within a destructor, and a library may catch one in passing.
+"""
 
 
 def install() -> None:
@@ -146,15 +153,18 @@ def check() -> None:
 
 
 def begin(number: int) -> Stopped:
-    """Return the exception to raise at a safe point, here or before the checkpoint is saved there.
+    """Begin a stop: at a safe point, before a checkpoint is saved there, or where one is caught.
 
     From now on signals no longer interrupt a process that a launcher has started. A launcher
     sends one when the first of its processes has ended, and means it for those that have not.
 
     Args:
         number: Signal that this process or another one has received.
+
+    Returns:
+        The exception to raise.
     """
-    _state.ending = True
+    _state.ending, _state.raised = True, None
     _state.number = _state.number or number
     return Stopped(number, cause=_state.cause)
 
@@ -172,12 +182,21 @@ def _handle(number: int, _frame: object) -> None:
         return
     if _state.ending and "LOCAL_RANK" in os.environ:
         return
-    again, _state.number = _state.number != 0, _state.number or number
-    if again or _state.announce is None:
-        _state.ending = True
-        raise Stopped(number, urgent=again, cause=_state.cause)
+    lost = _state.raised is not None
+    again, _state.number = _state.number != 0 and not lost, _state.number or number
+    if again or lost or _state.announce is None:
+        _state.raised = Stopped(number, urgent=again, cause=_state.cause)
+        retry = threading.Timer(_RETRY, _raise_again, [_state.raised])
+        retry.daemon = True
+        retry.start()
+        raise _state.raised
     name = signal.Signals(number).name
     message = (
         f"{name}: stopping at the next safe point, with a checkpoint; a second signal stops at once"
     )
     threading.Thread(target=_state.announce, args=(message,), daemon=True).start()
+
+
+def _raise_again(error: Stopped) -> None:
+    if _state.raised is error and _state.owner == os.getpid():
+        os.kill(os.getpid(), error.number)

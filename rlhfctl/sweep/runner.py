@@ -241,7 +241,10 @@ class Runner:
         try:
             yield
         except BaseException as error:
-            interrupted = isinstance(error, stop.Stopped) and error.number == signal.SIGINT
+            interrupted = False
+            if isinstance(error, stop.Stopped):
+                stop.begin(error.number)
+                interrupted = error.number == signal.SIGINT
             signal_number = signal.SIGINT if interrupted else signal.SIGTERM
             for child in self._children:
                 child.process.send_signal(signal_number)

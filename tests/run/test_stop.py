@@ -84,6 +84,23 @@ def test_a_launchers_signal_does_not_interrupt_the_end(monkeypatch):
         send()
 
 
+@pytest.mark.usefixtures("told")
+def test_a_stop_that_a_destructor_swallows_is_raised_again(monkeypatch):
+    class Dropped:
+        def __del__(self):
+            send()
+
+    monkeypatch.setattr(stop, "_RETRY", 0.2)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    dropped = Dropped()
+    del dropped
+    with pytest.raises(Stopped) as caught:
+        time.sleep(10)
+    assert not caught.value.urgent
+    stop.begin(caught.value.number)
+    time.sleep(0.5)
+
+
 def test_handlers_are_restored_and_requests_forgotten():
     before = [signal.getsignal(number) for number in stop.SIGNALS]
     with pytest.raises(Stopped), stop.handled():

@@ -104,6 +104,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         results += [result] if result is not None else []
         # Free this base: the next model, or the roles, load their own.
         gc.collect()
+        # Process 0 has evaluated alone; the others would wait within a collective, deaf to signals.
+        processes.wait()
     if not processes.is_main:
         return StageOutcome({})
 
