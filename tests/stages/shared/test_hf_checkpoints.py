@@ -1,5 +1,7 @@
 """A trainer's checkpoint counts when it is whole: cut short or damaged, the one before serves."""
 
+import random
+
 import pytest
 
 from rlhfctl.errors import CheckpointError
@@ -7,6 +9,7 @@ from rlhfctl.run.sealed import SEAL, seal
 from rlhfctl.stages.shared.hf_checkpoints import newest_valid
 from tests.pipeline.small_stages import Listener
 from tests.present import present
+from tests.stages.shared.small_trainers import trainer_of
 
 
 @pytest.fixture
@@ -68,3 +71,20 @@ def test_when_the_first_save_was_cut_short_there_is_nothing_to_go_on_from(folder
         (folder / f"checkpoint-{step}" / SEAL).unlink()
     assert newest_valid(folder, Listener()) is None
     assert newest_valid(folder / "missing", Listener()) is None
+
+
+def test_any_byte_of_any_file_of_a_real_checkpoint_counts(tmp_path):
+    trainer_of("sft", tmp_path).train()
+    checkpoints, places = tmp_path / "checkpoints", random.Random("bytes")
+    newest = checkpoints / "checkpoint-6"
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    assert len(files) >= 8
+    for path in files:
+        content = path.read_bytes()
+        at = places.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x04]) + content[at + 1 :])
+        listener = Listener()
+        assert present(newest_valid(checkpoints, listener)).name == "checkpoint-5"
+        assert f"checkpoint-6: {path.relative_to(newest)}" in listener.warnings[0]
+        path.write_bytes(content)
+    assert present(newest_valid(checkpoints, Listener())).name == "checkpoint-6"
