@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhfctl.json_text import parse_json
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.ppo.rollout import Rollout
 from rlhfctl.ppo.rollout_metrics import RolloutTimer, UpdateMetrics
@@ -73,7 +74,7 @@ class RolloutInHand:
         """Return the rollout in hand of a checkpoint; None if it was saved between two rollouts."""
         if not (checkpoint / NUMBERS).is_file():
             return None
-        numbers = json.loads((checkpoint / NUMBERS).read_text(encoding="utf-8"))
+        numbers = parse_json((checkpoint / NUMBERS).read_text(encoding="utf-8"))
         tensors = load_file(checkpoint / TENSORS, device=str(device))
         sequences = {
             name.removeprefix(_SEQUENCES): tensors.pop(name)

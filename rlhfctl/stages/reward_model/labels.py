@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
-    from rlhfctl.recipe.schema import RewardModelSection
+    from rlhfctl.recipe.training import RewardModelSection
 
 LABEL_COLUMNS = ("target", "weight")
 

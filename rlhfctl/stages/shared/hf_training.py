@@ -27,7 +27,8 @@ from rlhfctl.stages.shared.training_loss import LossCallback
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rlhfctl.recipe.schema import Recipe, TrainingSection
+    from rlhfctl.recipe.schema import Recipe
+    from rlhfctl.recipe.training import TrainingSection
     from rlhfctl.run.monitor import Monitor
 
 _SHOWN = {

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ResponseBatches:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         for number, line in enumerate(lines):
             try:
-                self.batches.append(ResponseBatch(**json.loads(line)))
+                self.batches.append(ResponseBatch(**parse_json(line)))
             except (ValueError, TypeError):
                 write_atomic(path, "".join(f"{whole}\n" for whole in lines[:number]))
                 break

@@ -6,7 +6,6 @@ each process, and restored.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_json
 
 
@@ -38,7 +38,7 @@ class LossCallback(TrainerCallback):  # type: ignore[misc]
         path = self._path(args, state)
         if state.global_step == 0 or not path.exists():
             return
-        sums = json.loads(path.read_text(encoding="utf-8"))
+        sums = parse_json(path.read_text(encoding="utf-8"))
         self.earlier_seconds = sums["seconds"]
         trainer = self.trainer
         trainer._total_loss_scalar = sums["logged"]

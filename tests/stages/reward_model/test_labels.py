@@ -9,7 +9,8 @@ from rlhfctl.errors import DataError
 from rlhfctl.models.heads import initialise_score_head
 from rlhfctl.models.scorer import load_scorer
 from rlhfctl.models.tokenizer import load_tokenizer
-from rlhfctl.recipe.schema import ModelSection, Recipe, RewardModelSection
+from rlhfctl.recipe.schema import ModelSection, Recipe
+from rlhfctl.recipe.training import RewardModelSection
 from rlhfctl.stages.reward_model.labels import LabelTrainer, aggregated
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.shared.hf_training import training_arguments

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhfctl.recipe.schema import RewardModelSection
+from rlhfctl.recipe.training import RewardModelSection
 from rlhfctl.stages.reward_model.training import _model
 from rlhfctl.stages.shared.stage_context import open_stage_context
 
