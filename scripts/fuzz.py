@@ -36,7 +36,8 @@ from rlhfctl.recipe.keys import all_keys
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.recipe.schema import DatasetSection
 from rlhfctl.results.evaluation import EvaluationResult
-from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
+from rlhfctl.run.manifest import SCHEMA_VERSION, Artifact, Manifest, StageRecord
+from rlhfctl.run.sealed import write_sealed
 from rlhfctl.stages.evaluation.judge_endpoint import Answers, read_answer
 from rlhfctl.stages.shared.http_post import Answer
 
@@ -235,11 +236,14 @@ def transcripts(folder: Path, rng: random.Random) -> None:
 
 def manifests(folder: Path, rng: random.Random) -> None:
     """Read a damaged manifest and the metrics in it."""
-    value = {"schema_version": 1, "stages": {"sft": asdict(RECORD)}}
     path = folder / "manifest.json"
     Manifest().with_stage(RECORD).save(path)
-    data = as_json(altered(value, rng, 0.05)) if rng.random() < 0.5 else path.read_bytes()
-    path.write_bytes(data if rng.random() < 0.4 else damaged(data, rng))
+    if rng.random() < 0.6:  # with its digest renewed, as by one who forges it
+        record = altered(asdict(RECORD), rng, 0.04)
+        value = json.dumps({"schema_version": SCHEMA_VERSION, "stages": {"sft": record}})
+        write_sealed(path, json.loads(value.replace("NaN", "null").replace("\\ud800", "?")))
+    else:
+        path.write_bytes(damaged(path.read_bytes(), rng))
     for record in Manifest.load(path).stages.values():
         record.result(EvaluationResult, path)
 

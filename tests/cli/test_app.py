@@ -80,7 +80,6 @@ def test_a_command_without_arguments_is_shown_the_help(rlhfctl):
     assert "Commands" in shown.stdout
 
 
-RUNNING = ("--force", "--launch", "--allow-code", "--allow-remote-code")
 COMMON = ("--run", "--runs-dir", "--set", "--seed", "--json", "--quiet", "--debug")
 OWN = {
     "sft": ("--model", "--dataset", "--learning-rate", "--epochs"),
@@ -93,7 +92,10 @@ OWN = {
 }
 
 
-RUNNING = ("--force", "--launch", "--allow-change", "--allow-world-size-change")
+RUNNING = (
+    *("--force", "--launch", "--allow-change", "--allow-world-size-change"),
+    *("--allow-code", "--allow-remote-code"),
+)
 
 
 @pytest.mark.parametrize("command", OWN)
