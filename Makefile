@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-faults preemption test-odd coverage mutants fuzz real bench models browser extras setup lint docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-faults preemption test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,20 @@ lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+licences: $(STAMP) build/supply/.set-up ## the licences of all packages; fails on any GPL
+	build/supply/bin/pip-licenses --python=$(BIN)/python --partial-match --fail-on=GPL
+
+sbom: $(STAMP) build/supply/.set-up ## build/sbom.json: every package as a CycloneDX bill of materials
+	build/supply/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
+
+audit: build/supply/.set-up ## known vulnerabilities of the locked packages; asks pypi.org
+	build/supply/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
+
+build/supply/.set-up:
+	$(PYTHON) -m venv build/supply
+	build/supply/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1 pip-licenses==5.5.5 cyclonedx-bom==7.5.0
+	touch $@
 
 docs: $(STAMP) build/docs/.set-up ## regenerate the reference pages, then build build/site strictly
 	$(BIN)/python scripts/reference.py
