@@ -25,7 +25,7 @@ class Stage:
         reads: Recipe keys that the result depends on; a section includes all of its keys.
         excludes: Keys within `reads` that the stage cannot read, since its result does not
             depend on them.
-        neutral: Keys within `reads` that the result does not depend on: when checkpoints are saved.
+        neutral: Keys within `reads` that the result does not depend on: when checkpoints are saved and kept.
         checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
             checkpoint from elsewhere; the first that is not null counts.
         data: Kinds of data that it always reads, as named in the recipe's `data`.
@@ -77,7 +77,7 @@ SFT = Stage(
     requires=(),
     accepts=(),
     reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", *_BAD_ROWS),
-    neutral=("sft.save_minutes", "sft.save_steps"),
+    neutral=("sft.save_minutes", "sft.save_steps", "sft.keep_last"),
     data=("demonstrations",),
     progress=("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
 )
@@ -98,7 +98,7 @@ REWARD_MODEL = Stage(
         # Score normalization samples the SFT policy in PPO's batches.
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
-    neutral=("reward_model.save_minutes", "reward_model.save_steps"),
+    neutral=("reward_model.save_minutes", "reward_model.save_steps", "reward_model.keep_last"),
     checkpoint_keys={"sft": ("reward_model.sft",)},
     data=("comparisons", "prompts"),
     progress=("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
@@ -123,7 +123,7 @@ PPO = Stage(
         # The scale of a reward model from elsewhere is measured on as many SFT responses.
         "reward_model.calibration_samples",
     ),
-    neutral=("ppo.save_minutes", "ppo.save_rollouts"),
+    neutral=("ppo.save_minutes", "ppo.save_rollouts", "ppo.keep_last"),
     checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
     data=("prompts",),
     progress=(
