@@ -274,7 +274,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str | Path], int, str]] = 
         remote_code,
         ["sft", BASE_RECIPE, "--model", "./model", *OWN_DATA],
         11,
-        "own code",
+        "auto_map",
     ),
     "a data script": (
         write("d.py", "print('run')\n"),
