@@ -72,6 +72,10 @@ def wait(output: Path) -> None:
 
 
 def wait_with_checkpoint(output: Path) -> None:
+    """Wait with a checkpoint, which process 0 saves."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(60)
+        return
     checkpoint = output / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True, exist_ok=True)
     (checkpoint / "state").write_text("1")
