@@ -30,6 +30,7 @@ JUDGE = "humans"
 
 _COLUMNS = ("id", "prompt", "response_a", "response_b")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_LONGEST_CELL = 131_072
 T = TypeVar("T")
 _VOTES = {"a", "b", "tie"}
 
@@ -172,6 +173,8 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the votes cannot be read: {error}", str(file)) from error
     if file.suffix.lower() == ".csv":
+        # The limit is the process's, and readers of data sets raise it.
+        csv.field_size_limit(_LONGEST_CELL)
         reader = csv.DictReader(io.StringIO(text, newline=""))
         try:
             for row in reader:

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -88,6 +89,13 @@ def once(folder: Path, make: Callable[[Path], T]) -> T:
             result.write_bytes(pickle.dumps(make(folder)))
         made: T = pickle.loads(result.read_bytes())
         return made
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> None:
+    """Denormal numbers, which a stage of an earlier test has switched off in this process."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

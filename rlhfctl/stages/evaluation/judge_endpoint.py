@@ -17,6 +17,7 @@ from rlhfctl.recipe.addresses import authorization
 from rlhfctl.run.files import write_atomic
 from rlhfctl.stages.evaluation.judge_prompts import Reply
 from rlhfctl.stages.shared.http_post import Answer, AnswerError, post
+from rlhfctl.stages.shared.timed_calls import run_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ class Endpoint:
             EnvironmentFault: The server is unreachable, refuses, or keeps failing; earlier replies
                 stay cached.
         """
-        return asyncio.run(self._ask(requests, on_reply))
+        return run_async(self._ask(requests, on_reply))
 
     async def _ask(
         self, requests: Sequence[Messages], on_reply: Callable[[int], None]

@@ -56,6 +56,18 @@ def start_call(
     return lambda: _result(_in_thread(lambda: contained(lambda: function(**arguments))), limit)
 
 
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, also where an event loop runs already, as in a notebook.
+
+    If the wait ends early, as by Ctrl-C, the coroutine is cancelled.
+    """
+    future = asyncio.run_coroutine_threadsafe(work, _event_loop())
+    try:
+        return future.result()
+    finally:
+        future.cancel()
+
+
 class CallExitError(Exception):
     """A call tried to end the process, as `sys.exit` does."""
 

@@ -1,6 +1,5 @@
 """Servers that drip, never end, or send bombs, over real sockets."""
 
-import asyncio
 import json
 import socket
 import threading
@@ -15,6 +14,7 @@ from rlhfctl.recipe.reward_sources import RewardSourceSection
 from rlhfctl.stages.evaluation.judge_endpoint import Endpoint
 from rlhfctl.stages.shared.http_post import AnswerError, post
 from rlhfctl.stages.shared.reward_server import RewardServer
+from rlhfctl.stages.shared.timed_calls import run_async
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 DEEP = b'{"scores": ' + b"[" * 9_000 + b"]" * 9_000 + b"}"
@@ -80,7 +80,7 @@ def posted(url, seconds):
         async with httpx2.AsyncClient(timeout=seconds) as client:
             return await post(client, url, b"{}", seconds)
 
-    return asyncio.run(call())
+    return run_async(call())
 
 
 @pytest.mark.parametrize("answer", [drip_body, drip_headers])
@@ -100,7 +100,7 @@ def test_a_reward_server_of_that_kind_is_an_error_in_one_sentence(serve):
     for answer, words in ((endless, "longer than 8 MiB"), (nested, "nested too deeply")):
         server = RewardServer(RewardSourceSection(source=serve(answer), retries=0))
         with pytest.raises(EnvironmentFault, match=words):
-            asyncio.run(server(prompts=["a"]))
+            run_async(server(prompts=["a"]))
 
 
 def test_a_judge_of_that_kind_is_an_error_in_one_sentence(serve, tmp_path):

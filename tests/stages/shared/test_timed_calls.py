@@ -8,7 +8,12 @@ import time
 import pytest
 import torch
 
-from rlhfctl.stages.shared.timed_calls import CallTimeoutError, is_async, start_call
+from rlhfctl.stages.shared.timed_calls import (
+    CallTimeoutError,
+    is_async,
+    run_async,
+    start_call,
+)
 
 
 async def later(x):
@@ -87,3 +92,14 @@ def test_functions_run_without_gradients_in_other_threads_too():
 
     assert not start_call(enabled, {}, None)()
     assert not start_call(torch.is_grad_enabled, {}, 5.0)()
+
+
+def test_a_coroutine_is_waited_for_where_an_event_loop_runs_already():
+    async def answer():
+        await asyncio.sleep(0)
+        return 42
+
+    async def notebook():
+        return run_async(answer())
+
+    assert asyncio.run(notebook()) == 42
