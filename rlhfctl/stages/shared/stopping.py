@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class StopCallback(TrainerCallback):  # type: ignore[misc]
     """Saves a checkpoint when one is due or a stop is requested, and then stops.
 
-    It must come after the callback that seals checkpoints. The state after the last step is saved too,
-    so that the evaluation that follows can be interrupted.
+    It must come after the callback that seals checkpoints. With `save_minutes` the state after the last
+    step is saved too, so that the evaluation that follows can be interrupted.
     """
 
     def __init__(self, processes: Processes, minutes: float | None, monitor: Monitor) -> None:
@@ -36,7 +36,7 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         """Request a checkpoint if one is due."""
         save, self.signal = self.points.reached()
         last = state.global_step >= state.max_steps
-        if save or last or self.signal:
+        if save or (last and self.points.seconds is not None) or self.signal:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
