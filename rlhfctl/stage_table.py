@@ -52,11 +52,11 @@ class Stage:
     def declared(self, keys: Iterable[str]) -> list[str]:
         """Return those of some recipe keys that the stage may read, in their order."""
         return [
-            key for key in keys if _is_below(key, self.reads) and not _is_below(key, self.excludes)
+            key for key in keys if is_below(key, self.reads) and not is_below(key, self.excludes)
         ]
 
 
-def _is_below(key: str, names: tuple[str, ...]) -> bool:
+def is_below(key: str, names: tuple[str, ...]) -> bool:
     """Return whether a key is one of the names or lies in a section of that name."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 

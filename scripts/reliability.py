@@ -39,7 +39,7 @@ TRAINING = (
     ),
     Fault(
         "SIGTERM or SIGUSR1 (SLURM's notice) while a stage trains",
-        "A checkpoint at the next optimizer step (SFT, reward model) or batch (PPO, which keeps the rollout in hand).",
+        "A checkpoint at the next optimizer step (SFT, reward model) or batch (PPO, which keeps the unfinished rollout).",
         143,
         (
             "ppo/test_stopping.py::test_stopped_and_resumed_equals_uninterrupted",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
 
 _BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What loaders raise on damaged or hostile files."""
+"""Errors that loaders raise on damaged or hostile files."""
 _FOREIGN = ("Exception", "SafetensorError")
 
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from rlhfctl.errors import CheckpointError
 from rlhfctl.json_text import parse_json
 from rlhfctl.maths.statistics import RunningMoments
-from rlhfctl.ppo.in_hand import RolloutInHand
+from rlhfctl.ppo.unfinished_rollout import UnfinishedRollout
 from rlhfctl.run.disk import folder_bytes, require_space, space_for
 from rlhfctl.run.files import write_json
-from rlhfctl.run.sealed import damage, seal
+from rlhfctl.run.sealed import newest_undamaged, seal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def save(
     step: PPOStep,
     average: Sequence[Tensor],
     progress: Progress,
-    in_hand: RolloutInHand | None = None,
+    unfinished: UnfinishedRollout | None = None,
 ) -> Path:
     """Write `folder/rollout-N` atomically, with the digest of each file, and keep the newest ones.
 
@@ -78,20 +78,20 @@ def save(
         step: Weights and optimisers.
         average: Running mean of the policy's weights; empty without one.
         progress: Training state to save.
-        in_hand: Rollout that was collected after N others, of a checkpoint within it.
+        unfinished: Rollout that was collected after N others, of a checkpoint within it.
 
     Raises:
         DiskFullError: It does not fit on the disk; earlier checkpoints are kept.
     """
-    final = folder / _name(progress, in_hand)
+    final = folder / _name(progress, unfinished)
     staging = folder / f".{final.name}"
     shutil.rmtree(staging, ignore_errors=True)
     tensors = _tensors(step, average)
     with space_for(folder, _bytes(tensors), "a checkpoint of ppo", partial=staging):
         staging.mkdir(parents=True)
         save_file(tensors, staging / TENSORS)
-        if in_hand is not None:
-            in_hand.save(staging)
+        if unfinished is not None:
+            unfinished.save(staging)
         write_json(staging / NUMBERS, {"progress": asdict(progress)})
         seal(staging, step.processes.count)
     if final.exists():
@@ -120,18 +120,18 @@ def require_room(folder: Path, step: PPOStep) -> None:
     require_space(folder, needed, f"room for {count} checkpoints of ppo")
 
 
-def _name(progress: Progress, in_hand: RolloutInHand | None) -> str:
+def _name(progress: Progress, unfinished: UnfinishedRollout | None) -> str:
     """Return a name that sorts by age: `rollout-3`, `rollout-3-000008`, `rollout-3-evaluation`."""
-    if in_hand is None:
+    if unfinished is None:
         return f"rollout-{progress.rollout:08d}"
-    if in_hand.metrics is not None:
+    if unfinished.metrics is not None:
         return f"rollout-{progress.rollout - 1:08d}-evaluation"
-    return f"rollout-{progress.rollout:08d}-{in_hand.minibatches:06d}"
+    return f"rollout-{progress.rollout:08d}-{unfinished.minibatches:06d}"
 
 
 def load_latest(
     folder: Path, step: PPOStep, average: Sequence[Tensor], monitor: Monitor
-) -> tuple[Progress, RolloutInHand | None] | None:
+) -> tuple[Progress, UnfinishedRollout | None] | None:
     """Restore the newest valid checkpoint; return None if there are no checkpoints.
 
     Args:
@@ -143,27 +143,11 @@ def load_latest(
     Raises:
         CheckpointError: No checkpoint is valid, or the newest valid one is of other settings.
     """
-    damaged: list[str] = []
-    newest = 0
-    for checkpoint in reversed(_all(folder)):
-        newest = max(newest, _number(checkpoint))
-        problem = damage(checkpoint)
-        if problem is None:
-            if damaged:
-                monitor.warn(
-                    f"{'; '.join(damaged)}; resuming from {checkpoint.name}, so "
-                    f"{newest - _number(checkpoint):,} rollouts are lost"
-                )
-            progress = _load(checkpoint, step, average)
-            return progress, RolloutInHand.load(checkpoint, step.roles.device)
-        damaged.append(f"{checkpoint.name}: {problem}")
-    if damaged:
-        raise CheckpointError(
-            f"no checkpoint of this stage is usable: {'; '.join(damaged)}",
-            str(folder),
-            "Restore one from a copy, or start the stage anew with --force, which removes them.",
-        )
-    return None
+    checkpoint = newest_undamaged(_all(folder), folder, "rollouts", monitor)
+    if checkpoint is None:
+        return None
+    progress = _load(checkpoint, step, average)
+    return progress, UnfinishedRollout.load(checkpoint, step.roles.device)
 
 
 def _all(folder: Path) -> list[Path]:
@@ -172,10 +156,6 @@ def _all(folder: Path) -> list[Path]:
 
 def _bytes(tensors: dict[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
 
 
 def _tensors(step: PPOStep, average: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlhfctl.ppo.checkpoint import Progress
-    from rlhfctl.ppo.in_hand import RolloutInHand
     from rlhfctl.ppo.ppo_step import PPOStep
     from rlhfctl.ppo.processes import Processes
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.ppo.settings import PPOSettings
+    from rlhfctl.ppo.unfinished_rollout import UnfinishedRollout
     from rlhfctl.run.monitor import Monitor
 
 
@@ -99,7 +99,7 @@ class TrainingHooks:
 
     A request to stop is met at the next safe point, the same in all processes. While responses are
     sampled and scored, weights are those of the rollout's start, so a single process leaves that at
-    once and the rollout is done again. From then on checkpoints hold the rollout in hand.
+    once and the rollout is done again. From then on checkpoints hold the unfinished rollout.
     """
 
     def __init__(
@@ -125,18 +125,18 @@ class TrainingHooks:
         self._saved_rollout = -1
         self._trained_on: Rollout | None = None
 
-    def start(self, progress: Progress) -> tuple[Progress, RolloutInHand | None]:
+    def start(self, progress: Progress) -> tuple[Progress, UnfinishedRollout | None]:
         """Resume from the newest checkpoint, if any; else evaluate the initial policy.
 
         Returns:
-            Progress to go on from, and the rollout in hand of a checkpoint within one.
+            Progress to go on from, and the unfinished rollout of a checkpoint within one.
 
         Raises:
             Stopped: A stop was requested during the evaluation; there is nothing to save.
             CheckpointError: No checkpoint is valid, or processes resume from different ones.
             DiskFullError: The disk has no room for the checkpoints.
         """
-        restored, in_hand = None, None
+        restored, unfinished = None, None
         if self.checkpoints is not None:
             if self.settings.save_rollouts is not None or self.settings.save_minutes is not None:
                 checkpoint.require_room(self.checkpoints, self.step)
@@ -145,12 +145,12 @@ class TrainingHooks:
             )
         evaluated = -1
         if restored is not None:
-            progress, in_hand = restored
-            evaluating = in_hand is not None and in_hand.metrics is not None
+            progress, unfinished = restored
+            evaluating = unfinished is not None and unfinished.metrics is not None
             evaluated = progress.rollout - evaluating
-            within = " and part of the next" if in_hand is not None and not evaluating else ""
+            within = " and part of the next" if unfinished is not None and not evaluating else ""
             self.monitor.note(f"Resuming PPO after rollout {progress.rollout}{within}")
-            self._saved_rollout = -1 if in_hand is not None else progress.rollout
+            self._saved_rollout = -1 if unfinished is not None else progress.rollout
         if self.evaluator is not None:
             self.evaluator.resume_from(evaluated)
         rollouts = self.processes.gather_items([progress.rollout])
@@ -165,7 +165,7 @@ class TrainingHooks:
         if restored is None and self.evaluator is not None:
             self.monitor.step(0, self._evaluate(progress).metrics)
         self.points.start()
-        return progress, in_hand
+        return progress, unfinished
 
     @contextmanager
     def collecting(self, progress: Progress) -> Iterator[None]:
@@ -196,32 +196,32 @@ class TrainingHooks:
         """
         stop_together(self.processes)
 
-    def before_minibatch(self, progress: Progress, in_hand: RolloutInHand) -> None:
-        """Save with the rollout in hand, if that is due or a stop is requested.
+    def before_minibatch(self, progress: Progress, unfinished: UnfinishedRollout) -> None:
+        """Save with the unfinished rollout, if that is due or a stop is requested.
 
         Args:
             progress: State with the prompts and demonstrations taken so far.
-            in_hand: The rollout that is being trained on.
+            unfinished: The rollout that is being trained on.
 
         Raises:
             Stopped: A stop was requested.
         """
-        self._trained_on = in_hand.rollout
+        self._trained_on = unfinished.rollout
         save, number = self.points.reached()
         if save or number:
-            self._write(progress, in_hand)
+            self._write(progress, unfinished)
         if number:
             self.monitor.note(
                 f"saved a checkpoint in rollout {progress.rollout + 1}, after "
-                f"{in_hand.minibatches} minibatches"
+                f"{unfinished.minibatches} minibatches"
             )
             raise stop.begin(number)
 
-    def after_rollout(self, in_hand: RolloutInHand, progress: Progress) -> bool:
+    def after_rollout(self, unfinished: UnfinishedRollout, progress: Progress) -> bool:
         """Keep samples, evaluate, log, check the KL limits, save; return True to end training.
 
         Args:
-            in_hand: The rollout, with its metrics.
+            unfinished: The rollout, with its metrics.
             progress: State after it.
 
         Raises:
@@ -230,7 +230,7 @@ class TrainingHooks:
             Stopped: A stop was requested; the state has been saved.
         """
         settings = self.settings
-        rollout, metrics = in_hand.rollout, in_hand.metrics or {}
+        rollout, metrics = unfinished.rollout, unfinished.metrics or {}
         self._trained_on = rollout
         self._keep_samples(rollout, progress)
         last = progress.rollout == settings.rollouts
@@ -239,7 +239,7 @@ class TrainingHooks:
         every = settings.eval_rollouts
         evaluation = HeldOutEvaluation()
         if every is not None and (last or progress.rollout % every == 0):
-            evaluation = self._evaluate(progress, in_hand)
+            evaluation = self._evaluate(progress, unfinished)
         self.monitor.step(self._episodes(progress), {**metrics, **evaluation.metrics})
         self._check_kl(metrics["kl"])
         if not evaluation.stop:
@@ -255,11 +255,11 @@ class TrainingHooks:
         return progress.rollout * self.settings.rollout_batch_size
 
     def _evaluate(
-        self, progress: Progress, in_hand: RolloutInHand | None = None
+        self, progress: Progress, unfinished: UnfinishedRollout | None = None
     ) -> HeldOutEvaluation:
         """Evaluate the policy as it would be saved: its average, if one is kept.
 
-        A stop leaves the evaluation to the resumed run, if there is a rollout in hand to save.
+        A stop leaves the evaluation to the resumed run, if there is an unfinished rollout to save.
         """
         if self.evaluator is None:
             return HeldOutEvaluation()
@@ -269,8 +269,8 @@ class TrainingHooks:
                 result = self.evaluator.evaluate(progress.rollout, self._episodes(progress))
         except stop.Stopped as error:
             stop.begin(error.number)
-            if in_hand is not None and not error.urgent:
-                self._write(progress, in_hand)
+            if unfinished is not None and not error.urgent:
+                self._write(progress, unfinished)
                 self.monitor.note(
                     f"saved a checkpoint after rollout {progress.rollout}, whose held-out "
                     "evaluation is done on resuming"
@@ -320,17 +320,17 @@ class TrainingHooks:
             self.monitor.note(f"saved a checkpoint after rollout {progress.rollout}")
             raise stop.begin(number)
 
-    def _write(self, progress: Progress, in_hand: RolloutInHand | None = None) -> None:
+    def _write(self, progress: Progress, unfinished: UnfinishedRollout | None = None) -> None:
         """Write a checkpoint, in process 0, once all processes are here."""
         if self.checkpoints is None:
             return
         if self._trained_on is not None:
             require_sound(self.step, self._trained_on)
         if self.processes.is_main:
-            checkpoint.save(self.checkpoints, self.step, self.average.means, progress, in_hand)
+            checkpoint.save(self.checkpoints, self.step, self.average.means, progress, unfinished)
         self.processes.wait()
         self.points.saved()
-        self._saved_rollout = -1 if in_hand is not None else progress.rollout
+        self._saved_rollout = -1 if unfinished is not None else progress.rollout
 
     def _leaving_at_once(self) -> AbstractContextManager[None]:
         """Meet a request to stop at once within the context; several processes must agree first."""

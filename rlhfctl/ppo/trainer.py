@@ -15,12 +15,12 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo.checkpoint import Progress
 from rlhfctl.ppo.hooks import TrainingHooks
-from rlhfctl.ppo.in_hand import RolloutInHand
 from rlhfctl.ppo.ppo_step import PPOStep
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
 from rlhfctl.ppo.rollout import RolloutSampler, RowStream, estimate_advantages, final_scores
 from rlhfctl.ppo.rollout_metrics import RolloutTimer, UpdateMetrics
+from rlhfctl.ppo.unfinished_rollout import UnfinishedRollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -115,22 +115,22 @@ class PPOTrainer:
             CheckpointError: No checkpoint is valid, or processes resume from different ones.
         """
         settings, ppo_step = self.settings, self.ppo_step
-        self.progress, in_hand = self.hooks.start(self.progress)
+        self.progress, unfinished = self.hooks.start(self.progress)
         progress, ended = self.progress, False
         self.stream.place, self.ptx_stream.place = progress.place, progress.ptx_place
-        if in_hand is not None and in_hand.metrics is not None:
-            ended = self.hooks.after_rollout(in_hand, progress)
+        if unfinished is not None and unfinished.metrics is not None:
+            ended = self.hooks.after_rollout(unfinished, progress)
         while not ended and (number := progress.rollout) < settings.rollouts:
             # Shuffling depends on seed and rollout number only, so a resumed run shuffles alike.
             torch.manual_seed(settings.seed * 1_000_003 + number)
 
             # 1. to 4., unless a run resumes within the rollout.
-            if in_hand is None or in_hand.metrics is not None:
+            if unfinished is None or unfinished.metrics is not None:
                 timer = RolloutTimer()
                 rollout = self._collect(number)
                 timer.mark_collected()
-                in_hand = RolloutInHand(rollout, timer, UpdateMetrics())
-            rollout, update = in_hand.rollout, in_hand.update
+                unfinished = UnfinishedRollout(rollout, timer, UpdateMetrics())
+            rollout, update = unfinished.rollout, unfinished.update
             self.rollout = rollout
 
             # 5. Update: every minibatch is one optimiser step (1); the critic alone in its warm-up.
@@ -138,9 +138,9 @@ class PPOTrainer:
             ppo_step.set_rates(rate_factor)
             trained = settings.trained_in(number)
             # `epochs` times over the rollout
-            for minibatch in islice(self._minibatches(rollout), in_hand.minibatches, None):
-                self.hooks.before_minibatch(self._progress_within(), in_hand)
-                in_hand.minibatches += 1
+            for minibatch in islice(self._minibatches(rollout), unfinished.minibatches, None):
+                self.hooks.before_minibatch(self._progress_within(), unfinished)
+                unfinished.minibatches += 1
                 losses = ppo_step.accumulate(rollout, minibatch, trained, self._ptx_batch())
                 if ppo_step.must_skip(losses):
                     ppo_step.drop()
@@ -156,7 +156,7 @@ class PPOTrainer:
             progress.skipped += update.counts["skipped"]
             metrics = rollout.metrics() | update.means()
             self.hooks.average.update()
-            metrics |= self._rates(rate_factor) | in_hand.timer.metrics(rollout)
+            metrics |= self._rates(rate_factor) | unfinished.timer.metrics(rollout)
 
             # 6. Adapt beta: by the KL per response that was trained on, not per token (23, 24).
             if settings.kl_target is not None:
@@ -168,10 +168,10 @@ class PPOTrainer:
             # 7. Evaluate, log, checkpoint.
             self.progress = progress = self._progress_within()
             progress.rollout += 1
-            in_hand.metrics = metrics
-            ended = self.hooks.after_rollout(in_hand, progress)
+            unfinished.metrics = metrics
+            ended = self.hooks.after_rollout(unfinished, progress)
         self.hooks.finish()
-        return dict(in_hand.metrics or {}) if in_hand is not None else {}
+        return dict(unfinished.metrics or {}) if unfinished is not None else {}
 
     def _collect(self, number: int) -> Rollout:
         """Return a new rollout: steps 1 to 4 of `train`."""

@@ -1,4 +1,4 @@
-"""A rollout in hand: sampled, but not yet trained on or evaluated to the end.
+"""An unfinished rollout: sampled, but not yet trained on or evaluated to the end.
 
 A checkpoint within a rollout holds it, so that a resumed run doesn't sample and score it again.
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-TENSORS = "in_hand.safetensors"
-NUMBERS = "in_hand.json"
+TENSORS = "unfinished_rollout.safetensors"
+NUMBERS = "unfinished_rollout.json"
 _SEQUENCES = "sequences."
 
 
 @dataclass
-class RolloutInHand:
+class UnfinishedRollout:
     """A rollout and what has been done with it.
 
     Attributes:
@@ -70,8 +70,8 @@ class RolloutInHand:
         write_atomic(checkpoint / NUMBERS, json.dumps(numbers))
 
     @classmethod
-    def load(cls, checkpoint: Path, device: torch.device) -> RolloutInHand | None:
-        """Return the rollout in hand of a checkpoint; None if it was saved between two rollouts."""
+    def load(cls, checkpoint: Path, device: torch.device) -> UnfinishedRollout | None:
+        """Return the unfinished rollout of a checkpoint; None if it was saved between two rollouts."""
         if not (checkpoint / NUMBERS).is_file():
             return None
         numbers = parse_json((checkpoint / NUMBERS).read_text(encoding="utf-8"))

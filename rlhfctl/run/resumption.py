@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.errors import UsageError
 from rlhfctl.run.sealed import SEAL, processes_of
 from rlhfctl.run.staleness import changed_inputs, changed_keys
+from rlhfctl.stage_table import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rlhfctl.run.manifest import Artifact
@@ -53,7 +54,7 @@ class Resumption:
         """
         changes = changed_keys(before["recipe_part"], recipe_part)
         changes += changed_inputs(before["inputs"], inputs)
-        refused = [change for change in changes if not _is_below(change.key, self.allow_change)]
+        refused = [change for change in changes if not is_below(change.key, self.allow_change)]
         if refused:
             options = " ".join(f"--allow-change {change.key}" for change in refused)
             raise UsageError(
@@ -62,7 +63,7 @@ class Resumption:
                 hint=f"resume with the changes by {options}, undo them, or start {stage} anew with "
                 "--force, which removes its checkpoints",
             )
-        fixed = [change.text for change in changes if _is_below(change.key, _FIXED)]
+        fixed = [change.text for change in changes if is_below(change.key, _FIXED)]
         if fixed:
             raise UsageError(
                 f"{stage} cannot be resumed with this change: {'; '.join(fixed)}",
@@ -97,8 +98,3 @@ class Resumption:
 
 UNCHANGED = Resumption()
 """Resume interrupted stages, and allow no change."""
-
-
-def _is_below(key: str, names: Iterable[str]) -> bool:
-    """Return whether a key is one of the names or lies in a section of that name."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)

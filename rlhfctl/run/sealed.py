@@ -6,12 +6,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.errors import CheckpointError
 from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import digest, sync_folder, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from rlhfctl.run.monitor import Monitor
 
 SEAL = "sealed.json"
 """In a checkpoint: digest of each of its files. It is written last, so it marks a whole one."""
@@ -91,6 +94,50 @@ def damage(checkpoint: Path) -> str | None:
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return None
+
+
+def newest_undamaged(
+    checkpoints: Iterable[Path], folder: Path, unit: str, monitor: Monitor
+) -> Path | None:
+    """Return the newest sealed checkpoint that is whole, or None if there are none.
+
+    Args:
+        checkpoints: Folders named NAME-NUMBER or NAME-NUMBER-MORE, in any order; the names of one
+            number sort by age.
+        folder: Their parent, for errors.
+        unit: What the numbers count, such as ``steps``.
+        monitor: Told which newer checkpoints are damaged, and how much is lost.
+
+    Raises:
+        CheckpointError: All are damaged.
+    """
+    damaged: list[str] = []
+    newest = 0
+    for checkpoint in sorted(
+        checkpoints, key=lambda path: (_number(path), path.name), reverse=True
+    ):
+        newest = max(newest, _number(checkpoint))
+        problem = damage(checkpoint)
+        if problem is not None:
+            damaged.append(f"{checkpoint.name}: {problem}")
+            continue
+        if damaged:
+            monitor.warn(
+                f"{'; '.join(damaged)}; resuming from {checkpoint.name}, so "
+                f"{newest - _number(checkpoint):,} {unit} are lost"
+            )
+        return checkpoint
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint of this stage is usable: {'; '.join(damaged)}",
+            str(folder),
+            "Restore one from a copy, or start the stage anew with --force, which removes them.",
+        )
+    return None
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def processes_of(checkpoint: Path) -> int | None:

@@ -62,7 +62,7 @@ class _State:
         number: First signal received; 0 without one.
         cause: As in `Stopped`.
         ending: Whether a stop has begun, so that cleaning up must not be cut short.
-        raised: The exception that was raised last and that nobody has met yet.
+        raised: The exception that was raised last, until it is caught.
         announce: Told of a deferred request; None while requests are not deferred.
     """
 
@@ -76,7 +76,7 @@ class _State:
 
 _state = _State()
 _RETRY = 2.0
-"""Seconds until an exception that nobody has met is raised again.
+"""Seconds until an exception that was not caught is raised again.
 
 Python drops one that is raised within a destructor, and a library may catch one in passing.
 """

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlhfctl.run.exit_status import alive
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -79,7 +81,7 @@ class Trial:
 
     @property
     def sound(self) -> bool:
-        """Whether it ended as it must: 143, one message about the signal, nobody left behind."""
+        """True if it ended as it must: 143, one message about the signal, no process left."""
         return (
             self.code == signal.SIGTERM + 128
             and self.said.count("error: ") == 1
@@ -160,15 +162,6 @@ def pids(process: subprocess.Popen[str], temporary: Path) -> list[int]:
             return [json.loads(path.read_text())["pid"] for path in statuses]
         time.sleep(0.02)
     return []
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process exists."""
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def trials(

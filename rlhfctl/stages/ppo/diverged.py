@@ -71,7 +71,7 @@ def _numbers(rollout: Rollout, index: int) -> dict[str, object]:
 
 
 def _current_rows(trainer: PPOTrainer, formatter: Formatter) -> list[dict[str, object]]:
-    """Return the prompts of the rollout in hand, unless it is the last complete one."""
+    """Return the prompts of the unfinished rollout, unless it is the last complete one."""
     rollout, rows = trainer.rollout, list(trainer.processes.share(trainer.rows))
     if rollout is not None and rollout.rows is trainer.rows:
         return []

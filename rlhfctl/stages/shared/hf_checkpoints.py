@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters
-from rlhfctl.run.sealed import SEAL, damage, seal
+from rlhfctl.run.sealed import SEAL, newest_undamaged, seal
 
 if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
@@ -66,27 +65,4 @@ def newest_valid(folder: Path, monitor: Monitor) -> Path | None:
         CheckpointError: Every completed checkpoint is damaged.
     """
     sealed = [path for path in folder.glob("checkpoint-*") if (path / SEAL).is_file()]
-    damaged: list[str] = []
-    newest = 0
-    for checkpoint in sorted(sealed, key=_step, reverse=True):
-        newest = max(newest, _step(checkpoint))
-        problem = damage(checkpoint)
-        if problem is None:
-            if damaged:
-                monitor.warn(
-                    f"{'; '.join(damaged)}; resuming from {checkpoint.name}, so "
-                    f"{newest - _step(checkpoint):,} steps are lost"
-                )
-            return checkpoint
-        damaged.append(f"{checkpoint.name}: {problem}")
-    if damaged:
-        raise CheckpointError(
-            f"no checkpoint of this stage is usable: {'; '.join(damaged)}",
-            str(folder),
-            "Restore one from a copy, or start the stage anew with --force, which removes them.",
-        )
-    return None
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
+    return newest_undamaged(sealed, folder, "steps", monitor)

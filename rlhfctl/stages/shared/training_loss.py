@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_json
+from rlhfctl.stages.shared.hf_checkpoints import checkpoint_at
 
 
 class LossCallback(TrainerCallback):  # type: ignore[misc]
@@ -59,5 +60,5 @@ class LossCallback(TrainerCallback):  # type: ignore[misc]
         write_json(self._path(args, state), sums)
 
     def _path(self, args: Any, state: Any) -> Path:
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        checkpoint = checkpoint_at(Path(args.output_dir), state.global_step)
         return checkpoint / f"loss-{args.process_index}.json"
