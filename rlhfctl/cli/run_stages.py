@@ -15,6 +15,7 @@ from rlhfctl.cli.options import HumanVoteFiles
 from rlhfctl.cli.resolve import Resolved, resolve
 from rlhfctl.cli.summary import results_table
 from rlhfctl.cli.validation import (
+    require_known_changes,
     require_readable_data,
     require_usable_model,
     require_valid_files,
@@ -80,6 +81,7 @@ def _run_command(
     recipe, directory = resolved.loaded.recipe, resolved.directory
     terminal.note(f"recipe {resolved.choice.path} ({resolved.choice.reason}), run {directory.root}")
     check_file_types(vote_files)
+    require_known_changes(options.allow_change or ())
     stages = needed_stages(recipe) if stage is None else [stage.name]
     require_permission(recipe, [stage_named(name) for name in stages])
     if stage is None:

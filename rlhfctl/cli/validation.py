@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhfctl.errors import DataError
+from rlhfctl.errors import DataError, UsageError
+from rlhfctl.recipe.keys import annotation_at, split_key, suggest
+from rlhfctl.stage_table import STAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlhfctl.console import Terminal
     from rlhfctl.preflight import Finding
     from rlhfctl.recipe.schema import Recipe
@@ -43,6 +47,23 @@ def require_readable_data(recipe: Recipe, stage: Stage, terminal: Terminal) -> N
 
     errors = [finding for finding in check_stage_data(recipe, stage) if finding.level == "error"]
     _require(errors, terminal)
+
+
+def require_known_changes(keys: Sequence[str]) -> None:
+    """Check that each key of --allow-change is a recipe key, a section, or a stage's result.
+
+    Args:
+        keys: Keys as typed; an input that a recipe key names several of ends in ``: NAME``.
+
+    Raises:
+        UsageError: One is none of these.
+    """
+    for key in keys:
+        path = split_key(key.partition(":")[0])
+        if key not in {stage.name for stage in STAGES} and annotation_at(path) is None:
+            raise UsageError(
+                f"--allow-change: there is no recipe key or input {key}", hint=suggest(path)
+            )
 
 
 def _require(findings: list[Finding], terminal: Terminal) -> None:

@@ -140,6 +140,8 @@ _FILE_KEYS = (
     *("data.demonstrations.source", "data.comparisons.source", "data.prompts.source"),
 )
 
+_MODEL_CONFIGS = ("config.json", "adapter_config.json")
+
 
 def _value(recipe: Recipe, key: str) -> Any:
     value: Any = recipe
@@ -162,6 +164,14 @@ def _external(stage: Stage, other: Stage, name: str) -> Path:
             f"{stage.name} cannot use {other.product}: {problem}",
             where=name,
             hint="restore it from a copy, or name another checkpoint",
+        )
+    if not any((path / config).is_file() for config in _MODEL_CONFIGS):
+        # Before digests are made: the folder may be a large one that holds something else.
+        raise CheckpointError(
+            f"{stage.name} cannot load {other.product}: the folder has no "
+            f"{' or '.join(_MODEL_CONFIGS)}",
+            where=name,
+            hint="name a checkpoint folder, such as runs/NAME/sft",
         )
     return path
 

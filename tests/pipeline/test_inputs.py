@@ -69,6 +69,7 @@ def outside(tmp_path):
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "weights").write_text("outside")
+    (folder / "config.json").write_text("{}")
     return folder
 
 
@@ -95,6 +96,12 @@ def test_a_missing_external_checkpoint_is_refused(go, tmp_path):
         go(["rm"], {"reward_model.sft": str(tmp_path / "nowhere")})
 
 
+def test_a_folder_without_a_model_is_refused_before_it_is_read(go, tmp_path):
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match="the folder has no config.json or adapter_config"):
+        go(["rm"], {"reward_model.sft": str(tmp_path)})
+
+
 def test_a_result_of_another_run_that_was_changed_is_refused(go, stages, directory):
     go(["sft"])
     (directory.stage("sft") / "weights").write_text("changed")
@@ -107,6 +114,7 @@ def test_a_trainers_checkpoint_that_was_changed_is_refused(go, tmp_path):
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     (checkpoint / "weights").write_text("1")
+    (checkpoint / "config.json").write_text("{}")
     seal(checkpoint, processes=1)
     go(["rm"], {"reward_model.sft": str(checkpoint)})
     (checkpoint / "weights").write_text("2")
