@@ -166,6 +166,7 @@ def stage(name: str, module_name: str) -> None:
             return StageOutcome({})
         metrics = to_json(METRICS[module_name])
         (output / "weights").write_text(f"{name} {recipe.seed}")
+        (output / "config.json").write_text("{}")
         if name == "eval":
             (output / "metrics.json").write_text(json.dumps(metrics))
             (output / "samples.jsonl").write_text("")
