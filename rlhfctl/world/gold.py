@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rlhfctl.world.questions import parse_question
@@ -123,6 +124,7 @@ def _correctness(question: Question, claims: list[tuple[str, ...]]) -> float:
     return float({name for claim in claims for name in claim} == set(answer))
 
 
+@lru_cache(maxsize=2**14)  # the annotators of a panel judge the same responses in turn
 def gold_features(prompt: str, response: str) -> GoldFeatures:
     """Measure a response; any text is valid, including an empty or truncated one.
 
