@@ -85,10 +85,13 @@ def train(
         train_dataset=_columns(rows, use_margin=section.use_margin),
         processing_class=context.tokenizer,
     )
-    make_ready(trainer, "rm", monitor, section, shard=sharding.is_requested(context.recipe))
+    losses = make_ready(
+        trainer, "rm", monitor, section, shard=sharding.is_requested(context.recipe)
+    )
     with stop.deferred(monitor.note):
         result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder, monitor))
     require_finite_weights(trainer, "rm")
+    losses.discard_clock()
     stop.check()
     sharding.gather_base(trainer.model)
     model = trainer.model

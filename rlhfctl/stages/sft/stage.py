@@ -123,6 +123,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     with space_for(output, weight_bytes(trainer.model), "the result of sft"):
         save_trained(context, trainer.model, output, "sft", "CAUSAL_LM")
         write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
+    losses.discard_clock()
     return StageOutcome(to_json(metrics), {"demonstrations": counts.record()})
 
 
