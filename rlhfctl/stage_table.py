@@ -25,7 +25,8 @@ class Stage:
         reads: Recipe keys that the result depends on; a section includes all of its keys.
         excludes: Keys within `reads` that the stage cannot read, since its result does not
             depend on them.
-        neutral: Keys within `reads` that the result does not depend on: when checkpoints are saved and kept.
+        neutral: Keys within `reads` that the result does not depend on: when checkpoints are saved and
+            kept, and how memory is found.
         checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
             checkpoint from elsewhere; the first that is not null counts.
         data: Kinds of data that it always reads, as named in the recipe's `data`.
@@ -64,6 +65,7 @@ def is_below(key: str, names: tuple[str, ...]) -> bool:
 # Keys are declared without conditions, although some are read only under others (PPO-ptx,
 # held-out evaluations): a needless re-run in rare cases is better than a stale result.
 _BASE = ("seed", "model", "lora")
+_TRAINING = (*_BASE, "auto_batch")
 _BAD_ROWS = ("data.bad_rows", "data.max_bad_fraction")
 _REWARD_SOURCES = ("ppo.reward_sources", "ppo.reward_rule", "ppo.uncertainty_penalty")
 
@@ -76,8 +78,8 @@ SFT = Stage(
     folder="sft",
     requires=(),
     accepts=(),
-    reads=(*_BASE, "sft", "generation.stop_tokens", "data.demonstrations", *_BAD_ROWS),
-    neutral=("sft.save_minutes", "sft.save_steps", "sft.keep_last"),
+    reads=(*_TRAINING, "sft", "generation.stop_tokens", "data.demonstrations", *_BAD_ROWS),
+    neutral=("auto_batch", "sft.save_minutes", "sft.save_steps", "sft.keep_last"),
     data=("demonstrations",),
     progress=("loss", "token_accuracy", "eval_loss", "tokens_per_second", "memory_bytes"),
 )
@@ -91,14 +93,17 @@ REWARD_MODEL = Stage(
     requires=("sft",),
     accepts=("sft",),
     reads=(
-        *(*_BASE, "reward_model", "generation"),
+        *(*_TRAINING, "reward_model", "generation"),
         *("data.comparisons", "data.prompts", *_BAD_ROWS),
         # Gold comparisons are taken from prompts that no stage trains on.
         "data.demonstrations.held_out",
         # Score normalization samples the SFT policy in PPO's batches.
         *("ppo.rollout_batch_size", "ppo.forward_batch_size"),
     ),
-    neutral=("reward_model.save_minutes", "reward_model.save_steps", "reward_model.keep_last"),
+    neutral=(
+        *("auto_batch", "reward_model.save_minutes"),
+        *("reward_model.save_steps", "reward_model.keep_last"),
+    ),
     checkpoint_keys={"sft": ("reward_model.sft",)},
     data=("comparisons", "prompts"),
     progress=("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
@@ -113,7 +118,7 @@ PPO = Stage(
     requires=("sft", "rm"),
     accepts=("sft", "rm"),
     reads=(
-        *(*_BASE, "ppo", "generation"),
+        *(*_TRAINING, "ppo", "generation"),
         # Held-out prompts are those that no stage trains on, hence all three data sets.
         "data",
         # PPO-ptx leaves out the demonstrations that SFT leaves out.
@@ -123,7 +128,7 @@ PPO = Stage(
         # The scale of a reward model from elsewhere is measured on as many SFT responses.
         "reward_model.calibration_samples",
     ),
-    neutral=("ppo.save_minutes", "ppo.save_rollouts", "ppo.keep_last"),
+    neutral=("auto_batch", "ppo.save_minutes", "ppo.save_rollouts", "ppo.keep_last"),
     checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
     data=("prompts",),
     progress=(

@@ -160,6 +160,16 @@ TRAINING = (
         ),
     ),
     Fault(
+        "Out of memory in training, with `auto_batch`",
+        "Half the rows per forward pass, the same rows per optimizer step and the same gradients.",
+        None,
+        (
+            "ppo/test_pass_size.py::test_a_rollout_and_its_gradients_are_those_of_whole_batches",
+            "stages/shared/test_auto_batch.py::test_training_is_that_of_whole_batches",
+            "stages/shared/test_auto_batch.py::test_memory_that_runs_out_within_a_backward_pass_costs_no_gradient",
+        ),
+    ),
+    Fault(
         "A tracker that hangs or fails",
         "Told once; the run goes on.",
         None,

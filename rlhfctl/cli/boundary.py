@@ -153,8 +153,8 @@ def _memory(error: BaseException) -> RlhfctlError | None:
         first = text.splitlines()[0] if text else "an allocation failed"
         return OutOfMemoryFault(
             f"out of memory: {first}",
-            hint="lower per_device_train_batch_size (and raise gradient_accumulation_steps), "
-            "ppo.forward_batch_size or max_length, or set model.quantization=4bit",
+            hint="go on with the same command and --set auto_batch=true, which halves the rows per "
+            "forward pass; or lower max_length, or set model.quantization=4bit",
         )
     return None
 

@@ -12,6 +12,7 @@ from rlhfctl.errors import EnvironmentFault
 from rlhfctl.maths.kl import k2, k3
 from rlhfctl.maths.losses import clipped_surrogate, clipped_value_loss, importance_ratio
 from rlhfctl.maths.masking import masked_sum
+from rlhfctl.ppo.pass_size import PassSize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,10 +74,18 @@ class PPOStep:
         weights: Trainable parameters per role.
         optimizers: One per role, each with its own learning rate and gradient clip.
         scaler: Scale of the losses; 1 unless passes compute in float16.
+        pass_size: Episodes per forward pass.
     """
 
-    def __init__(self, roles: Roles, settings: PPOSettings, processes: Processes) -> None:
+    def __init__(
+        self,
+        roles: Roles,
+        settings: PPOSettings,
+        processes: Processes,
+        pass_size: PassSize | None = None,
+    ) -> None:
         self.roles = roles
+        self.pass_size = pass_size or PassSize(settings.forward_batch_size)
         self.settings = settings
         self.processes = processes
         self.weights = {role: list(roles.trainable(role).values()) for role in settings.trained}
@@ -102,7 +111,7 @@ class PPOStep:
         roles: Sequence[TrainedRole],
         demonstrations: Sequences | None = None,
     ) -> dict[str, float]:
-        """Accumulate the gradients of a minibatch over forward passes.
+        """Accumulate the gradients of a minibatch over forward passes of `pass_size` episodes.
 
         Every loss is a sum over tokens divided by the minibatch's tokens, so that responses weigh
         by their tokens and splitting, over passes or processes, changes nothing.
@@ -117,11 +126,31 @@ class PPOStep:
             Means over the minibatch's response tokens; `ptx_loss` over the demonstrations'.
         """
         tokens = int(rollout.sequences.response_lengths[rows].sum())
+
+        def attempt(size: int) -> dict[str, Tensor | float]:
+            try:
+                return self._accumulate(rollout, rows, roles, demonstrations, tokens, size)
+            except RuntimeError:
+                self.drop()
+                raise
+
+        sums = self.pass_size.run(attempt)
+        totals = self.processes.sum(torch.stack([torch.as_tensor(v) for v in sums.values()]))
+        return dict(zip(sums, (totals / tokens).tolist(), strict=True))
+
+    def _accumulate(
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        roles: Sequence[TrainedRole],
+        demonstrations: Sequences | None,
+        tokens: int,
+        size: int,
+    ) -> dict[str, Tensor | float]:
+        """Return this process's sums over the minibatch, `size` episodes per pass."""
         local_rows = rows[self.processes.rank :: self.processes.count]
         sums: defaultdict[str, Tensor | float] = defaultdict(float)
-        for part_rows, part in rollout.sequences.select(local_rows).in_chunks(
-            self.settings.forward_batch_size
-        ):
+        for part_rows, part in rollout.sequences.select(local_rows).in_chunks(size):
             chunk_rows = local_rows[part_rows]
             metrics: dict[str, Tensor] = {}
             if "policy" in roles:
@@ -131,9 +160,36 @@ class PPOStep:
             for name, total in metrics.items():
                 sums[name] += total
         if demonstrations is not None and "policy" in roles:
-            sums["ptx_loss"] = self._demonstrations_part(demonstrations) * tokens
-        totals = self.processes.sum(torch.stack([torch.as_tensor(v) for v in sums.values()]))
-        return dict(zip(sums, (totals / tokens).tolist(), strict=True))
+            sums["ptx_loss"] = self._demonstrations_part(demonstrations, size) * tokens
+        return sums
+
+    def try_longest(self, batch: Sequences) -> None:
+        """Find a pass size for the longest episodes, by passes beside memory for the optimisers.
+
+        Args:
+            batch: At least `forward_batch_size` of them, where there are as many.
+
+        Raises:
+            RuntimeError: torch's own: memory runs out with one episode.
+        """
+
+        def attempt(size: int) -> None:
+            try:
+                moments = [
+                    torch.zeros_like(weight)
+                    for weights in self.weights.values()
+                    for weight in weights
+                    for _ in range(2)
+                ]
+                _, part = next(batch.in_chunks(size))
+                self.roles.log_probs("policy", part, training=True).log_probs.sum().backward()
+                if "critic" in self.weights:
+                    self.roles.values(part, training=True).sum().backward()
+                del moments
+            finally:
+                self.drop()
+
+        self.pass_size.run(attempt)
 
     def _policy_part(
         self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
@@ -185,13 +241,13 @@ class PPOStep:
                 "value_clip_fraction": masked_sum(clipped.clipped.float(), mask),
             }
 
-    def _demonstrations_part(self, demonstrations: Sequences) -> Tensor:
+    def _demonstrations_part(self, demonstrations: Sequences, size: int) -> Tensor:
         """Add the gradient of the SFT loss (Ouyang et al. 2022, equation 2); return its share."""
         tokens = int(demonstrations.response_lengths.sum())
         indices = torch.arange(len(demonstrations), device=demonstrations.ids.device)
         local = demonstrations.select(indices[self.processes.rank :: self.processes.count])
         total = torch.zeros((), device=demonstrations.ids.device)
-        for _, part in local.in_chunks(self.settings.forward_batch_size):
+        for _, part in local.in_chunks(size):
             log_probs = self.roles.log_probs("policy", part, training=True, temperature=1.0)
             loss = -masked_sum(log_probs.log_probs, part.mask) / tokens
             self.scaler.scale(self.settings.ptx_coefficient * loss).backward()

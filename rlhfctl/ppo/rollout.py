@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from rlhfctl.maths.kl import k1, k3
 from rlhfctl.maths.masking import masked_mean, whiten
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import explained_variance
+from rlhfctl.ppo.pass_size import PassSize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -267,13 +268,27 @@ class RolloutSampler:
         prompts: Sequence[Sequence[int]],
         settings: PPOSettings,
         processes: Processes,
+        pass_size: PassSize | None = None,
+        sampling_size: PassSize | None = None,
     ) -> None:
-        """Store the roles, the reward sources and the prompts' token ids."""
+        """Store the roles, the reward sources and the prompts' token ids.
+
+        Args:
+            roles: Policy, reference and critic.
+            rewards: Reward sources.
+            prompts: Token ids per prompt.
+            settings: Batch sizes and seed.
+            processes: Processes of the run.
+            pass_size: Episodes per scoring pass; None: `forward_batch_size`.
+            sampling_size: Episodes sampled at once; None: the process's whole share.
+        """
         self.roles = roles
         self.rewards = rewards
         self.prompts = prompts
         self.settings = settings
         self.processes = processes
+        self.pass_size = pass_size or PassSize(settings.forward_batch_size)
+        self.sampling_size = sampling_size or PassSize(settings.rollout_batch_size)
 
     @torch.no_grad()
     def sample(self, rows: Sequence[int], rollout: int) -> Sequences:
@@ -287,7 +302,13 @@ class RolloutSampler:
         prompts = [self.prompts[row] for row in self.processes.share(rows)]
         episodes = self.processes.share(range(len(rows)))
         seeds = [(self.settings.seed, rollout, episode) for episode in episodes]
-        responses = roles.generate(prompts, seeds)
+
+        def generate(size: int) -> list[list[int]]:
+            starts = range(0, len(prompts), size)
+            parts = [roles.generate(prompts[i : i + size], seeds[i : i + size]) for i in starts]
+            return [response for part in parts for response in part]
+
+        responses = self.sampling_size.run(generate)
         return Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
 
     @torch.no_grad()
@@ -301,8 +322,12 @@ class RolloutSampler:
         Raises:
             DivergedError: A role returned NaN or an infinite number.
         """
-        local_outputs = score_rollout(
-            self.roles, self.rewards, local, self.processes.share(rows), self.settings
+        share = self.processes.share(rows)
+        local_outputs = self.pass_size.run(
+            lambda size: score_rollout(
+                *(self.roles, self.rewards, local, share),
+                replace(self.settings, forward_batch_size=size),
+            )
         )
         batch, outputs = self._gather(local, local_outputs, rows)
         _require_finite(outputs)

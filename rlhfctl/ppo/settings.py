@@ -72,6 +72,7 @@ class PPOSettings:
     rollout_batch_size: int = 128
     minibatch_size: int = 32
     forward_batch_size: int = 16
+    auto_batch: bool = False
     epochs: int = 2
     responses_per_prompt: int = 1
     learning_rate: float = 1e-5

@@ -32,7 +32,7 @@ def require_sound(step: PPOStep, rollout: Rollout) -> None:
         for role, weights in step.weights.items()
         for index, weight in enumerate(weights)
     }
-    _, part = next(rollout.sequences.in_chunks(step.settings.forward_batch_size))
+    _, part = next(rollout.sequences.in_chunks(step.pass_size.rows))
     numbers["a log-probability of the policy"] = step.roles.log_probs("policy", part).log_probs
     if "critic" in step.weights:
         numbers["a value of the critic"] = step.roles.values(part)

@@ -15,6 +15,7 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo.checkpoint import Progress
 from rlhfctl.ppo.hooks import TrainingHooks
+from rlhfctl.ppo.pass_size import PassSize, require_single_process
 from rlhfctl.ppo.ppo_step import PPOStep
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.ppo.rewards import Rewards
@@ -82,17 +83,27 @@ class PPOTrainer:
 
         Raises:
             RecipeError: A batch size is not a multiple of the number of processes.
+            UsageError: `auto_batch` with several processes.
         """
         self.roles = roles
         self.settings = settings
         self.processes = processes or Processes()
         self._require_even_shares()
+        if settings.auto_batch:
+            require_single_process(self.processes)
         rewards = rewards or Rewards([_RewardModel(roles)], [1.0])
-        self.sampler = RolloutSampler(roles, rewards, prompts, settings, self.processes)
+        # Sampling and training run out of memory at sizes of their own.
+        sampling, passes = (
+            PassSize(size, automatic=settings.auto_batch, say=monitor.note)
+            for size in (settings.rollout_batch_size, settings.forward_batch_size)
+        )
+        self.sampler = RolloutSampler(
+            roles, rewards, prompts, settings, self.processes, passes, sampling
+        )
         self.stream = RowStream(len(prompts), settings.seed)
         self.demonstrations = demonstrations if settings.ptx_coefficient else ()
         self.ptx_stream = RowStream(len(demonstrations), settings.seed)
-        self.ppo_step = PPOStep(roles, settings, self.processes)
+        self.ppo_step = PPOStep(roles, settings, self.processes, passes)
         self.progress = Progress(0, settings.beta, RunningMoments())
         # What a report of divergence needs: the last prompts, their responses, the last rollout.
         self.rows: Sequence[int] = ()

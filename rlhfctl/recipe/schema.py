@@ -250,6 +250,12 @@ class Recipe(Section):
     lora: LoraSection | None = Field(
         default_factory=LoraSection, description="LoRA adapters; null trains all weights."
     )
+    auto_batch: bool = Field(
+        False,
+        description="Where memory runs out in training, halve the rows per forward pass and go on; "
+        "rows per optimizer step stay the same. Training starts with the longest rows, to find the "
+        "size. Needs a single process.",
+    )
     data: DataSection = Field(default_factory=DataSection, description="Training and test data.")
     generation: GenerationSection = Field(
         default_factory=GenerationSection, description="Sampling of responses in all stages."

@@ -34,7 +34,7 @@ def stage_part(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     part = view(recipe, stage).model_dump(mode="json")
     for key in stage.neutral:
         section, _, name = key.rpartition(".")
-        del part[section][name]
+        del (part[section] if section else part)[name]
     return part
 
 

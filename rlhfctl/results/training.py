@@ -10,7 +10,10 @@ from rlhfctl.results.estimate import Estimate, GroupAccuracy  # noqa: TC001 - fo
 
 @dataclass(frozen=True)
 class SFTResult:
-    """Metrics of SFT: losses in nats per response token, before and after training."""
+    """Metrics of SFT: losses in nats per response token, before and after training.
+
+    `pass_size` is the number of rows per forward pass that `auto_batch` found.
+    """
 
     eval_loss_before: float
     eval_loss: float
@@ -22,6 +25,7 @@ class SFTResult:
     steps: int
     trainable_parameters: int
     tokens_per_second: float
+    pass_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class RewardModelResult:
         train_loss: Mean loss over training.
         train_rows: Comparisons trained on.
         steps: Optimiser steps.
+        pass_size: Pairs per forward pass that `auto_batch` found.
         score_mean: Mean raw score of SFT's responses; None until they are scored.
         score_std: Standard deviation of the same.
         sft_eos_share: Share of SFT's sampled responses that ended.
@@ -57,6 +62,7 @@ class RewardModelResult:
     train_loss: float
     train_rows: int
     steps: int
+    pass_size: int | None = None
     score_mean: float | None = None
     score_std: float | None = None
     sft_eos_share: float | None = None
@@ -209,6 +215,7 @@ class PPOResult:
         episodes: Episodes that the policy was trained on.
         skipped_minibatches: Minibatches rejected in the whole run.
         kl_early_stops: Rollouts whose epochs ended early.
+        pass_size: Episodes per forward pass that `auto_batch` found.
         gate: Detail of each preflight check.
         last_rollout: Metrics of the last rollout.
         over_optimisation: Summary of the held-out evaluations; None without any.
@@ -223,3 +230,4 @@ class PPOResult:
     last_rollout: dict[str, float] = field(metadata={"inline": True})
     over_optimisation: OverOptimisation | None = None
     result: ResultEvaluation | None = None
+    pass_size: int | None = None

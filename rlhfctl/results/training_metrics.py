@@ -63,6 +63,7 @@ def _reward_model(prefix: str = "") -> tuple[Metric, ...]:
         Metric(name.format("train_loss"), "mean training loss", "nats", LOWER),
         Metric(name.format("train_rows"), "comparisons trained on", "pairs"),
         Metric(name.format("steps"), "optimiser steps", "steps"),
+        Metric(name.format("pass_size"), "pairs per forward pass found by `auto_batch`", "pairs"),
         Metric(
             name.format("score_mean"),
             "mean score of SFT's responses that ended (of all, if too few did);"
@@ -227,6 +228,7 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("train_rows", "demonstrations trained on", "rows"),
         Metric("held_out_rows", "held-out demonstrations", "rows"),
         Metric("steps", "optimiser steps", "steps"),
+        Metric("pass_size", "rows per forward pass found by `auto_batch`", "rows"),
         Metric("trainable_parameters", "trainable parameters", "parameters"),
         Metric("tokens_per_second", "tokens trained on per second of training", "tokens/s", HIGHER),
     ),
@@ -248,6 +250,7 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("episodes", "episodes trained on", "episodes"),
         Metric("skipped_minibatches", "minibatches rejected in the whole run"),
         Metric("kl_early_stops", "rollouts whose epochs ended at `kl_early_stop`", "rollouts"),
+        Metric("pass_size", "episodes per forward pass found by `auto_batch`", "episodes"),
         Metric("result.step", "episodes before the held-out evaluation of the result", "episodes"),
         *(_under("result", metric) for metric in _RESULT),
     ),

@@ -126,7 +126,7 @@ def test_the_demonstrations_gradient_is_the_coefficient_times_that_of_the_sft_lo
     demonstrations = [([1], [0]), ([1], [3]), ([1], [3])]
     settings = bandit_settings(ptx_coefficient=27.8, ptx_batch_size=3, forward_batch_size=2)
     trainer = PPOTrainer(bandit, [[1]], settings, NullMonitor(), demonstrations=demonstrations)
-    trainer.ppo_step._demonstrations_part(present(trainer._ptx_batch()))
+    trainer.ppo_step._demonstrations_part(present(trainer._ptx_batch()), 2)
     logits = REFERENCE.log().clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(logits.expand(3, -1), torch.tensor([0, 3, 3]))
     (27.8 * loss).backward()

@@ -14,6 +14,7 @@ from rlhfctl.data.row_counts import bad_limit
 from rlhfctl.data.sources import load_demonstrations, load_prompts
 from rlhfctl.errors import GateError
 from rlhfctl.json_text import parse_json
+from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import sharding
 from rlhfctl.models.device import effective_dtype, effective_quantization
 from rlhfctl.ppo.processes import Processes
@@ -73,13 +74,14 @@ def ppo_settings(recipe: Recipe) -> PPOSettings:
     named = {
         name: getattr(section, name)
         for name in PPOSettings.__dataclass_fields__
-        if name not in {"kl_target", "kl_horizon", "seed"}
+        if name not in {"kl_target", "kl_horizon", "seed", "auto_batch"}
     }
     return PPOSettings(
         **named,
         kl_target=controller.target if controller else None,
         kl_horizon=controller.horizon if controller else 1.0,
         seed=recipe.seed,
+        auto_batch=recipe.auto_batch,
     )
 
 
@@ -119,6 +121,7 @@ def _train(opened: PPOSetup, recipe: Recipe, output: Path, monitor: Monitor) -> 
         episodes=trainer.progress.rollout * recipe.ppo.rollout_batch_size,
         skipped_minibatches=trainer.progress.skipped,
         kl_early_stops=trainer.progress.early_stops,
+        pass_size=trainer.ppo_step.pass_size.rows if recipe.auto_batch else None,
         gate={check.name: check.detail for check in opened.checks},
         last_rollout=last_rollout,
         over_optimisation=evaluator.summary() if evaluator is not None else None,
@@ -236,6 +239,8 @@ def open_trainer(
         processes,
         evaluator,
     )
+    if settings.auto_batch:
+        trainer.ppo_step.try_longest(_longest(prompts, roles, settings.forward_batch_size))
     return PPOSetup(
         context,
         roles,
@@ -246,6 +251,15 @@ def open_trainer(
         checks,
         evaluator,
         monitor,
+    )
+
+
+def _longest(prompts: Sequence[Sequence[int]], roles: Roles, size: int) -> Sequences:
+    """Return the longest prompts with responses of the greatest length."""
+    longest = sorted(prompts, key=len, reverse=True)[:size]
+    response = [roles.stop_token_ids[0]] * roles.max_new_tokens
+    return Sequences.from_lists(
+        longest, [response] * len(longest), roles.pad_token_id, roles.device
     )
 
 

@@ -38,12 +38,14 @@ class TrainedRewardModel:
         loss: Mean training loss.
         rows: Comparisons trained on.
         steps: Optimiser steps.
+        pass_size: Pairs per forward pass; None without `auto_batch`.
     """
 
     model: Any
     loss: float
     rows: int
     steps: int
+    pass_size: int | None
 
 
 def train(
@@ -86,7 +88,9 @@ def train(
         processing_class=context.tokenizer,
     )
     losses = make_ready(
-        trainer, "rm", monitor, section, shard=sharding.is_requested(context.recipe)
+        *(trainer, "rm", monitor, section),
+        shard=sharding.is_requested(context.recipe),
+        auto_batch=context.recipe.auto_batch,
     )
     with stop.deferred(monitor.note):
         result = trainer.train(resume_from_checkpoint=newest_checkpoint(staging_folder, monitor))
@@ -98,7 +102,13 @@ def train(
     if context.recipe.lora is not None:
         # Drop the trainer's autocast: evaluation and PPO compute in the weights' own precision.
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return TrainedRewardModel(model, result.training_loss, len(rows.dataset), result.global_step)
+    return TrainedRewardModel(
+        model,
+        result.training_loss,
+        len(rows.dataset),
+        result.global_step,
+        trainer.pass_size.rows if trainer.pass_size is not None else None,
+    )
 
 
 def _model(context: StageContext, sft: Path, seed: int) -> Any:

@@ -97,7 +97,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         eval_dataset=held_out.dataset,
         processing_class=context.tokenizer,
     )
-    losses = make_ready(trainer, "sft", monitor, recipe.sft, shard=shard)
+    losses = make_ready(
+        trainer, "sft", monitor, recipe.sft, shard=shard, auto_batch=recipe.auto_batch
+    )
     with stop.deferred(monitor.note):
         before = evaluate_untrained(trainer)
         result = trainer.train(resume_from_checkpoint=newest_checkpoint(output, monitor))
@@ -117,6 +119,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         train_rows=len(train.dataset),
         held_out_rows=len(held_out.dataset),
         steps=result.global_step,
+        pass_size=trainer.pass_size.rows if trainer.pass_size is not None else None,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         tokens_per_second=tokens / (losses.earlier_seconds + result.metrics["train_runtime"]),
     )

@@ -13,9 +13,11 @@ from rlhfctl.models.base import require_gradient_checkpointing
 from rlhfctl.models.device import trainer_precision
 from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.sharding import average_gradients, is_sharded, shard_base
+from rlhfctl.ppo.pass_size import PassSize, require_single_process
 from rlhfctl.ppo.processes import Processes
 from rlhfctl.run.files import CHECKPOINTS
 from rlhfctl.run.memory import peak_memory_bytes
+from rlhfctl.stages.shared.auto_batch import LongestBatchFirst, SplitBatches
 from rlhfctl.stages.shared.disk_space import SpaceForCheckpoints, require_space_for_training
 from rlhfctl.stages.shared.finite import FiniteTraining
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
@@ -142,7 +144,9 @@ class ShardedTraining(Trainer):  # type: ignore[misc]
         return average_gradients(model, self.accelerator.ddp_handler.to_kwargs())
 
 
-class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, ResumedSettings):
+class StageTraining(
+    ShardedTraining, SpaceForCheckpoints, FiniteTraining, SplitBatches, ResumedSettings
+):
     """Checks that the trainers of every stage add to those of transformers."""
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -150,7 +154,13 @@ class StageTraining(ShardedTraining, SpaceForCheckpoints, FiniteTraining, Resume
 
 
 def make_ready(
-    trainer: Any, stage: str, monitor: Monitor, section: TrainingSection, *, shard: bool
+    trainer: Any,
+    stage: str,
+    monitor: Monitor,
+    section: TrainingSection,
+    *,
+    shard: bool,
+    auto_batch: bool = False,
 ) -> LossCallback:
     """Report to the monitor instead of stdout, and restore trainable weights to fp32.
 
@@ -160,6 +170,7 @@ def make_ready(
         monitor: Receives every logged step.
         section: How often to save checkpoints.
         shard: Shard the base over the processes; the model must have adapters.
+        auto_batch: Halve the rows per forward pass where memory runs out.
 
     Returns:
         The callback that knows of the training before an interruption.
@@ -167,6 +178,7 @@ def make_ready(
     Raises:
         EnvironmentFault: The recipe asks for gradient checkpointing; the model has none.
         DiskFullError: The disk has no room for the checkpoints.
+        UsageError: `auto_batch` with several processes.
     """
     if trainer.args.gradient_checkpointing:
         require_gradient_checkpointing(trainer.model)
@@ -178,6 +190,11 @@ def make_ready(
     trainer.add_callback(losses)
     trainer.add_callback(SealCallback())
     trainer.add_callback(StopCallback(Processes(), section.save_minutes, monitor))
+    if auto_batch:
+        require_single_process(Processes())
+        size = section.per_device_train_batch_size
+        trainer.pass_size = PassSize(size, automatic=True, say=monitor.note)
+        trainer.add_callback(LongestBatchFirst(trainer))
     restore_float32(trainer.model)
     use_fast_cpu_layers(trainer.model)
     require_space_for_training(trainer, stage)
