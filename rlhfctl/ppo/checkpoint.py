@@ -129,6 +129,11 @@ def _name(progress: Progress, unfinished: UnfinishedRollout | None) -> str:
     return f"rollout-{progress.rollout:08d}-{unfinished.minibatches:06d}"
 
 
+def rollout_of(checkpoint: Path) -> int:
+    """Return the number of rollouts whose evaluation a run that resumes from a checkpoint has done."""
+    return int(checkpoint.name.split("-")[1])
+
+
 def load_latest(
     folder: Path, step: PPOStep, average: Sequence[Tensor], monitor: Monitor
 ) -> tuple[Progress, UnfinishedRollout | None] | None:

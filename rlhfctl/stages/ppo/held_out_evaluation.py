@@ -26,6 +26,7 @@ from rlhfctl.evaluation.overoptimisation import (
 )
 from rlhfctl.evaluation.text import repeated_ngram_share, words
 from rlhfctl.json_text import parse_json
+from rlhfctl.ppo.checkpoint import rollout_of
 from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.ppo.safe_points import stop_together
 from rlhfctl.results.io import from_json, to_json
@@ -296,7 +297,7 @@ class HeldOutEvaluator:
     def _oldest_checkpoint(self, rollout: int) -> int:
         """Return the earliest rollout that training could resume from."""
         checkpoints = sorted((self.output / CHECKPOINTS).glob("rollout-*"))
-        return min(_rollout(checkpoints[0]), rollout) if checkpoints else rollout
+        return min(rollout_of(checkpoints[0]), rollout) if checkpoints else rollout
 
     def _best_folders(self) -> list[Path]:
         """Return the saved best policies of evaluations in the history, oldest first."""

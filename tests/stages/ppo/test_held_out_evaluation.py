@@ -1,7 +1,9 @@
 """PPO watched on held-out prompts: what is written, what is kept, and what a cut changes."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,11 +12,15 @@ from rlhfctl.data.sources import evaluation_prompts
 from rlhfctl.errors import RecipeError
 from rlhfctl.evaluation.text import repeated_ngram_share
 from rlhfctl.maths.sequences import Sequences
+from rlhfctl.ppo.processes import Processes
+from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.ppo import stage as ppo
+from rlhfctl.stages.ppo.held_out_evaluation import HeldOutEvaluator
 from rlhfctl.stages.ppo.held_out_set import held_out_prompts
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.gold import gold_reward
+from tests.evaluation.histories import history
 from tests.ppo.toy import Cut, Dying
 from tests.present import present
 
@@ -110,6 +116,37 @@ def test_the_best_policy_is_a_checkpoint_of_its_own(tiny_run, finished):
     same = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert same == (best["rollout"] == 4)
     assert not list(output.glob(".best-*"))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "expected"),
+    [
+        (None, [4]),
+        ("rollout-00000003", [3, 4]),
+        ("rollout-00000003-000005", [3, 4]),
+        ("rollout-00000002-evaluation", [2, 3, 4]),
+    ],
+)
+def test_of_earlier_best_policies_only_those_that_a_resumed_run_needs_stay(
+    tmp_path, checkpoint, expected
+):
+    """Improvements at rollouts 1 to 4, and a checkpoint that training could resume from."""
+    if checkpoint is not None:
+        (tmp_path / "checkpoints" / checkpoint).mkdir(parents=True)
+    watching = SimpleNamespace(true_reward="gold")
+    saved = HeldOutEvaluator(
+        watching,  # type: ignore[arg-type]
+        PPOSection(),
+        tmp_path,
+        lambda folder: (folder / "adapter_model.safetensors").touch(),
+        Processes(),
+        NullMonitor(),
+    )
+    rewards = np.arange(5.0)[:, None] + np.zeros(8)
+    for line in history({"true_reward": rewards})[1:]:
+        saved.history.append(line)
+        saved._keep_best()
+    assert [int(path.name[-1]) for path in saved._best_folders()] == expected
 
 
 def test_load_best_model_at_end_makes_the_best_policy_the_result(tiny_run, finished, tmp_path):
