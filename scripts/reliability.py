@@ -179,6 +179,12 @@ TRAINING = (
         ),
     ),
     Fault(
+        "A changed byte in a training log",
+        "The report carries a caution that names the log.",
+        None,
+        ("report/test_sources.py::test_every_changed_byte_of_a_training_log_is_a_caution",),
+    ),
+    Fault(
         "Two equal runs",
         "Equal folders: sorted configs, no times in cards.",
         None,

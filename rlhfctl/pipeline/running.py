@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from rlhfctl.pipeline.processes import (
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.run import staging, stop
 from rlhfctl.run.directory import DIVERGED_FILE
-from rlhfctl.run.manifest import Manifest, StageOutcome, StageRecord
+from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
 from rlhfctl.run.resumption import UNCHANGED, Resumption
@@ -172,6 +172,7 @@ class _StageRunner:
     ) -> StageRecord:
         """Make the partial folder the result, and record it in the manifest."""
         name, directory = self.stage.name, self.directory
+        log = directory.partial_metrics(name)
         staging.promote(directory, name)
         record = StageRecord(
             stage=name,
@@ -185,10 +186,14 @@ class _StageRunner:
             seconds=round(time.monotonic() - clock, 3),
             rows=dict(outcome.rows),
             changes=list(attempt.changes),
+            log=replace(
+                Artifact.of(log, directory.root),
+                path=directory.metrics(name).relative_to(directory.root).as_posix(),
+            ),
         )
         manifest = self.manifest.with_stage(record)
         manifest.save(directory.manifest)
-        directory.partial_metrics(name).replace(directory.metrics(name))
+        log.replace(directory.metrics(name))
         named = [item for other in manifest.stages.values() for item in other.inputs.values()]
         staging.clean_up(directory, name, named)
         return record

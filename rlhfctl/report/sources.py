@@ -28,7 +28,7 @@ from rlhfctl.run.directory import (
 )
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import read_metrics
-from rlhfctl.run.staleness import output_changes
+from rlhfctl.run.staleness import log_change, output_changes
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
 
 if TYPE_CHECKING:
@@ -153,9 +153,13 @@ def read_run(root: Path) -> RunFacts:
 
 def _changed_results(directory: RunDirectory, records: Mapping[str, StageRecord]) -> Iterator[str]:
     """Yield a sentence per result that the report shows and that was changed since its record."""
-    for stage in (PPO, EVALUATION):
+    for stage in STAGES:
         record = records.get(stage.name)
-        for change in output_changes(record, directory) if record is not None else ():
+        if record is None:
+            continue
+        changes = output_changes(record, directory) if stage in (PPO, EVALUATION) else []
+        log = log_change(record, directory)
+        for change in [*changes, log] if log is not None else changes:
             yield (
                 f"{change.capitalize()} since it was recorded, so numbers of this report may be "
                 f"others than the run's. Re-run the stage: rlhfctl {stage.command}"

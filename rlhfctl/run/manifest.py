@@ -61,6 +61,7 @@ class StageRecord:
         seconds: Wall-clock time.
         rows: Kind of data -> row counts: read, usable, dropped and left out by cause.
         changes: Settings and numbers of processes that changed while it was interrupted.
+        log: Its training log, which reports draw curves from.
     """
 
     stage: str
@@ -74,6 +75,7 @@ class StageRecord:
     seconds: float
     rows: dict[str, Any] = field(default_factory=dict, metadata={"values": True})
     changes: list[str] = field(default_factory=list)
+    log: Artifact | None = field(default=None, metadata={"null": True})
 
     def result(self, kind: type[T], manifest: Path) -> T:
         """Return the metrics as a result dataclass.

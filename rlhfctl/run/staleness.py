@@ -86,6 +86,19 @@ def output_changes(record: StageRecord, directory: RunDirectory) -> list[str]:
     return reasons
 
 
+def log_change(record: StageRecord, directory: RunDirectory) -> str | None:
+    """Describe a training log that no longer has the recorded digest; None if it has.
+
+    A log is no output: a stage whose log was removed or edited is still up to date.
+    """
+    if record.log is None:
+        return None
+    path = directory.root / record.log.path
+    if not path.exists():
+        return f"log {record.log.path} is missing"
+    return f"log {record.log.path} was modified" if digest(path) != record.log.sha256 else None
+
+
 def _differences(
     before: Mapping[str, Any], now: Mapping[str, Any], prefix: str
 ) -> Iterator[Change]:

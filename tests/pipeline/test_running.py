@@ -18,7 +18,7 @@ from rlhfctl.recipe.base import UndeclaredReadError
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import DIVERGED_FILE, RunDirectory
 from rlhfctl.run.files import digest
-from rlhfctl.run.manifest import Manifest
+from rlhfctl.run.manifest import Artifact, Manifest
 from rlhfctl.run.monitor import read_metrics
 from rlhfctl.run.resumption import Resumption
 from rlhfctl.run.sealed import seal
@@ -32,6 +32,7 @@ def test_the_record_of_a_finished_stage_holds_everything_it_was_made_from(go, di
     assert record.seed == 7
     assert record.recipe_part["seed"] == 7
     assert record.inputs["sft"] == Manifest.load(directory.manifest).stages["sft"].outputs["sft"]
+    assert record.log == Artifact.of(directory.metrics("rm"), directory.root)
     assert record.metrics == {"figure": 0.5}
     assert record.versions["torch"]
     assert record.seconds >= 0

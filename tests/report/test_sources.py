@@ -139,3 +139,21 @@ def test_a_changed_number_is_a_caution(judged_run: Path) -> None:
     rewrite(judged_run / "eval" / "metrics.json", lambda metrics: metrics | {"prompts": 61})
     (sentence,) = read_run(judged_run).unreadable
     assert sentence.startswith("Output eval was modified since it was recorded")
+
+
+def test_every_changed_byte_of_a_training_log_is_a_caution(judged_run: Path) -> None:
+    log = judged_run / "logs" / "sft.jsonl"
+    manifest = Manifest.load(judged_run / MANIFEST_FILE)
+    record = replace(manifest.stages["sft"], log=Artifact.of(log, judged_run))
+    manifest.with_stage(record).save(judged_run / MANIFEST_FILE)
+    whole = log.read_bytes()
+    before = read_run(judged_run).unreadable
+    digits = [at for at, byte in enumerate(whole) if byte in b"0123456789"]
+    for place in digits[:: max(len(digits) // 20, 1)]:
+        other = b"1" if whole[place : place + 1] != b"1" else b"2"
+        log.write_bytes(whole[:place] + other + whole[place + 1 :])
+        (sentence,) = set(read_run(judged_run).unreadable) - set(before)
+        assert sentence.startswith("Log logs/sft.jsonl was modified since it was recorded")
+    log.unlink()
+    (sentence,) = set(read_run(judged_run).unreadable) - set(before)
+    assert sentence.startswith("Log logs/sft.jsonl is missing")
