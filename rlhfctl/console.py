@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 TERMINAL = "RLHFCTL_TERMINAL"
 """Environment variable: descriptor of the user's stderr if 2 is redirected at startup."""
+JSON_VERSION = 1
+"""Version of what `--json` prints; raised when a field is renamed, removed or changes its meaning."""
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines without a terminal."""
 LINE_WIDTH = 80
@@ -69,7 +71,7 @@ class Terminal:
 
     Args:
         quiet: Print only the result and errors.
-        as_json: Print one JSON object to stdout and everything else to stderr.
+        as_json: Print one JSON object to stdout, notes and errors to stderr, and no result for people.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
@@ -118,18 +120,24 @@ class Terminal:
         self._err.print(safe(text), soft_wrap=True)
 
     def result(self, *parts: RenderableType) -> None:
-        """Print the result to stdout, or to stderr if stdout is reserved for JSON."""
-        console = self._err if self.as_json else _console(sys.stdout)
+        """Print the result to stdout, unless its JSON takes its place."""
+        if self.as_json:
+            return
+        console = _console(sys.stdout)
         for part in parts:
             console.print(safe(part) if isinstance(part, str) else part, soft_wrap=True)
 
-    def write_json(self, value: Any) -> None:
+    def write_json(self, value: Mapping[str, Any]) -> None:
         """Write the JSON object of a `--json` command as one line to stdout.
+
+        Args:
+            value: Fields of the object, besides those of every command (docs/reference/json.md).
 
         Raises:
             ValueError: A number is NaN or infinite.
         """
-        sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+        common = {"schema_version": JSON_VERSION, "ok": True, "errors": []}
+        sys.stdout.write(json.dumps({**common, **value}, allow_nan=False) + "\n")
         sys.stdout.flush()
 
     def view(self) -> View:

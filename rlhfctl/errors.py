@@ -43,19 +43,36 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 }
 
 
-@dataclass(eq=False)
-class RlhfctlError(Exception):
-    """A failure that the user can fix. Any other exception that leaves a command is a bug.
+@dataclass(frozen=True)
+class ErrorDetail:
+    """One of several errors that a command found at once.
 
     Attributes:
         what: The problem, in one sentence.
         where: File and line, recipe key or folder; empty if none applies.
-        hint: Suggested fix or next command; empty if there is none.
+        hint: Suggested fix; empty if there is none.
     """
 
     what: str
     where: str = ""
     hint: str = ""
+
+
+@dataclass(eq=False)
+class RlhfctlError(Exception):
+    """A failure that the user can fix. Any other exception that leaves a command is a bug.
+
+    Attributes:
+        what: The problem, in one sentence; with several errors, one per line.
+        where: File and line, recipe key or folder; empty if none applies.
+        hint: Suggested fix or next command; empty if there is none.
+        details: The errors that `what` lists; empty if it is a single one.
+    """
+
+    what: str
+    where: str = ""
+    hint: str = ""
+    details: tuple[ErrorDetail, ...] = ()
 
     exit_code = ExitCode.INTERNAL
 

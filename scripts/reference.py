@@ -62,6 +62,7 @@ def cli_page() -> str:
     ]
     for name, command in _commands(typer.main.get_command(app), "rlhfctl"):
         lines += ["", f"## {name}", "", *_help_text(command), *_parameter_lines(command)]
+        lines += ["", *_example_lines(command)] if command.epilog else []
     return _page(lines)
 
 
@@ -166,6 +167,11 @@ def _help_text(command: Any) -> list[str]:
     return [*inspect.cleandoc(command.help or "").splitlines(), ""]
 
 
+def _example_lines(command: Any) -> list[str]:
+    """Return the example at the end of a command's help as a code block."""
+    return ["```", command.epilog.removeprefix("Example: "), "```"]
+
+
 def _parameter_lines(command: Any) -> list[str]:
     arguments: list[list[str]] = []
     options: list[list[str]] = []
@@ -173,6 +179,8 @@ def _parameter_lines(command: Any) -> list[str]:
         is_option = parameter.opts[0].startswith("-")
         name = parameter.opts[0] if is_option else parameter.metavar
         value = f"{name} {_value_name(parameter)}".strip() if is_option else name
+        short = [alias for alias in parameter.opts[1:] if is_option]
+        value = ", ".join([value, *short])
         rows = options if is_option else arguments
         rows.append([f"`{value}`", f"{parameter.help or ''}{_default_words(parameter)}"])
     lines = _table(["Argument", "Description"], arguments) if arguments else []
@@ -193,6 +201,8 @@ def _value_name(parameter: Any) -> str:
 
 def _default_words(parameter: Any) -> str:
     default = parameter.default
+    if isinstance(parameter.show_default, str):
+        return f" Default: {parameter.show_default}."
     if default in (None, False) or not parameter.show_default:
         return ""
     shown = default.value if isinstance(default, enum.Enum) else default

@@ -1,9 +1,9 @@
-"""The command line: one function per command.
+"""The command line: its commands, in the order of the help page.
 
 Annotations are not postponed here: Typer reads the types when a command is registered.
 """
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,35 +11,13 @@ import typer
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
-from rlhfctl.cli.options import (
-    DEFAULT_RUNS_DIR,
-    AllowChangeOption,
-    AllowCodeOption,
-    AllowRemoteCodeOption,
-    AllowWorldSizeChangeOption,
-    DebugOption,
-    EpochsOption,
-    ForceOption,
-    HumanVoteFiles,
-    JsonOption,
-    LaunchOption,
-    LearningRateOption,
-    ModelOption,
-    QuietOption,
-    RecipeArg,
-    RewardModelOption,
-    RunOption,
-    RunOptions,
-    RunsDirOption,
-    SeedOption,
-    SetOption,
-    SFTOption,
-    absolute_path,
-    key_overrides,
-)
+from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
+from rlhfctl.cli.init_command import init
+from rlhfctl.cli.recipe_commands import recipes, schema, show, validate
 from rlhfctl.cli.report_command import report
+from rlhfctl.cli.stage_commands import evaluate, ppo, run, sft, train_rm
+from rlhfctl.cli.sweep_command import sweep
 from rlhfctl.errors import EXIT_CODE_MEANINGS
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
 
 def _exit_codes() -> str:
@@ -52,7 +30,7 @@ app = typer.Typer(
     cls=Boundary,
     help="RLHF that a single engineer can run and trust: SFT, reward model, PPO, evaluation.",
     epilog=_exit_codes(),
-    no_args_is_help=True,
+    context_settings=HELP_NAMES,
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
 )
@@ -75,375 +53,21 @@ def _app(
     quiet_environment()
 
 
-@app.command("sft")
-def sft(
-    recipe: RecipeArg = None,
-    model: ModelOption = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="Demonstrations.")
-    ] = None,
-    learning_rate: LearningRateOption = None,
-    epochs: EpochsOption = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    force: ForceOption = False,
-    allow_change: AllowChangeOption = None,
-    allow_world_size_change: AllowWorldSizeChangeOption = False,
-    launch: LaunchOption = None,
-    allow_code: AllowCodeOption = False,
-    allow_remote_code: AllowRemoteCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Fine-tune the base model on demonstrations."""
-    from rlhfctl.cli.run_stages import run_command
-
-    overrides = key_overrides(
-        ("--model", "model.name_or_path", absolute_path(model)),
-        ("--dataset", "data.demonstrations.source", absolute_path(dataset)),
-        ("--learning-rate", "sft.learning_rate", learning_rate),
-        ("--epochs", "sft.num_train_epochs", epochs),
-    )
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        force=force,
-        allow_change=allow_change,
-        allow_world_size_change=allow_world_size_change,
-        launch=launch,
-        allow_code=allow_code,
-        allow_remote_code=allow_remote_code,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-        overrides=overrides,
-    )
-    run_command(SFT, options)
+def _add(name: str, panel: str, command: Callable[..., None], shown: str) -> None:
+    """Register a command with its panel on the help page and an example of its use."""
+    app.command(name, rich_help_panel=panel, epilog=example(shown))(command)
 
 
-@app.command("train-rm")
-def train_rm(
-    recipe: RecipeArg = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="Comparisons.")
-    ] = None,
-    sft_path: SFTOption = None,
-    learning_rate: LearningRateOption = None,
-    epochs: EpochsOption = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    force: ForceOption = False,
-    allow_change: AllowChangeOption = None,
-    allow_world_size_change: AllowWorldSizeChangeOption = False,
-    launch: LaunchOption = None,
-    allow_code: AllowCodeOption = False,
-    allow_remote_code: AllowRemoteCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Train the reward model on comparisons."""
-    from rlhfctl.cli.run_stages import run_command
-
-    overrides = key_overrides(
-        ("--dataset", "data.comparisons.source", absolute_path(dataset)),
-        ("--sft", "reward_model.sft", absolute_path(sft_path)),
-        ("--learning-rate", "reward_model.learning_rate", learning_rate),
-        ("--epochs", "reward_model.num_train_epochs", epochs),
-    )
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        force=force,
-        allow_change=allow_change,
-        allow_world_size_change=allow_world_size_change,
-        launch=launch,
-        allow_code=allow_code,
-        allow_remote_code=allow_remote_code,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-        overrides=overrides,
-    )
-    run_command(REWARD_MODEL, options)
-
-
-@app.command("ppo")
-def ppo(
-    recipe: RecipeArg = None,
-    beta: Annotated[
-        str | None, typer.Option("--beta", metavar="X", help="KL penalty coefficient.")
-    ] = None,
-    episodes: Annotated[
-        str | None,
-        typer.Option("--episodes", metavar="N", help="Total episodes (sampled responses)."),
-    ] = None,
-    learning_rate: LearningRateOption = None,
-    sft_path: SFTOption = None,
-    rm_path: RewardModelOption = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    force: ForceOption = False,
-    allow_change: AllowChangeOption = None,
-    allow_world_size_change: AllowWorldSizeChangeOption = False,
-    launch: LaunchOption = None,
-    allow_code: AllowCodeOption = False,
-    allow_remote_code: AllowRemoteCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Train the policy against the reward model, with a KL penalty."""
-    from rlhfctl.cli.run_stages import run_command
-
-    overrides = key_overrides(
-        ("--beta", "ppo.beta", beta),
-        ("--episodes", "ppo.episodes", episodes),
-        ("--learning-rate", "ppo.learning_rate", learning_rate),
-        ("--sft", "ppo.sft", absolute_path(sft_path)),
-        ("--rm", "ppo.rm", absolute_path(rm_path)),
-    )
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        force=force,
-        allow_change=allow_change,
-        allow_world_size_change=allow_world_size_change,
-        launch=launch,
-        allow_code=allow_code,
-        allow_remote_code=allow_remote_code,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-        overrides=overrides,
-    )
-    run_command(PPO, options)
-
-
-@app.command("eval")
-def evaluate(
-    recipe: RecipeArg = None,
-    prompts: Annotated[
-        str | None, typer.Option("--prompts", metavar="N", help="Number of held-out prompts.")
-    ] = None,
-    sft_path: SFTOption = None,
-    rm_path: RewardModelOption = None,
-    ppo_path: Annotated[
-        str | None,
-        typer.Option(
-            "--ppo", metavar="PATH", help="PPO checkpoint to evaluate instead of the run's."
-        ),
-    ] = None,
-    export_pairs: Annotated[
-        Path | None,
-        typer.Option(
-            "--export-pairs",
-            metavar="FILE",
-            help="Write blinded response pairs for human voting (.csv or .jsonl).",
-        ),
-    ] = None,
-    import_votes: Annotated[
-        Path | None,
-        typer.Option(
-            "--import-votes",
-            metavar="FILE",
-            help="Import human votes. Columns: id, annotator, vote (a, b or tie).",
-        ),
-    ] = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    force: ForceOption = False,
-    allow_change: AllowChangeOption = None,
-    allow_world_size_change: AllowWorldSizeChangeOption = False,
-    launch: LaunchOption = None,
-    allow_code: AllowCodeOption = False,
-    allow_remote_code: AllowRemoteCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Compare the policy with SFT on held-out prompts and write the report."""
-    from rlhfctl.cli.run_stages import run_command
-
-    overrides = key_overrides(
-        ("--prompts", "evaluation.num_prompts", prompts),
-        ("--sft", "evaluation.sft", absolute_path(sft_path)),
-        ("--rm", "evaluation.rm", absolute_path(rm_path)),
-        ("--ppo", "evaluation.ppo", absolute_path(ppo_path)),
-    )
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        force=force,
-        allow_change=allow_change,
-        allow_world_size_change=allow_world_size_change,
-        launch=launch,
-        allow_code=allow_code,
-        allow_remote_code=allow_remote_code,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-        overrides=overrides,
-    )
-    run_command(EVALUATION, options, HumanVoteFiles(export_pairs, import_votes))
-
-
-@app.command("run")
-def run(
-    recipe: RecipeArg = None,
-    model: ModelOption = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    force: ForceOption = False,
-    allow_change: AllowChangeOption = None,
-    allow_world_size_change: AllowWorldSizeChangeOption = False,
-    launch: LaunchOption = None,
-    allow_code: AllowCodeOption = False,
-    allow_remote_code: AllowRemoteCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Run every stage that is not up to date and write the report."""
-    from rlhfctl.cli.run_stages import run_command
-
-    overrides = key_overrides(
-        ("--model", "model.name_or_path", absolute_path(model)),
-    )
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        force=force,
-        allow_change=allow_change,
-        allow_world_size_change=allow_world_size_change,
-        launch=launch,
-        allow_code=allow_code,
-        allow_remote_code=allow_remote_code,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-        overrides=overrides,
-    )
-    run_command(None, options)
-
-
-@app.command("sweep")
-def sweep(
-    recipe: RecipeArg = None,
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Parallel runs.")] = 1,
-    zip_: Annotated[
-        bool,
-        typer.Option("--zip", help="Pair the lists element by element instead of forming a grid."),
-    ] = False,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    force: ForceOption = False,
-    allow_code: AllowCodeOption = False,
-    allow_remote_code: AllowRemoteCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Run every combination of settings given as --set KEY=VALUE,VALUE,..."""
-    from rlhfctl.cli.sweep import run_grid
-
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        force=force,
-        allow_code=allow_code,
-        allow_remote_code=allow_remote_code,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-    )
-    run_grid(options, jobs=jobs, zipped=zip_)
-
-
-@app.command("show")
-def show(
-    recipe: RecipeArg = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Print the resolved recipe and the origin of each value."""
-    from rlhfctl.cli.inspection import show_recipe
-
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-    )
-    show_recipe(options)
-
-
-@app.command("validate")
-def validate(
-    recipe: RecipeArg = None,
-    run_name: RunOption = None,
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Check a recipe and the data files and columns it refers to."""
-    from rlhfctl.cli.inspection import validate_recipe
-
-    options = RunOptions(
-        recipe=recipe,
-        run=run_name,
-        runs_dir=runs_dir,
-        set=set_,
-        seed=seed,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-    )
-    validate_recipe(options)
-
-
-app.command("report")(report)
-app.add_typer(data_app, name="data")
+_add("init", BEFORE, init, "rlhfctl init mine.yaml --from tldr-pythia-1b")
+_add("recipes", BEFORE, recipes, "rlhfctl recipes smollm2-135m")
+_add("schema", BEFORE, schema, "rlhfctl schema > recipe.schema.json")
+_add("validate", BEFORE, validate, "rlhfctl validate mine.yaml --set ppo.beta=0.1")
+_add("show", BEFORE, show, "rlhfctl show base --set ppo.beta=0.1")
+app.add_typer(data_app, name="data", rich_help_panel=BEFORE)
+_add("run", TRAINING, run, "rlhfctl run base --run first --seed 1")
+_add("sft", TRAINING, sft, "rlhfctl sft base --epochs 2")
+_add("train-rm", TRAINING, train_rm, "rlhfctl train-rm --learning-rate 1e-4")
+_add("ppo", TRAINING, ppo, "rlhfctl ppo --beta 0.1 --episodes 5000")
+_add("eval", TRAINING, evaluate, "rlhfctl eval --prompts 512")
+_add("sweep", TRAINING, sweep, "rlhfctl sweep base --set ppo.beta=0.02,0.1 --jobs 2")
+_add("report", RESULTS, report, "rlhfctl report first second")

@@ -8,8 +8,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperGroup
+import typer
 
+from rlhfctl.cli.help import Group, overview
 from rlhfctl.errors import (
     DiskFullError,
     EnvironmentFault,
@@ -33,6 +34,7 @@ _HUB_ERRORS = {
     "ConnectionError",
     "HTTPError",
 }
+_ERROR_KEYS = ("exit_code", "type", "message", "where", "hint")
 _HUB_PACKAGES = {"builtins", "datasets", "httpx", "httpx2", "huggingface_hub"}
 
 
@@ -40,7 +42,7 @@ class Interrupted(BaseException):
     """Ctrl-C. Wrapped because Typer would exit without a message."""
 
 
-class Boundary(TyperGroup):
+class Boundary(Group):
     """The command group. All exceptions that leave a command are reported here."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
@@ -57,6 +59,18 @@ class Boundary(TyperGroup):
             code = explain(error, as_json="--json" in arguments, debug="--debug" in arguments)
         exit_status.leave(code or 0)
         sys.exit(code)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments before the command; without any, print the overview.
+
+        Raises:
+            typer.Exit: There are no arguments.
+        """
+        if not args and not ctx.resilient_parsing:
+            commands = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
+            typer.echo(overview(self.help or "", commands))
+            raise typer.Exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
@@ -82,9 +96,9 @@ def show_error(message: str, described: dict[str, Any], trace: str = "", *, as_j
 
     Args:
         message: Error message; empty if it was already shown.
-        described: The error as JSON values, for ``--json``.
+        described: The error as JSON values, as `describe` returns them.
         trace: Traceback, for ``--debug``; else empty.
-        as_json: Print `described` to stdout.
+        as_json: Print the errors to stdout.
     """
     from rlhfctl.console import Terminal
 
@@ -94,20 +108,31 @@ def show_error(message: str, described: dict[str, Any], trace: str = "", *, as_j
     if message:
         terminal.error(message)
     if as_json:
-        terminal.write_json({"ok": False, "error": described})
+        terminal.write_json({"ok": False, "errors": listed(described)})
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Return an error as JSON values."""
+    """Return an error as JSON values, with the errors that it lists under `details`."""
     code, message = classify(error)
     recognised = recognise(error)
-    return {
+    described: dict[str, Any] = {
         "exit_code": int(code),
         "type": getattr(recognised, "kind", "") or type(recognised or error).__name__,
         "message": recognised.what if recognised else message,
         "where": recognised.where if recognised else "",
         "hint": recognised.hint if recognised else "",
     }
+    details = recognised.details if recognised else ()
+    described["details"] = [
+        {"message": detail.what, "where": detail.where, "hint": detail.hint} for detail in details
+    ]
+    return described
+
+
+def listed(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the errors of a described error, one entry each, as ``--json`` prints them."""
+    single = {key: described[key] for key in _ERROR_KEYS if key in described}
+    return [single | detail for detail in described.get("details") or [{}]]
 
 
 def classify(error: BaseException) -> tuple[int, str]:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from rlhfctl.cli.help import Group, example
+from rlhfctl.cli.options import DebugOption, JsonOption, QuietOption
 from rlhfctl.console import Terminal, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.results.io import to_json
@@ -16,6 +18,7 @@ from rlhfctl.results.io import to_json
 _PAIRS_SHOWN = 10
 
 app = typer.Typer(
+    cls=Group,
     help="Check data before training.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,7 +30,7 @@ def _data() -> None:
     """Check data before training."""
 
 
-@app.command()
+@app.command(epilog=example("rlhfctl data agreement labels.csv --columns annotator=worker"))
 def agreement(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="JSON, JSON Lines, CSV or Parquet file.")
@@ -41,11 +44,9 @@ def agreement(
             "annotator=worker_id. Repeatable.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print only the result and errors.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Measure inter-annotator agreement and the accuracy ceiling it sets for a reward model.
 

@@ -13,9 +13,10 @@ from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Terminal, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rlhfctl.cli.options import RunOptions
+    from rlhfctl.preflight import Finding
 
 
 def show_recipe(options: RunOptions) -> None:
@@ -51,10 +52,19 @@ def validate_recipe(options: RunOptions) -> None:
         values = [asdict(finding) for finding in findings]
         terminal.write_json({"ok": True, "path": path, "findings": values})
         return
-    for finding in findings:
-        if finding.level == "ok":
-            terminal.note(f"ok  {finding.where}: {finding.what}")
-    terminal.result(f"{resolved.choice.path} is valid")
+    for level in ("ok", "not checked"):
+        for finding in findings:
+            if finding.level == level:
+                terminal.note(f"{level}  {finding.where}: {finding.what}")
+    terminal.result(_verdict(str(resolved.choice.path), findings))
+
+
+def _verdict(path: str, findings: Sequence[Finding]) -> str:
+    unchecked = sum(finding.level == "not checked" for finding in findings)
+    if not unchecked:
+        return f"{path} is valid"
+    items = "item was" if unchecked == 1 else "items were"
+    return f"{path} is valid; {unchecked} {items} not checked"
 
 
 def _lines(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[Text]:

@@ -80,6 +80,8 @@ def launch(file: Path, options: RunOptions) -> int:
     ):
         outcome = _run(command, Path(folder), directory.launch_log)
         status = _exit_outcome(exit_status.read(Path(folder)), outcome, directory.launch_log)
+    if status.error and status.error.get("where") != str(directory.launch_log):
+        directory.discard_launch_log()
     if status.message:
         trace = status.traceback if options.debug else ""
         show_error(status.message, status.error or {}, trace, as_json=options.json)

@@ -12,6 +12,12 @@ import typer
 if TYPE_CHECKING:
     from rlhfctl.recipe.load import Override
 
+
+def of_recipe(key: str) -> str:
+    """Return the default of an option that overrides a recipe key, as help shows it."""
+    return f"the recipe's {key}"
+
+
 _RUN = "Run"
 _OUTPUT = "Output"
 
@@ -26,7 +32,13 @@ RecipeArg = Annotated[
 ]
 RunOption = Annotated[
     str | None,
-    typer.Option("--run", metavar="NAME", rich_help_panel=_RUN, help="Name of the run folder."),
+    typer.Option(
+        "--run",
+        metavar="NAME",
+        rich_help_panel=_RUN,
+        show_default="the recipe's name",
+        help="Name of the run folder.",
+    ),
 ]
 RunsDirOption = Annotated[
     Path,
@@ -42,7 +54,14 @@ SetOption = Annotated[
     ),
 ]
 SeedOption = Annotated[
-    str | None, typer.Option("--seed", metavar="N", rich_help_panel=_RUN, help="Random seed.")
+    str | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        rich_help_panel=_RUN,
+        show_default="the recipe's seed",
+        help="Random seed.",
+    ),
 ]
 ForceOption = Annotated[
     bool,
@@ -101,27 +120,56 @@ JsonOption = Annotated[
 ]
 QuietOption = Annotated[
     bool,
-    typer.Option("--quiet", rich_help_panel=_OUTPUT, help="Print only the result and errors."),
+    typer.Option(
+        "--quiet", "-q", rich_help_panel=_OUTPUT, help="Print only the result and errors."
+    ),
 ]
 DebugOption = Annotated[
     bool,
     typer.Option("--debug", rich_help_panel=_OUTPUT, help="Show tracebacks of errors."),
 ]
 
-ModelOption = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Base model.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", show_default=of_recipe("model.name_or_path"), help="Base model."
+    ),
+]
 EpochsOption = Annotated[
-    str | None, typer.Option("--epochs", metavar="X", help="Number of training epochs.")
+    str | None,
+    typer.Option(
+        "--epochs",
+        metavar="X",
+        show_default=of_recipe("num_train_epochs"),
+        help="Number of training epochs.",
+    ),
 ]
 LearningRateOption = Annotated[
-    str | None, typer.Option("--learning-rate", metavar="X", help="Learning rate.")
+    str | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="X",
+        show_default=of_recipe("learning_rate"),
+        help="Learning rate.",
+    ),
 ]
 SFTOption = Annotated[
     str | None,
-    typer.Option("--sft", metavar="PATH", help="SFT checkpoint to use instead of the run's."),
+    typer.Option(
+        "--sft",
+        metavar="PATH",
+        show_default="the run's",
+        help="SFT checkpoint to use instead of the run's.",
+    ),
 ]
 RewardModelOption = Annotated[
     str | None,
-    typer.Option("--rm", metavar="PATH", help="Reward model to use instead of the run's."),
+    typer.Option(
+        "--rm",
+        metavar="PATH",
+        show_default="the run's",
+        help="Reward model to use instead of the run's.",
+    ),
 ]
 
 DEFAULT_RUNS_DIR = Path("runs")

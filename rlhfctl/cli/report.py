@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.cli.report_format import ReportFormat
 from rlhfctl.cli.resolve import newest_run
 from rlhfctl.errors import EnvironmentFault, UsageError
-from rlhfctl.run.directory import SWEEP_FILE
+from rlhfctl.run.directory import LATEST_LINK, SWEEP_FILE, linked_run
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ def write_report(request: ReportRequest, terminal: Terminal) -> None:
         CheckpointError: A file of a run is damaged.
         EnvironmentFault: The report cannot be written.
     """
+    if request.output == STDOUT and terminal.as_json:
+        raise UsageError(
+            "--json and --output - both print to stdout",
+            hint="leave --json out; --format json --output - prints the report's own values",
+        )
     roots = [_root(name, request.runs_dir) for name in request.runs] or [_newest(request.runs_dir)]
     sweeps = [root for root in roots if (root / SWEEP_FILE).is_file()]
     if sweeps and len(roots) > 1:
@@ -101,6 +106,8 @@ def _rendered(roots: Sequence[Path], report_format: ReportFormat, *, is_sweep: b
 
 def _root(name: str, runs_dir: Path) -> Path:
     """Return the folder of a run, by name or by path."""
+    if name == LATEST_LINK:
+        name = linked_run(runs_dir) or name
     for root in (runs_dir / name, Path(name)):
         if root.is_dir():
             return root

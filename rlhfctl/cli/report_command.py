@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlhfctl.cli.options import DEFAULT_RUNS_DIR
+from rlhfctl.cli.options import DEFAULT_RUNS_DIR, DebugOption, JsonOption, QuietOption
 from rlhfctl.cli.report_format import ReportFormat
 
 
@@ -36,13 +36,9 @@ def report(
             "comparison.html in the directory for runs.",
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the report's path as one JSON object to stdout.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print only the result and errors.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Render a run, several runs or a sweep as a report."""
     from rlhfctl.cli.report import ReportRequest, write_report

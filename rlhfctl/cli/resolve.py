@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.recipe.load import LoadedRecipe, Override, load_recipe, shipped_recipe
-from rlhfctl.run.directory import RECIPE_FILE, RunDirectory
+from rlhfctl.run.directory import LATEST_LINK, RECIPE_FILE, RunDirectory, linked_run
 from rlhfctl.run.sealed import has_changed
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ def resolve(options: RunOptions) -> Resolved:
 
     Raises:
         UsageError: The recipe does not exist, or the run name is invalid.
-        RecipeError: The recipe or an override is invalid.
+        RecipeError: The recipe or an override is invalid, or the run would be named `latest`.
     """
+    if options.run == LATEST_LINK:
+        options = replace(options, run=_linked(options.runs_dir))
     if options.run is not None:
         check_run_name(options.run)
     choice = choose_recipe(options)
@@ -64,7 +66,28 @@ def resolve(options: RunOptions) -> Resolved:
     elif choice.run is not None:
         overrides.insert(0, Override("name", choice.run, "the run folder"))
     loaded = load_recipe(choice.path, overrides)
+    if loaded.recipe.name == LATEST_LINK:
+        raise RecipeError(
+            f"name: cannot be {LATEST_LINK}, which is the link to the newest run",
+            loaded.origins["name"],
+            "choose another name",
+        )
     return Resolved(choice, loaded, RunDirectory(options.runs_dir / loaded.recipe.name))
+
+
+def _linked(runs_dir: Path) -> str:
+    """Return the name of the run that `latest` points to.
+
+    Raises:
+        UsageError: There is no such link.
+        UnsafeError: It leads out of the directory for runs.
+    """
+    name = linked_run(runs_dir)
+    if name is None:
+        raise UsageError(
+            f"--run {LATEST_LINK}: no run has begun", str(runs_dir), "start one with `rlhfctl run`"
+        )
+    return name
 
 
 def check_run_name(name: str) -> None:
@@ -73,7 +96,7 @@ def check_run_name(name: str) -> None:
     Raises:
         UsageError: The name is invalid.
     """
-    if not _RUN_NAME.fullmatch(name):
+    if not _RUN_NAME.fullmatch(name) or name == LATEST_LINK:
         raise UsageError(
             f"--run {name}: invalid run name",
             hint="use up to 64 lowercase letters, digits, dots, dashes and underscores, "
@@ -125,7 +148,7 @@ def newest_run(runs_dir: Path) -> RunDirectory | None:
     runs = [
         (recipe.stat().st_mtime_ns, recipe.parent.name)
         for recipe in runs_dir.glob(f"*/{RECIPE_FILE}")
-        if _RUN_NAME.fullmatch(recipe.parent.name)
+        if _RUN_NAME.fullmatch(recipe.parent.name) and recipe.parent.name != LATEST_LINK
     ]
     return RunDirectory(runs_dir / max(runs)[1]) if runs else None
 

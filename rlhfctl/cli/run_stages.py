@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rlhfctl.cli.boundary import classify, describe
+from rlhfctl.cli.boundary import classify, describe, listed
 from rlhfctl.cli.distributed_errors import distributed_errors
 from rlhfctl.cli.human_votes import check_file_types, exchange_votes
 from rlhfctl.cli.options import HumanVoteFiles
@@ -22,7 +22,13 @@ from rlhfctl.cli.validation import (
 )
 from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
-from rlhfctl.pipeline import StageResult, needed_stages, run_stages, worker_loop
+from rlhfctl.pipeline import (
+    StageResult,
+    needed_stages,
+    require_start,
+    run_stages,
+    worker_loop,
+)
 from rlhfctl.recipe.permissions import permit
 from rlhfctl.recipe.user_code import require_permission
 from rlhfctl.results.evaluation import EvaluationResult
@@ -91,6 +97,7 @@ def _run_command(
     else:
         require_usable_model(recipe, stage, terminal)
         require_readable_data(recipe, stage, terminal)
+    require_start(recipe, directory, stages)
     directory.create()
     with capture_logs(directory.log_file, f"rlhfctl {command}"), terminal.view() as view:
         try:
@@ -142,8 +149,7 @@ def _show(terminal: Terminal, resolved: Resolved, results: Sequence[StageResult]
     lines = [f"run folder  {resolved.directory.root}"]
     if _evaluated(results):
         lines.append(f"report      {resolved.directory.report}")
-    if not (terminal.as_json and terminal.quiet):
-        terminal.result(results_table(results, resolved.directory.manifest), *lines)
+    terminal.result(results_table(results, resolved.directory.manifest), *lines)
     if failure is not None:
         code, message = classify(failure)
         terminal.error(message)
@@ -182,5 +188,5 @@ def _as_json(
         ],
     }
     if failure is not None:
-        value["error"] = describe(failure)
+        value["errors"] = listed(describe(failure))
     return value

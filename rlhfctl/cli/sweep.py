@@ -131,12 +131,11 @@ def _show(terminal: Terminal, directory: RunDirectory, result: SweepResult) -> N
 
     code = exit_code(result)
     if terminal.as_json:
-        error = next((point.error for point in result.points if point.error), None)
+        errors = [
+            {"run": point.run, **to_json(point.error)} for point in result.points if point.error
+        ]
         head = {"ok": code == 0, "sweep": str(directory.root), "report": str(directory.report)}
-        failure = {} if error is None else {"error": to_json(error)}
-        terminal.write_json({**head, **to_json(result), **failure})
-    if terminal.as_json and terminal.quiet:
-        return
+        terminal.write_json({**head, **to_json(result), "errors": errors})
     parts: list[Any] = [_points_table(result)]
     if result.groups is not None:
         parts += ["", "means over seeds \N{PLUS-MINUS SIGN} half-width of the 95 % CI"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhfctl.errors import DataError, UsageError
+from rlhfctl.errors import DataError, EnvironmentFault, ErrorDetail, UsageError
 from rlhfctl.recipe.keys import annotation_at, split_key, suggest
 from rlhfctl.stage_table import STAGES
 
@@ -29,6 +29,7 @@ def require_valid_files(
 
     Raises:
         DataError: Lists every missing or malformed file or column.
+        EnvironmentFault: The first error is about a package or a variable of this machine.
     """
     from rlhfctl.preflight import check_files
 
@@ -70,7 +71,13 @@ def _require(findings: list[Finding], terminal: Terminal) -> None:
     _warn(findings, terminal)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        raise DataError("\n".join(_line(finding) for finding in errors))
+        kind = EnvironmentFault if errors[0].fault == "environment" else DataError
+        raise kind(
+            "\n".join(_line(finding) for finding in errors),
+            details=tuple(
+                ErrorDetail(finding.what, finding.where, finding.hint) for finding in errors
+            ),
+        )
 
 
 def require_usable_model(recipe: Recipe, stage: Stage, terminal: Terminal) -> None:

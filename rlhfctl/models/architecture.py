@@ -129,15 +129,26 @@ def read_config(section: ModelSection, *, fetch: bool = False) -> Config | None:
         UnsafeError: Its config would run code and the recipe does not allow it.
         CheckpointError: A config of its folder is damaged.
     """
-    source = model_source(section)
-    path: Any = Path(source) / "config.json"
-    if not Path(source).is_dir():
-        path = _hub_config(source, section.revision, fetch=fetch)
+    path = config_path(section, model_source(section), fetch=fetch)
     try:
-        config = parse_json(Path(path).read_bytes()) if path else None
+        config = parse_json(path.read_bytes()) if path else None
     except (OSError, ValueError):
         return None  # The loader says what is wrong with it.
     return config if isinstance(config, dict) else None
+
+
+def config_path(section: ModelSection, source: str, *, fetch: bool = False) -> Path | None:
+    """Return the model's config.json: in its folder, or in the Hub's cache; None if in neither.
+
+    Args:
+        section: The model.
+        source: Its folder or Hub id.
+        fetch: Whether a Hub model's config may be downloaded.
+    """
+    if Path(source).is_dir():
+        return Path(source) / "config.json"
+    cached = _hub_config(source, section.revision, fetch=fetch)
+    return Path(cached) if cached else None
 
 
 def _hub_config(name: str, revision: str | None, *, fetch: bool) -> str | None:

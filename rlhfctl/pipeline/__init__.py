@@ -2,13 +2,14 @@
 
 from rlhfctl.pipeline.planning import is_up_to_date, needed_stages
 from rlhfctl.pipeline.processes import load_stage, worker_loop
-from rlhfctl.pipeline.running import StageResult, run_stages
+from rlhfctl.pipeline.running import StageResult, require_start, run_stages
 
 __all__ = [
     "StageResult",
     "is_up_to_date",
     "load_stage",
     "needed_stages",
+    "require_start",
     "run_stages",
     "worker_loop",
 ]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhfctl.errors import CheckpointError, DivergedError
-from rlhfctl.pipeline.inputs import artifacts_of, outdated_inputs
+from rlhfctl.pipeline.inputs import artifacts_of, find_checkpoints, outdated_inputs
 from rlhfctl.pipeline.planning import StagePlan, plan_stage
 from rlhfctl.pipeline.processes import (
     StageLoader,
@@ -76,10 +76,11 @@ def run_stages(
         group: The processes that share the work.
 
     Raises:
-        RlhfctlError: A stage cannot run or failed; earlier results are unchanged.
+        RlhfctlError: A stage cannot run or failed; earlier results are unchanged. A new run whose
+            first stage cannot run has no folder.
         Stopped: A signal to stop was received.
     """
-    refuse_sharding(stages)
+    require_start(recipe, directory, stages)
     directory.create()
     group = group or ProcessGroup()
     with directory.lock(), stop.handled():
@@ -98,6 +99,17 @@ def run_stages(
             stop.check()
         group.shutdown()
         return results
+
+
+def require_start(recipe: Recipe, directory: RunDirectory, stages: Sequence[str]) -> None:
+    """Check, before there is a run folder, that the first of some stages can run.
+
+    Raises:
+        RlhfctlError: Results of earlier stages are missing, or cannot be used.
+    """
+    refuse_sharding(stages)
+    if not directory.root.exists():
+        find_checkpoints(recipe, directory, stage_named(stages[0]), Manifest())
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ class _StageRunner:
         with staging.recipe_written(self.directory, name, dump_recipe(self.recipe)):
             resumed = ": resuming from a checkpoint" if attempt.resuming else ""
             self.monitor.note(f"{heading}{resumed}")
+            self.directory.link_latest()
             for change in attempt.changes:
                 self.monitor.warn(f"{name} is resumed although {change}")
             record = self._run(plan, load, attempt)

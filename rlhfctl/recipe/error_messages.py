@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.recipe.addresses import without_secrets
 from rlhfctl.recipe.keys import annotation_at, section_of, suggest
+from rlhfctl.recipe.library_names import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,9 @@ _BOUNDS = {
     "string_pattern_mismatch": ("text that matches", "pattern"),
     "literal_error": ("one of", "expected"),
 }
+
+HINTS = ("did you mean", "known here", "put it in quotes", "leave the key out")
+"""Beginnings of the hints that end some sentences."""
 
 
 def sentences(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
@@ -74,7 +79,20 @@ def _sentence(path: KeyPath, details: list[ErrorDetails]) -> str:
         return f"is empty, but must be {expected}; leave the key out to use its defaults"
     quote = first["type"] == "string_type" and isinstance(first["input"], (int, float))
     hint = "; put it in quotes" if quote else ""
+    hint = hint or _closest(details)
     return f"is {shown(first['input'])}, but must be {expected}{hint}"
+
+
+def _closest(details: list[ErrorDetails]) -> str:
+    """Return a hint with the listed value that is most like the one that was set, or nothing."""
+    names = [
+        name
+        for detail in details
+        if detail["type"] == "literal_error"
+        for name in re.findall(r"'([^']+)'", detail["ctx"]["expected"])
+    ]
+    value = details[0]["input"]
+    return closest(value, names) if isinstance(value, str) else ""
 
 
 def _expected(detail: ErrorDetails) -> str:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 import rlhfctl
-from rlhfctl.errors import RecipeError, UnsafeError, UsageError
+from rlhfctl.errors import ErrorDetail, RecipeError, UnsafeError, UsageError
 from rlhfctl.recipe import strict_yaml
-from rlhfctl.recipe.error_messages import sentences
+from rlhfctl.recipe.error_messages import HINTS, sentences
 from rlhfctl.recipe.keys import annotation_at, split_key, takes_list, takes_null, takes_text
 from rlhfctl.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rlhfctl.recipe.strict_yaml import KeyPath
 
@@ -150,11 +150,12 @@ def _check(layers: _Layers, name: str) -> LoadedRecipe:
     try:
         recipe = Recipe.model_validate(layers.values)
     except ValidationError as error:
-        lines = []
+        details = []
         for path, sentence in sentences(error):
             place = layers.culprit(path, sentence) or layers.origin(path) or name
-            lines.append(": ".join(part for part in (place, ".".join(path), sentence) if part))
-        raise RecipeError("\n".join(sorted(lines, key=_by_place))) from error
+            where = ": ".join(part for part in (place, ".".join(path)) if part)
+            details.append(_detail(where, sentence))
+        raise _recipe_error(sorted(details, key=lambda detail: _by_place(detail.where))) from error
     _require_data(recipe, layers, name)
     origins = {
         ".".join(path): layers.origins.get(path, DEFAULT)
@@ -182,13 +183,34 @@ def _require_data(recipe: Recipe, layers: _Layers, name: str) -> None:
         and layers.level(("data", kind, "source")) < model
     ]
     place = layers.origin(("model", "name_or_path")) or name
+    if omitted:
+        raise _recipe_error(
+            ErrorDetail(
+                f"not given for the model {recipe.model.name_or_path}",
+                f"{place}: data.{kind}.source",
+                "name a file, a folder or a Hub id (the default, embedded, is the built-in model's "
+                "own world)",
+            )
+            for kind in omitted
+        )
+
+
+def _detail(where: str, sentence: str) -> ErrorDetail:
+    """Return an error, with the hint that may end its sentence apart."""
+    what, separator, hint = sentence.rpartition("; ")
+    if separator and hint.startswith(HINTS):
+        return ErrorDetail(what, where, hint)
+    return ErrorDetail(sentence, where)
+
+
+def _recipe_error(details: Iterable[ErrorDetail]) -> RecipeError:
+    """Return the error that lists several, a line each."""
+    listed = tuple(details)
     lines = [
-        f"{place}: data.{kind}.source: not given for the model {recipe.model.name_or_path}; name a "
-        "file, a folder or a Hub id (the default, embedded, is the built-in model's own world)"
-        for kind in omitted
+        f"{detail.where}: {'; '.join(filter(None, (detail.what, detail.hint)))}"
+        for detail in listed
     ]
-    if lines:
-        raise RecipeError("\n".join(lines))
+    return RecipeError("\n".join(lines), details=listed)
 
 
 def _by_place(line: str) -> tuple[str, int]:
@@ -258,8 +280,9 @@ def _document(path: Path) -> strict_yaml.Document:
     try:
         document = strict_yaml.read(path)
     except strict_yaml.YamlError as error:
-        message = "\n".join(f"{path}:{line}: {sentence}" for line, sentence in error.errors)
-        raise RecipeError(message) from error
+        raise _recipe_error(
+            ErrorDetail(sentence, f"{path}:{line}") for line, sentence in error.errors
+        ) from error
     except IsADirectoryError as error:
         raise RecipeError("is a folder, not a recipe", str(path)) from error
     except OSError as error:

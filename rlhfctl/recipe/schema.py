@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, Positive, Section, Share
 from rlhfctl.recipe.evaluation import EvaluationSection
 from rlhfctl.recipe.generation import GenerationSection
+from rlhfctl.recipe.library_names import ATTENTIONS, attention_fault
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.sweep import SweepSection
 from rlhfctl.recipe.training import RewardModelSection, SFTSection
@@ -45,6 +46,13 @@ class ModelSection(Section):
         description="Attention implementation as named in transformers, such as `sdpa`, `eager` or "
         "`flash_attention_2`; null uses transformers' default. A repository of kernels, with a slash, "
         "needs the option `--allow-remote-code`.",
+        json_schema_extra={
+            "anyOf": [
+                {"enum": [*ATTENTIONS]},
+                {"type": "string", "pattern": "/"},
+                {"type": "null"},
+            ]
+        },
     )
     trust_remote_code: bool = Field(
         False,
@@ -71,6 +79,14 @@ class ModelSection(Section):
         description="Pad token of exported tokenizers; null keeps the tokenizer's own unless it "
         "ends responses, else takes an unused reserved token. Training needs none.",
     )
+
+    @field_validator("attn_implementation")
+    @classmethod
+    def _an_attention(cls, name: str | None) -> str | None:
+        fault = None if name is None else attention_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
+        return name
 
     @property
     def is_pinned(self) -> bool:
@@ -103,8 +119,22 @@ class LoraSection(Section):
     target_modules: str | list[str] = Field(
         "all-linear",
         description="Names of the modules that get an adapter; `all-linear` is every linear layer "
-        "except the heads.",
+        "except the heads. A list has the last parts of names; text is a regular expression for "
+        "whole names.",
     )
+
+    @field_validator("target_modules")
+    @classmethod
+    def _patterns(cls, target: str | list[str]) -> str | list[str]:
+        if not target:
+            raise ValueError("is empty; name modules, or use all-linear")
+        try:
+            re.compile(target if isinstance(target, str) else "")
+        except re.error as error:
+            raise ValueError(
+                f"is no regular expression ({error}); to name modules, write a list"
+            ) from error
+        return target
 
 
 Preset = Literal[

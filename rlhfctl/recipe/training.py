@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, NonNegative, Positive, Section, Share
+from rlhfctl.recipe.library_names import Optimizer  # noqa: TC001 (pydantic reads it)
 
 
 class TrainingSection(Section):
@@ -42,7 +43,10 @@ class TrainingSection(Section):
         False,
         description="Recompute activations in the backward pass: less memory, more time.",
     )
-    optim: str = Field("adamw_torch", description="Optimizer, as named in transformers.")
+    optim: Optimizer = Field(
+        "adamw_torch",
+        description="Optimizer, as named in transformers; some need a package of their own.",
+    )
     logging_steps: Count = Field(5, description="Optimizer steps between logged metrics.")
     save_minutes: Positive | None = Field(
         10.0,

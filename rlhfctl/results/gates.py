@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.errors import GateError
+from rlhfctl.errors import ErrorDetail, GateError
 from rlhfctl.results.io import to_json
 
 if TYPE_CHECKING:
@@ -96,6 +96,14 @@ def require_gates(results: Sequence[GateResult]) -> None:
         raise GateError(
             "\n".join(f"gate failed: {result.gate}, but {_describe(result)}" for result in failed),
             hint="the results and the report of the run are kept",
+            details=tuple(
+                ErrorDetail(
+                    f"gate failed: {result.gate}, but {_describe(result)}",
+                    f"evaluation.gates.{result.gate.metric}",
+                    "the results and the report of the run are kept",
+                )
+                for result in failed
+            ),
         )
 
 

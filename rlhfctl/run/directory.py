@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rlhfctl.errors import EnvironmentFault, LockedError
+from rlhfctl.errors import EnvironmentFault, LockedError, UnsafeError
 from rlhfctl.json_text import parse_json
 from rlhfctl.run.files import write_json
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LATEST_LINK = "latest"
+"""Beside the runs: a link to the one that ran a stage last."""
 RECIPE_FILE = "recipe.yaml"
 """In a run: the resolved recipe, defaults included."""
 MANIFEST_FILE = "manifest.json"
@@ -134,6 +136,33 @@ class RunDirectory:
         """The batch at which a stage diverged, for study."""
         return self.logs / f"{name}.{DIVERGED_FILE}"
 
+    def link_latest(self) -> None:
+        """Point the link `latest` beside the run folder to it, in one step.
+
+        What is no link is left alone, and so is a file system without links: no command needs it.
+        The runs of a sweep have none.
+        """
+        link = self.root.parent / LATEST_LINK
+        is_in_sweep = (self.root.parent / SWEEP_FILE).exists()
+        if is_in_sweep or (link.exists() and not link.is_symlink()):
+            return
+        new = self.root.parent / f".{LATEST_LINK}.{os.getpid()}"
+        try:
+            new.unlink(missing_ok=True)
+            new.symlink_to(self.name, target_is_directory=True)
+            new.replace(link)
+        except OSError:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+
+    def discard_launch_log(self) -> None:
+        """Remove the folder of a launched command that was refused before a stage began."""
+        if not self.recipe.exists():
+            self.launch_log.unlink(missing_ok=True)
+            with suppress(OSError):  # there is more in it
+                self.logs.rmdir()
+                self.root.rmdir()
+
     def create(self) -> None:
         """Create the run folder and its logs folder.
 
@@ -186,6 +215,25 @@ class RunDirectory:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+
+def linked_run(runs_dir: Path) -> str | None:
+    """Return the name of the run that `latest` points to; None if there is no such link.
+
+    Raises:
+        UnsafeError: The link leads elsewhere than to a folder beside it.
+    """
+    link = runs_dir / LATEST_LINK
+    if not link.is_symlink():
+        return None
+    target = str(link.readlink())
+    if target in {"", ".", "..", LATEST_LINK} or "/" in target or (runs_dir / target).is_symlink():
+        raise UnsafeError(
+            f"the link leads to {target}, and not to a run beside it",
+            str(link),
+            "remove the link; the next run makes it anew",
+        )
+    return target
 
 
 def _describe(holder: Path) -> str:

@@ -213,8 +213,8 @@ class Runner:
     def _why(self, job: Job, code: int) -> RunError:
         answer = self._answer(job)
         try:
-            return from_json(RunError, parse_json(answer.read_bytes())["error"], str(answer))
-        except (ValueError, KeyError, TypeError, CheckpointError):
+            return from_json(RunError, parse_json(answer.read_bytes())["errors"][0], str(answer))
+        except (ValueError, LookupError, TypeError, CheckpointError):
             how = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
             return RunError(
                 exit_code=int(ExitCode.ENVIRONMENT if code < 0 else code),

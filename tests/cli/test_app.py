@@ -8,6 +8,8 @@ import sys
 import pytest
 
 import rlhfctl as package
+from rlhfctl.cli.app import app
+from rlhfctl.cli.help import BEFORE, RESULTS, TRAINING
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "matplotlib"}
@@ -34,6 +36,9 @@ print("LOADED", *sorted(name for name in sys.modules if "." not in name), file=s
         ["show", "small.yaml"],
         ["show", "small.yaml", "--set", "ppo.bata=1"],
         ["validate", "small.yaml"],
+        ["init", "new.yaml"],
+        ["recipes"],
+        ["schema"],
         ["ppo", "small.yaml"],
     ],
     ids=" ".join,
@@ -74,10 +79,34 @@ def test_help_has_every_command_and_the_table_of_exit_codes(rlhfctl):
         assert re.search(rf"^\s*{int(code)}\s+{re.escape(meaning)}", shown.stdout, re.MULTILINE)
 
 
-def test_a_command_without_arguments_is_shown_the_help(rlhfctl):
+def test_a_bare_command_is_answered_with_a_quick_start_and_the_commands(rlhfctl):
     shown = rlhfctl()
-    assert shown.returncode == 2
-    assert "Commands" in shown.stdout
+    assert (shown.returncode, shown.stderr) == (2, "")
+    lines = shown.stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    start = lines.index("Quick start") + 1
+    for line in lines[start : start + 4]:
+        assert re.match(r"  rlhfctl (run|init|validate)\b", line)
+    assert lines[start + 4] == ""
+    registered = {command.name for command in app.registered_commands}
+    registered |= {group.name for group in app.registered_groups}
+    named = re.split(r"[ ,]+", " ".join(lines[lines.index("Commands") :]))
+    assert registered <= set(named)
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["ppo", "-h"], ["data", "-h"], ["init", "-h"]])
+def test_help_shows_no_type_after_flags(rlhfctl, arguments):
+    shown = rlhfctl(*arguments)
+    assert shown.returncode == 0
+    assert "--help" in shown.stdout
+    assert "bool" not in shown.stdout
+
+
+def test_help_has_commands_in_groups(rlhfctl):
+    shown = rlhfctl("--help").stdout
+    panels = re.findall(r"╭─ (.+?) ─", shown)
+    assert panels == ["Options", BEFORE, TRAINING, RESULTS]
 
 
 COMMON = ("--run", "--runs-dir", "--set", "--seed", "--json", "--quiet", "--debug")
@@ -130,4 +159,5 @@ def test_a_mistyped_command_line_ends_in_2_with_a_suggestion(rlhfctl, arguments,
 def test_a_usage_error_as_json(rlhfctl):
     done = rlhfctl("ppo", "--bata", "1", "--json")
     assert done.returncode == 2
-    assert "--beta" in json.loads(done.stdout)["error"]["message"]
+    (error,) = json.loads(done.stdout)["errors"]
+    assert "--beta" in error["message"]

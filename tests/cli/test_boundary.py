@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from rlhfctl.cli.boundary import classify, describe
-from rlhfctl.errors import DataError, ExitCode
+from rlhfctl.cli.boundary import classify, describe, listed
+from rlhfctl.errors import DataError, ErrorDetail, ExitCode
 
 
 def wrapped(error, *around):
@@ -93,4 +93,18 @@ def test_a_described_error_has_all_its_parts():
         "message": "empty",
         "where": "a.jsonl:3",
         "hint": "fill it",
+        "details": [],
     }
+
+
+def test_an_error_that_lists_several_is_printed_as_several():
+    details = (ErrorDetail("empty", "a:1"), ErrorDetail("too long", "a:2", "shorten it"))
+    described = describe(DataError("empty\ntoo long", details=details))
+    common = {"exit_code": 3, "type": "DataError"}
+    assert listed(described) == [
+        {**common, "message": "empty", "where": "a:1", "hint": ""},
+        {**common, "message": "too long", "where": "a:2", "hint": "shorten it"},
+    ]
+    assert listed(describe(DataError("empty", "a:1"))) == [
+        {**common, "message": "empty", "where": "a:1", "hint": ""}
+    ]

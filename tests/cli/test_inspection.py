@@ -66,4 +66,4 @@ def test_a_missing_data_file_is_a_data_error(rlhfctl):
     for command in ("validate", "run"):
         done = rlhfctl(command, "small.yaml", "--set", source, "--json")
         assert done.returncode == 3
-        assert "nowhere.jsonl" in json.loads(done.stdout)["error"]["message"]
+        assert "nowhere.jsonl" in json.loads(done.stdout)["errors"][0]["message"]

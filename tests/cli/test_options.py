@@ -1,5 +1,6 @@
 """Arguments and options of every command: names, value placeholders and defaults."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import typer
 from rlhfctl.cli.app import app
 
 RUN = {"RECIPE", "--run NAME", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "--seed N"}
-OUTPUT = {"--json", "--quiet", "--debug"}
+OUTPUT = {"--json", "--quiet -q", "--debug"}
 RECIPE_COMMAND = {*RUN, *OUTPUT}
 RUNNING_COMMAND = {*RECIPE_COMMAND, "--force", "--allow-code", "--allow-remote-code"}
 STAGE_COMMAND = {
@@ -31,6 +32,13 @@ OPTIONS = {
     },
     "run": {*STAGE_COMMAND, "--model NAME"},
     "sweep": {*RUNNING_COMMAND, "--jobs N = 1", "--zip"},
+    "init": {
+        *("FILE = mine.yaml", "--from RECIPE", "--name NAME", "--model NAME"),
+        *("--demonstrations SOURCE", "--comparisons SOURCE", "--prompts SOURCE"),
+        *OUTPUT,
+    },
+    "recipes": {"NAME", *OUTPUT},
+    "schema": OUTPUT,
     "show": RECIPE_COMMAND,
     "validate": RECIPE_COMMAND,
     "report": {
@@ -76,7 +84,12 @@ def test_arguments_and_options_of_a_command(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in OPTIONS if name not in {"report", "data agreement"}]
+    "name",
+    [
+        name
+        for name in OPTIONS
+        if name not in {"report", "data agreement", "init", "recipes", "schema"}
+    ],
 )
 def test_shared_options_are_in_panels_of_their_own(name):
     panels = {
@@ -88,4 +101,25 @@ def test_shared_options_are_in_panels_of_their_own(name):
     run |= {"--force", "--allow-code", "--allow-remote-code"} & OPTIONS[name]
     if "--launch FILE" in OPTIONS[name]:
         run |= {"--launch", "--allow-change", "--allow-world-size-change"}
-    assert panels == {**dict.fromkeys(run, "Run"), **dict.fromkeys(OUTPUT, "Output")}
+    output = {"--json", "--quiet", "--debug"}
+    assert panels == {**dict.fromkeys(run, "Run"), **dict.fromkeys(output, "Output")}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_ends_with_an_example_that_parses(name):
+    """Options and arguments are accepted; the files of the example need not exist."""
+    command = COMMANDS[name]
+    program, *words = shlex.split(command.epilog.removeprefix("Example: ").partition(" >")[0])
+    assert [program, *words[: len(name.split())]] == ["rlhfctl", *name.split()]
+    command.make_context(name, words[len(name.split()) :], resilient_parsing=False)
+    assert len(command.epilog) <= 78
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_that_overrides_the_recipe_or_the_run_names_its_default(name):
+    silent = {"--set", "--allow-change", "--launch", "--export-pairs", "--import-votes"}
+    silent |= {"--columns", "--output"}
+    for parameter in COMMANDS[name].params:
+        flag = parameter.opts[0]
+        if flag.startswith("--") and not parameter.is_flag and flag not in silent:
+            assert isinstance(parameter.show_default, str) or parameter.default is not None, flag

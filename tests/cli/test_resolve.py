@@ -6,7 +6,8 @@ import pytest
 
 from rlhfctl.cli.options import RunOptions, absolute_path, key_overrides
 from rlhfctl.cli.resolve import VARIABLE, newest_run, resolve
-from rlhfctl.errors import RecipeError, UsageError
+from rlhfctl.errors import RecipeError, UnsafeError, UsageError
+from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.sealed import with_digest_line
 
 
@@ -129,3 +130,29 @@ def test_a_runs_recipe_that_was_edited_is_used_only_if_it_is_named(place):
             resolve(options)
         assert "runs/old/recipe.yaml" in str(caught.value)
     assert resolve(RunOptions(recipe=path)).loaded.recipe.seed == 2
+
+
+def test_latest_stands_for_the_run_that_it_leads_to(place):
+    a_run(place, "old", age=100)
+    a_run(place, "new", age=1)
+    RunDirectory(place / "runs" / "old").link_latest()
+    assert chosen(run="latest") == ("runs/old/recipe.yaml", "run old", "runs/old")
+    assert chosen() == ("runs/new/recipe.yaml", "newest run", "runs/new")
+    named = place / "runs" / "latest" / "recipe.yaml"
+    assert chosen(recipe=named)[2] == "runs/old"
+
+
+def test_latest_is_no_name_for_a_run(place):
+    with pytest.raises(UsageError, match="no run has begun"):
+        resolve(RunOptions(run="latest"))
+    with pytest.raises(RecipeError, match="cannot be latest"):
+        resolve(RunOptions(recipe=recipe(place / "a.yaml", "latest")))
+
+
+def test_a_link_out_of_the_directory_for_runs_is_refused(place):
+    a_run(place, "new", age=1)
+    recipe(place / "elsewhere" / "recipe.yaml", "elsewhere")
+    (place / "runs" / "latest").symlink_to("../elsewhere")
+    with pytest.raises(UnsafeError, match="not to a run beside it"):
+        resolve(RunOptions(run="latest"))
+    assert chosen()[2] == "runs/new"

@@ -69,7 +69,9 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tiny):
     assert value["stages"][3]["metrics"]["win_rate"] == 0.7
     assert value["run"] == "runs/small"
     assert value["report"] == "runs/small/report.html"
-    assert "PPO win rate" in done.stderr
+    assert (value["schema_version"], value["errors"]) == (1, [])
+    assert "[4/4] Evaluation" in done.stderr
+    assert "PPO win rate" not in done.stderr
 
 
 def test_quiet_leaves_only_the_result(tiny):
@@ -124,14 +126,17 @@ def test_a_failure_as_json_says_what_where_and_what_to_do(tiny):
     done = tiny("sft", "small.yaml", "--json", act="sft:diverged")
     assert done.returncode == 5
     assert json.loads(done.stdout) == {
+        "schema_version": 1,
         "ok": False,
-        "error": {
-            "exit_code": 5,
-            "type": "DivergedError",
-            "message": "the loss is NaN",
-            "where": "",
-            "hint": "lower the learning rate",
-        },
+        "errors": [
+            {
+                "exit_code": 5,
+                "type": "DivergedError",
+                "message": "the loss is NaN",
+                "where": "",
+                "hint": "lower the learning rate",
+            }
+        ],
     }
 
 
@@ -142,10 +147,11 @@ def test_debug_shows_the_traceback_but_no_local_values(tiny):
     assert "hf_CANARY" not in done.stderr
 
 
-def test_a_missing_stage_ends_in_7_and_names_its_command(tiny):
+def test_a_missing_stage_ends_in_7_and_names_its_command(tiny, folder):
     done = tiny("ppo", "small.yaml")
     assert done.returncode == 7
     assert "rlhfctl sft --run small" in done.stderr
+    assert not (folder / "runs").exists()
 
 
 GATES = 'name: small\nevaluation:\n  gates: {win_rate: ">=0.9", kl: "<=12"}\n'
@@ -158,7 +164,8 @@ def test_a_failed_gate_ends_in_6_after_the_report_is_written(tiny, folder):
     assert "gate failed: win_rate >= 0.9, but it is 0.7" in done.stderr
     value = json.loads(done.stdout)
     assert value["ok"] is False
-    assert value["error"]["exit_code"] == 6
+    (error,) = value["errors"]
+    assert (error["exit_code"], error["where"]) == (6, "evaluation.gates.win_rate")
     assert [(gate["metric"], gate["passed"]) for gate in value["gates"]] == [
         ("win_rate", False),
         ("kl", True),

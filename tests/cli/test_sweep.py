@@ -85,11 +85,14 @@ def test_a_grid_shares_sft_and_reward_model_and_ends_in_one_table(sweep, root):
     for point in value["points"]:
         manifest = json.loads((root / point["run"] / "manifest.json").read_text())
         assert list(manifest["stages"]) == ["ppo", "eval"]
-    assert "means over seeds" in done.err
+    assert "means over seeds" not in done.err
     assert value["report"] == "runs/small-sweep/report.html"
     assert "0.1" in (root / "report.html").read_text()
-    del value["ok"], value["sweep"], value["report"]
+    for name in ("schema_version", "ok", "errors", "sweep", "report"):
+        del value[name]
     assert json.loads((root / "sweep.json").read_text()) == value
+    again = sweep("--set", "ppo.beta=0,0.1", "--set", "seed=0,1")
+    assert "means over seeds" in again.out
 
 
 def test_a_point_that_fails_is_recorded_and_the_others_go_on(sweep, root):
@@ -161,7 +164,7 @@ def test_ctrl_c_ends_the_runs_too(begin, root, number, code):
     assert process.returncode == code, said
     assert not any(alive(pid) for pid in pids)
     for folder in folders:
-        error = json.loads((root / "logs" / f"{folder.name}.json").read_text())["error"]
+        error = json.loads((root / "logs" / f"{folder.name}.json").read_text())["errors"][0]
         assert error["exit_code"] == code
 
 

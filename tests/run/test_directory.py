@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhfctl.errors import EnvironmentFault, LockedError
-from rlhfctl.run.directory import RunDirectory
+from rlhfctl.errors import EnvironmentFault, LockedError, UnsafeError
+from rlhfctl.run.directory import RunDirectory, linked_run
 from tests.present import present
 
 HOLDER = """
@@ -80,3 +80,58 @@ def test_a_run_folder_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFault, match="--runs-dir"):
         RunDirectory(Path(tmp_path / "file" / "run")).create()
+
+
+def test_latest_leads_to_the_run_that_began_last(directory):
+    runs = directory.root.parent
+    assert linked_run(runs) is None
+    directory.link_latest()
+    other = RunDirectory(runs / "two")
+    other.create()
+    other.link_latest()
+    assert linked_run(runs) == "two"
+    assert str((runs / "latest").readlink()) == "two"
+    assert sorted(path.name for path in runs.iterdir()) == ["latest", "one", "two"]
+
+
+def test_a_folder_named_latest_is_left_alone(directory):
+    (directory.root.parent / "latest").mkdir()
+    directory.link_latest()
+    assert not (directory.root.parent / "latest").is_symlink()
+
+
+def test_a_link_that_was_led_elsewhere_is_replaced_and_nothing_is_written_there(
+    directory, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (directory.root.parent / "latest").symlink_to(elsewhere)
+    directory.link_latest()
+    assert linked_run(directory.root.parent) == "one"
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["../elsewhere", "/tmp", "..", ".", "latest", "away"])
+def test_a_link_out_of_the_runs_is_not_followed(directory, target):
+    runs = directory.root.parent
+    (runs / "away").symlink_to("/tmp")
+    (runs / "latest").symlink_to(target)
+    with pytest.raises(UnsafeError, match="not to a run beside it"):
+        linked_run(runs)
+
+
+def test_the_runs_of_a_sweep_have_no_link(directory):
+    (directory.root.parent / "sweep.json").write_text("{}")
+    directory.link_latest()
+    assert not (directory.root.parent / "latest").is_symlink()
+
+
+def test_the_log_of_a_refused_launch_is_removed_with_its_folder_and_a_runs_is_kept(directory):
+    directory.launch_log.write_text("x")
+    directory.discard_launch_log()
+    assert not directory.root.exists()
+    directory.create()
+    directory.launch_log.write_text("x")
+    directory.recipe.write_text("x")
+    directory.discard_launch_log()
+    assert directory.launch_log.exists()

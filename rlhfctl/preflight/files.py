@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from rlhfctl.errors import CheckpointError, DataError, EnvironmentFault, RecipeError
 from rlhfctl.models.foreign_files import ForeignFiles, is_foreign
+from rlhfctl.preflight.finding import Finding
+from rlhfctl.preflight.libraries import check_architecture, check_packages, local_folder
 from rlhfctl.recipe.permissions import allows_code, allows_remote_code, is_own
 from rlhfctl.recipe.user_code import user_code
 from rlhfctl.run.extras import require_harness
@@ -23,30 +25,13 @@ if TYPE_CHECKING:
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.data.sources import Preview
+    from rlhfctl.preflight.finding import Level
     from rlhfctl.recipe.reward_sources import RewardModelLoading
     from rlhfctl.recipe.schema import ModelSection, Recipe
     from rlhfctl.stage_table import Stage
 
-Level = Literal["ok", "warning", "error"]
-
 _ROWS_CHECKED = 1000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Result of one check.
-
-    Attributes:
-        level: ``ok``, ``warning`` (the run can continue) or ``error`` (the run would fail).
-        what: Result of the check.
-        where: Recipe key or file; empty if neither applies.
-        hint: Suggested fix; may be empty.
-    """
-
-    level: Level
-    what: str
-    where: str = ""
-    hint: str = ""
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
 def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
@@ -59,8 +44,8 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
     Raises:
         EnvironmentFault: The model is a local folder without a model, its architecture is refused,
             or the recipe needs an extra that is not installed.
-        RecipeError: The chat template cannot be read, a column mapping is wrong, or sequences are
-            longer than the model's positions.
+        RecipeError: The chat template cannot be read, a column mapping is wrong, sequences are
+            longer than the model's positions, or it has no modules of the adapters' names.
         UnsafeError: A data set is a script, or the model's config needs custom code.
     """
     model = [*_model(recipe.model), *check_model(recipe, fetch=fetch)]
@@ -69,6 +54,7 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
     prompts = previews.get("prompts")
     return [
         *model,
+        *check_packages(recipe),
         *_checkpoints(recipe, conversations=prompts is not None and prompts.messages is True),
         *_functions(recipe),
         *_server_keys(recipe),
@@ -96,12 +82,18 @@ def _model(section: ModelSection) -> Iterator[Finding]:
     from rlhfctl.models.hub import model_source
 
     name, source = section.name_or_path, model_source(section)
-    kind = "local model" if Path(source).is_dir() else "not checked (on the Hub)"
-    yield Finding("ok", f"{name}: {kind}", "model.name_or_path")
-    if section.chat_template is not None:
-        if Path(section.chat_template).suffix or not Path(source).is_dir():
-            _check_template(section.chat_template, "model.chat_template")
-        yield Finding("ok", section.chat_template, "model.chat_template")
+    if Path(source).is_dir():
+        yield Finding("ok", f"{name}: local model", "model.name_or_path")
+    elif local_folder(section) is not None:
+        yield Finding("ok", f"{name}: config in the Hub's cache", "model.name_or_path")
+    else:
+        yield Finding("not checked", f"{name}: on the Hub", "model.name_or_path")
+    template, where = section.chat_template, "model.chat_template"
+    if template is not None and (Path(template).suffix or Path(template).is_file()):
+        _check_template(template, where)
+        yield Finding("ok", f"{template}: a chat template", where)
+    elif template is not None and local_folder(section) is None:
+        yield Finding("not checked", f"{template}: a template of a tokenizer on the Hub", where)
     if section.trust_remote_code:
         allowed = "will run" if allows_remote_code() else "runs with --allow-remote-code only"
         yield Finding(
@@ -123,14 +115,18 @@ def check_model(
 
     Raises:
         EnvironmentFault: The model is refused, or no model.
-        RecipeError: Sequences are longer than its positions.
+        RecipeError: Sequences are longer than its positions, it has no modules of the adapters'
+            names, or not the attention implementation.
         UnsafeError: Its config needs custom code.
     """
     from rlhfctl.models.architecture import read_config, require_fit
 
     config = read_config(recipe.model, fetch=fetch)
     warnings = [] if config is None else require_fit(recipe, config, stages)
-    return [Finding("warning", warning, "model.name_or_path") for warning in warnings]
+    return [
+        *(Finding("warning", warning, "model.name_or_path") for warning in warnings),
+        *check_architecture(recipe),
+    ]
 
 
 def _check_template(name: str, key: str) -> None:
@@ -199,7 +195,7 @@ def _foreign(
     try:
         files = ForeignFiles.find(source, loading, where, offline=True)
     except EnvironmentFault:
-        yield Finding("ok", f"{source}: not checked (on the Hub)", where)
+        yield Finding("not checked", f"{source}: on the Hub", where)
         return
     except CheckpointError as error:
         yield Finding("error", f"{source} {error.what}", where, error.hint)
@@ -240,7 +236,8 @@ def _functions(recipe: Recipe) -> Iterator[Finding]:
         if importlib.util.find_spec(package) or importlib.machinery.PathFinder.find_spec(
             package, [str(Path.cwd())]
         ):
-            yield Finding("ok", f"{code.kind} {code.name}", code.key)
+            what = f"{code.kind} {code.name}: its module is there"
+            yield Finding("ok", what, code.key)
         else:
             yield Finding(
                 "error",
@@ -257,8 +254,11 @@ def _tax(recipe: Recipe) -> Iterator[Finding]:
     for task in tasks:
         if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
             yield Finding("error", f"there is no task file {task}", where, "fix the path")
+        elif task.endswith((".yaml", ".yml")):
+            yield Finding("ok", f"task file {task}", where)
         else:
-            yield Finding("ok", f"task {task}", where)
+            what = f"task {task}: the harness finds it when the evaluation starts"
+            yield Finding("not checked", what, where)
 
 
 def _server_keys(recipe: Recipe) -> Iterator[Finding]:
@@ -281,6 +281,7 @@ def _server_keys(recipe: Recipe) -> Iterator[Finding]:
                 f"the environment variable {variable} is not set",
                 where,
                 "set it to the server's key, or leave api_key_env out",
+                "environment",
             )
 
 
@@ -308,7 +309,7 @@ def _data(
             yield Finding("error", _sentence(error), where, error.hint)
             continue
         if seen is None:
-            yield Finding("ok", f"{section.source}: not checked (on the Hub)", where)
+            yield Finding("not checked", f"{section.source}: on the Hub", where)
             continue
         if seen.messages is not None:
             is_conversational[kind] = seen.messages
@@ -328,23 +329,31 @@ def _data(
 
 
 def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
-    """Check a local tokenizer, and encode the first rows of files as the stages will.
+    """Check a tokenizer on this machine, and encode the first rows of files as the stages will.
 
     The shipped tokenizer as it is, with rows of its world, needs no check: transformers is not
     imported.
     """
-    from rlhfctl.models.hub import model_source
-
     files = any(seen.rows for seen in previews.values())
-    if not Path(model_source(recipe.model)).is_dir() or not (files or _sets_tokens(recipe)):
+    if not (files or _sets_tokens(recipe)):
         return
+    where = "model.name_or_path"
     if recipe.model.trust_remote_code and not allows_remote_code():
+        yield Finding("not checked", "tokenizer and chat template: the model has own code", where)
         return
+    folder = local_folder(recipe.model)
+    if folder is None or not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        yield Finding("not checked", "tokenizer and chat template: on the Hub", where)
+        return
+    update = {"name_or_path": str(folder), "revision": None}
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=update)})
     from rlhfctl.data.formatter import Formatter, stop_ids
     from rlhfctl.models.padding import choose_padding
     from rlhfctl.models.tokenizer import read_tokenizer
 
     formatter = Formatter(read_tokenizer(recipe.model), recipe.model.chat_template_kwargs)
+    has = "with a chat template" if formatter.template.source else "without a chat template"
+    yield Finding("ok", f"tokenizer of {len(formatter.tokenizer):,} tokens, {has}", where)
     stops = stop_ids(formatter, recipe.generation.stop_tokens)
     padding = choose_padding(formatter.tokenizer, stops)
     if padding.is_shared:

@@ -91,10 +91,10 @@ def test_what_a_reward_model_from_elsewhere_lacks_is_an_error(foreign_models, tm
     assert "there is no folder" in missing.what
     (hub,) = [
         finding
-        for finding in found("ok", **rewarded("hub:nobody/nothing"))
+        for finding in found("not checked", **rewarded("hub:nobody/nothing"))
         if finding.where == "ppo.reward_sources.0"
     ]
-    assert hub.what == "hub:nobody/nothing: not checked (on the Hub)"
+    assert hub.what == "hub:nobody/nothing: on the Hub"
 
 
 def test_a_judging_function_and_a_judges_key_are_looked_for_too(monkeypatch):
@@ -133,7 +133,7 @@ def test_shipped_recipes_have_no_errors_and_no_warnings(path):
     """The exceptions: files that its user writes first, and functions that its user must allow."""
     findings = check_files(load_recipe(path).recipe)
     others = [finding for finding in findings if not re.search("build/|--allow-code", finding.what)]
-    assert {finding.level for finding in others} == {"ok"}
+    assert {finding.level for finding in others} <= {"ok", "not checked"}
     if path.stem == "smollm2-135m":
         assert [finding.level for finding in findings if finding not in others] == [
             "warning",
@@ -212,8 +212,8 @@ class TestData:
         )
 
     def test_a_hub_data_set_is_left_alone(self):
-        findings = found("ok", **data(prompts={"source": "nobody/nothing"}))
-        assert "nobody/nothing: not checked (on the Hub)" in [f.what for f in findings]
+        findings = found("not checked", **data(prompts={"source": "nobody/nothing"}))
+        assert "nobody/nothing: on the Hub" in [f.what for f in findings]
 
     def test_a_script_is_unsafe(self):
         with pytest.raises(UnsafeError):
