@@ -19,7 +19,7 @@ HELP_NAMES = {"help_option_names": ["--help", "-h"]}
 """Context settings of the command line: names of the help option."""
 
 QUICK_START = (
-    ("rlhfctl run base", "the whole pipeline on the embedded model and a CPU"),
+    ("rlhfctl run base", "the whole pipeline on a small model and a CPU"),
     ("rlhfctl init mine.yaml", "write a recipe for your model and data"),
     ("rlhfctl validate mine.yaml", "check it, without loading weights"),
     ("rlhfctl run mine.yaml", "train, evaluate, write the report"),

@@ -83,13 +83,21 @@ def _require(findings: list[Finding], terminal: Terminal) -> None:
 def require_usable_model(recipe: Recipe, stage: Stage, terminal: Terminal) -> None:
     """Check by its config, downloaded if necessary, that a stage can use the model.
 
-    Raises:
-        EnvironmentFault: The model is refused.
-        RecipeError: Sequences are longer than its positions.
-    """
-    from rlhfctl.preflight import check_model
+    Packages that the stage's keys need are looked for, too.
 
-    _warn(check_model(recipe, (stage.name,), fetch=True), terminal)
+    Raises:
+        EnvironmentFault: The model is refused, or a package is missing.
+        RecipeError: Sequences are longer than its positions, or it has no modules of the adapters'
+            names.
+    """
+    from rlhfctl.preflight import check_model, check_packages
+
+    packages = [
+        finding
+        for finding in check_packages(recipe)
+        if finding.level == "warning" or stage.declared(finding.where.split(", "))
+    ]
+    _require([*check_model(recipe, (stage.name,), fetch=True), *packages], terminal)
 
 
 def _warn(findings: list[Finding], terminal: Terminal) -> None:
