@@ -64,8 +64,9 @@ def write_recipe(request: InitRequest, terminal: Terminal) -> None:
     base, origin = _base(request.base)
     asks = sys.stdin.isatty() and sys.stderr.isatty() and not terminal.as_json
     model = request.model or base.model.name_or_path
+    if asks:
+        terminal.note("Data is a file, a folder or a Hub id. Enter takes the value in brackets.")
     if request.model is None and asks:
-        terminal.note("Press Enter to take the value in brackets.")
         model = _ask("Base model: a Hub id, a folder, or embedded", model)
     if request.base is None and model != EMBEDDED:
         base, origin = Recipe(), ""  # base.yaml suits the embedded model only
@@ -118,7 +119,7 @@ def _sources(request: InitRequest, base: Recipe, model: str, *, asks: bool) -> d
         if default is None and kind == "prompts":
             default = sources.get("demonstrations")
         if option is None and asks:
-            option = _ask(f"{_MEANINGS[kind]}: a file, a folder or a Hub id", default)
+            option = _ask(_MEANINGS[kind], default)
         if option is None and default is None:
             raise UsageError(
                 f"the model {model} needs data of its own, and --{kind} is missing",

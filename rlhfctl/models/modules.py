@@ -35,7 +35,7 @@ def check_modules(section: ModelSection, lora: LoraSection | None, source: str) 
     if lora is None:
         return 0
     names = {name: module for name, module in model.named_modules() if name}
-    _require_matches(lora, names, str(model.config.model_type))
+    _require_matches(lora, names, model)
     return _adapted(model, lora)
 
 
@@ -71,7 +71,7 @@ def _first_sentence(error: Exception) -> str:
     return re.split(r"(?<=[a-z])\.\s", str(error).strip(), maxsplit=1)[0].rstrip(".")
 
 
-def _require_matches(lora: LoraSection, names: dict[str, Any], model_type: str) -> None:
+def _require_matches(lora: LoraSection, names: dict[str, Any], model: Any) -> None:
     """Check that every target matches a module, by peft's rules.
 
     Raises:
@@ -91,12 +91,13 @@ def _require_matches(lora: LoraSection, names: dict[str, Any], model_type: str) 
         ]
     if not missing:
         return
-    layers = _linear_layers(names)
+    head = model.get_output_embeddings()
+    layers = _linear_layers({name: layer for name, layer in names.items() if layer is not head})
     hint = f"Its linear layers are {', '.join(layers)}{closest(missing[0], layers)}"
     if isinstance(targets, str) and targets in layers:
         hint = f"Text is a regular expression for whole names; write [{targets}]."
     raise RecipeError(
-        f"{', '.join(missing)} matches no module of the architecture {model_type}",
+        f"{', '.join(missing)} matches no module of the architecture {model.config.model_type}",
         "lora.target_modules",
         hint,
     )
