@@ -235,6 +235,18 @@ SAFETY = (
         ),
     ),
     Fault(
+        "A run with `--offline`",
+        "Makes no connection: a whole run passes in a namespace without a network, and nothing is looked up.",
+        None,
+        ("faults/test_offline.py::test_nothing_is_reached_and_nothing_is_missed",),
+    ),
+    Fault(
+        "`--offline` with a recipe that names a server on another machine",
+        "Refused; the message names key and address.",
+        2,
+        ("cli/test_offline.py::test_a_server_on_another_machine_is_refused_by_name",),
+    ),
+    Fault(
         "A password or key in a recipe",
         "Refused by key; its value is never shown.",
         2,

@@ -48,9 +48,12 @@ def _app(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
+    from rlhfctl.recipe.offline import go_offline, is_offline
     from rlhfctl.run.log_capture import quiet_environment
 
     quiet_environment()
+    if is_offline():
+        go_offline()
 
 
 def _add(name: str, panel: str, command: Callable[..., None], shown: str) -> None:

@@ -114,6 +114,15 @@ AllowRemoteCodeOption = Annotated[
         help="Run the code of a model with trust_remote_code ($RLHFCTL_ALLOW_REMOTE_CODE=1).",
     ),
 ]
+OfflineOption = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        rich_help_panel=_RUN,
+        help="Make no connection to another machine; what `rlhfctl fetch` downloaded is used "
+        "($RLHFCTL_OFFLINE=1).",
+    ),
+]
 JsonOption = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object to stdout."),
@@ -191,6 +200,7 @@ class RunOptions:
         launch: Accelerate configuration for a multi-process run.
         allow_code: Import the functions and task files that the recipe names.
         allow_remote_code: Run the code of a model with `trust_remote_code`.
+        offline: Make no connection to another machine.
         json: Print one JSON object to stdout.
         quiet: Print only the result and errors.
         debug: Show tracebacks of errors.
@@ -208,6 +218,7 @@ class RunOptions:
     launch: Path | None = None
     allow_code: bool = False
     allow_remote_code: bool = False
+    offline: bool = False
     json: bool = False
     quiet: bool = False
     debug: bool = False

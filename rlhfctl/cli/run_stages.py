@@ -29,6 +29,7 @@ from rlhfctl.pipeline import (
     run_stages,
     worker_loop,
 )
+from rlhfctl.recipe.offline import go_offline, require_no_connection
 from rlhfctl.recipe.permissions import permit
 from rlhfctl.recipe.user_code import require_permission
 from rlhfctl.results.evaluation import EvaluationResult
@@ -63,6 +64,8 @@ def run_command(
         RlhfctlError: The command failed.
         typer.Exit: A gate failed; the result has been printed.
     """
+    if options.offline:
+        go_offline()
     permit(code=options.allow_code, remote_code=options.allow_remote_code)
     if options.launch is not None:
         from rlhfctl.cli.launch import launch
@@ -90,6 +93,7 @@ def _run_command(
     require_known_changes(options.allow_change or ())
     stages = needed_stages(recipe) if stage is None else [stage.name]
     require_permission(recipe, [stage_named(name) for name in stages])
+    require_no_connection(recipe, [stage_named(name) for name in stages])
     if stage is None:
         require_valid_files(recipe, terminal, fetch=True)
         if not recipe.ppo.uses_rm:

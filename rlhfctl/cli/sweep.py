@@ -13,12 +13,14 @@ from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.console import Board, Terminal, duration, format_metric, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.recipe.load import load_recipe
+from rlhfctl.recipe.offline import go_offline, require_no_connection
 from rlhfctl.recipe.permissions import permit
 from rlhfctl.recipe.user_code import require_permission
 from rlhfctl.results.io import to_json
 from rlhfctl.results.sweep import SettingMetrics
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.files import write_atomic
+from rlhfctl.stage_table import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,8 +67,11 @@ def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
         f"recipe {choice.path} ({choice.reason}), sweep {root}: {len(plan.points)} points, "
         f"{len(plan.shared)} shared runs"
     )
+    if options.offline:
+        go_offline()
     permit(code=options.allow_code, remote_code=options.allow_remote_code)
     require_permission(plain)
+    require_no_connection(plain, STAGES)
     require_valid_files(plain, terminal)
     with Board(terminal) as board:
         observer = _Observer(terminal, board, len(plan.points) + len(plan.shared))

@@ -123,7 +123,7 @@ OWN = {
 
 RUNNING = (
     *("--force", "--launch", "--allow-change", "--allow-world-size-change"),
-    *("--allow-code", "--allow-remote-code"),
+    *("--allow-code", "--allow-remote-code", "--offline"),
 )
 
 

@@ -11,7 +11,10 @@ from rlhfctl.cli.app import app
 RUN = {"RECIPE", "--run NAME", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "--seed N"}
 OUTPUT = {"--json", "--quiet -q", "--debug"}
 RECIPE_COMMAND = {*RUN, *OUTPUT}
-RUNNING_COMMAND = {*RECIPE_COMMAND, "--force", "--allow-code", "--allow-remote-code"}
+RUNNING_COMMAND = {
+    *RECIPE_COMMAND,
+    *("--force", "--allow-code", "--allow-remote-code", "--offline"),
+}
 STAGE_COMMAND = {
     *RUNNING_COMMAND,
     *("--launch FILE", "--allow-change KEY ...", "--allow-world-size-change"),
@@ -98,7 +101,7 @@ def test_shared_options_are_in_panels_of_their_own(name):
         if parameter.rich_help_panel
     }
     run = {"--run", "--runs-dir", "--set", "--seed"}
-    run |= {"--force", "--allow-code", "--allow-remote-code"} & OPTIONS[name]
+    run |= {"--force", "--allow-code", "--allow-remote-code", "--offline"} & OPTIONS[name]
     if "--launch FILE" in OPTIONS[name]:
         run |= {"--launch", "--allow-change", "--allow-world-size-change"}
     output = {"--json", "--quiet", "--debug"}

@@ -83,6 +83,10 @@ def wait_with_checkpoint(output: Path) -> None:
     wait(output)
 
 
+def environment(output: Path) -> None:
+    (output / "environment").write_text("".join(f"{k}={v}\n" for k, v in os.environ.items()))
+
+
 def hang(output: Path) -> None:
     """Never reach a safe point."""
     with stop.deferred(partial(print, flush=True)):
@@ -127,6 +131,7 @@ def throw(error: BaseException) -> Callable[[Path], None]:
 
 ACTS: dict[str, Callable[[Path], None]] = {
     "chatter": chatter,
+    "environment": environment,
     "answers": answers,
     "wait": wait,
     "hang": hang,
