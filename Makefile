@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-faults preemption test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-lint docker-pin
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,13 @@ test-faults: $(STAMP) ## faults injected into real runs: signals, kills, damage 
 	$(BIN)/pytest -q -m faults $(ARGS)
 
 preemption: $(STAMP) ## SIGTERM to one of two processes at random moments of each stage; ARGS="--trials 50"
-	$(BIN)/python -m tests.faults.preemption $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stopped $(ARGS)
+
+kills: $(STAMP) ## kill -9 at random moments of each stage, then the same command again; ARGS="--trials 200"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stopped --signal KILL $(ARGS)
+
+soak: $(STAMP) ## two hours of PPO: growth of memory, open files and time per rollout; ARGS="--minutes 10"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(ARGS)
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.preemption import trials
+from tests.faults.stopped import trials
 
 
 @pytest.mark.faults

@@ -1,7 +1,8 @@
-"""Signals to one of two processes at random moments of every stage, under ``--launch``.
+"""Signals at random moments of every stage.
 
-``python -m tests.faults.preemption --trials 50`` prints a line per trial. Each stage is finally run
-to its end; its weights must equal those of a run that was never stopped.
+``python -m tests.faults.stopped --trials 50`` sends SIGTERM to one of two processes under
+``--launch``; with ``--signal KILL``, SIGKILL to the only process. A line is printed per trial. Each
+stage is finally run to its end; its weights must equal those of a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Trial:
 
     Attributes:
         command: Command that was stopped.
-        rank: Process that received the signal.
+        signal: The signal.
+        rank: Process that received it.
         delay: Seconds from its start to the signal.
         code: Exit code of the command; None if it had ended before the signal.
         seconds: Seconds from the signal to the end of the command.
@@ -72,6 +74,7 @@ class Trial:
     """
 
     command: str
+    signal: signal.Signals
     rank: int
     delay: float
     code: int | None
@@ -81,7 +84,12 @@ class Trial:
 
     @property
     def sound(self) -> bool:
-        """True if it ended as it must: 143, one message about the signal, no process left."""
+        """True if it ended as it must: 143, one message about the signal, no process left.
+
+        A process that was killed can say nothing; what counts is that its run can go on.
+        """
+        if self.signal == signal.SIGKILL:
+            return self.code == -signal.SIGKILL and not self.survivors
         return (
             self.code == signal.SIGTERM + 128
             and self.said.count("error: ") == 1
@@ -91,21 +99,30 @@ class Trial:
 
 
 class Runs:
-    """Runs of a small recipe in one folder, each command in two processes."""
+    """Runs of a small recipe in one folder.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: Parent of the run folders.
+        signal: Signal that stops a command: SIGKILL of one process, others to one of two.
+        processes: Processes of each command.
+    """
+
+    def __init__(self, folder: Path, number: signal.Signals = signal.SIGTERM) -> None:
         self.folder = folder
+        self.signal = number
+        self.processes = 1 if number == signal.SIGKILL else 2
         (folder / "two.yaml").write_text(TWO)
 
     def start(self, run: str, command: str) -> tuple[subprocess.Popen[str], Path]:
         """Start a command; return its process and the folder of its temporary files."""
         settings = [word for key in SMALL for word in ("--set", key)]
+        launch = ("--launch", "two.yaml") if self.processes == 2 else ()
         temporary = Path(tempfile.mkdtemp(dir=self.folder))
         variables = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(temporary)}
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "rlhfctl", command, str(BASE_RECIPE)),
-                *("--run", run, "--runs-dir", str(self.folder), "--launch", "two.yaml"),
+                *("--run", run, "--runs-dir", str(self.folder), *launch),
                 *settings,
             ],
             cwd=self.folder,
@@ -120,7 +137,7 @@ class Runs:
         """Run a command to its end; return the seconds from the start of its processes."""
         process, temporary = self.start(run, command)
         began = time.monotonic()
-        if len(pids(process, temporary)) == 2:
+        if len(self.pids(process, temporary)) == 2:
             began = time.monotonic()
         _, said = process.communicate(timeout=900)
         if process.returncode:
@@ -130,18 +147,29 @@ class Runs:
     def stop(self, run: str, command: str, rank: int, delay: float) -> Trial:
         """Start a command, send SIGTERM to one of its processes, and wait for the end."""
         process, temporary = self.start(run, command)
-        ids = pids(process, temporary)
+        ids = self.pids(process, temporary)
         time.sleep(delay)
-        finished = process.poll() is not None or len(ids) < 2 or not alive(ids[rank])
+        finished = process.poll() is not None or len(ids) < self.processes or not alive(ids[rank])
         if not finished:
-            os.kill(ids[rank], signal.SIGTERM)
+            os.kill(ids[rank], self.signal)
         sent = time.monotonic()
         _, said = process.communicate(timeout=300)
         seconds = time.monotonic() - sent
         left = tuple(pid for pid in ids if alive(pid))
         # The stage may have been recorded when the signal came.
         code = None if finished or process.returncode == 0 else process.returncode
-        return Trial(command, rank, delay, code, seconds, said, left)
+        return Trial(command, self.signal, rank, delay, code, seconds, said, left)
+
+    def pids(self, process: subprocess.Popen[str], temporary: Path) -> list[int]:
+        """Return the ids of the processes, by rank, once two handle signals; fewer if they ended."""
+        if self.processes == 1:
+            return [process.pid]
+        while process.poll() is None:
+            statuses = sorted(temporary.glob("rlhfctl-*/rank-*.json"))
+            if len(statuses) == 2:
+                return [json.loads(path.read_text())["pid"] for path in statuses]
+            time.sleep(0.02)
+        return []
 
     def weights(self, run: str, command: str) -> dict[str, bytes]:
         """Return the weights of a finished stage of a run."""
@@ -154,18 +182,13 @@ class Runs:
             shutil.copytree(self.folder / run, self.folder / copy)
 
 
-def pids(process: subprocess.Popen[str], temporary: Path) -> list[int]:
-    """Return the ids of both processes, by rank, once they handle signals; fewer if they ended."""
-    while process.poll() is None:
-        statuses = sorted(temporary.glob("rlhfctl-*/rank-*.json"))
-        if len(statuses) == 2:
-            return [json.loads(path.read_text())["pid"] for path in statuses]
-        time.sleep(0.02)
-    return []
-
-
 def trials(
-    folder: Path, number: int, commands: Sequence[str], seed: int, before: Sequence[str] = ()
+    folder: Path,
+    number: int,
+    commands: Sequence[str],
+    seed: int,
+    before: Sequence[str] = (),
+    stop_by: signal.Signals = signal.SIGTERM,
 ) -> list[Trial]:
     """Stop each command in turn, at moments spread over its duration, until it is done.
 
@@ -177,11 +200,12 @@ def trials(
         commands: Commands, in order.
         seed: Seed of the moments and ranks.
         before: Commands to run first, without a signal.
+        stop_by: The signal.
 
     Raises:
         RuntimeError: The weights of a run differ from those of one that was not stopped.
     """
-    runs, chance = Runs(folder), random.Random(seed)
+    runs, chance = Runs(folder, stop_by), random.Random(seed)
     results: list[Trial] = []
     for command in before:
         runs.finish("whole", command)
@@ -195,7 +219,7 @@ def trials(
             runs.copy(f"before-{command}", run)
             while left > 0:
                 moment = chance.uniform(0, duration)
-                trial = runs.stop(run, command, chance.randrange(2), moment)
+                trial = runs.stop(run, command, chance.randrange(runs.processes), moment)
                 if trial.code is None:
                     break
                 left -= 1
@@ -224,12 +248,17 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="+", default=list(FOLDERS))
+    parser.add_argument("--signal", choices=["TERM", "KILL"], default="TERM")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = trials(Path(folder), options.trials, options.commands, options.seed)
+        results = trials(
+            *(Path(folder), options.trials, options.commands, options.seed),
+            stop_by=signal.Signals[f"SIG{options.signal}"],
+        )
     sound = sum(trial.sound for trial in results)
     longest = max(trial.seconds for trial in results)
-    print(f"{sound} of {len(results)} ended in 143 as they must, the longest in {longest:.1f} s")
+    print(f"{sound} of {len(results)} ended as they must, the longest in {longest:.1f} s; ", end="")
+    print("every stage was then resumed to weights equal to an uninterrupted run's, bit for bit")
     return int(sound < len(results))
 
 
