@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rlhfctl.cli.options import RunOptions
-from rlhfctl.cli.resolve import choose_recipe
+from rlhfctl.cli.resolve import choose_recipe, is_run_name
 from rlhfctl.cli.validation import require_valid_files
 from rlhfctl.errors import EnvironmentFault, UsageError
 from rlhfctl.recipe.json_schema import SCHEMA_FILE, schema_text
@@ -23,7 +22,6 @@ from rlhfctl.recipe.starter import starter_text
 if TYPE_CHECKING:
     from rlhfctl.console import Terminal
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KINDS = ("demonstrations", "comparisons", "prompts")
 
 
@@ -89,7 +87,7 @@ def _require_new(file: Path) -> None:
 
 def _run_name(request: InitRequest) -> str:
     name = request.name or request.file.stem.lower()
-    if not _NAME.fullmatch(name):
+    if not is_run_name(name):
         raise UsageError(
             f"{name!r} cannot be the name of a run",
             "--name" if request.name else str(request.file),

@@ -90,13 +90,18 @@ def _linked(runs_dir: Path) -> str:
     return name
 
 
+def is_run_name(name: str) -> bool:
+    """Return whether a run can have a name: one that cannot lead elsewhere, and is no link's."""
+    return _RUN_NAME.fullmatch(name) is not None and name != LATEST_LINK
+
+
 def check_run_name(name: str) -> None:
     """Check that a name can be a run folder.
 
     Raises:
         UsageError: The name is invalid.
     """
-    if not _RUN_NAME.fullmatch(name) or name == LATEST_LINK:
+    if not is_run_name(name):
         raise UsageError(
             f"--run {name}: invalid run name",
             hint="use up to 64 lowercase letters, digits, dots, dashes and underscores, "
@@ -148,7 +153,7 @@ def newest_run(runs_dir: Path) -> RunDirectory | None:
     runs = [
         (recipe.stat().st_mtime_ns, recipe.parent.name)
         for recipe in runs_dir.glob(f"*/{RECIPE_FILE}")
-        if _RUN_NAME.fullmatch(recipe.parent.name) and recipe.parent.name != LATEST_LINK
+        if is_run_name(recipe.parent.name)
     ]
     return RunDirectory(runs_dir / max(runs)[1]) if runs else None
 

@@ -108,7 +108,7 @@ def require_start(recipe: Recipe, directory: RunDirectory, stages: Sequence[str]
         RlhfctlError: Results of earlier stages are missing, or cannot be used.
     """
     refuse_sharding(stages)
-    if not directory.root.exists():
+    if not directory.recipe.exists() and not directory.manifest.exists():
         find_checkpoints(recipe, directory, stage_named(stages[0]), Manifest())
 
 

@@ -25,10 +25,12 @@ _NEEDS_GPU = ("adamw_8bit", "paged_adamw_8bit")
 
 
 def check_packages(recipe: Recipe) -> Iterator[Finding]:
-    """Check the names of optimizers, attention, trackers and gates, and the packages they need."""
+    """Check the packages of optimizers, attention and trackers; the schema has checked the names."""
     yield from _optimizers(recipe)
     yield from _attention_package(recipe.model)
     yield from _trackers(recipe)
+    if recipe.sweep.set:
+        yield Finding("not checked", "`rlhfctl sweep` checks its settings", "sweep.set")
     if recipe.evaluation.gates:
         yield Finding("ok", ", ".join(recipe.evaluation.gates), "evaluation.gates")
 

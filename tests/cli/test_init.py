@@ -5,11 +5,16 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from rlhfctl.cli.init import InitRequest, write_recipe
+from rlhfctl.console import Terminal
+from rlhfctl.errors import RlhfctlError
 from rlhfctl.recipe.load import load_recipe
 
+QUIET = Terminal(quiet=True)
 ROWS = {
     "demos": {"prompt": "What is 1 plus 1?", "completion": "Two."},
     "pairs": {"prompt": "What is 1 plus 1?", "chosen": "Two.", "rejected": "Three."},
@@ -53,30 +58,34 @@ def test_data_of_ones_own_replaces_that_of_the_recipe_with_all_its_keys(rlhfctl,
 
 
 def test_another_model_starts_from_the_defaults_and_takes_prompts_of_the_demonstrations(
-    rlhfctl, folder, data
+    folder, data, monkeypatch
 ):
-    assert rlhfctl("init", "new.yaml", "--model", "org/model", *data).returncode == 0
+    monkeypatch.chdir(folder)
+    sources = {"demonstrations": data[1], "comparisons": data[3]}
+    write_recipe(InitRequest(Path("new.yaml"), model="org/model", **sources), QUIET)
     recipe = load_recipe(folder / "new.yaml").recipe
     assert recipe.data.prompts.source == "demos.jsonl"
     assert recipe.sft.learning_rate == 2e-4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("request_", "code", "said"),
     [
-        (["small.yaml"], 2, "the file exists already"),
-        (["new.yaml", "--model", "org/model"], 2, "--demonstrations is missing"),
-        (["new.yaml", "--comparisons", "none.jsonl"], 3, "there is no such file"),
-        (["new.yaml", "--from", "bse"], 2, "recipe not found"),
-        (["new.yaml", "--name", "A b"], 2, "cannot be the name of a run"),
-        (["small.yaml/new.yaml"], 4, "cannot be written"),
+        (InitRequest(Path("small.yaml")), 2, "the file exists already"),
+        (InitRequest(Path("new.yaml"), model="org/model"), 2, "--demonstrations is missing"),
+        (InitRequest(Path("new.yaml"), comparisons="none.jsonl"), 3, "there is no such file"),
+        (InitRequest(Path("new.yaml"), Path("bse")), 2, "recipe not found"),
+        (InitRequest(Path("new.yaml"), name="A b"), 2, "cannot be the name of a run"),
+        (InitRequest(Path("latest.yaml")), 2, "cannot be the name of a run"),
+        (InitRequest(Path("small.yaml/new.yaml")), 4, "cannot be written"),
     ],
 )
-def test_a_refusal_writes_nothing(rlhfctl, folder, arguments, code, said):
+def test_a_refusal_writes_nothing(folder, monkeypatch, request_, code, said):
+    monkeypatch.chdir(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    done = rlhfctl("init", *arguments)
-    assert done.returncode == code
-    assert said in done.stderr
+    with pytest.raises(RlhfctlError, match=said) as caught:
+        write_recipe(request_, QUIET)
+    assert caught.value.exit_code == code
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rlhfctl.recipe.json_schema import schema_text
+from rlhfctl.recipe.json_schema import recipe_schema, schema_text
 from rlhfctl.recipe.load import shipped_recipe, shipped_recipes
 from rlhfctl.recipe.shipped import describe_shipped
 from tests.present import present
@@ -35,4 +35,4 @@ def test_a_recipe_is_printed_as_it_is(rlhfctl):
 
 def test_the_schema_is_printed_and_wrapped_for_json(rlhfctl):
     assert rlhfctl("schema").stdout == schema_text()
-    assert json.loads(rlhfctl("schema", "--json").stdout)["schema"] == json.loads(schema_text())
+    assert json.loads(rlhfctl("schema", "--json").stdout)["schema"] == recipe_schema()
