@@ -72,40 +72,55 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _require_matches(lora: LoraSection, names: dict[str, Any], model: Any) -> None:
-    """Check that every target matches a module, by peft's rules.
+    """Check that every target matches a module, by peft's rules, and not the head alone.
 
     Raises:
-        RecipeError: One matches none.
+        RecipeError: One matches none, or all match only the language model's head, which the reward
+            model and the critic do not have.
     """
     targets = lora.target_modules
     if targets == "all-linear":
         return
-    if isinstance(targets, str):
-        pattern = re.compile(targets)
-        missing = [] if any(map(pattern.fullmatch, names)) else [targets]
-    else:
-        missing = [
-            target
-            for target in targets
-            if not any(name == target or name.endswith(f".{target}") for name in names)
-        ]
-    if not missing:
-        return
+    matches = {
+        target: [name for name in names if _is_match(name, target, is_list=targets is not target)]
+        for target in ([targets] if isinstance(targets, str) else targets)
+    }
+    missing = [target for target, matched in matches.items() if not matched]
     head = model.get_output_embeddings()
-    layers = _linear_layers({name: layer for name, layer in names.items() if layer is not head})
-    hint = f"Its linear layers are {', '.join(layers)}{closest(missing[0], layers)}"
+    if missing:
+        kind = model.config.model_type
+        what = f"{', '.join(missing)} matches no module of the architecture {kind}"
+    elif all(names[name] is head for matched in matches.values() for name in matched):
+        what = (
+            f"{', '.join(matches)} matches the language model's head only, which the reward model and "
+            "the critic do not have"
+        )
+    else:
+        return
+    layers = linear_layers(model)
+    hint = (
+        f"Its linear layers are {', '.join(layers)}{closest(missing[0], layers) if missing else ''}"
+    )
     if isinstance(targets, str) and targets in layers:
         hint = f"Text is a regular expression for whole names; write [{targets}]."
-    raise RecipeError(
-        f"{', '.join(missing)} matches no module of the architecture {model.config.model_type}",
-        "lora.target_modules",
-        hint,
+    raise RecipeError(what, "lora.target_modules", hint)
+
+
+def _is_match(name: str, target: str, *, is_list: bool) -> bool:
+    """Return whether a target matches a module: an end of its name, or a pattern for all of it."""
+    if is_list:
+        return name == target or name.endswith(f".{target}")
+    return re.fullmatch(target, name) is not None
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Return the last parts of the names of the linear layers below the head, each once."""
+    head = model.get_output_embeddings()
+    linear = (
+        name
+        for name, module in model.named_modules()
+        if type(module).__name__ in _LINEAR and module is not head
     )
-
-
-def _linear_layers(names: dict[str, Any]) -> list[str]:
-    """Return the last parts of the names of linear layers, without repetition."""
-    linear = (name for name, module in names.items() if type(module).__name__ in _LINEAR)
     return list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
 
 
@@ -123,11 +138,17 @@ def _adapted(model: Any, lora: LoraSection) -> int:
 
     from rlhfctl.models.adapters import new_config
 
+    layers = linear_layers(model)
     try:
         adapted = inject_adapter_in_model(new_config(lora, "CAUSAL_LM"), model)
     except ValueError as error:
+        # peft's sentence continues with the whole module, over many lines.
+        kind = re.match(r"Target module (\w+)\(", str(error))
+        what = f"a target matches a {kind[1]}" if kind else _first_sentence(error).splitlines()[0]
         raise RecipeError(
-            f"peft cannot adapt these modules: {_first_sentence(error)}", "lora.target_modules"
+            f"peft cannot adapt these modules: {what}",
+            "lora.target_modules",
+            f"Name linear layers, such as {', '.join(layers)}.",
         ) from error
     modules: Iterable[Any] = adapted.modules()
     return sum(isinstance(module, LoraLayer) for module in modules)

@@ -126,8 +126,8 @@ class LoraSection(Section):
     @field_validator("target_modules")
     @classmethod
     def _patterns(cls, target: str | list[str]) -> str | list[str]:
-        if not target:
-            raise ValueError("is empty; name modules, or use all-linear")
+        if not target or (isinstance(target, list) and "" in target):
+            raise ValueError("is empty, or has an empty name; name modules, or use all-linear")
         try:
             re.compile(target if isinstance(target, str) else "")
         except re.error as error:

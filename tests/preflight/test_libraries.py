@@ -74,6 +74,7 @@ def test_the_names_are_those_of_transformers():
         ("tracking.report_to=[wand]", "did you mean wandb?"),
         ("lora.target_modules=a(", "is no regular expression"),
         ("lora.target_modules=[]", "is empty"),
+        ("lora.target_modules=[q_proj, '']", "has an empty name"),
     ],
 )
 def test_a_name_that_no_library_has_is_refused_at_the_recipes_edge(setting, said, tmp_path):
@@ -128,7 +129,8 @@ def test_attention_packages_are_looked_for(installed):
         (["q_proj", "foo"], "foo matches no module"),
         ("foo", "foo matches no module"),
         ("q_proj", "write [q_proj]"),
-        (["norm"], "peft cannot adapt these modules"),
+        (["norm"], "peft cannot adapt these modules: a target matches a LlamaRMSNorm\nName"),
+        (["lm_head"], "matches the language model's head only"),
     ],
 )
 def test_targets_that_the_architecture_lacks_are_refused(targets, said):
