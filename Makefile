@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-lint docker-pin
+.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-lint docker-pin docker-test
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,7 @@ demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what
 	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
 
 test: lint ## format, lint and type checks, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker" $(ARGS)
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
@@ -44,7 +44,7 @@ soak: $(STAMP) ## two hours of PPO: growth of memory, open files and time per ro
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(ARGS)
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
 fuzz: $(STAMP) ## 100,000 damaged recipes, data files, manifests, answers and votes: only our own errors (minutes); ARGS="--cases 1000 --seed 1"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py $(ARGS)
@@ -130,8 +130,11 @@ lock: ## write both lock files anew; ARGS=--upgrade moves to the newest releases
 	build/lock/bin/python -m pip install -q uv==$(UV_VERSION)
 	UV=build/lock/bin/uv scripts/lock.sh $(ARGS)
 
-docker: ## build the image for GPU runners
-	docker build --tag $(IMAGE) $(ARGS) .
+docker: ## build the image for GPU runners; ARGS="--build-arg DEVICE=cpu" builds the one for CI
+	DOCKER_BUILDKIT=1 docker build --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" $(ARGS) .
+
+docker-test: $(STAMP) ## build the CPU image, run its tests, print its size (minutes; skipped without a container engine)
+	$(BIN)/pytest -q -m docker tests/docker $(ARGS)
 
 docker-lint: ## lint the Dockerfile
 	$(PYTHON) -m venv build/hadolint

@@ -203,12 +203,26 @@ def _absolute_imports(node: ast.AST) -> list[str]:
 def test_the_image_is_pinned_and_does_not_run_as_root():
     assert re.search(r"^ARG CUDA_IMAGE=\S+:\S+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
     stages = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert set(stages) <= {"${CUDA_IMAGE}", "packages"}
+    assert set(stages) == {"${CUDA_IMAGE}", "python", "packages-${DEVICE}"}
     last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
     assert re.search(r"^USER 10001:0$", last, re.MULTILINE)
     assert 'ENTRYPOINT ["tini", "--", "rlhfctl"]' in last
     assert "--require-hashes -r /src/requirements-gpu.lock" in DOCKERFILE
-    assert not re.search(r"(?i)token|password|secret", DOCKERFILE)
+    assert "--require-hashes -r /src/requirements-cpu.lock" in DOCKERFILE
+    assert (
+        'HEALTHCHECK --interval=30m --timeout=2m --start-period=1m CMD ["rlhfctl", "doctor"]'
+        in last
+    )
+    assert not re.search(r"(?i)token|password|secret", re.sub("(?m)^#.*", "", last))
+
+
+def test_an_index_with_a_password_is_mounted_and_never_an_argument():
+    assert not re.search(r"(?im)^(ARG|COPY|LABEL).*(token|password|secret|pip\.conf)", DOCKERFILE)
+    installing = re.findall(r"^RUN (?:.*\\\n)*.*", DOCKERFILE, re.MULTILINE)
+    online = [step for step in installing if re.search(r"pip (install|wheel)", step)]
+    assert len(online) == 4
+    for step in online:
+        assert "--no-index" in step or "--mount=type=secret,id=pip" in step
 
 
 def test_the_image_is_built_from_files_that_its_context_has():
