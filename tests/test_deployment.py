@@ -114,6 +114,15 @@ def test_the_image_is_published_with_a_bill_of_materials_and_provenance():
     assert all(re.search(rf"^ARG {name}\b", DOCKERFILE, re.MULTILINE) for name in arguments)
 
 
+def test_every_documented_docker_run_keeps_the_hub_cache_and_shares_memory():
+    shown = re.findall(r"docker run ((?:.|\n)*?)\s+rlhfctl (run .*)", PAGE)
+    assert len(shown) == 2
+    for options, command in shown:
+        assert {"--rm", "--ipc=host"} <= set(options.split())
+        assert "-v huggingface:/home/rlhfctl/.cache/huggingface" in options
+        check_command(shlex.split(command))
+
+
 # Compose
 
 
