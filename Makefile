@@ -143,9 +143,10 @@ lint-deploy: build/linters/.set-up ## Dockerfile, compose file, workflows and cl
 	build/linters/bin/hadolint Dockerfile
 	build/linters/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	build/linters/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	build/linters/bin/zizmor --offline --no-progress --persona=pedantic .github
 	build/linters/bin/kubernetes-validate --strict --quiet -k 1.37.0 examples/kubernetes/*.yaml
 	build/linters/bin/shellcheck examples/slurm/*.sbatch scripts/*.sh .ci/run
-	@if command -v actionlint; then actionlint; else echo "no actionlint: the workflows are checked against their schema only"; fi
+	@if command -v actionlint; then actionlint; else echo "no actionlint: the workflows are checked by their schema and zizmor"; fi
 
 build/linters/.set-up: scripts/linters.txt
 	$(PYTHON) -m venv build/linters
