@@ -134,7 +134,7 @@ lock: ## write both lock files anew; ARGS=--upgrade moves to the newest releases
 	UV=build/lock/bin/uv scripts/lock.sh $(ARGS)
 
 docker: ## build the image for GPU runners; ARGS="--build-arg DEVICE=cpu" builds the one for CI
-	DOCKER_BUILDKIT=1 docker build --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" $(ARGS) .
+	DOCKER_BUILDKIT=1 docker build --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(ARGS) .
 
 docker-test: $(STAMP) ## build the CPU image, run its tests, print its size (minutes; skipped without a container engine)
 	$(BIN)/pytest -q -m docker tests/docker $(ARGS)
