@@ -17,10 +17,19 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "run", "errors"},
     "cli": {
         *("pipeline", "preflight", "sweep", "human_votes", "evaluation", "report", "results"),
+        *("export", "sampling"),
         *("console", "recipe", "run", "stage_table", "errors", "json_text"),
     },
     "sweep": {
         *("pipeline", "evaluation", "report", "results"),
+        *("recipe", "run", "stage_table", "errors", "json_text"),
+    },
+    "export": {
+        *("stages", "report", "pipeline", "models", "data", "results"),
+        *("recipe", "run", "stage_table", "errors", "json_text"),
+    },
+    "sampling": {
+        *("stages", "pipeline", "models", "data", "maths"),
         *("recipe", "run", "stage_table", "errors", "json_text"),
     },
     "human_votes": {"evaluation", "report", "results", "run", "stage_table", "errors", "json_text"},

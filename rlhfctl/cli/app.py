@@ -11,6 +11,7 @@ import typer
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
+from rlhfctl.cli.finished_commands import chat, export, push, sample
 from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
 from rlhfctl.cli.init_command import init
 from rlhfctl.cli.recipe_commands import recipes, schema, show, validate
@@ -74,3 +75,7 @@ _add("ppo", TRAINING, ppo, "rlhfctl ppo --beta 0.1 --episodes 5000")
 _add("eval", TRAINING, evaluate, "rlhfctl eval --prompts 512")
 _add("sweep", TRAINING, sweep, "rlhfctl sweep base --set ppo.beta=0.02,0.1 --jobs 2")
 _add("report", RESULTS, report, "rlhfctl report first second")
+_add("sample", RESULTS, sample, 'rlhfctl sample --prompt "Why is the sky blue?"')
+_add("chat", RESULTS, chat, "rlhfctl chat --stage sft --stage ppo")
+_add("export", RESULTS, export, "rlhfctl export --stage ppo --merge --output exports/ppo")
+_add("push", RESULTS, push, "rlhfctl push --stage ppo --repo me/my-policy --dry-run")

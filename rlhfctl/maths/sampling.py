@@ -42,3 +42,13 @@ def inverse_cdf(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
     cumulative = torch.softmax(logits.float() / temperature, dim=-1).double().cumsum(dim=-1)
     thresholds = uniforms[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, thresholds, right=True).squeeze(-1)
+
+
+def first_maximum(logits: Tensor) -> Tensor:
+    """Return the most probable token, [B], the first of equals; V for a row with NaN or +inf.
+
+    Args:
+        logits: [B, V].
+    """
+    usable = torch.isfinite(logits).any(-1) & ~(torch.isnan(logits) | (logits == torch.inf)).any(-1)
+    return torch.where(usable, logits.argmax(dim=-1), logits.shape[-1])

@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from rlhfctl.errors import DivergedError
-from rlhfctl.maths.sampling import inverse_cdf
+from rlhfctl.maths.sampling import first_maximum, inverse_cdf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class UniformSampling(LogitsProcessor):  # type: ignore[misc]
         Args:
             uniforms: [B, R], one number per token to sample.
             prompt_width: Width of the padded prompts.
-            temperature: Divisor of the logits.
+            temperature: Divisor of the logits; 0: the most probable token.
             vocabulary: Largest id + 1; larger ids are never sampled.
         """
         self.uniforms = uniforms
@@ -48,7 +48,11 @@ class UniformSampling(LogitsProcessor):  # type: ignore[misc]
         """Return scores [B, V] that are 0 at the sampled token and -inf elsewhere."""
         numbers = self.uniforms[:, input_ids.shape[1] - self.prompt_width]
         usable = scores[:, : self.vocabulary]
-        tokens = inverse_cdf(usable, numbers, self.temperature)
+        tokens = (
+            inverse_cdf(usable, numbers, self.temperature)
+            if self.temperature
+            else first_maximum(usable)
+        )
         # Only noted here, since reading it would make a GPU wait at every token.
         self.failed |= (tokens == usable.shape[1]).any()
         tokens = tokens.clamp(max=usable.shape[1] - 1)
@@ -90,7 +94,7 @@ def generate(
         model: Causal language model in evaluation mode.
         prompts: Token ids, one list per prompt.
         uniforms: [B, R], on the model's device; R is the maximum response length.
-        temperature: Divisor of the logits.
+        temperature: Divisor of the logits; 0: the most probable token.
         vocabulary: The tokenizer's largest id + 1; further rows of the head are padding.
         stop_token_ids: Tokens that end a response.
         pad_token_id: Pad token; not a stop token.

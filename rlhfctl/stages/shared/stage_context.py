@@ -201,7 +201,7 @@ def save_trained(
     """
     base = model
     if context.recipe.lora is None:
-        _set_exported_pad(context.padding, model, task_type)
+        set_exported_pad(context.padding, model, task_type)
         model.save_pretrained(output)
     else:
         from peft import get_peft_model_state_dict
@@ -218,7 +218,7 @@ def save_trained(
     context.provenance(stage, base).save(output)
 
 
-def _set_exported_pad(padding: Padding, model: Any, task_type: str) -> None:
+def set_exported_pad(padding: Padding, model: Any, task_type: str) -> None:
     """Write the pad token of a whole model's config as the exported tokenizer has it.
 
     A classifier whose pad is EOS would read its score one token early, in silence. Without a pad it

@@ -1,0 +1,1 @@
+"""Checkpoints of a run in the forms that other programs load."""

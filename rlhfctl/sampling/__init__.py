@@ -1,0 +1,1 @@
+"""Responses of a finished run's models to prompts of the user."""
