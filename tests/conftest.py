@@ -173,3 +173,21 @@ def tiny_full_run(shared_root: Path) -> TinyRun:
         "ppo.learning_rate=1e-5",
         "ppo.value_learning_rate=1e-5",
     )
+
+
+@pytest.fixture(scope="session")
+def finished_base(made_once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
+    """A tiny random base with the embedded world's tokenizer."""
+    from tests.finished_run import write_base
+
+    return made_once("finished-base", write_base)
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    made_once: Callable[[str, Callable[[Path], Path]], Path], finished_base: Path
+) -> Path:
+    """A run folder with random adapters on that base; tests must not change it."""
+    from tests.finished_run import write_run
+
+    return made_once("finished-run", lambda folder: write_run(folder / "small", finished_base))

@@ -74,9 +74,17 @@ def push_run(
     options.check()
     run = open_run(name, runs_dir)
     run.record(options.stage)
-    from rlhfctl.export.push import files_to_upload, push, require_repository, token
+    from rlhfctl.export.push import (
+        files_to_upload,
+        push,
+        require_public_base,
+        require_repository,
+        token,
+    )
 
     require_repository(destination)
+    recipe = run.recipe_of(options.stage)
+    require_public_base(options, recipe.model, adapter=recipe.lora is not None)
     if not destination.dry_run:
         token()
     temporary = Path(mkdtemp(prefix="rlhfctl-push-"))

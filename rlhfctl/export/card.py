@@ -47,14 +47,14 @@ def write_card(
     facts = read_run(run.directory.root)
     metrics = measured(facts, options.stage)
     data = _metadata(options, context, result, metrics)
-    text = "\n\n".join(_paragraphs(facts, options, context, result, metrics))
+    text = "\n\n".join(_paragraphs(run, facts, options, context, result, metrics))
     card = f"---\n{data.to_yaml()}\n---\n\n{text}\n"
     (result.folder / CARD).write_text(card, encoding="utf-8")
 
 
 def for_repository(card: str, repository: str) -> str:
     """Return a card whose code loads from a repository of the Hub rather than from its folder."""
-    return card.replace(f"folder = {_PLACEHOLDER!r}", f"folder = {repository!r}", 1)
+    return card.replace(f'folder = "{_PLACEHOLDER}"', f'folder = "{repository}"', 1)
 
 
 def _metadata(
@@ -93,6 +93,7 @@ def _metadata(
 
 
 def _paragraphs(
+    run: FinishedRun,
     facts: RunFacts,
     options: ExportOptions,
     context: StageContext,
@@ -101,10 +102,11 @@ def _paragraphs(
 ) -> Iterator[str]:
     recipe, stage = context.recipe, stage_named(options.stage)
     scores = options.stage == REWARD_MODEL.name
-    yield f"# {stage.title} of {recipe.model.name_or_path}"
+    base = _public_name(options, recipe.model.name_or_path)
+    yield f"# {stage.title} of {base}"
     yield (
         f"{result.form.capitalize()} in {result.dtype}, made by rlhfctl {rlhfctl.__version__} "
-        f"(run {recipe.name}, seed {recipe.seed}) from the base `{recipe.model.name_or_path}`"
+        f"(run {recipe.name}, seed {recipe.seed}) from the base `{base}`"
         f"{f' at revision `{recipe.model.revision}`' if recipe.model.revision else ''}."
     )
     if options.card.licence is None and base_licence(recipe.model) is None:
@@ -117,6 +119,7 @@ def _paragraphs(
         _PLACEHOLDER,
         settings.max_new_tokens,
         settings.temperature,
+        options.card.base_model,
     )
     yield f"In this folder:\n\n```python\n{loading_code(context, form)}\n```"
     yield padding_paragraph(context, scores=scores)
@@ -134,7 +137,9 @@ def _paragraphs(
         if metrics
         else "It was not evaluated."
     )
-    yield "\n".join(f"- {_sentence(text)}" for text in weaknesses)
+    # A card may be published, so it names no folder of this machine.
+    root = str(run.directory.root)
+    yield "\n".join(f"- {_sentence(text.replace(root, recipe.name))}" for text in weaknesses)
     yield "## Training data"
     yield "\n".join(_data_lines(options.stage, context, facts))
     yield "## Check of this export"
@@ -157,26 +162,34 @@ def _table(metrics: list[Measured]) -> Iterator[str]:
 
 
 def _data_lines(stage: str, context: StageContext, facts: RunFacts) -> Iterator[str]:
-    record = facts.records[stage]
-    for kind in stage_named(stage).data:
+    for kind, recorded_by in _kinds(stage).items():
         section = getattr(context.recipe.data, kind)
-        artifact = record.inputs.get(f"data.{kind}.source")
-        name = (
-            f"`{Path(section.source).name}`" if is_local(section.source) else f"`{section.source}`"
-        )
+        record = facts.records.get(recorded_by)
+        artifact = record.inputs.get(f"data.{kind}.source") if record is not None else None
+        local = is_local(section.source)
+        name = f"`{Path(section.source).name}`" if local else f"`{section.source}`"
         pinned = f" at revision `{section.revision}`" if section.revision else ""
         digest = f", SHA-256 `{artifact.sha256}`" if artifact is not None else ""
         yield f"- {kind}: {name}{pinned}{digest}"
 
 
-def _datasets(stage: str, context: StageContext) -> list[str]:
-    """Return the Hub ids of the data sets that a stage and those before it were trained on."""
+def _kinds(stage: str) -> dict[str, str]:
+    """Return the kinds of data of a stage and of those before it, each with one that reads it."""
     row = stage_named(stage)
-    stages = [row, *(stage_named(name) for name in row.accepts)]
-    kinds = dict.fromkeys(kind for one in stages for kind in one.data)
-    sources = [getattr(context.recipe.data, kind).source for kind in kinds]
+    stages = [*(stage_named(name) for name in row.accepts), row]
+    return {kind: one.name for one in stages for kind in one.data}
+
+
+def _datasets(stage: str, context: StageContext) -> list[str]:
+    """Return the Hub ids of the data sets that a model was trained on."""
+    sources = [getattr(context.recipe.data, kind).source for kind in _kinds(stage)]
     ids = [_hub_id(source) for source in sources if not is_local(source)]
     return sorted({name for name in ids if name is not None})
+
+
+def _public_name(options: ExportOptions, name: str) -> str:
+    """Return the Hub id of a base, else its folder's name."""
+    return options.card.base_model or _hub_id(name) or Path(name).name
 
 
 def _hub_id(name: str) -> str | None:

@@ -48,18 +48,23 @@ def converter(named: Path | None) -> Converter:
         named: convert_hf_to_gguf.py, or the folder that has it.
 
     Raises:
-        EnvironmentFault: There is none, or the package `gguf` is not installed.
+        EnvironmentFault: There is none, or a package that it needs is not installed.
     """
     script = _script(named)
-    has_own = script is not None and (script.parent / "gguf-py").is_dir()
-    if script is None or not (has_own or importlib.util.find_spec("gguf")):
-        missing = "llama.cpp's converter" if script is None else "the package gguf"
+    missing = "llama.cpp's converter" if script is None else _missing_package(script)
+    if script is None or missing:
         raise EnvironmentFault(
             f"{missing} is not installed, so no GGUF file can be written",
             str(named or ""),
-            _INSTALL,
+            _INSTALL if script is None else "pip install 'rlhfctl[gguf]'",
         )
     return Converter(script)
+
+
+def _missing_package(script: Path) -> str:
+    """Return a package that the converter needs and Python does not find; empty if there is none."""
+    packages = ["sentencepiece", *([] if (script.parent / "gguf-py").is_dir() else ["gguf"])]
+    return next((f"the package {n}" for n in packages if not importlib.util.find_spec(n)), "")
 
 
 def _script(named: Path | None) -> Path | None:

@@ -7,15 +7,17 @@ import re
 import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, UnsafeError, UsageError
 from rlhfctl.export.card import CARD, for_repository
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from rlhfctl.export.options import PushOptions
+    from rlhfctl.export.options import ExportOptions, PushOptions
+    from rlhfctl.recipe.schema import ModelSection
 
 ALLOWED = (
     "*.safetensors",
@@ -90,6 +92,27 @@ def require_repository(options: PushOptions) -> None:
         )
 
 
+def require_public_base(options: ExportOptions, section: ModelSection, *, adapter: bool) -> None:
+    """Refuse an adapter whose base others cannot load.
+
+    Args:
+        options: Form of the export; may state the base's Hub id.
+        section: The base.
+        adapter: Whether the stage's model is an adapter.
+
+    Raises:
+        UsageError: The base is a folder of this machine.
+    """
+    if not adapter or options.whole or options.card.base_model is not None:
+        return
+    if section.name_or_path == "embedded" or Path(section.name_or_path).expanduser().exists():
+        raise UsageError(
+            "an adapter loads on its base only, and this base is on this machine",
+            f"model.name_or_path: {section.name_or_path}",
+            "add --merge, or name the base's repository with --base-model OWNER/NAME",
+        )
+
+
 def token() -> str:
     """Return the access token from the environment.
 
@@ -151,7 +174,7 @@ def _require_private(api: Any, options: PushOptions) -> None:
         )
 
 
-def _retried(attempt: Any, repository: str) -> str:
+def _retried(attempt: Callable[[], str], repository: str) -> str:
     """Return the result of an upload, after pauses if the Hub is temporarily unable.
 
     Raises:
@@ -160,20 +183,25 @@ def _retried(attempt: Any, repository: str) -> str:
     from httpx2 import TransportError
     from huggingface_hub.errors import HfHubHTTPError
 
+    remote = (HfHubHTTPError, TransportError, ConnectionError)
     pause = FIRST_PAUSE
     for number in range(1, ATTEMPTS + 1):
         try:
-            return str(attempt())
-        except (HfHubHTTPError, TransportError, ConnectionError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
+            return attempt()
+        except (*remote, RuntimeError) as error:
+            # The client wraps the error of one file's upload in a RuntimeError.
+            cause = error if isinstance(error, remote) else error.__cause__
+            if not isinstance(cause, remote):
+                raise
+            status = getattr(getattr(cause, "response", None), "status_code", None)
             if number == ATTEMPTS or (status is not None and status not in _TEMPORARY):
-                raise _refused(error, status, repository) from error
+                raise _refused(cause, status, repository) from error
         time.sleep(pause)
         pause *= 2
     raise AssertionError
 
 
-def _refused(error: Exception, status: int | None, repository: str) -> EnvironmentFault:
+def _refused(error: BaseException, status: int | None, repository: str) -> EnvironmentFault:
     hints = {
         401: f"{TOKEN_VARIABLES[0]} is not a valid token",
         403: f"the token has no write access to {repository}",

@@ -20,9 +20,14 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's --max-lora-rank."""
 
 
-def base_name(section: ModelSection) -> str:
-    """Return the Hub id or absolute folder of a base, as other programs load it."""
-    return model_source(section)
+def base_name(section: ModelSection, options: ExportOptions) -> str:
+    """Return the Hub id or absolute folder of a base, as other programs load it.
+
+    Args:
+        section: The base.
+        options: The user may have stated the Hub id of a local base.
+    """
+    return options.card.base_model or model_source(section)
 
 
 def commands(
@@ -57,7 +62,7 @@ def commands(
 def _with_adapter(folder: Path, context: StageContext, options: ExportOptions, output: Path) -> str:
     rank = int(adapters.read_config(folder).r)
     section = context.recipe.model
-    arguments = ["vllm", "serve", base_name(section)]
+    arguments = ["vllm", "serve", base_name(section, options)]
     if section.revision is not None:
         arguments += ["--revision", section.revision]
     arguments += ["--enable-lora", "--max-lora-rank", str(next(r for r in _RANKS if r >= rank))]

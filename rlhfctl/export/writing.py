@@ -140,7 +140,8 @@ class _Writer:
         for name in _ADAPTER_FILES:
             shutil.copyfile(self.checkpoint / name, self.folder / name)
         adapters.rewrite_config(
-            self.folder, {"base_model_name_or_path": serving.base_name(section)}
+            self.folder,
+            {"base_model_name_or_path": serving.base_name(section, self.options)},
         )
         write_serving_files(self.context, self.folder, generates=not self.scores)
         self._copy_normalisation()

@@ -2,7 +2,7 @@
 
 import torch
 
-from rlhfctl.maths.sampling import inverse_cdf, uniform_numbers
+from rlhfctl.maths.sampling import first_maximum, inverse_cdf, uniform_numbers
 
 
 def test_evenly_spread_numbers_give_each_token_its_exact_share():
@@ -60,3 +60,8 @@ def test_a_row_without_a_distribution_gets_an_id_beyond_the_vocabulary():
     logits = torch.tensor([[0.0, torch.nan, 0.0], [0.0, torch.inf, 0.0], [0.0, -torch.inf, 0.0]])
     numbers = torch.tensor([0.4, 0.4, 0.4], dtype=torch.float64)
     assert inverse_cdf(logits, numbers, 1.0).tolist() == [3, 3, 0]
+
+
+def test_the_first_of_equal_maxima_is_the_most_probable_token():
+    logits = torch.tensor([[0.0, 3.0, 3.0], [5.0, -torch.inf, 1.0], [torch.nan, 1.0, 0.0]])
+    assert first_maximum(logits).tolist() == [1, 0, 3], "3 says that the row has no distribution"

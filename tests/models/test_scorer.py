@@ -133,7 +133,9 @@ def test_a_4bit_base_is_quantised_below_a_head_in_fp32(saved, model_type):
     assert head_of(model).weight.dtype == torch.float32
 
 
-def test_the_card_of_a_reward_model_loads_it_where_transformers_has_no_class(saved, tmp_path):
+def test_the_card_of_a_reward_model_loads_it_where_transformers_has_no_class(
+    saved, tmp_path, monkeypatch
+):
     """Its lines are run as a reader would."""
     from benchmarks.tiny_models import write_tokenizer
     from rlhfctl.recipe.schema import Recipe
@@ -153,7 +155,9 @@ def test_the_card_of_a_reward_model_loads_it_where_transformers_has_no_class(sav
     result = SFTResult(3.0, 1.5, 0.5, 0.7, 2.0, 8, 2, 2, 100, 1.0)
     write_model_card(tmp_path, "rm", context, "SEQ_CLS", result)
     code = (tmp_path / "README.md").read_text().split("```")[1].removeprefix("python")
-    names: dict[str, Any] = {"folder": str(tmp_path)}
+    context.save_tokenizer(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
     exec(code, names)
     with torch.no_grad():
         again = names["model"].eval()(IDS, attention_mask=MASK).logits

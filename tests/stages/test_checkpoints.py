@@ -11,6 +11,7 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.model import embedded_path
+from tests.finished_run import code_of_card
 
 PROMPT, RESPONSE = [300, 301, 302], [310, 311, 312, 313]
 BATCH = Sequences.from_lists([PROMPT], [RESPONSE], pad_token_id=0)
@@ -91,3 +92,12 @@ def test_each_carries_its_tokenizer_and_a_card(run, stage):
     assert "library_name" in card
     assert "| metric | value |" in card
     assert not re.search(r"_seconds|_per_second|_bytes", card), "equal runs have equal cards"
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_the_code_of_its_card_runs_as_it_is(run, stage, monkeypatch, capsys):
+    monkeypatch.chdir(run.stage(stage))
+    names: dict[str, object] = {}
+    exec(code_of_card(run.stage(stage)), names)
+    assert capsys.readouterr().out.strip() or stage == "sft", "an empty response is possible"
+    assert "model" in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class Loading:
         folder: Folder or Hub id that the code loads; "." is the folder that it runs in.
         max_new_tokens: Longest response, in tokens.
         temperature: Divisor of the logits.
+        base: Hub id of a base in a local folder; None: the recipe's name for it.
     """
 
     scores: bool
@@ -34,6 +36,7 @@ class Loading:
     folder: str = "."
     max_new_tokens: int = 64
     temperature: float = 1.0
+    base: str | None = None
 
 
 def loading_code(context: StageContext, form: Loading) -> str:
@@ -46,7 +49,7 @@ def loading_code(context: StageContext, form: Loading) -> str:
     section = context.recipe.model
     own = not form.scores or is_in_transformers(section)
     automatic = "AutoModelForSequenceClassification" if form.scores else "AutoModelForCausalLM"
-    embedded = form.adapter and section.name_or_path == "embedded"
+    embedded = form.adapter and section.name_or_path == "embedded" and form.base is None
     lines = [
         *(["import torch"] if form.scores else []),
         *(["from peft import PeftModel"] if form.adapter else []),
@@ -54,8 +57,8 @@ def loading_code(context: StageContext, form: Loading) -> str:
         *(["from rlhfctl.models.scorer import scorer_class"] if not own else []),
         *(["from rlhfctl.world.model import embedded_path"] if embedded else []),
         "",
-        f"folder = {form.folder!r}",
-        *([_base(section)] if form.adapter else []),
+        f"folder = {_quoted(form.folder)}",
+        *([_base(section, form)] if form.adapter else []),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         *_model(context, form, automatic if own else ""),
         *_input(context, form),
@@ -77,10 +80,15 @@ _SCORE = [
 ]
 
 
-def _base(section: ModelSection) -> str:
-    if section.name_or_path == "embedded":
+def _base(section: ModelSection, form: Loading) -> str:
+    if section.name_or_path == "embedded" and form.base is None:
         return "base = str(embedded_path())"
-    return f"base = {section.name_or_path!r}"
+    return f"base = {_quoted(form.base or section.name_or_path)}"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a literal of Python in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _model(context: StageContext, form: Loading, automatic: str) -> list[str]:
@@ -94,7 +102,7 @@ def _model(context: StageContext, form: Loading, automatic: str) -> list[str]:
     section = context.recipe.model
     source = "base" if form.adapter else "folder"
     loader = automatic or f"scorer_class({source})"
-    extra = f", revision={section.revision!r}" if form.adapter and section.revision else ""
+    extra = f", revision={_quoted(section.revision)}" if form.adapter and section.revision else ""
     if section.trust_remote_code:
         extra += ", trust_remote_code=True"
     if form.scores and form.adapter:
@@ -118,11 +126,11 @@ def _input(context: StageContext, form: Loading) -> list[str]:
     if context.tokenizer.chat_template is None:
         text = f"{_QUESTION} {_ANSWER}" if form.scores else _QUESTION
         end = " + tokenizer.eos_token" if form.scores else ""
-        return [f'inputs = tokenizer({text!r}{end}, return_tensors="pt")']
+        return [f'inputs = tokenizer({_quoted(text)}{end}, return_tensors="pt")']
     variables = context.recipe.model.chat_template_kwargs
-    turns = [f'{{"role": "user", "content": {_QUESTION!r}}}']
+    turns = [f'{{"role": "user", "content": {_quoted(_QUESTION)}}}']
     if form.scores:
-        turns.append(f'{{"role": "assistant", "content": {_ANSWER!r}}}')
+        turns.append(f'{{"role": "assistant", "content": {_quoted(_ANSWER)}}}')
     return [
         "messages = [",
         *(f"    {turn}," for turn in turns),
