@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -10,10 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault
 from rlhfctl.export.serving_files import TEMPLATE_FILE, without_generation_marks
+from rlhfctl.json_text import parse_json
 
 if TYPE_CHECKING:
     from rlhfctl.stages.shared.stage_context import StageContext
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 SCRIPT = "convert_hf_to_gguf.py"
 VARIABLE = "LLAMA_CPP_DIR"
 """Environment variable: folder of llama.cpp's source, which has the converter."""
+_SPACE = "\u2581"
+"""Space in vocabularies of SentencePiece's kind."""
 _INSTALL = (
     "git clone --depth 1 https://github.com/ggml-org/llama.cpp, "
     "pip install 'rlhfctl[gguf]', and name its convert_hf_to_gguf.py with --converter "
@@ -105,6 +109,7 @@ def convert(with_: Converter, folder: Path, outtype: str, context: StageContext)
             (source / TEMPLATE_FILE).unlink()
             text = without_generation_marks(template.read_text(encoding="utf-8"))
             (source / TEMPLATE_FILE).write_text(text, encoding="utf-8")
+        _state_additions(source / "tokenizer_config.json", context.tokenizer)
         command = [sys.executable, str(with_.script), str(source), "--outfile", str(file)]
         done = subprocess.run(
             [*command, "--outtype", outtype],
@@ -116,6 +121,25 @@ def convert(with_: Converter, folder: Path, outtype: str, context: StageContext)
     if done.returncode or not file.is_file():
         raise _refused(done, with_, context)
     return file
+
+
+def _state_additions(path: Path, tokenizer: Any) -> None:
+    """Replace a link to a tokenizer's config by one that states what it adds to a text.
+
+    llama.cpp else assumes a BOS and a space before every text for vocabularies of SentencePiece's
+    kind, and would ask with other ids than in training (llama.cpp issue 7062).
+    """
+    config = parse_json(path.read_text(encoding="utf-8"))
+    path.unlink()
+    first = list(tokenizer("a")["input_ids"])[:1]
+    config["add_bos_token"] = first == [tokenizer.bos_token_id]
+    config["add_eos_token"] = False
+    if _SPACE in tokenizer.get_vocab():
+        pieces = tokenizer.convert_ids_to_tokens(
+            tokenizer("a", add_special_tokens=False)["input_ids"]
+        )
+        config["add_prefix_space"] = pieces[0].startswith(_SPACE)
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 def _refused(

@@ -66,6 +66,7 @@ def test_the_reason_of_a_converter_that_refuses_is_said(tmp_path, message, said)
     script = tmp_path / "refuse.py"
     script.write_text(f"raise NotImplementedError({message!r})")
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer_config.json").write_text("{}")
     with pytest.raises(EnvironmentFault, match=said):
         gguf.convert(
             gguf.Converter(script), tmp_path / "model", "f16", open_stage_context(Recipe())
