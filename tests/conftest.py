@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Tests must not read what earlier ones, or the user, have stored.
+os.environ["RLHFCTL_CACHE"] = ""
 
 import pytest
 from filelock import FileLock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data.raw import selected
 from rlhfctl.data.sources import SOURCE_ROW, raw_prompts
 
 if TYPE_CHECKING:
@@ -56,5 +57,5 @@ def read_columns(
     rows: Any = raw.rows
     if hasattr(rows, "select_columns"):
         rows = rows.select_columns(chosen)
-    values = [rows[number] for number in prompts[SOURCE_ROW]]
+    values = selected(rows, prompts[SOURCE_ROW])
     return {name: [row.get(name) for row in values] for name in chosen}

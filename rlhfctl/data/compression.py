@@ -30,8 +30,12 @@ _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 _DAMAGED = "the compressed file is damaged"
 
 
-def open_data(path: Path) -> IO[bytes]:
+def open_data(path: Path, raw: IO[bytes] | None = None) -> IO[bytes]:
     """Open a file for reading, decompressing gzip, bzip2, xz and zstd.
+
+    Args:
+        path: The file.
+        raw: The file opened for reading, whose position then tells how much was read.
 
     Raises:
         DataError: The file is an archive or has another compression.
@@ -46,19 +50,20 @@ def open_data(path: Path) -> IO[bytes]:
                 "unpack it, save the rows as CSV, JSON Lines or Parquet, and name that file",
             )
     if start.startswith(_GZIP):
-        return cast("IO[bytes]", gzip.open(path))
+        return cast("IO[bytes]", gzip.open(raw or path))
     if start.startswith(_BZIP2):
-        return cast("IO[bytes]", bz2.open(path))
+        return cast("IO[bytes]", bz2.open(raw or path))
     if start.startswith(_XZ):
-        return cast("IO[bytes]", lzma.open(path))
+        return cast("IO[bytes]", lzma.open(raw or path))
     if start.startswith(_ZSTD):
         import io
 
         import pyarrow as pa
 
         # pyarrow's stream has no lines of its own
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
-    return path.open("rb")
+        source = pa.OSFile(str(path)) if raw is None else pa.PythonFile(raw, "r")
+        return io.BufferedReader(pa.CompressedInputStream(source, "zstd"))
+    return raw or path.open("rb")
 
 
 def is_compressed(path: Path) -> bool:

@@ -25,7 +25,9 @@ _SHOWN_DELIMITERS = {"\t": "tabs"}
 _HEADER_LINES = 20
 
 
-def read_csv(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
+def read_csv(
+    path: Path, limit: int | None = None, raw_file: IO[bytes] | None = None
+) -> Iterator[NumberedRow]:
     """Yield line number and row; every cell is text, including ``NA`` and ``null``.
 
     The header decides the delimiter. White space around column names is removed.
@@ -35,7 +37,7 @@ def read_csv(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
         OSError: The file cannot be read.
     """
     csv.field_size_limit(_MAX_CELL)
-    with open_data(path) as stream:
+    with open_data(path, raw_file) as stream:
         text = _text_lines(stream, path)
         start = list(islice(text, _HEADER_LINES))
         delimiter = _delimiter(start)

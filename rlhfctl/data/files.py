@@ -15,11 +15,14 @@ from rlhfctl.data.csv_files import delimiter_note, read_csv
 from rlhfctl.data.folders import FORMATS, exists, files_of, format_of
 from rlhfctl.data.parquet_files import read_parquet
 from rlhfctl.data.raw import JoinedRows, RawRows
+from rlhfctl.data.streamed_rows import StreamedRows
 from rlhfctl.data.text_files import read_json, read_json_lines
 from rlhfctl.errors import DataError, UnsafeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rlhfctl.data.streamed_rows import Reader as StreamReader
 
     Reader = Callable[[Path, int | None], Iterable[tuple[int, dict[str, Any]]]]
 
@@ -30,6 +33,14 @@ _READERS: dict[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_csv,
 }
+_STREAMED: dict[str, StreamReader] = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+}
+FEWEST_BYTES_STREAMED = 1 << 24
+"""Size from which a text file is parsed in each pass; the rows of smaller ones are in memory."""
 _COLUMN_ROWS = 1000
 _ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
 
@@ -82,6 +93,19 @@ def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
     return RawRows(source, columns, rows, rows.place, (f"{len(parts)} files", *notes))
 
 
+def local_files(source: str, split: str) -> list[Path]:
+    """Return all files that `read_local` reads.
+
+    Raises:
+        DataError: There is no file, or none of the split.
+        UnsafeError: A folder contains a loading script and no data.
+    """
+    path = Path(source).expanduser()
+    if exists(path) and _is_saved(path):
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return files_of(path, source, split)[0]
+
+
 def _read_file(path: Path, limit: int | None) -> RawRows:
     suffix = format_of(path)
     try:
@@ -91,6 +115,8 @@ def _read_file(path: Path, limit: int | None) -> RawRows:
             return read_parquet(path)
         if suffix in (".jsonl", ".ndjson") and _is_array(path):
             suffix = ".json"
+        if limit is None and suffix in _STREAMED and path.stat().st_size >= FEWEST_BYTES_STREAMED:
+            return _streamed(path, suffix)
         numbered = list(_READERS[suffix](path, limit))
         note = delimiter_note(path) if suffix == ".csv" else None
     except OSError as error:
@@ -101,6 +127,20 @@ def _read_file(path: Path, limit: int | None) -> RawRows:
     unit = "row " if suffix == ".json" else ""
     notes = () if note is None else (note,)
     return RawRows(str(path), _columns(rows), rows, lambda row: f"{path}:{unit}{lines[row]}", notes)
+
+
+def _streamed(path: Path, suffix: str) -> RawRows:
+    rows = StreamedRows(path, _STREAMED[suffix])
+    if not rows.head:
+        raise DataError("the file is empty", str(path))
+    note = delimiter_note(path) if suffix == ".csv" else None
+    return RawRows(
+        str(path),
+        _columns(rows.head),
+        rows,
+        lambda row: f"{path}:{rows.line(row)}",
+        () if note is None else (note,),
+    )
 
 
 def _unsupported(path: Path) -> DataError:

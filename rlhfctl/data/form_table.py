@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from rlhfctl.data.forms import EXTRAS, Form, Kind, as_given, per_row
@@ -253,8 +254,7 @@ def _numbered(columns: Sequence[str], prefix: str) -> dict[str, str]:
 def _fits(form: Form, raw: RawRows, chosen: Mapping[str, str]) -> bool:
     if form.fits is None:
         return True
-    rows = raw.only(list(chosen.values())).rows
-    first = [rows[number] for number in range(min(len(rows), _FIRST_ROWS))]
+    first = islice(raw.only(list(chosen.values())).rows, _FIRST_ROWS)
     return form.fits([renamed(row, chosen) for row in first])
 
 

@@ -126,8 +126,7 @@ class Formatter:
         usable = [row for row in rendered if isinstance(row, _Row)]
         starts = self.tokenised([row.start for row in usable])
         wholes = self.tokenised([row.whole for row in usable])
-        suffixes = self.tokenised([row.suffix for row in usable])
-        ids = iter(zip(starts, wholes, suffixes, strict=True))
+        ids = iter(zip(starts, wholes, strict=True))
         return [
             self._pair(row, prompt, *next(ids)) if isinstance(row, _Row) else row
             for row, (prompt, _) in zip(rendered, rows, strict=True)
@@ -258,18 +257,18 @@ class Formatter:
         return "".join(turn["content"] for turn in turns)
 
     def tokenised(self, texts: Sequence[Marked]) -> list[Ids]:
-        """Return the ids of texts, without BOS, tokenised in one batch."""
-        plain = [text.text for text in texts if not text.marks]
-        encoded = iter(
-            self.tokenizer(plain, add_special_tokens=False, return_attention_mask=False)[
-                "input_ids"
-            ]
-            if plain
-            else ()
-        )
+        """Return the ids of texts, without BOS, tokenised in one batch; equal texts once."""
+        plain = list(dict.fromkeys(text.text for text in texts if not text.marks))
+        ids = self._ids(plain) if plain else []
+        encoded: dict[str, Ids] = dict(zip(plain, ids, strict=True))
         return [
-            encode_marked(self.tokenizer, text) if text.marks else next(encoded) for text in texts
+            encode_marked(self.tokenizer, text) if text.marks else encoded[text.text]
+            for text in texts
         ]
+
+    def _ids(self, texts: list[str]) -> list[Ids]:
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        return cast("list[Ids]", encoded["input_ids"])
 
     def _begun(self, prompt: Value, ids: Ids) -> Ids:
         """Return the ids of a prompt with exactly one BOS, if it begins with one."""
@@ -281,11 +280,14 @@ class Formatter:
             begun = begun[1:]
         return begun
 
-    def _pair(self, row: _Row, prompt: Value, start: Ids, whole: Ids, suffix: Ids) -> Pair:
+    def _pair(self, row: _Row, prompt: Value, start: Ids, whole: Ids) -> Pair:
         # Some tokenizers add a space before a separate text, but not after a prompt.
-        joint = whole[len(start) :] if whole[: len(start)] == start else suffix
-        if not (self.parse_special or is_conversation(prompt)) and self.stops.intersection(joint):
-            joint = suffix  # prompt and response spell a stop token together
+        joint = whole[len(start) :] if whole[: len(start)] == start else None
+        plain = not (self.parse_special or is_conversation(prompt))
+        if joint is None or (plain and self.stops.intersection(joint)):
+            # The response alone: its first token would join to the prompt's last, or prompt and
+            # response spell a stop token together.
+            (joint,) = self.tokenised([row.suffix])
         end = self.end_id if is_conversation(prompt) else self.eos_id
         if self.parse_special and not is_conversation(prompt):
             # A text that was rendered beforehand has its own end.

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.assistant_turns import earlier_answers
+from rlhfctl.data import cache
+from rlhfctl.data.digests import are_stored, digest_of, formatter_digest, rows_digest
+from rlhfctl.data.encoders import COMPARISON_EXTRAS as COMPARISON_EXTRAS  # noqa: PLC0414
+from rlhfctl.data.encoders import EncodedBatch, Encoder
 from rlhfctl.data.formatter import Formatter as Formatter  # noqa: PLC0414, TC001
-from rlhfctl.data.rendering import RenderingError
+from rlhfctl.data.progress import NO_PROGRESS
 from rlhfctl.data.row_counts import RowCounts
-from rlhfctl.data.rows import is_conversation
+from rlhfctl.data.workers import in_order, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from datasets import Dataset
 
-COMPARISON_EXTRAS = ("margin", "annotator", "source", "target", "weight")
-"""Optional columns of comparisons; `target` and `weight` are aggregated from several labels."""
-_BATCH = 256
+    from rlhfctl.data.arrow_parts import PartWriter
+    from rlhfctl.data.cache import JsonObject
+    from rlhfctl.data.progress import Progress
+
+FEWEST_STORED = 5_000
+"""Rows from which their ids are stored, as are those of all rows that are stored themselves."""
+FEWEST_SHARED = 20_000
+"""Rows from which several processes encode; starting these takes some seconds."""
+_CHUNK = 1024
 _TOO_LONG_HINTS = {
     "demonstrations": "raise sft.max_length, or shorten the rows",
     "comparisons": "raise reward_model.max_length, or shorten the rows",
     "prompts": "raise generation.max_prompt_length, or shorten the prompts",
 }
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One encoded row.
-
-    Attributes:
-        length: Tokens of its longest sequence.
-        columns: Its columns.
-        notes: Clauses about it that people should read.
-        spelled: A control token that its text spells.
-    """
-
-    length: int
-    columns: dict[str, Any]
-    notes: tuple[str, ...]
-    spelled: str | None
-
-
-_Encoder = Callable[[dict[str, list[Any]]], "Iterator[_Row | RenderingError]"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +43,13 @@ class Encoded:
         dataset: Token ids of each usable row.
         report: Rows read, usable and dropped, by cause.
         longest: Length of the longest row before dropping, in tokens.
+        reused: Whether the ids were stored before.
     """
 
     dataset: Dataset
     report: RowCounts
     longest: int
+    reused: bool = False
 
 
 def encode_demonstrations(
@@ -69,6 +58,7 @@ def encode_demonstrations(
     max_length: int,
     bad_limit: float = 1.0,
     assistant_turns: str = "last",
+    progress: Progress = NO_PROGRESS,
 ) -> Encoded:
     """Encode demonstrations for TRL's SFTTrainer.
 
@@ -78,6 +68,7 @@ def encode_demonstrations(
         max_length: Longest row in tokens; longer ones are dropped.
         bad_limit: Largest share of unusable rows; only 0 is checked here, others over all parts.
         assistant_turns: ``last``, or ``all`` for a loss on earlier answers too.
+        progress: Receives the progress of many rows.
 
     Returns:
         Columns ``input_ids`` (prompt, response and end token) and ``completion_mask`` (1 on the
@@ -87,29 +78,16 @@ def encode_demonstrations(
         DataError: Rows are too long and `bad_limit` is 0, or no row is left.
         RecipeError: There is no chat template for conversations.
     """
-
-    def encoded(batch: dict[str, list[Any]]) -> Iterator[_Row | RenderingError]:
-        rows = list(zip(batch["prompt"], batch["completion"], strict=True))
-        for row, pair in zip(rows, formatter.each_pair(rows), strict=True):
-            if isinstance(pair, RenderingError):
-                yield pair
-                continue
-            before = [0] * len(pair.prompt)
-            if assistant_turns == "all" and is_conversation(row[0]):
-                try:
-                    before = earlier_answers(formatter, row[0], pair.prompt)
-                except RenderingError as error:
-                    yield error
-                    continue
-            mask = before + [1] * len(pair.response)
-            columns = {"input_ids": pair.prompt + pair.response, "completion_mask": mask}
-            yield _Row(len(mask), columns, pair.notes, formatter.spelled(*row))
-
-    return _encode(rows, formatter, encoded, (max_length, bad_limit), "demonstrations")
+    encoder = Encoder(formatter, "demonstrations", max_length, assistant_turns)
+    return encode(rows, encoder, bad_limit, progress)
 
 
 def encode_comparisons(
-    rows: Dataset, formatter: Formatter, max_length: int, bad_limit: float = 1.0
+    rows: Dataset,
+    formatter: Formatter,
+    max_length: int,
+    bad_limit: float = 1.0,
+    progress: Progress = NO_PROGRESS,
 ) -> Encoded:
     """Encode comparisons for TRL's RewardTrainer.
 
@@ -121,32 +99,15 @@ def encode_comparisons(
         DataError: Rows are too long and `bad_limit` is 0, or no row is left.
         RecipeError: There is no chat template for conversations.
     """
-    extras = [name for name in COMPARISON_EXTRAS if name in rows.column_names]
-
-    def encoded(batch: dict[str, list[Any]]) -> Iterator[_Row | RenderingError]:
-        rows = list(zip(batch["prompt"], batch["chosen"], batch["rejected"], strict=True))
-        chosen = formatter.each_pair([(prompt, side) for prompt, side, _ in rows])
-        rejected = formatter.each_pair([(prompt, side) for prompt, _, side in rows])
-        others = zip(*(batch[name] for name in extras), strict=True)
-        for row, one, two in zip(rows, chosen, rejected, strict=True):
-            extra = dict(zip(extras, next(others, ()), strict=True))
-            if isinstance(one, RenderingError):
-                yield one
-                continue
-            if isinstance(two, RenderingError):
-                yield two
-                continue
-            sides = {"chosen_ids": one.prompt + one.response}
-            sides["rejected_ids"] = two.prompt + two.response
-            length = max(map(len, sides.values()))
-            notes = tuple(dict.fromkeys(one.notes + two.notes))
-            yield _Row(length, sides | extra, notes, formatter.spelled(*row))
-
-    return _encode(rows, formatter, encoded, (max_length, bad_limit), "comparisons")
+    return encode(rows, Encoder(formatter, "comparisons", max_length), bad_limit, progress)
 
 
 def encode_prompts(
-    rows: Dataset, formatter: Formatter, max_length: int, bad_limit: float = 1.0
+    rows: Dataset,
+    formatter: Formatter,
+    max_length: int,
+    bad_limit: float = 1.0,
+    progress: Progress = NO_PROGRESS,
 ) -> Encoded:
     """Encode prompts for sampling.
 
@@ -158,70 +119,97 @@ def encode_prompts(
         DataError: Prompts are too long and `bad_limit` is 0, or no prompt is left.
         RecipeError: There is no chat template for conversations.
     """
-
-    def encoded(batch: dict[str, list[Any]]) -> Iterator[_Row | RenderingError]:
-        rows = zip(*batch.values(), strict=True)
-        for prompt, ids, values in zip(
-            batch["prompt"], formatter.each_prompt(batch["prompt"]), rows, strict=True
-        ):
-            if isinstance(ids, RenderingError):
-                yield ids
-                continue
-            columns = {"input_ids": ids, **dict(zip(batch, values, strict=True))}
-            yield _Row(len(ids), columns, (), formatter.spelled(prompt))
-
-    return _encode(rows, formatter, encoded, (max_length, bad_limit), "prompts")
+    return encode(rows, Encoder(formatter, "prompts", max_length), bad_limit, progress)
 
 
-def _encode(
-    rows: Dataset, formatter: Formatter, encoded: _Encoder, limits: tuple[int, float], name: str
-) -> Encoded:
-    """Encode rows in batches, and count those that are too long or cannot be rendered.
+def encode(rows: Dataset, encoder: Encoder, bad_limit: float, progress: Progress) -> Encoded:
+    """Encode rows, or take their ids from the cache, and count those that are left out.
 
     Args:
         rows: Rows of a data set.
-        formatter: Formatter of `encoded`.
-        encoded: Encodes a batch of rows.
-        limits: Longest row in tokens, and the largest share of unusable rows.
-        name: ``demonstrations``, ``comparisons`` or ``prompts``.
-    """
-    from datasets import Dataset, concatenate_datasets
+        encoder: Its kind, formatter and limits.
+        bad_limit: Largest share of unusable rows.
+        progress: Receives the progress of many rows.
 
-    max_length, bad_limit = limits
-    report = RowCounts(name, read=len(rows))
-    parts: list[Dataset] = []
-    too_long = longest = spelling = 0
-    hint, example = "", ""
-    noted: Counter[str] = Counter()
-    for start in range(0, len(rows), _BATCH):
-        fitting = []
-        for row in encoded(rows[start : start + _BATCH]):
-            if isinstance(row, RenderingError):
-                report.drop(row.cause)
-                hint = hint or row.hint
-                continue
-            longest = max(longest, row.length)
-            if row.length > max_length:
-                too_long += 1
-                continue
-            fitting.append(row.columns)
-            spelling += row.spelled is not None
-            example = example or row.spelled or ""
-            noted.update(row.notes)
-        if fitting:
-            report.usable += len(fitting)
-            parts.append(Dataset.from_list(fitting))
-    if too_long:
-        report.dropped[f"longer than {max_length:,} tokens (longest {longest:,})"] = too_long
-        hint = hint or _TOO_LONG_HINTS[name]
-    if spelling and not formatter.parse_special:
-        noted[_spelling(name, example)] = spelling
+    Raises:
+        DataError: Rows are unusable and `bad_limit` is 0, or no row is left.
+        RecipeError: There is no chat template for conversations.
+    """
+
+    def make(parts: PartWriter) -> JsonObject:
+        total = EncodedBatch()
+        shown = len(rows) >= FEWEST_STORED
+        if shown:
+            progress.start(f"{encoder.kind}: encoding", len(rows), "rows")
+        processes = worker_count() if len(rows) >= FEWEST_SHARED else 1
+        for batch in in_order(encoder, _chunks(rows), processes):
+            if batch.table is not None:
+                parts.add(batch.table)
+            total.add_counts(batch)
+            if shown:
+                progress.step(total.read, {})
+        if shown:
+            progress.finish()
+        return _record(total, encoder)
+
+    entry = cache.stored(_key(rows, encoder), make, progress)
+    report = RowCounts(**entry.record["report"])
+    report.notes = tuple(report.notes)
+    # Training and held-out rows are encoded apart: their share counts together.
+    report.check(0.0 if bad_limit == 0.0 else 1.0, entry.record["hint"])
+    return Encoded(entry.rows, report, entry.record["longest"], entry.reused)
+
+
+def token_count(rows: Dataset) -> int:
+    """Return the number of ids in the column ``input_ids``."""
+    import pyarrow.compute as pc
+
+    tables = rows.with_format("arrow").select_columns(["input_ids"]).iter(batch_size=10_000)
+    return sum(int(pc.sum(pc.list_value_length(table["input_ids"])).as_py()) for table in tables)
+
+
+def _chunks(rows: Dataset) -> Iterator[Any]:
+    return iter(rows.with_format("arrow").iter(batch_size=_CHUNK))
+
+
+def _key(rows: Dataset, encoder: Encoder) -> str | None:
+    """Return the name of the rows' cache entry; None if they are not stored."""
+    if cache.cache_folder() is None or not (len(rows) >= FEWEST_STORED or are_stored(rows)):
+        return None
+    formatter = formatter_digest(encoder.formatter)
+    if formatter is None:
+        return None
+    return digest_of(
+        {
+            "what": "ids",
+            "rows": rows_digest(rows),
+            "formatter": formatter,
+            "kind": encoder.kind,
+            "max_length": encoder.max_length,
+            "assistant_turns": encoder.assistant_turns,
+        }
+    )
+
+
+def _record(total: EncodedBatch, encoder: Encoder) -> JsonObject:
+    """Return the counts of a whole data set as JSON values."""
+    report = RowCounts(encoder.kind, total.read, total.usable, dict(total.dropped))
+    hint = total.hint
+    if total.too_long:
+        cause = f"longer than {encoder.max_length:,} tokens (longest {total.longest:,})"
+        report.dropped[cause] = total.too_long
+        hint = hint or _TOO_LONG_HINTS[encoder.kind]
+    noted = dict(total.noted)
+    if total.spelling and not encoder.formatter.parse_special:
+        noted[_spelling(encoder.kind, total.example)] = total.spelling
     report.notes = tuple(
         f"{count:,} of {report.read:,} rows {clause}" for clause, count in noted.items()
     )
-    # Training and held-out rows are encoded apart: their share counts together.
-    report.check(0.0 if bad_limit == 0.0 else 1.0, hint or _TOO_LONG_HINTS[name])
-    return Encoded(concatenate_datasets(parts), report, longest)
+    return {
+        "report": asdict(report),
+        "hint": hint or _TOO_LONG_HINTS[encoder.kind],
+        "longest": total.longest,
+    }
 
 
 def _spelling(name: str, example: str) -> str:

@@ -82,8 +82,20 @@ class ParquetRows(Sequence["Mapping[str, Any]"]):
         return self._table.slice(range(len(self))[row], 1).to_pylist()[0]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for batch in self._table.to_batches(max_chunksize=_BATCH):
+        for batch in self._batches():
             yield from batch.to_pylist()
+
+    def _batches(self) -> Iterator[Any]:
+        import pyarrow as pa
+
+        if self._numbers is not None or "_table" in self.__dict__:
+            yield from self._table.to_batches(max_chunksize=_BATCH)
+            return
+        # One row group at a time, so that a large file is never in memory as a whole.
+        try:
+            yield from self._file.iter_batches(batch_size=_BATCH, columns=self._columns)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
 
     def select(self, numbers: Sequence[int]) -> ParquetRows:
         """Return some of the rows."""

@@ -48,11 +48,13 @@ class JoinedRows(Sequence["Mapping[str, Any]"]):
 
     def __init__(self, parts: Sequence[RawRows]) -> None:
         self._parts = tuple(parts)
+        # First row of each part, then the end: as many as are known without reading a part early.
         self._starts = [0]
-        for part in self._parts:
-            self._starts.append(self._starts[-1] + len(part.rows))
+        self._current = self._reached = 0
 
     def __len__(self) -> int:
+        while len(self._starts) <= len(self._parts):
+            self._learn_length()
         return self._starts[-1]
 
     @overload
@@ -62,12 +64,32 @@ class JoinedRows(Sequence["Mapping[str, Any]"]):
     def __getitem__(self, row: int | slice) -> Any:
         if isinstance(row, slice):
             return [self[index] for index in range(len(self))[row]]
-        part, number = self._find(range(len(self))[row])
+        part, number = self._find(row if row >= 0 else row + len(self))
         return part.rows[number]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for part in self._parts:
-            yield from part.rows
+        self._reached = 0
+        for number, part in enumerate(self._parts):
+            self._current = number
+            for row in part.rows:
+                self._reached += 1
+                yield row
+            if len(self._starts) == number + 1:
+                self._learn_length()
+
+    def select(self, numbers: Sequence[int]) -> list[Mapping[str, Any]]:
+        """Return some of the rows in the order of `numbers`; each part is read once."""
+        len(self)
+        rows: dict[int, Mapping[str, Any]] = {}
+        for start, part in zip(self._starts, self._parts, strict=False):
+            own = [n for n in dict.fromkeys(numbers) if start <= n < start + len(part.rows)]
+            rows |= zip(own, selected(part.rows, [n - start for n in own]), strict=True)
+        return [rows[number] for number in numbers]
+
+    def share_read(self) -> float:
+        """Return about what share the current pass has read, by parts."""
+        within = getattr(self._parts[self._current].rows, "share_read", float)()
+        return (self._current + float(within)) / len(self._parts)
 
     def select_columns(self, names: Sequence[str]) -> JoinedRows:
         """Return the rows with some columns; a part may lack a column."""
@@ -78,9 +100,22 @@ class JoinedRows(Sequence["Mapping[str, Any]"]):
         part, number = self._find(row)
         return part.place(number)
 
+    def _learn_length(self) -> None:
+        part = self._parts[len(self._starts) - 1]
+        self._starts.append(self._starts[-1] + len(part.rows))
+
     def _find(self, row: int) -> tuple[RawRows, int]:
+        """Return the part of a row and its number there; a row that a pass has reached is quick."""
+        if row >= self._reached:
+            row = range(len(self))[row]
         index = bisect_right(self._starts, row) - 1
         return self._parts[index], row - self._starts[index]
+
+
+def selected(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Sequence[Any]:
+    """Return some of the rows in the order of `numbers`, in one pass where there is a way."""
+    select = getattr(rows, "select", None)
+    return [rows[number] for number in numbers] if select is None else list(select(numbers))
 
 
 def listed(columns: Sequence[str]) -> str:

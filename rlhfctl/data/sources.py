@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data import cache
+from rlhfctl.data.digests import STORED, digest_of
 from rlhfctl.data.files import is_local, read_local
 from rlhfctl.data.form_table import ChosenForm, check_section, choose_form, renamed
 from rlhfctl.data.hub import read_hub
+from rlhfctl.data.progress import NO_PROGRESS
 from rlhfctl.data.raw import RawRows
 from rlhfctl.data.row_counts import REPEATED, RowCounts, bad_limit
 from rlhfctl.data.rows import (
@@ -20,7 +24,8 @@ from rlhfctl.data.rows import (
     content,
     is_conversation,
 )
-from rlhfctl.data.split import held_out, position, prompt_key, same_prompt_key
+from rlhfctl.data.split import held_out_positions, position, prompt_key, same_prompt_key
+from rlhfctl.data.stored_rows import POSITION, followed, rows_key, write_rows
 from rlhfctl.errors import DataError
 from rlhfctl.recipe.schema import ComparisonsSection
 from rlhfctl.world import corpora
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
+    from rlhfctl.data.arrow_parts import PartWriter
     from rlhfctl.data.forms import Item, Kind
+    from rlhfctl.data.progress import Progress
     from rlhfctl.data.rows import Value
     from rlhfctl.recipe.schema import DatasetSection, Recipe
 
@@ -58,7 +65,7 @@ class Split:
     report: RowCounts
 
 
-def load_demonstrations(recipe: Recipe) -> Split:
+def load_demonstrations(recipe: Recipe, progress: Progress = NO_PROGRESS) -> Split:
     """Return the rows of ``data.demonstrations``: ``prompt``, ``completion``.
 
     All rows have text, or all rows have lists of messages. Plain text has the prompt "".
@@ -68,10 +75,12 @@ def load_demonstrations(recipe: Recipe) -> Split:
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
-    return _load(recipe, "demonstrations")
+    return _load(recipe, "demonstrations", progress)
 
 
-def load_comparisons(recipe: Recipe, *, margins: bool = False) -> Split:
+def load_comparisons(
+    recipe: Recipe, progress: Progress = NO_PROGRESS, *, margins: bool = False
+) -> Split:
     """Return the rows of ``data.comparisons``: ``prompt``, ``chosen``, ``rejected``.
 
     ``annotator`` and ``source`` (text) and ``margin`` (a number, or None) are present if the source
@@ -80,6 +89,7 @@ def load_comparisons(recipe: Recipe, *, margins: bool = False) -> Split:
 
     Args:
         recipe: The recipe.
+        progress: Receives the progress of a large source.
         margins: Rows without a margin cannot be used.
 
     Raises:
@@ -87,10 +97,10 @@ def load_comparisons(recipe: Recipe, *, margins: bool = False) -> Split:
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
-    return _load(recipe, "comparisons", margins=margins)
+    return _load(recipe, "comparisons", progress, margins=margins)
 
 
-def load_prompts(recipe: Recipe) -> Split:
+def load_prompts(recipe: Recipe, progress: Progress = NO_PROGRESS) -> Split:
     """Return the rows of ``data.prompts``: ``prompt`` and `SOURCE_ROW`, without duplicates.
 
     Raises:
@@ -98,7 +108,7 @@ def load_prompts(recipe: Recipe) -> Split:
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
-    return _load(recipe, "prompts")
+    return _load(recipe, "prompts", progress)
 
 
 def raw_prompts(recipe: Recipe) -> RawRows:
@@ -112,7 +122,7 @@ def raw_prompts(recipe: Recipe) -> RawRows:
     return _source(recipe, "prompts")[0]
 
 
-def evaluation_prompts(recipe: Recipe) -> Dataset:
+def evaluation_prompts(recipe: Recipe, progress: Progress = NO_PROGRESS) -> Dataset:
     """Return the prompts of ``data.prompts`` that no stage trains on.
 
     They are held out at the smallest held-out share of the three data sets, hence in each of them.
@@ -123,7 +133,7 @@ def evaluation_prompts(recipe: Recipe) -> Dataset:
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
-    return untrained_prompts(recipe, load_prompts(recipe))
+    return untrained_prompts(recipe, load_prompts(recipe, progress))
 
 
 def untrained_prompts(recipe: Recipe, prompts: Split) -> Dataset:
@@ -224,25 +234,50 @@ def _smallest_share(recipe: Recipe) -> float:
     return min(part.held_out for part in (data.demonstrations, data.comparisons, data.prompts))
 
 
-def _load(recipe: Recipe, kind: Kind, *, margins: bool = False) -> Split:
+def _load(recipe: Recipe, kind: Kind, progress: Progress, *, margins: bool = False) -> Split:
+    section: DatasetSection = getattr(recipe.data, kind)
+    check_section(kind, section.columns, section.preset)
+    key = rows_key(section, kind, recipe.seed, margins=margins)
+
+    def make(parts: PartWriter) -> dict[str, Any]:
+        shown = NO_PROGRESS if key is None else progress
+        return asdict(_write(recipe, kind, parts, shown, margins=margins))
+
+    entry = cache.stored(key, make, progress)
+    report = RowCounts(**entry.record)
+    report.notes = tuple(report.notes)
+    report.check(bad_limit(recipe.data))
+    positions = entry.rows.with_format("numpy")[POSITION][:].tolist()
+    outside = held_out_positions(positions, section.held_out, report.name)
+    rows = entry.rows.remove_columns(POSITION)
+
+    def part(side: bool) -> Dataset:
+        name = None
+        if key is not None:
+            name = STORED + digest_of({"rows": key, "share": section.held_out, "held_out": side})
+        indices = [row for row, out in enumerate(outside) if out is side]
+        return rows.select(indices, new_fingerprint=name)
+
+    return Split(part(False), part(True), report)
+
+
+def _write(
+    recipe: Recipe, kind: Kind, parts: PartWriter, progress: Progress, *, margins: bool
+) -> RowCounts:
+    """Write the usable rows of a source with their positions, and return the counts."""
     section: DatasetSection = getattr(recipe.data, kind)
     raw, chosen = _source(recipe, kind)
     raw = raw.only(list(chosen.columns.values()))
     report = RowCounts(raw.name, notes=raw.notes)
-    items: Sequence[tuple[int, Item]] | Iterator[tuple[int, Item]]
+    items: Iterable[tuple[int, Item]]
     items = _converted(raw, chosen, kind, chat=section.as_chat)
     if chosen.form.whole and section.max_rows is not None:
-        items = list(items)
-        numbers = _drawn(len(items), section.max_rows, recipe.seed)
-        items = [items[number] for number in numbers]
-    rows = list(_normalised(items, raw, kind, report, section, margins=margins))
-    report.check(bad_limit(recipe.data))
-    mask = held_out([_key(row) for row in rows], section.held_out, raw.name)
-    return Split(
-        _table([row for row, outside in zip(rows, mask, strict=True) if not outside]),
-        _table([row for row, outside in zip(rows, mask, strict=True) if outside]),
-        report,
-    )
+        all_items = list(items)
+        items = [all_items[n] for n in _drawn(len(all_items), section.max_rows, recipe.seed)]
+    items = followed(items, raw, kind, progress)
+    rows = _normalised(items, raw, kind, report, section, margins=margins)
+    write_rows((row | {POSITION: position(_key(row))} for row in rows), parts)
+    return report
 
 
 def _source(recipe: Recipe, kind: Kind) -> tuple[RawRows, ChosenForm]:
@@ -282,7 +317,8 @@ def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:
     if max_rows is None or max_rows >= len(raw.rows):
         return raw
     drawn = _drawn(len(raw.rows), max_rows, seed)
-    rows, place = raw.rows, raw.place
+    place = raw.place
+    rows: Any = raw.rows
     taken = rows.select(drawn) if hasattr(rows, "select") else [rows[row] for row in drawn]
     return replace(raw, rows=taken, place=lambda row: place(drawn[row]))
 
@@ -313,7 +349,7 @@ def _normalised(
 ) -> Iterator[Row]:
     """Yield the usable rows, all in one format, and count the others."""
     conversational: bool | None = None
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for number, item in items:
         report.read += 1
         try:
@@ -339,8 +375,9 @@ def _row(item: Item, kind: Kind, *, chat: bool, margins: bool) -> Row:
     return as_chat(row) if chat else row
 
 
-def _refuse_repeated(row: Row, seen: set[str]) -> None:
-    key = same_prompt_key(row["prompt"])
+def _refuse_repeated(row: Row, seen: set[bytes]) -> None:
+    # Digests: the texts of millions of prompts would fill the memory.
+    key = hashlib.sha256(same_prompt_key(row["prompt"]).encode()).digest()
     if key in seen:
         raise LeftOutError(REPEATED)
     seen.add(key)

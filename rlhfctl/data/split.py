@@ -63,20 +63,28 @@ def held_out(keys: Sequence[str], share: float, name: str, draw: str = "") -> li
     Raises:
         DataError: There is only one prompt, so one part would be empty.
     """
-    places = {key: position(draw + key) for key in keys}
-    if len(places) < 2:
+    return held_out_positions([position(draw + key) for key in keys], share, name)
+
+
+def held_out_positions(positions: Sequence[float], share: float, name: str) -> list[bool]:
+    """Return `held_out` from the `position` of each row's key, which equal keys share.
+
+    Raises:
+        DataError: There is only one prompt, so one part would be empty.
+    """
+    distinct = set(positions)
+    if len(distinct) < 2:
         raise DataError(
             "all rows have the same prompt, so none can be held out",
             name,
             "provide at least two different prompts",
         )
-    if all(place >= share for place in places.values()):
-        outside = {min(places, key=lambda key: places[key])}
-    elif all(place < share for place in places.values()):
-        outside = set(places) - {max(places, key=lambda key: places[key])}
-    else:
-        outside = {key for key, place in places.items() if place < share}
-    return [key in outside for key in keys]
+    lowest, highest = min(distinct), max(distinct)
+    if lowest >= share:
+        return [place == lowest for place in positions]
+    if highest < share:
+        return [place != highest for place in positions]
+    return [place < share for place in positions]
 
 
 def set_apart(rows: Dataset, share: float, name: str, draw: str) -> tuple[Dataset, Dataset]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rlhfctl.data.compression import lines, open_data
 from rlhfctl.errors import DataError
@@ -49,19 +49,22 @@ class Faults:
         raise DataError(text, hint=self.hint)
 
 
-def read_json_lines(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
+def read_json_lines(
+    path: Path, limit: int | None = None, raw_file: IO[bytes] | None = None
+) -> Iterator[NumberedRow]:
     """Yield line number and object of each non-blank line.
 
     Args:
         path: File, compressed or not.
         limit: Maximum number of lines read; None reads all.
+        raw_file: The file opened for reading, if the caller follows its position.
 
     Raises:
         DataError: Lines are broken; shows the first five with their reasons, and the count.
         OSError: The file cannot be read.
     """
     faults = Faults(path)
-    with open_data(path) as stream:
+    with open_data(path, raw_file) as stream:
         filled = ((number, raw) for number, raw in lines(stream, path) if raw.strip())
         for number, raw in islice(filled, limit):
             try:

@@ -22,7 +22,7 @@ class Monitor(Protocol):
         """Begin a phase of `total` units of work, such as `steps` or `episodes`."""
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Report that `done` units are done, with their metrics."""
+        """Report that `done` units are done, with their metrics if there are any."""
 
     def note(self, message: str) -> None:
         """Show the user a message of one line."""
@@ -106,11 +106,13 @@ class MetricsLog:
         """Do nothing: phases are not recorded."""
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Append one line.
+        """Append one line; a step without metrics, such as of encoding, has none to record.
 
         Raises:
             OSError: The file cannot be written.
         """
+        if not metrics:
+            return
         if self._resuming:
             self._resuming = False
             earlier_lines = [line for line in read_metrics(self._path) if line["step"] < done]

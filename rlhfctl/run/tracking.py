@@ -114,7 +114,9 @@ class TrackerMonitor:
                 )
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics."""
+        """Log the metrics, if there are any."""
+        if not metrics:
+            return
         named = {f"{self._stage}/{key}": value for key, value in metrics.items()}
         for name, calls in self._calls.items():
             calls.add(partial(self._log, name, named, done))

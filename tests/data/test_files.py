@@ -153,13 +153,13 @@ class TestParquet:
 
     def test_only_the_columns_that_are_read_are_loaded(self, monkeypatch):
         pq.write_table(pa.table({"text": ["a"], "big": ["b"]}), "x.parquet")
-        read, loaded = pq.ParquetFile.read, []
+        batches, loaded = pq.ParquetFile.iter_batches, []
 
         def seen(self, columns=None, **rest):
             loaded.append(columns)
-            return read(self, columns=columns, **rest)
+            return batches(self, columns=columns, **rest)
 
-        monkeypatch.setattr(pq.ParquetFile, "read", seen)
+        monkeypatch.setattr(pq.ParquetFile, "iter_batches", seen)
         assert list(read_local("x.parquet", "train").only(["text"]).rows) == [{"text": "a"}]
         assert loaded == [["text"]]
 

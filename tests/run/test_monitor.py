@@ -45,7 +45,7 @@ def test_a_new_log_starts_empty_and_a_resumed_one_drops_what_is_done_again(tmp_p
 
 
 def test_a_resumed_log_without_a_file_starts_one(tmp_path):
-    MetricsLog(tmp_path / "a.jsonl", resume=True).step(1, {})
+    MetricsLog(tmp_path / "a.jsonl", resume=True).step(1, {"loss": 1.0})
     assert len(read_metrics(tmp_path / "a.jsonl")) == 1
 
 

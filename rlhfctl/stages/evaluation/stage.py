@@ -56,11 +56,12 @@ def _held_out_prompts(
     recipe: Recipe, session: StageContext, monitor: Monitor
 ) -> tuple[Dataset, RowCounts]:
     """Return the encoded prompts that responses are generated to, and the row counts."""
-    rows = load_prompts(recipe)
+    rows = load_prompts(recipe, monitor)
     encoded = encode_prompts(
         untrained_prompts(recipe, rows),
         session.formatter_for("prompts"),
         recipe.generation.max_prompt_length,
+        progress=monitor,
     )
     counts = report_rows(monitor, "prompts", rows.report, (encoded.report,))
     size = min(len(encoded.dataset), recipe.evaluation.num_prompts)

@@ -56,9 +56,10 @@ def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
     recipe = context.recipe
     try:
         encoded = encode_prompts(
-            evaluation_prompts(recipe),
+            evaluation_prompts(recipe, monitor),
             context.formatter_for("prompts"),
             recipe.generation.max_prompt_length,
+            progress=monitor,
         ).dataset
     except DataError as error:
         _go_without(context, monitor, str(error))

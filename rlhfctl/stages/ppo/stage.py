@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -54,7 +55,7 @@ from rlhfctl.stages.shared.stage_context import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rlhfctl.data.row_counts import RowCounts
@@ -187,15 +188,17 @@ def open_trainer(
     """
     shard = sharding.is_requested(recipe)
     context = open_stage_context(recipe, monitor)
-    rows = load_prompts(recipe)
+    rows = load_prompts(recipe, monitor)
     encoded = encode_prompts(
         rows.train,
         context.formatter_for("prompts"),
         recipe.generation.max_prompt_length,
         bad_limit(recipe.data),
+        monitor,
     )
     counts = report_rows(monitor, "prompts", rows.report, (encoded.report,))
-    prompts: list[list[int]] = [list(ids) for ids in encoded.dataset["input_ids"]]
+    # Read from the memory-mapped rows as they are sampled.
+    prompts: Sequence[list[int]] = encoded.dataset["input_ids"]
 
     section = recipe.ppo
     held_out = held_out_prompts(context, monitor) if section.eval_rollouts is not None else None
@@ -235,7 +238,7 @@ def open_trainer(
         keep_samples,
         output / CHECKPOINTS,
         rewards,
-        _demonstrations(context) if section.ptx_coefficient else (),
+        _Demonstrations(context, monitor) if section.ptx_coefficient else (),
         processes,
         evaluator,
     )
@@ -285,27 +288,39 @@ def _measure_scales(
     sources.scales.update(scales)
 
 
-def _demonstrations(context: StageContext) -> list[tuple[list[int], list[int]]]:
-    """Return prompt and response ids of the SFT stage's training rows."""
-    recipe = context.recipe
-    rows = encode_demonstrations(
-        load_demonstrations(recipe).train,
-        context.formatter_for("demonstrations"),
-        recipe.sft.max_length,
-        bad_limit(recipe.data),
-    ).dataset
-    pairs = []
-    for ids, mask in zip(rows["input_ids"], rows["completion_mask"], strict=True):
-        start = list(mask).index(1)
-        pairs.append((list(ids[:start]), list(ids[start:])))
-    return pairs
+class _Demonstrations(Sequence[tuple[list[int], list[int]]]):
+    """Prompt and response ids of the SFT stage's training rows, read as they are needed."""
+
+    def __init__(self, context: StageContext, monitor: Monitor) -> None:
+        recipe = context.recipe
+        self._rows = encode_demonstrations(
+            load_demonstrations(recipe, monitor).train,
+            context.formatter_for("demonstrations"),
+            recipe.sft.max_length,
+            bad_limit(recipe.data),
+            progress=monitor,
+        ).dataset
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> tuple[list[int], list[int]]: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[tuple[list[int], list[int]]]: ...
+    def __getitem__(self, row: int | slice) -> Any:
+        if isinstance(row, slice):
+            return [self[number] for number in range(len(self))[row]]
+        values = self._rows[row]
+        ids, start = values["input_ids"], values["completion_mask"].index(1)
+        return ids[:start], ids[start:]
 
 
 def _preflight(
     recipe: Recipe,
     inputs: Mapping[str, Path],
     roles: Roles,
-    prompts: list[list[int]],
+    prompts: Sequence[list[int]],
     settings: PPOSettings,
     monitor: Monitor,
 ) -> list[Check]:

@@ -87,9 +87,10 @@ def normalize_scores(
         ScoreNormalization(0.0, 1.0, 0).save(rm)
     roles = load_roles(recipe, context.tokenizer, context.stop_token_ids, sft, rms)
     prompts = encode_prompts(
-        load_prompts(recipe).train,
+        load_prompts(recipe, monitor).train,
         context.formatter_for("prompts"),
         recipe.generation.max_prompt_length,
+        progress=monitor,
     ).dataset["input_ids"]
     sample = _sample(recipe, roles, prompts, len(rms))
     used, warning = responses_used(sample.ended, recipe)

@@ -92,8 +92,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     sharding.is_requested(recipe)  # refuses before anything loads
     processes = Processes()
     context = open_stage_context(recipe, monitor)
-    rows = load_comparisons(recipe, margins=recipe.reward_model.use_margin)
-    held_out = _encoded(context, rows.held_out)
+    rows = load_comparisons(recipe, monitor, margins=recipe.reward_model.use_margin)
+    held_out = _encoded(context, rows.held_out, monitor)
     counts = report_rows(monitor, "comparisons", rows.report, (held_out.report,))
     results: list[RewardModelResult] = []
     parts = _parts(recipe, rows.train, output)
@@ -172,7 +172,7 @@ def _make(
         return read_result(RewardModelResult, finished)
     section = context.recipe.reward_model
     rows = aggregated(part.rows, section, lambda said: monitor.warn(f"comparisons: {said}"))
-    train_rows = _encoded(context, rows)
+    train_rows = _encoded(context, rows, monitor)
     add_encoded(monitor, "comparisons", counts, train_rows.report)
     trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor)
     if not processes.is_main:
@@ -189,13 +189,14 @@ def _make(
     return result
 
 
-def _encoded(context: StageContext, rows: Dataset) -> Encoded:
+def _encoded(context: StageContext, rows: Dataset, monitor: Monitor) -> Encoded:
     recipe = context.recipe
     return encode_comparisons(
         rows,
         context.formatter_for("comparisons"),
         recipe.reward_model.max_length,
         bad_limit(recipe.data),
+        monitor,
     )
 
 

@@ -11,7 +11,7 @@ from peft import get_peft_model
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from rlhfctl.data.formatting import encode_demonstrations
+from rlhfctl.data.formatting import encode_demonstrations, token_count
 from rlhfctl.data.row_counts import bad_limit
 from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.models import adapters, new_tokens, sharding
@@ -73,13 +73,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     shard = sharding.is_requested(recipe)
     processes = Processes()
     context = open_stage_context(recipe, monitor)
-    rows = load_demonstrations(recipe)
+    rows = load_demonstrations(recipe, monitor)
     encode = partial(
         encode_demonstrations,
         formatter=context.formatter_for("demonstrations"),
         max_length=recipe.sft.max_length,
         bad_limit=bad_limit(recipe.data),
         assistant_turns=recipe.sft.assistant_turns,
+        progress=monitor,
     )
     train, held_out = encode(rows.train), encode(rows.held_out)
     counts = report_rows(monitor, "demonstrations", rows.report, (train.report, held_out.report))
@@ -107,7 +108,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         after = trainer.evaluate()
     require_finite(trainer, "sft", {"held-out loss": after["eval_loss"]}, "after training")
 
-    tokens = sum(map(len, train.dataset["input_ids"])) * recipe.sft.num_train_epochs
+    tokens = token_count(train.dataset) * recipe.sft.num_train_epochs
     if not processes.is_main:
         return StageOutcome({})
     metrics = SFTResult(

@@ -150,9 +150,10 @@ def _sft_samples(
     """Return prompts, as in the data, with SFT's responses as text."""
     recipe = context.recipe
     encoded = encode_prompts(
-        load_prompts(recipe).train,
+        load_prompts(recipe, monitor).train,
         context.formatter_for("prompts"),
         recipe.generation.max_prompt_length,
+        progress=monitor,
     ).dataset
     prompts, ids = encoded["prompt"], encoded["input_ids"]
     samples: list[tuple[int, str, bool]] = []

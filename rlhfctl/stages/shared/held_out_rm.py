@@ -119,15 +119,17 @@ class HeldOutRMMonitor:
         """Store the monitor and the number of steps of the main model's training."""
         self._monitor = monitor
         self._after = after
+        self._offset = 0
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Start the phase; its steps continue those of the main model."""
-        self._monitor.start(f"{stage} judge", self._after + total, unit)
+        """Start a phase; training steps continue those of the main model."""
+        self._offset = self._after if unit == "steps" else 0
+        self._monitor.start(f"{stage} judge", self._offset + total, unit)
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Report a step, with prefixed metric names."""
         prefixed = {f"{HELD_OUT_RM_FOLDER}_{name}": value for name, value in metrics.items()}
-        self._monitor.step(self._after + done, prefixed)
+        self._monitor.step(self._offset + done, prefixed)
 
     def note(self, message: str) -> None:
         """Pass on a note."""
