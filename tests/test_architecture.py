@@ -17,7 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "run", "errors"},
     "cli": {
         *("pipeline", "preflight", "sweep", "human_votes", "evaluation", "report", "results"),
-        *("export", "sampling"),
+        *("export", "sampling", "data_view"),
         *("console", "recipe", "run", "stage_table", "errors", "json_text"),
     },
     "sweep": {
@@ -44,6 +44,7 @@ FLOORS: dict[str, set[str]] = {
         "errors",
         "json_text",
     },
+    "data_view": {"models", "data", "results", "recipe", "stage_table", "errors"},
     "stages": {
         *("ppo", "evaluation", "models", "data", "world", "results"),
         *("maths", "recipe", "run", "stage_table", "errors", "json_text"),
@@ -77,6 +78,7 @@ QUICK_ROOMS = {
     "console",
     "pipeline",
     "preflight",
+    "data_view",
     "recipe",
     "results",
     "run",

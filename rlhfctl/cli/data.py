@@ -1,4 +1,4 @@
-"""The `data agreement` command: inter-annotator agreement of a label file.
+"""The `data` commands: agreement of annotators, and rows as the stages read them.
 
 Annotations are not postponed here: Typer reads the types when a command is registered.
 """
@@ -10,7 +10,17 @@ import typer
 from rich.table import Table
 
 from rlhfctl.cli.help import Group, example
-from rlhfctl.cli.options import DebugOption, JsonOption, QuietOption
+from rlhfctl.cli.options import (
+    DEFAULT_RUNS_DIR,
+    DebugOption,
+    JsonOption,
+    QuietOption,
+    RecipeArg,
+    RunOptions,
+    RunsDirOption,
+    SeedOption,
+    SetOption,
+)
 from rlhfctl.console import Terminal, safe
 from rlhfctl.errors import UsageError
 from rlhfctl.results.io import to_json
@@ -74,6 +84,74 @@ def agreement(
     for warning in metrics["warnings"]:
         terminal.warn(warning)
     terminal.result(*_shown(metrics))
+
+
+@app.command()
+def show(
+    recipe: RecipeArg = None,
+    stage: Annotated[
+        str, typer.Option("--stage", metavar="sft|rm|ppo", help="Stage whose data is shown.")
+    ] = "sft",
+    count: Annotated[int, typer.Option("-n", "--rows", metavar="N", help="Rows to show.")] = 5,
+    full: Annotated[bool, typer.Option("--full", help="Show long texts whole.")] = False,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show rows as the model reads them, with the loss mask, and count all rows.
+
+    Example: rlhfctl data show recipes/base.yaml --stage rm -n 2
+    """
+    from rlhfctl.cli.data_rows import show_data
+
+    options = RunOptions(
+        recipe=recipe, runs_dir=runs_dir, set=set_, seed=seed, json=json, quiet=quiet, debug=debug
+    )
+    show_data(options, stage, count, full=full)
+
+
+@app.command()
+def prepare(
+    recipe: RecipeArg = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Encode all data of a recipe once, so that its stages start at once.
+
+    Example: rlhfctl data prepare recipes/base.yaml
+    """
+    from rlhfctl.cli.data_rows import prepare_data
+
+    options = RunOptions(
+        recipe=recipe, runs_dir=runs_dir, set=set_, seed=seed, json=json, quiet=quiet, debug=debug
+    )
+    prepare_data(options)
+
+
+@app.command()
+def clean(
+    unused: Annotated[
+        float,
+        typer.Option("--unused", metavar="DAYS", help="Only what was not used for as many days."),
+    ] = 0.0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Remove the rows and token ids that are stored in the cache.
+
+    The folder is $RLHFCTL_CACHE, by default ~/.cache/rlhfctl.
+    """
+    from rlhfctl.cli.data_rows import clean_data
+
+    clean_data(unused, as_json=json, quiet=quiet)
 
 
 def _mapping(columns: list[str]) -> dict[str, str]:

@@ -267,7 +267,10 @@ class Formatter:
         ]
 
     def _ids(self, texts: list[str]) -> list[Ids]:
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        # verbose: a warning about long rows, which are counted and dropped
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
         return cast("list[Ids]", encoded["input_ids"])
 
     def _begun(self, prompt: Value, ids: Ids) -> Ids:

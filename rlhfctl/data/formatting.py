@@ -44,12 +44,14 @@ class Encoded:
         report: Rows read, usable and dropped, by cause.
         longest: Length of the longest row before dropping, in tokens.
         reused: Whether the ids were stored before.
+        key: Name of the cache entry; None if the ids are not stored.
     """
 
     dataset: Dataset
     report: RowCounts
     longest: int
     reused: bool = False
+    key: str | None = None
 
 
 def encode_demonstrations(
@@ -152,12 +154,13 @@ def encode(rows: Dataset, encoder: Encoder, bad_limit: float, progress: Progress
             progress.finish()
         return _record(total, encoder)
 
-    entry = cache.stored(_key(rows, encoder), make, progress)
+    key = _key(rows, encoder)
+    entry = cache.stored(key, make, progress)
     report = RowCounts(**entry.record["report"])
     report.notes = tuple(report.notes)
     # Training and held-out rows are encoded apart: their share counts together.
     report.check(0.0 if bad_limit == 0.0 else 1.0, entry.record["hint"])
-    return Encoded(entry.rows, report, entry.record["longest"], entry.reused)
+    return Encoded(entry.rows, report, entry.record["longest"], entry.reused, key)
 
 
 def token_count(rows: Dataset) -> int:

@@ -61,3 +61,20 @@ def test_columns_are_named_as_in_a_recipe(rlhfctl, folder):
     done = rlhfctl("data", "agreement", "x.csv", "--json", *options)
     assert json.loads(done.stdout)["annotators"]["agreement"] == 0.0
     assert rlhfctl("data", "agreement", "x.csv", "--columns", "task").returncode == 2
+
+
+def test_rows_are_shown_as_json(rlhfctl):
+    small = ("--set", "data.demonstrations.max_rows=40")
+    done = rlhfctl("data", "show", "--stage", "sft", "-n", "1", "--json", *small)
+    assert done.returncode == 0, done.stderr
+    view = json.loads(done.stdout)
+    assert view["ok"]
+    assert view["train"] + view["held_out"] == 40
+    ((row,),) = view["rows"]
+    assert row["end_trained"]
+
+
+def test_an_unknown_stage_is_a_usage_error(rlhfctl):
+    done = rlhfctl("data", "show", "--stage", "eval")
+    assert done.returncode == 2
+    assert "choose one of sft, rm, ppo" in done.stderr
