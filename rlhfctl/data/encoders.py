@@ -99,7 +99,7 @@ class Encoder:
     assistant_turns: str = "last"
 
     def __call__(self, table: Any) -> EncodedBatch:
-        """Encode a pyarrow table of rows.
+        """Encode a pyarrow table of rows, or its bytes as an Arrow stream.
 
         Raises:
             RecipeError: There is no chat template for conversations.
@@ -107,6 +107,10 @@ class Encoder:
         """
         from datasets import Dataset
 
+        if isinstance(table, bytes):
+            import pyarrow as pa
+
+            table = pa.ipc.open_stream(pa.py_buffer(table)).read_all()
         rows = Dataset(table)
         result = EncodedBatch(read=len(rows))
         fitting = []

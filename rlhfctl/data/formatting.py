@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhfctl.data import cache
 from rlhfctl.data.digests import are_stored, digest_of, formatter_digest, rows_digest
@@ -171,8 +171,15 @@ def token_count(rows: Dataset) -> int:
     return sum(int(pc.sum(pc.list_value_length(table["input_ids"])).as_py()) for table in tables)
 
 
-def _chunks(rows: Dataset) -> Iterator[Any]:
-    return iter(rows.with_format("arrow").iter(batch_size=_CHUNK))
+def _chunks(rows: Dataset) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    for table in rows.with_format("arrow").iter(batch_size=_CHUNK):
+        # A slice would be pickled with the whole of the buffers that it is a part of.
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        yield sink.getvalue().to_pybytes()
 
 
 def _key(rows: Dataset, encoder: Encoder) -> str | None:
