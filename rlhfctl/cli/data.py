@@ -86,13 +86,13 @@ def agreement(
     terminal.result(*_shown(metrics))
 
 
-@app.command()
+@app.command(epilog=example("rlhfctl data show base --stage rm -n 2"))
 def show(
     recipe: RecipeArg = None,
     stage: Annotated[
         str, typer.Option("--stage", metavar="sft|rm|ppo", help="Stage whose data is shown.")
     ] = "sft",
-    count: Annotated[int, typer.Option("-n", "--rows", metavar="N", help="Rows to show.")] = 5,
+    count: Annotated[int, typer.Option("--rows", "-n", metavar="N", help="Rows to show.")] = 5,
     full: Annotated[bool, typer.Option("--full", help="Show long texts whole.")] = False,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     set_: SetOption = None,
@@ -101,10 +101,7 @@ def show(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show rows as the model reads them, with the loss mask, and count all rows.
-
-    Example: rlhfctl data show recipes/base.yaml --stage rm -n 2
-    """
+    """Show rows as the model reads them, with the loss mask, and count all rows."""
     from rlhfctl.cli.data_rows import show_data
 
     options = RunOptions(
@@ -113,7 +110,7 @@ def show(
     show_data(options, stage, count, full=full)
 
 
-@app.command()
+@app.command(epilog=example("rlhfctl data prepare mine.yaml"))
 def prepare(
     recipe: RecipeArg = None,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
@@ -123,10 +120,7 @@ def prepare(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Encode all data of a recipe once, so that its stages start at once.
-
-    Example: rlhfctl data prepare recipes/base.yaml
-    """
+    """Encode all data of a recipe once, so that its stages start at once."""
     from rlhfctl.cli.data_rows import prepare_data
 
     options = RunOptions(
@@ -135,7 +129,7 @@ def prepare(
     prepare_data(options)
 
 
-@app.command()
+@app.command(epilog=example("rlhfctl data clean --unused 30"))
 def clean(
     unused: Annotated[
         float,

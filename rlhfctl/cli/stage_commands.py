@@ -38,6 +38,23 @@ from rlhfctl.cli.options import (
 )
 from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
 
+ExportPairsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--export-pairs",
+        metavar="FILE",
+        help="Write blinded response pairs for human voting (.csv or .jsonl).",
+    ),
+]
+ImportVotesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--import-votes",
+        metavar="FILE",
+        help="Import human votes. Columns: id, annotator, vote (a, b or tie).",
+    ),
+]
+
 
 def sft(
     recipe: RecipeArg = None,
@@ -248,22 +265,8 @@ def evaluate(
             help="PPO checkpoint to evaluate instead of the run's.",
         ),
     ] = None,
-    export_pairs: Annotated[
-        Path | None,
-        typer.Option(
-            "--export-pairs",
-            metavar="FILE",
-            help="Write blinded response pairs for human voting (.csv or .jsonl).",
-        ),
-    ] = None,
-    import_votes: Annotated[
-        Path | None,
-        typer.Option(
-            "--import-votes",
-            metavar="FILE",
-            help="Import human votes. Columns: id, annotator, vote (a, b or tie).",
-        ),
-    ] = None,
+    export_pairs: ExportPairsOption = None,
+    import_votes: ImportVotesOption = None,
     run_name: RunOption = None,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     set_: SetOption = None,

@@ -21,6 +21,10 @@ STAGE_COMMAND = {
 }
 TRAINING = {"--dataset NAME", "--learning-rate X", "--epochs X"}
 
+FINISHED = {"RUN", "--runs-dir DIR = runs", "--best", "--allow-remote-code", *OUTPUT}
+SAMPLING = {"--greedy", "--temperature X", "--max-new-tokens N", "--seed N", "--system TEXT"}
+CARD = {"--stage STAGE = ppo", "--merge", "--dtype DTYPE", "--license ID", "--base-model ID"}
+DATA = {*(RECIPE_COMMAND - {"--run NAME"})}
 OPTIONS = {
     "sft": {*STAGE_COMMAND, *TRAINING, "--model NAME"},
     "train-rm": {*STAGE_COMMAND, *TRAINING, "--sft PATH"},
@@ -48,6 +52,20 @@ OPTIONS = {
         *("RUN ...", "--runs-dir DIR = runs", "--format = html", "--output FILE"),
         *OUTPUT,
     },
+    "sample": {
+        *FINISHED,
+        *SAMPLING,
+        *("--stage STAGE ...", "--prompt TEXT ...", "--file FILE", "--form FORM = auto"),
+    },
+    "chat": {*FINISHED, *SAMPLING, "--stage STAGE"},
+    "export": {
+        *(*FINISHED, *CARD),
+        *("--output DIR", "--gguf TYPE", "--ollama", "--converter FILE"),
+    },
+    "push": {*FINISHED, *CARD, "--repo OWNER/NAME", "--public", "--dry-run"},
+    "data show": {*DATA, "--stage sft|rm|ppo = sft", "--rows -n N = 5", "--full"},
+    "data prepare": DATA,
+    "data clean": {"--unused DAYS", *OUTPUT},
     "data agreement": {"FILE required", "--columns NAME=COLUMN ...", *OUTPUT},
 }
 
