@@ -78,7 +78,10 @@ def _sft(result: SFTResult) -> list[str]:
 def _reward_model(result: RewardModelResult) -> list[str]:
     return [
         _interval("held-out accuracy", result.accuracy),
-        _interval('baseline "prefer the longer response"', result.length_accuracy),
+        _interval(
+            f'baseline "prefer the {result.length_baseline.preferred} response"',
+            result.length_baseline.accuracy,
+        ),
         _interval("accuracy on gold-ordered pairs", result.gold_accuracy),
     ]
 

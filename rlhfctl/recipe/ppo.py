@@ -256,8 +256,9 @@ class PPOSection(Section):
     )
     gate: Literal["refuse", "warn"] = Field(
         "refuse",
-        description="Action when a check before PPO fails, such as a reward model no better than a "
-        "length baseline: end with exit code 6, or warn and continue.",
+        description="Action when a check before PPO fails, such as a reward model no better than "
+        "always preferring the longer, or always the shorter, response: end with exit code 6, or "
+        "warn and continue.",
     )
     samples_per_run: Natural = Field(
         5, description="Rollouts, spread over the run, whose sample responses are stored."

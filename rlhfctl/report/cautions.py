@@ -1,14 +1,15 @@
 """Cautions that qualify a verdict.
 
-A caution is given if its rule holds: results have another version's format; a stage used an input that was re-run since; the reward
-model's accuracy CI does not lie above 0.5, or not above the accuracy of "the longer one wins"; a
-probe other than hedge removal significantly raises its score; the reward model's, the annotators'
-or a judge's own warnings; a task of the alignment tax other than imitating demonstrations is
-significantly worse; KL above the recipe's `kl_alarm` (25 nats); length changed by more than 30 %;
-the share ended by EOS fell, or the share of repeated n-grams rose, by more than 0.1; the win rate
-is a gain but the mean gold reward, another judge or the length-controlled win rate is not
-significantly one; judges contradict one another; an alarm was raised on held-out prompts, or the
-true reward fell significantly below its best; minibatches were skipped; metrics were not finite.
+A caution is given if its rule holds: results have another version's format; a stage used an input
+that was re-run since; the reward model's accuracy CI does not lie above 0.5, or not above the better
+of "the longer one wins" and "the shorter one wins"; a probe other than hedge removal significantly
+raises its score; the reward model's, the annotators' or a judge's own warnings; a task of the
+alignment tax other than imitating demonstrations is significantly worse; KL above the recipe's
+`kl_alarm` (25 nats); length changed by more than 30 %; the share ended by EOS fell, or the share of
+repeated n-grams rose, by more than 0.1; the win rate is a gain but the mean gold reward, another
+judge or the length-controlled win rate is not significantly one; judges contradict one another; an
+alarm was raised on held-out prompts, or the true reward fell significantly below its best;
+minibatches were skipped; metrics were not finite.
 """
 
 from __future__ import annotations
@@ -73,11 +74,12 @@ def _reward_model_cautions(result: RewardModelResult) -> Iterator[str]:
     if low <= 0.5:
         yield "The reward model's accuracy is not significantly above 0.5 (its 95 % CI reaches it)."
         return
-    length = value_of(result.length_accuracy)
+    baseline = result.length_baseline
+    length = value_of(baseline.accuracy)
     if length is not None and low <= length:
         yield (
             f"The reward model's accuracy is not significantly above that of always preferring the "
-            f"longer response ({share(length)})."
+            f"{baseline.preferred} response ({share(length)})."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from rlhfctl.results.estimate import Estimate, GroupAccuracy  # noqa: TC001 - for get_type_hints
 
@@ -34,7 +34,8 @@ class RewardModelResult:
 
     Attributes:
         accuracy: Share of held-out comparisons in which the chosen response scores higher.
-        length_accuracy: The same of always preferring the longer response.
+        length_accuracy: The same of always preferring the longer response. Ties count one half, so
+            always preferring the shorter one has 1 minus that.
         pairs: Held-out comparisons.
         mean_margin: Mean raw score of chosen minus rejected.
         score_min: Lowest raw score on held-out comparisons.
@@ -71,6 +72,39 @@ class RewardModelResult:
     gold_length_accuracy: Estimate | None = None
     gold_pairs: int | None = None
     judge: RewardModelResult | None = None
+
+    @property
+    def length_baseline(self) -> LengthBaseline:
+        """The more accurate of the two baselines that know a response's length only."""
+        return LengthBaseline.of(self.length_accuracy)
+
+
+@dataclass(frozen=True)
+class LengthBaseline:
+    """Always preferring the `longer` or the `shorter` response, whichever is right more often.
+
+    A reward model that is no better may have learned length alone, in either direction.
+    """
+
+    preferred: Literal["longer", "shorter"]
+    accuracy: Estimate
+
+    @classmethod
+    def of(cls, longer_wins: Estimate) -> Self:
+        """Return the better baseline, given the accuracy of always preferring the longer one."""
+        low, high = longer_wins.low, longer_wins.high
+        if not longer_wins.value < 0.5:
+            return cls("longer", longer_wins)
+        shorter_wins = Estimate(
+            1 - longer_wins.value,
+            None if high is None else 1 - high,
+            None if low is None else 1 - low,
+        )
+        return cls("shorter", shorter_wins)
+
+    def __str__(self) -> str:
+        """Return the baseline in words."""
+        return f"always prefer the {self.preferred} response"
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,8 @@ def test_a_weak_reward_model_is_a_caution() -> None:
     weak = shapes.rm_result(accuracy=Estimate(0.65, 0.6, 0.7), length_accuracy=length)
     assert "always preferring the longer response (0.62)" in cautions(reward_model=weak)
     assert not cautions(reward_model=shapes.rm_result(length_accuracy=length))
+    shorter = shapes.rm_result(accuracy=Estimate(0.65, 0.6, 0.7), length_accuracy=Estimate(0.3))
+    assert "always preferring the shorter response (0.70)" in cautions(reward_model=shorter)
 
 
 def test_more_wins_without_a_higher_mean_is_a_caution() -> None:

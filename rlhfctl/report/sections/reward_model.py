@@ -65,7 +65,7 @@ def _overall(
         shares: tuple[tuple[str, Estimate | None, int | None], ...] = (
             ("Held-out accuracy", stage.accuracy, stage.pairs),
             ("Accuracy on gold labels", stage.gold_accuracy, stage.gold_pairs),
-            ("Baseline: always prefer the longer response", stage.length_accuracy, stage.pairs),
+            (f"Baseline: {stage.length_baseline}", stage.length_baseline.accuracy, stage.pairs),
         )
         rows = [
             (label, *share_cells(estimate), "" if pairs is None else number(pairs))

@@ -77,7 +77,7 @@ def _reward_model(facts: RunFacts) -> list[Row]:
         *_shares(
             ("Held-out accuracy", model.accuracy),
             ("Accuracy on gold labels", model.gold_accuracy),
-            ("Baseline: always prefer the longer response", model.length_accuracy),
+            (f"Baseline: {model.length_baseline}", model.length_baseline.accuracy),
         ),
         _number("Held-out pairs", model.pairs),
         *(_number(label, value) for label, value in scale if value is not None),

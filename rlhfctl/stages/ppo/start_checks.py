@@ -49,7 +49,11 @@ class Check:
 
 
 def check_accuracy(rm: Path) -> list[Check]:
-    """Check that the reward model's 95 % CI lies above chance and the length baseline."""
+    """Check that the reward model's 95 % CI lies above chance and the length baseline.
+
+    The baseline always prefers the longer response or always the shorter one, whichever is right
+    more often.
+    """
     file = rm / METRICS_FILE
     try:
         result = read_result(RewardModelResult, file)
@@ -57,7 +61,7 @@ def check_accuracy(rm: Path) -> list[Check]:
         missing = f"{file} is missing: this reward model was not evaluated"
         detail = f"{error.where}: {error.what}" if file.exists() else missing
         return [Check("reward model accuracy", passed=False, detail=detail)]
-    low, length = result.accuracy.low, result.length_accuracy.value
+    low, baseline = result.accuracy.low, result.length_baseline
     if low is None:
         detail = f"{file} has an accuracy without an interval"
         return [Check("reward model accuracy", passed=False, detail=detail)]
@@ -66,8 +70,8 @@ def check_accuracy(rm: Path) -> list[Check]:
         Check("reward model above chance", low > 0.5, measured),
         Check(
             "reward model above the length baseline",
-            low > length,
-            f"{measured}, length baseline {length:.3f}",
+            low > baseline.accuracy.value,
+            f"{measured}, {baseline}: {baseline.accuracy.value:.3f}",
         ),
     ]
 

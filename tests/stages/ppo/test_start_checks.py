@@ -48,12 +48,23 @@ def test_an_accuracy_above_chance_and_length_passes(rm):
 
 @pytest.mark.parametrize(
     ("low", "length", "failed"),
-    [(0.49, 0.3, ["reward model above chance"]), (0.6, 0.7, ["reward model above the length"])],
+    [
+        (0.49, 0.51, ["reward model above chance", "reward model above the length"]),
+        (0.6, 0.7, ["reward model above the length"]),
+        (0.6, 0.3, ["reward model above the length"]),
+    ],
 )
 def test_an_interval_that_holds_chance_or_the_length_baseline_fails(rm, low, length, failed):
     metrics(rm, accuracy=low + 0.05, accuracy_low=low, length_accuracy=length)
     names = [check.name for check in check_accuracy(rm) if not check.passed]
     assert [name[: len(part)] for name, part in zip(names, failed, strict=True)] == failed
+
+
+def test_a_model_that_only_prefers_shorter_responses_is_refused(rm):
+    """Data whose shorter response is always chosen: 1.0 is what length alone reaches."""
+    metrics(rm, accuracy=0.99, accuracy_low=0.97, length_accuracy=0.0)
+    (failed,) = (check for check in check_accuracy(rm) if not check.passed)
+    assert failed.detail.endswith("always prefer the shorter response: 1.000")
 
 
 @pytest.mark.parametrize(
