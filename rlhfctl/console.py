@@ -11,19 +11,10 @@ import logging
 import math
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from rlhfctl.run.text import visible
@@ -39,12 +30,8 @@ TERMINAL = "RLHFCTL_TERMINAL"
 """Environment variable: descriptor of the user's stderr if 2 is redirected at startup."""
 JSON_VERSION = 1
 """Version of what `--json` prints; raised when a field is renamed, removed or changes its meaning."""
-PLAIN_INTERVAL = 10.0
-"""Seconds between progress lines without a terminal."""
 LINE_WIDTH = 80
 """Columns of a progress line; metrics that do not fit are in the metrics file only."""
-_BAR_COLUMNS = 56
-"""Columns of the live bar beside its metrics."""
 
 _LABELS = {
     "token_accuracy": "token accuracy",
@@ -140,93 +127,6 @@ class Terminal:
         sys.stdout.write(json.dumps({**common, **value}, allow_nan=False) + "\n")
         sys.stdout.flush()
 
-    def view(self) -> View:
-        """Return a monitor that shows progress on this terminal."""
-        return View(self, self._err)
-
-
-class View:
-    """A progress monitor: a live bar on a terminal, else a line every `PLAIN_INTERVAL`.
-
-    Use it as a context manager, so that the terminal is restored after an error.
-    """
-
-    def __init__(self, terminal: Terminal, console: Console) -> None:
-        self._terminal = terminal
-        self._console = console
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._stage = ""
-        self._unit = ""
-        self._total = 0
-        self._done = 0
-        self._metrics: dict[str, float] = {}
-        self._started_at = 0.0
-        self._shown_at = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
-
-    def start(self, stage: str, total: int, unit: str) -> None:
-        """Start a phase with a new bar or line."""
-        self._stop()
-        self._stage, self._total, self._unit = stage, total, unit
-        self._done, self._metrics = 0, {}
-        self._started_at = self._shown_at = time.monotonic()
-        if self._terminal.live:
-            self._progress = _progress(self._console)
-            self._task = self._progress.add_task(
-                visible(stage), total=total, unit=visible(unit), metrics=""
-            )
-            self._progress.start()
-        else:
-            self._terminal.note(f"{stage} 0/{total} {unit}")
-
-    def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Update the bar, or print a line once per `PLAIN_INTERVAL`."""
-        self._done = done
-        self._metrics.update(metrics)
-        if self._progress is not None:
-            width = self._terminal.console.width - _BAR_COLUMNS
-            text = metrics_line(self._stage, self._metrics, width)
-            self._progress.update(self._task, completed=done, metrics=text)
-        elif time.monotonic() - self._shown_at >= PLAIN_INTERVAL:
-            self._shown_at = time.monotonic()
-            self._terminal.note(self._line())
-
-    def note(self, message: str) -> None:
-        """Print a line above the bar."""
-        self._terminal.note(message)
-
-    def warn(self, message: str) -> None:
-        """Print a warning above the bar."""
-        self._terminal.warn(message)
-
-    def finish(self) -> None:
-        """End the phase and print its last metrics."""
-        self._stop()
-        self._done = self._total
-        self._terminal.note(self._line(f"  in {duration(time.monotonic() - self._started_at)}"))
-
-    def _line(self, end: str = "") -> str:
-        line = f"{self._stage} {self._done}/{self._total} {self._unit}"
-        width = LINE_WIDTH - len(line) - len("  ") - len(end)
-        metrics = metrics_line(self._stage, self._metrics, width)
-        return f"{line}  {metrics}{end}" if metrics else f"{line}{end}"
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
 
 class Board:
     """Live status of several processes, one line each; shown on a terminal only.
@@ -306,24 +206,37 @@ def duration(seconds: float) -> str:
     return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}", markup=False),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[metrics]}", markup=False),
-        console=console,
-        transient=True,
-        refresh_per_second=4,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+def clock(seconds: float) -> str:
+    """Return a duration as ``0:42``, ``3:05`` or ``2:07:00``, which changes by the second."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class _StreamConsole(Console):
+    """A console with the size of its own stream's terminal.
+
+    Rich asks stdin, stdout and stderr, which can be files while this stream is a terminal.
+    """
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines; COLUMNS and LINES win."""
+        dimensions = super().size
+        if self._width is not None or not self.is_terminal or self.is_dumb_terminal:
+            return dimensions
+        try:
+            return ConsoleDimensions(*os.get_terminal_size(self.file.fileno()))
+        except (OSError, ValueError):
+            return dimensions
+
+    @size.setter
+    def size(self, dimensions: tuple[int, int]) -> None:
+        self._width, self._height = dimensions
 
 
 def _console(stream: TextIO) -> Console:
-    return Console(file=stream, markup=False, highlight=False, emoji=False)
+    return _StreamConsole(file=stream, markup=False, highlight=False, emoji=False)
 
 
 def _stderr_copy() -> TextIO:

@@ -29,6 +29,7 @@ from rlhfctl.pipeline import (
     run_stages,
     worker_loop,
 )
+from rlhfctl.progress import View
 from rlhfctl.recipe.offline import go_offline, require_no_connection
 from rlhfctl.recipe.permissions import permit
 from rlhfctl.recipe.user_code import require_permission
@@ -103,7 +104,7 @@ def _run_command(
         require_readable_data(recipe, stage, terminal)
     require_start(recipe, directory, stages)
     directory.create()
-    with capture_logs(directory.log_file, f"rlhfctl {command}"), terminal.view() as view:
+    with capture_logs(directory.log_file, f"rlhfctl {command}"), View(terminal) as view:
         try:
             results = run_stages(
                 recipe,

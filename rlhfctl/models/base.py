@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhfctl.errors import EnvironmentFault
+from rlhfctl.models import load_progress
 from rlhfctl.models.device import device, effective_dtype, effective_quantization
 from rlhfctl.models.dropout import disable_dropout, silence_config
 from rlhfctl.models.finite_weights import require_finite_model
@@ -103,8 +104,8 @@ def load_weights(
         arguments["quantization_config"] = quantization
     # Load directly onto the device: a quantised model cannot be moved afterwards.
     arguments["device_map"] = {"": device()}
-    with hub_errors(source, "model.name_or_path"):
-        loaded = model_class.from_pretrained(source, **arguments)
+    with hub_errors(source, "model.name_or_path"), load_progress.published(source) as progress:
+        loaded = model_class.from_pretrained(source, **arguments, **progress)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     require_finite_model(model, source, section.revision, quantized=quantization is not None)
     disable_dropout(model)

@@ -6,12 +6,14 @@ that was sampled from.
 
 from __future__ import annotations
 
+import time
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
+from rlhfctl import activity
 from rlhfctl.errors import DivergedError
 from rlhfctl.maths.sampling import first_maximum, inverse_cdf
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.5
 """Share of ended rows at which they are removed from the batch."""
+PUBLISH_INTERVAL = 0.5
+"""Seconds between published counts of ended responses."""
 
 
 class UniformSampling(LogitsProcessor):  # type: ignore[misc]
@@ -59,17 +63,36 @@ class UniformSampling(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
+class _Progress:
+    """Publishes how many responses of a call have ended, every `PUBLISH_INTERVAL`."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.before = 0
+        self.published_at = time.monotonic()
+
+    def publish(self, ended: Tensor) -> None:
+        """Publish the rows [B] that have ended, besides those that were removed before."""
+        now = time.monotonic()
+        # Reading the count makes a GPU wait, so it is read only when it is due.
+        if now - self.published_at >= PUBLISH_INTERVAL and activity.is_listened_to():
+            self.published_at = now
+            activity.publish("generating", self.before + int(ended.sum()), self.total)
+
+
 class _EnoughEnded(StoppingCriteria):  # type: ignore[misc]
     """Stops generation for the whole batch once a share `ENOUGH` of its rows has ended."""
 
-    def __init__(self, stops: Tensor, rows: int) -> None:
+    def __init__(self, stops: Tensor, rows: int, progress: _Progress) -> None:
         """Store the stop tokens [S]; no row has ended yet."""
         self.stops = stops
+        self.progress = progress
         self.ended = torch.zeros(rows, dtype=torch.bool, device=stops.device)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Return [B], all True once enough rows have ended."""
         self.ended |= torch.isin(input_ids[:, -1], self.stops)
+        self.progress.publish(self.ended)
         return (self.ended.float().mean() >= ENOUGH).expand_as(self.ended)
 
 
@@ -112,6 +135,7 @@ def generate(
     cache = None if synced else _shrinkable_cache(model)
     active = torch.arange(len(prompts), device=stops.device)
     responses: list[list[int]] = [[] for _ in prompts]
+    progress = _Progress(len(prompts))
     while len(active):
         sampling = UniformSampling(uniforms[active], width, temperature, vocabulary)
         output = model.generate(
@@ -119,7 +143,7 @@ def generate(
             attention_mask=mask,
             past_key_values=cache,
             logits_processor=[sampling],
-            stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(active))],
+            stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(active), progress)],
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=limit + width - ids.shape[1],
@@ -136,6 +160,7 @@ def generate(
             responses[row] = _cut(tokens, set(stop_token_ids))
         remaining = (~ended).nonzero().squeeze(1)
         active, mask = active[remaining], mask[remaining]
+        progress.before = len(prompts) - len(active)
         mask = torch.cat(
             [mask, mask.new_ones(len(remaining), output.shape[1] - mask.shape[1])], dim=1
         )

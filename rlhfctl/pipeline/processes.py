@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlhfctl import activity
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.recipe.view import view
 from rlhfctl.run import stop
@@ -28,7 +29,9 @@ _log = logging.getLogger("rlhfctl")
 
 def load_stage(stage: Stage) -> StageFunction:
     """Import a stage's module, and with it torch and the libraries, only when it starts."""
+    activity.publish("importing libraries")
     module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
+    activity.clear()
     function: StageFunction = module.run
     return function
 

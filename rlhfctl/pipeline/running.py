@@ -144,6 +144,7 @@ class _StageRunner:
             resumed = ": resuming from a checkpoint" if attempt.resuming else ""
             self.monitor.note(f"{heading}{resumed}")
             self.directory.link_latest()
+            self.monitor.begin(heading)
             for change in attempt.changes:
                 self.monitor.warn(f"{name} is resumed although {change}")
             record = self._run(plan, load, attempt)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from rlhfctl import activity
 from rlhfctl.errors import CheckpointError, DivergedError
 from rlhfctl.ppo import checkpoint
 from rlhfctl.ppo.safe_points import SafePoints, stop_together
@@ -207,6 +208,11 @@ class TrainingHooks:
             Stopped: A stop was requested.
         """
         self._trained_on = unfinished.rollout
+        per_epoch = -(-self.settings.rollout_batch_size // self.settings.minibatch_size)
+        epoch, done = divmod(unfinished.minibatches, per_epoch)
+        activity.publish(
+            f"epoch {epoch + 1}/{self.settings.epochs}", done, per_epoch, "minibatches"
+        )
         save, number = self.points.reached()
         if save or number:
             self._write(progress, unfinished)
@@ -265,7 +271,11 @@ class TrainingHooks:
             return HeldOutEvaluation()
         started = time.perf_counter()
         try:
-            with self._leaving_at_once(), self.average.applied():
+            with (
+                self._leaving_at_once(),
+                self.average.applied(),
+                activity.within("held-out"),
+            ):
                 result = self.evaluator.evaluate(progress.rollout, self._episodes(progress))
         except stop.Stopped as error:
             stop.begin(error.number)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch.nn.functional import pad
 
+from rlhfctl import activity
 from rlhfctl.errors import DivergedError
 from rlhfctl.maths.advantages import (
     Advantages,
@@ -153,7 +154,10 @@ def score_rollout(
         values=torch.zeros(shape, device=device),
         source_scores=torch.zeros(shape[0], len(rewards.sources), device=device),
     )
+    done = 0
     for chunk, part in batch.in_chunks(settings.forward_batch_size):
+        activity.publish("scoring", done, len(batch))
+        done += len(part)
         width = part.response_width
         policy = roles.log_probs("policy", part)
         parts.log_probs[chunk, :width] = policy.log_probs

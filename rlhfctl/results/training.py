@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from rlhfctl.results.estimate import Estimate, GroupAccuracy  # noqa: TC001 - for get_type_hints
+from rlhfctl.results.estimate import Estimate, GroupAccuracy
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class Monitor(Protocol):
     """Receiver of a stage's progress. A stage may call `start` once per phase."""
 
+    def begin(self, heading: str) -> None:
+        """Begin a stage; the heading has its position and title, such as ``[2/4] Reward model``."""
+
     def start(self, stage: str, total: int, unit: str) -> None:
         """Begin a phase of `total` units of work, such as `steps` or `episodes`."""
 
@@ -36,6 +39,9 @@ class Monitor(Protocol):
 
 class NullMonitor:
     """A monitor that does nothing."""
+
+    def begin(self, heading: str) -> None:
+        """Do nothing."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Do nothing."""
@@ -58,6 +64,11 @@ class MultiMonitor:
 
     def __init__(self, monitors: Sequence[Monitor]) -> None:
         self._monitors = tuple(monitors)
+
+    def begin(self, heading: str) -> None:
+        """Begin a stage in every monitor."""
+        for monitor in self._monitors:
+            monitor.begin(heading)
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Begin a phase in every monitor."""
@@ -101,6 +112,9 @@ class MetricsLog:
         self._resuming = resume and path.exists()
         if not self._resuming:
             write_atomic(path, "")
+
+    def begin(self, heading: str) -> None:
+        """Do nothing: the file is a stage's."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Do nothing: phases are not recorded."""

@@ -99,6 +99,9 @@ class TrackerMonitor:
         self._trackers: dict[str, Any] = {}
         self._calls: dict[str, _TrackerCalls] = {}
 
+    def begin(self, heading: str) -> None:
+        """Do nothing: trackers are opened with the first phase."""
+
     def start(self, stage: str, total: int, unit: str) -> None:
         """Open the trackers when the first phase begins, for `START_TIMEOUT` at most."""
         self._stage = stage

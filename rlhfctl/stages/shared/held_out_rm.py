@@ -121,6 +121,10 @@ class HeldOutRMMonitor:
         self._after = after
         self._offset = 0
 
+    def begin(self, heading: str) -> None:
+        """Pass on the beginning of a stage."""
+        self._monitor.begin(heading)
+
     def start(self, stage: str, total: int, unit: str) -> None:
         """Start a phase; training steps continue those of the main model."""
         self._offset = self._after if unit == "steps" else 0
