@@ -226,9 +226,11 @@ class _StreamConsole(Console):
         if self._width is not None or not self.is_terminal or self.is_dumb_terminal:
             return dimensions
         try:
-            return ConsoleDimensions(*os.get_terminal_size(self.file.fileno()))
+            columns, lines = os.get_terminal_size(self.file.fileno())
         except (OSError, ValueError):
             return dimensions
+        # A pseudo-terminal whose size was never set has none.
+        return ConsoleDimensions(columns, lines) if columns and lines else dimensions
 
     @size.setter
     def size(self, dimensions: tuple[int, int]) -> None:

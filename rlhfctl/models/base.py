@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,7 +105,8 @@ def load_weights(
         arguments["quantization_config"] = quantization
     # Load directly onto the device: a quantised model cannot be moved afterwards.
     arguments["device_map"] = {"": device()}
-    with hub_errors(source, "model.name_or_path"), load_progress.published(source) as progress:
+    label = "the embedded model" if section.name_or_path == "embedded" else Path(source).name
+    with hub_errors(source, "model.name_or_path"), load_progress.published(label) as progress:
         loaded = model_class.from_pretrained(source, **arguments, **progress)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     require_finite_model(model, source, section.revision, quantized=quantization is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tqdm.std import tqdm
@@ -39,16 +38,15 @@ class _PublishedBar(tqdm):  # type: ignore[misc]
 
 
 @contextmanager
-def published(source: str) -> Iterator[dict[str, Any]]:
+def published(label: str) -> Iterator[dict[str, Any]]:
     """Publish the download and the loading of a model within the context.
 
     Args:
-        source: Folder or hub id.
+        label: Name of the model.
 
     Yields:
         Further arguments of `from_pretrained`.
     """
-    label = Path(source).name
     activity.publish(f"loading {label}")
     set_hook: Callable[..., Any] | None = getattr(logging, "set_tqdm_hook", None)
     if set_hook is None:  # transformers before 5.23 has neither the hook nor the argument

@@ -48,7 +48,7 @@ def address(tmp_path):
 def test_a_download_publishes_its_bytes(heard, address, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
-    with published("org/model") as arguments, (tmp_path / "copy").open("wb") as file:
+    with published("model") as arguments, (tmp_path / "copy").open("wb") as file:
         http_get(address, file, expected_size=500_000, tqdm_class=arguments["tqdm_class"])
     assert (tmp_path / "copy").stat().st_size == 500_000
     counts = [work for work in heard if work and work.unit == activity.BYTES]
