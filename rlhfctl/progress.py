@@ -67,10 +67,10 @@ class _Progress:
         inner = self.phase.partition(" ")[2]
         return f"{self.heading}: {inner}" if inner else self.heading
 
-    def report(self, done: int) -> None:
-        """Note that units are done."""
+    def report(self, done: int, age: float = 0.0) -> None:
+        """Note that units were done some seconds ago."""
         self.done, self.work = done, None
-        self.last = (time.monotonic(), done)
+        self.last = (time.monotonic() - age, done)
         self.first = self.first or self.last
 
     def seconds_left(self) -> float | None:
@@ -153,9 +153,9 @@ class View:
         if self._live is None:
             self._plain(f"{stage} 0/{total} {unit}")
 
-    def step(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Update the bar, or print a line once per `PLAIN_INTERVAL`."""
-        self._progress.report(done)
+    def step(self, done: int, metrics: Mapping[str, float], age: float = 0.0) -> None:
+        """Update the bar, or print a line once per `PLAIN_INTERVAL`; `age` is in seconds."""
+        self._progress.report(done, age)
         self._progress.metrics.update(metrics)
         if self._live is None and self._is_due():
             self._plain(_plain_line(self._progress))
@@ -171,10 +171,12 @@ class View:
     def finish(self) -> None:
         """End the phase and print its last metrics."""
         progress = self._progress
+        progress.done = progress.total
+        if self._live is not None:
+            self._live.refresh()
         self._progress = _Progress(heading=progress.heading, since=time.monotonic())
         if not progress.heading:
             self._stop()
-        progress.done = progress.total
         end = f"  in {duration(time.monotonic() - progress.since)}"
         self._plain(_plain_line(progress, end))
 
@@ -205,6 +207,8 @@ class View:
                 redirect_stderr=False,
             )
             self._live.start()
+        elif self._live is not None:
+            self._live.refresh()
 
     def _stop(self) -> None:
         if self._live is not None:

@@ -18,7 +18,8 @@ FLOORS: dict[str, set[str]] = {
     "cli": {
         *("pipeline", "preflight", "sweep", "human_votes", "evaluation", "report", "results"),
         *("export", "sampling", "data_view"),
-        *("console", "progress", "recipe", "run", "stage_table", "errors", "json_text"),
+        *("console", "progress", "recipe", "run", "activity", "stage_table"),
+        *("errors", "json_text"),
     },
     "progress": {"console", "activity"},
     "sweep": {

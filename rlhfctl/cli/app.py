@@ -16,8 +16,10 @@ from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
 from rlhfctl.cli.init_command import init
 from rlhfctl.cli.recipe_commands import recipes, schema, show, validate
 from rlhfctl.cli.report_command import report
+from rlhfctl.cli.runs import app as runs_app
 from rlhfctl.cli.stage_commands import evaluate, ppo, run, sft, train_rm
 from rlhfctl.cli.sweep_command import sweep
+from rlhfctl.cli.watch import watch_run
 from rlhfctl.errors import EXIT_CODE_MEANINGS
 
 
@@ -75,6 +77,8 @@ _add("ppo", TRAINING, ppo, "rlhfctl ppo --beta 0.1 --episodes 5000")
 _add("eval", TRAINING, evaluate, "rlhfctl eval --prompts 512")
 _add("sweep", TRAINING, sweep, "rlhfctl sweep base --set ppo.beta=0.02,0.1 --jobs 2")
 _add("report", RESULTS, report, "rlhfctl report first second")
+_add("watch", RESULTS, watch_run, "rlhfctl watch first")
+app.add_typer(runs_app, name="runs", rich_help_panel=RESULTS)
 _add("sample", RESULTS, sample, 'rlhfctl sample --prompt "Why is the sky blue?"')
 _add("chat", RESULTS, chat, "rlhfctl chat --stage sft")
 _add("export", RESULTS, export, "rlhfctl export --stage ppo --merge --output exports/ppo")

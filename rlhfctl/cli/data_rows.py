@@ -12,6 +12,7 @@ from rich.text import Text
 from rlhfctl.cli.resolve import resolve
 from rlhfctl.console import Terminal, duration, safe
 from rlhfctl.errors import UsageError
+from rlhfctl.progress import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def show_data(options: RunOptions, stage: str, count: int, *, full: bool) -> Non
         raise UsageError(f"-n {count}: give 0 or more rows")
     terminal = Terminal(quiet=options.quiet, as_json=options.json)
     recipe = resolve(options).loaded.recipe
-    with terminal.view() as progress:
+    with View(terminal) as progress:
         seen = view_data(recipe, stage, count, progress)
     if options.json:
         terminal.write_json({"ok": True} | asdict(seen))
@@ -72,7 +73,7 @@ def prepare_data(options: RunOptions) -> None:
     recipe = resolve(options).loaded.recipe
     folder = cache_path()
     results = []
-    with terminal.view() as progress:
+    with View(terminal) as progress:
         for result in prepare(recipe, progress):
             results.append(result)
             how = "already stored" if result.reused else f"in {duration(result.seconds)}"

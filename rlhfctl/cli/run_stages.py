@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -24,6 +25,7 @@ from rlhfctl.console import Terminal
 from rlhfctl.errors import GateError
 from rlhfctl.pipeline import (
     StageResult,
+    WrittenReport,
     needed_stages,
     require_start,
     run_stages,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlhfctl.cli.options import RunOptions
+    from rlhfctl.run.directory import RunDirectory
     from rlhfctl.stage_table import Stage
 
 _log = logging.getLogger("rlhfctl")
@@ -117,6 +120,7 @@ def _run_command(
                     options.allow_world_size_change,
                 ),
                 group=group,
+                write_report=partial(_write_report, directory),
             )
             _update_report(resolved, results)
             results = exchange_votes(vote_files, resolved, results, view)
@@ -131,9 +135,18 @@ def _update_report(resolved: Resolved, results: Sequence[StageResult]) -> None:
     directory = resolved.directory
     unchanged = directory.report.exists() and all(result.status == "skipped" for result in results)
     if _evaluated(results) and not unchanged:
-        from rlhfctl.report.page import render
+        _write_report(directory)
 
-        write_atomic(directory.report, render(directory.root))
+
+def _write_report(directory: RunDirectory) -> WrittenReport:
+    """Write the run's report."""
+    from rlhfctl.report.page import of
+    from rlhfctl.report.sources import read_run
+    from rlhfctl.report.verdict import verdict_of
+
+    facts = read_run(directory.root)
+    write_atomic(directory.report, of(facts))
+    return WrittenReport(verdict_of(facts).sentence, directory.report)
 
 
 def _evaluated(results: Sequence[StageResult]) -> bool:

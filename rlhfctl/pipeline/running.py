@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhfctl.errors import CheckpointError, DivergedError
+from rlhfctl.pipeline.conclusions import WrittenReport, conclusion_of, flat_settings
 from rlhfctl.pipeline.inputs import artifacts_of, find_checkpoints, outdated_inputs
 from rlhfctl.pipeline.planning import StagePlan, plan_stage
 from rlhfctl.pipeline.processes import (
@@ -23,7 +24,9 @@ from rlhfctl.run.directory import DIVERGED_FILE
 from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
+from rlhfctl.run.progress_file import ProgressFile
 from rlhfctl.run.resumption import UNCHANGED, Resumption
+from rlhfctl.run.trackers import Address
 from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
 from rlhfctl.stage_table import STAGES, Stage, stage_named
@@ -60,6 +63,7 @@ def run_stages(
     resumption: Resumption = UNCHANGED,
     load: StageLoader = load_stage,
     group: ProcessGroup | None = None,
+    write_report: Callable[[], WrittenReport] | None = None,
 ) -> list[StageResult]:
     """Bring stages up to date, in order, while holding the run folder's lock.
 
@@ -74,6 +78,7 @@ def run_stages(
             interruption.
         load: Returns a stage's function when the stage starts.
         group: The processes that share the work.
+        write_report: Writes the report of an evaluation for the recipe's trackers.
 
     Raises:
         RlhfctlError: A stage cannot run or failed; earlier results are unchanged. A new run whose
@@ -91,7 +96,14 @@ def run_stages(
         results: list[StageResult] = []
         for number, stage in enumerate(map(stage_named, stages), start=1):
             runner = _StageRunner(
-                recipe, directory, stage, f"[{number}/{len(stages)}]", monitor, manifest, group
+                recipe,
+                directory,
+                stage,
+                f"[{number}/{len(stages)}]",
+                monitor,
+                manifest,
+                group,
+                write_report,
             )
             result = runner.bring_up_to_date(resumption, load)
             manifest = manifest.with_stage(result.record)
@@ -123,6 +135,7 @@ class _StageRunner:
     monitor: Monitor
     manifest: Manifest
     group: ProcessGroup
+    write_report: Callable[[], WrittenReport] | None = None
 
     def bring_up_to_date(self, resumption: Resumption, load: StageLoader) -> StageResult:
         """Run the stage unless it is up to date."""
@@ -155,10 +168,26 @@ class _StageRunner:
         started, clock = datetime.now(UTC), time.monotonic()
         metrics_log = MetricsLog(directory.partial_metrics(name), resume=attempt.resuming)
         trackers = self._trackers(plan.recipe_part)
-        monitor = MultiMonitor([metrics_log, self.monitor, trackers])
+        heading = f"{self.position} {self.stage.title}"
+        progress_file = ProgressFile(directory.progress, name, heading)
+        monitor = MultiMonitor([metrics_log, progress_file, self.monitor, trackers])
         try:
-            outcome = run_in_all_processes(
-                self.recipe, directory, self.stage, plan.checkpoints, monitor, self.group, load
+            outcome = self._outcome(plan, load, monitor)
+            with stop.deferred(self.monitor.note):
+                record = self._record(plan, attempt, outcome, started, clock)
+                if self.recipe.tracking.report_to:
+                    trackers.conclude(conclusion_of(record, directory, self.write_report))
+                return record
+        finally:
+            progress_file.close()
+            trackers.close()
+
+    def _outcome(self, plan: StagePlan, load: StageLoader, monitor: Monitor) -> StageOutcome:
+        """Run the stage; if it fails, keep or discard its partial folder."""
+        name = self.stage.name
+        try:
+            return run_in_all_processes(
+                self.recipe, self.directory, self.stage, plan.checkpoints, monitor, self.group, load
             )
         except BaseException as error:
             if isinstance(error, stop.Stopped):
@@ -171,10 +200,6 @@ class _StageRunner:
                     else f"finished stages are kept, and re-running the command starts {name} again"
                 )
             raise
-        finally:
-            trackers.close()
-        with stop.deferred(self.monitor.note):
-            return self._record(plan, attempt, outcome, started, clock)
 
     def _record(
         self,
@@ -213,19 +238,9 @@ class _StageRunner:
         return record
 
     def _trackers(self, part: Mapping[str, Any]) -> TrackerMonitor:
-        settings = {
-            f"{section}.{key}": value
-            for section, values in part.items()
-            if isinstance(values, dict)
-            for key, value in values.items()
-        }
-        return TrackerMonitor(
-            self.recipe.tracking.report_to,
-            f"{self.directory.name}-{self.stage.name}",
-            self.directory.logs,
-            settings,
-            self.monitor,
-        )
+        tracking, directory = self.recipe.tracking, self.directory
+        address = Address(tracking.project, directory.name, self.stage.name, directory.logs)
+        return TrackerMonitor(tracking.report_to, address, dict(flat_settings(part)), self.monitor)
 
     def _keep_or_discard(self, error: BaseException) -> bool:
         """Keep the partial folder of a failed stage if it can be resumed; else remove it.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, Positive, Section, Share
 from rlhfctl.recipe.evaluation import EvaluationSection
@@ -254,10 +254,19 @@ class DataSection(Section):
 class TrackingSection(Section):
     """Experiment trackers, in addition to the run's own metrics files."""
 
-    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+    report_to: Annotated[
+        list[Literal["tensorboard", "wandb", "mlflow", "trackio"]],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    ] = Field(
         default_factory=list,
-        description="Trackers that receive the metrics of every stage. Each needs its package; one "
-        "that fails is reported once and disabled.",
+        description="Trackers that receive the metrics of every stage: one name, or a list. Each "
+        "needs its package (`rlhfctl[wandb]`); one that fails is reported once and disabled.",
+    )
+    project: str = Field(
+        "rlhfctl",
+        min_length=1,
+        description="Project of the trackers (MLflow: experiment). A run is a group in it, and each "
+        "stage a run of that group.",
     )
 
 

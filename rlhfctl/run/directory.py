@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from contextlib import contextmanager, suppress
@@ -100,6 +101,11 @@ class RunDirectory:
         return self.logs / "launch.log"
 
     @property
+    def progress(self) -> Path:
+        """The phase of the stage that is running."""
+        return self.logs / ".progress.json"
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.root / REPORT_FILE
@@ -179,6 +185,23 @@ class RunDirectory:
                 where=str(self.root),
                 hint="change the permissions, or choose another directory with --runs-dir",
             )
+
+    def is_locked(self) -> bool:
+        """Return whether a process holds the lock; one that was killed holds none."""
+        # Without a record of the holder no lock is tried, which could be in the way of a start.
+        if not (self.root / ".lock.json").exists():
+            return False
+        try:
+            descriptor = os.open(self.root / ".lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Logging of metrics to wandb, mlflow, trackio or TensorBoard, through accelerate.
+"""Logging of metrics to wandb, mlflow, trackio or TensorBoard.
 
 Trackers are optional: one that fails is reported once and disabled, and one that hangs delays the
 run by seconds.
@@ -12,12 +12,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.run import stop
+from rlhfctl.run.trackers import open_tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from rlhfctl.run.monitor import Monitor
+    from rlhfctl.run.trackers import Address, Conclusion, Setting, Tracker
 
 START_TIMEOUT = 10.0
 """Seconds that a tracker may delay the run when it starts."""
@@ -72,9 +73,8 @@ class TrackerMonitor:
     """A monitor that logs every step's metrics to trackers, as STAGE/METRIC.
 
     Args:
-        names: Tracker names of accelerate.
-        run_name: Name of the run in the trackers.
-        folder: Folder for trackers that write files.
+        names: Names of trackers.
+        address: Project, run and stage.
         settings: Recipe values by dotted key, logged as the run's configuration.
         monitor: Receives a warning when a tracker fails or hangs.
     """
@@ -82,21 +82,19 @@ class TrackerMonitor:
     def __init__(
         self,
         names: Sequence[str],
-        run_name: str,
-        folder: Path,
+        address: Address,
         settings: Mapping[str, Any],
         monitor: Monitor,
     ) -> None:
         self._names = tuple(names)
-        self._run_name = run_name
-        self._folder = folder
-        self._settings = {
+        self._address = address
+        self._settings: dict[str, Setting] = {
             key: value if isinstance(value, str | int | float | bool) else str(value)
             for key, value in settings.items()
         }
         self._monitor = monitor
         self._stage = ""
-        self._trackers: dict[str, Any] = {}
+        self._trackers: dict[str, Tracker] = {}
         self._calls: dict[str, _TrackerCalls] = {}
 
     def begin(self, heading: str) -> None:
@@ -133,6 +131,11 @@ class TrackerMonitor:
     def finish(self) -> None:
         """Do nothing: a stage may begin another phase."""
 
+    def conclude(self, conclusion: Conclusion) -> None:
+        """Log the result of the finished stage; call before `close`."""
+        for name, calls in self._calls.items():
+            calls.add(partial(self._conclude, name, conclusion))
+
     def close(self) -> None:
         """Close the trackers, and wait for those that answer."""
         limit = _FINISH_TIMEOUT_WHEN_STOPPING if stop.requested() else _FINISH_TIMEOUT
@@ -143,17 +146,15 @@ class TrackerMonitor:
                 self._monitor.warn(f"tracker {name} has not finished within {limit:g} s")
 
     def _open(self, name: str) -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-        kind = LOGGER_TYPE_TO_CLASS[name]
-        extra = {"logging_dir": str(self._folder)} if kind.requires_logging_directory else {}
-        tracker = kind(self._run_name, **extra)
-        tracker.start()
-        tracker.store_init_configuration(self._settings)
+        tracker = open_tracker(name, self._address)
+        tracker.configure(self._settings)
         self._trackers[name] = tracker
 
     def _log(self, name: str, metrics: Mapping[str, float], step: int) -> None:
-        self._trackers[name].log(metrics, step=step)
+        self._trackers[name].log(metrics, step)
+
+    def _conclude(self, name: str, conclusion: Conclusion) -> None:
+        self._trackers[name].conclude(conclusion)
 
     def _finish(self, name: str) -> None:
         self._trackers[name].finish()

@@ -66,6 +66,11 @@ OPTIONS = {
     "data show": {*DATA, "--stage sft|rm|ppo = sft", "--rows -n N = 5", "--full"},
     "data prepare": DATA,
     "data clean": {"--unused DAYS", *OUTPUT},
+    "watch": {"RUN", "--runs-dir DIR = runs", "--once", *OUTPUT},
+    "runs list": {"--runs-dir DIR = runs", *OUTPUT},
+    "runs show": {"RUN", "--runs-dir DIR = runs", *OUTPUT},
+    "runs diff": {"RUN required", "--runs-dir DIR = runs", "--all", *OUTPUT},
+    "runs rm": {"RUN ... required", "--runs-dir DIR = runs", "--yes", *OUTPUT},
     "data agreement": {"FILE required", "--columns NAME=COLUMN ...", *OUTPUT},
 }
 
@@ -104,14 +109,7 @@ def test_arguments_and_options_of_a_command(name):
     assert {described(parameter) for parameter in COMMANDS[name].params} == OPTIONS[name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name in OPTIONS
-        if name not in {"report", "data agreement", "init", "recipes", "schema"}
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if OPTIONS[name] >= RECIPE_COMMAND])
 def test_shared_options_are_in_panels_of_their_own(name):
     panels = {
         parameter.opts[0]: parameter.rich_help_panel

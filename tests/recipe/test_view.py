@@ -24,6 +24,7 @@ OPTIONAL_SECTIONS = {
 READ_OUTSIDE_STAGES = {
     "name": "the run folder's default name",
     "tracking.report_to": "trackers receive the metrics of every stage and change none",
+    "tracking.project": "names the trackers' project",
     "sweep.set": "`rlhfctl sweep` makes one recipe per point",
     "sweep.zip": "`rlhfctl sweep` makes one recipe per point",
     "evaluation.gates": "checked against the recorded metrics after every evaluation",
