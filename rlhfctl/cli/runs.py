@@ -19,7 +19,7 @@ from rlhfctl.errors import UsageError
 
 app = typer.Typer(
     cls=Group,
-    help="List, show, compare and remove runs.",
+    help="List, show, compare and remove runs; without a command, list them.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )

@@ -6,7 +6,6 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
 from rlhfctl.activity import byte_size
@@ -93,7 +92,6 @@ def remove_runs(names: Sequence[str], runs_dir: Path, terminal: Terminal, *, yes
     Raises:
         UsageError: A name is not a run's, or there is nobody to ask.
         LockedError: A process is using one of the runs.
-        typer.Exit: The user declined.
     """
     runs = [overview(removable(name, runs_dir).root) for name in dict.fromkeys(names)]
     for run in runs:
@@ -103,8 +101,9 @@ def remove_runs(names: Sequence[str], runs_dir: Path, terminal: Terminal, *, yes
                 where=str(run.directory.root),
                 hint="stop it first; nothing was removed",
             )
-    if not yes:
-        _ask(runs)
+    if not yes and not _agreed(runs, terminal):
+        terminal.result("nothing was removed")
+        return
     for run in runs:
         remove(run.directory)
     if terminal.as_json:
@@ -114,14 +113,22 @@ def remove_runs(names: Sequence[str], runs_dir: Path, terminal: Terminal, *, yes
             terminal.result(f"removed {run.directory.root} ({byte_size(run.size)})")
 
 
-def _ask(runs: Sequence[RunOverview]) -> None:
-    if not sys.stdin.isatty():
+def _agreed(runs: Sequence[RunOverview], terminal: Terminal) -> bool:
+    """Return whether the user agrees to the removal; Ctrl-C and Ctrl-D decline.
+
+    Raises:
+        UsageError: There is nobody to ask.
+    """
+    if terminal.as_json or not sys.stdin.isatty():
         raise UsageError("there is nobody to ask", hint="add --yes to remove without asking")
     for run in runs:
-        typer.echo(f"{run.directory.root}  {run.state}, {byte_size(run.size)}", err=True)
-    question = f"Remove {'it' if len(runs) == 1 else f'these {len(runs)} runs'}?"
-    if not typer.confirm(question, err=True):
-        raise typer.Exit(1)
+        terminal.result(f"{run.directory.root}  {run.state}, {byte_size(run.size)}")
+    try:
+        answer = input(f"Remove {'it' if len(runs) == 1 else f'these {len(runs)} runs'}? [y/N] ")
+    except (EOFError, KeyboardInterrupt):
+        terminal.result("")
+        return False
+    return answer.strip().lower() in {"y", "yes"}
 
 
 def newest(runs_dir: Path) -> RunOverview:
