@@ -16,6 +16,7 @@ from rlhfctl.cli.options import (
     JsonOption,
     QuietOption,
     RunsDirOption,
+    of_recipe,
 )
 
 
@@ -78,7 +79,11 @@ _GreedyOption = Annotated[
 _TemperatureOption = Annotated[
     float | None,
     typer.Option(
-        "--temperature", metavar="X", min=0.0, help="Divisor of the logits. Default: the recipe's."
+        "--temperature",
+        metavar="X",
+        min=0.0,
+        show_default=of_recipe("generation.temperature"),
+        help="Divisor of the logits.",
     ),
 ]
 _MaxNewTokensOption = Annotated[
@@ -87,13 +92,18 @@ _MaxNewTokensOption = Annotated[
         "--max-new-tokens",
         metavar="N",
         min=1,
-        help="Longest response, in tokens. Default: the recipe's.",
+        show_default=of_recipe("generation.max_new_tokens"),
+        help="Longest response, in tokens.",
     ),
 ]
 _SeedOption = Annotated[
     int | None,
     typer.Option(
-        "--seed", metavar="N", min=0, help="Seed, the same for all stages. Default: the recipe's."
+        "--seed",
+        metavar="N",
+        min=0,
+        show_default="the recipe's seed",
+        help="Seed, the same for all stages.",
     ),
 ]
 _SystemOption = Annotated[
@@ -108,7 +118,8 @@ def sample(
         typer.Option(
             "--stage",
             metavar="STAGE",
-            help="base, sft or ppo; several are shown side by side. Default: sft and ppo.",
+            show_default="sft and ppo",
+            help="base, sft or ppo; several are shown side by side.",
         ),
     ] = None,
     prompt: Annotated[
@@ -163,7 +174,9 @@ def chat(
     run: RunArg = None,
     stage: Annotated[
         LanguageStage | None,
-        typer.Option("--stage", metavar="STAGE", help="base, sft or ppo. Default: ppo, else sft."),
+        typer.Option(
+            "--stage", metavar="STAGE", show_default="ppo, else sft", help="base, sft or ppo."
+        ),
     ] = None,
     system: _SystemOption = None,
     greedy: _GreedyOption = False,
@@ -206,7 +219,8 @@ _DtypeOption = Annotated[
     typer.Option(
         "--dtype",
         metavar="DTYPE",
-        help="With --merge: float32, bfloat16 or float16. Default: that of the base's files.",
+        show_default="that of the base's files",
+        help="With --merge: float32, bfloat16 or float16.",
     ),
 ]
 _LicenceOption = Annotated[
@@ -214,7 +228,8 @@ _LicenceOption = Annotated[
     typer.Option(
         "--license",
         metavar="ID",
-        help="Licence for the model card, such as apache-2.0. Default: that of the base, if known.",
+        show_default="that of the base, if known",
+        help="Licence for the model card, such as apache-2.0.",
     ),
 ]
 _BaseModelOption = Annotated[
@@ -237,8 +252,8 @@ def export(
         typer.Option(
             "--output",
             metavar="DIR",
-            show_default=False,
-            help="Folder to create. Default: exports/RUN-STAGE.",
+            show_default="exports/RUN-STAGE",
+            help="Folder to create.",
         ),
     ] = None,
     merge: _MergeOption = False,
@@ -307,7 +322,7 @@ def push(
         bool, typer.Option("--dry-run", help="List the files and their sizes; upload nothing.")
     ] = False,
     public: Annotated[
-        bool, typer.Option("--public", help="Create the repository public. Default: private.")
+        bool, typer.Option("--public", help="Create the repository public rather than private.")
     ] = False,
     merge: _MergeOption = False,
     dtype: _DtypeOption = None,

@@ -117,6 +117,7 @@ def test_shared_options_are_in_panels_of_their_own(name):
         if parameter.rich_help_panel
     }
     run = {"--run", "--runs-dir", "--set", "--seed"}
+    run &= {option.split()[0] for option in OPTIONS[name]}
     run |= {"--force", "--allow-code", "--allow-remote-code", "--offline"} & OPTIONS[name]
     if "--launch FILE" in OPTIONS[name]:
         run |= {"--launch", "--allow-change", "--allow-world-size-change"}
@@ -137,7 +138,8 @@ def test_help_ends_with_an_example_that_parses(name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_that_overrides_the_recipe_or_the_run_names_its_default(name):
     silent = {"--set", "--allow-change", "--launch", "--export-pairs", "--import-votes"}
-    silent |= {"--columns", "--output"}
+    silent |= {"--columns", "--output", "--prompt", "--file", "--system", "--gguf"}
+    silent |= {"--converter", "--base-model", "--repo"}
     for parameter in COMMANDS[name].params:
         flag = parameter.opts[0]
         if flag.startswith("--") and not parameter.is_flag and flag not in silent:
