@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 LIBRARIES = ["datasets", "peft", "trl.trainer.reward_trainer", "trl.trainer.sft_trainer"]
 """Modules that every stage imports. None of rlhfctl: it reads the environment as it is imported."""
@@ -27,6 +27,7 @@ def rlhfctl(
     arguments: Sequence[object],
     environment: Mapping[str, str] = os.environ,
     timeout: float = 300,
+    prepare: Callable[[], object] = bool,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``rlhfctl ARGUMENTS`` in a folder, as ``subprocess.run(..., text=True)`` would.
 
@@ -35,6 +36,7 @@ def rlhfctl(
         arguments: Words of the command.
         environment: Environment of the process, as far as it is read after the libraries' import.
         timeout: Seconds after which the process is killed and the test fails.
+        prepare: Called in the process before the command line, by a name that it can import.
 
     Raises:
         subprocess.TimeoutExpired: The command took longer than `timeout`.
@@ -46,7 +48,9 @@ def rlhfctl(
         out, err = Path(streams, "out"), Path(streams, "err")
         for stream in (out, err):
             stream.touch()
-        process = context.Process(target=_main, args=(folder, words, dict(environment), out, err))
+        process = context.Process(
+            target=_main, args=(folder, words, dict(environment), out, err, prepare)
+        )
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -62,7 +66,12 @@ def rlhfctl(
 
 
 def _main(
-    folder: Path, words: list[str], environment: dict[str, str], out: Path, err: Path
+    folder: Path,
+    words: list[str],
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    prepare: Callable[[], object],
 ) -> None:
     os.chdir(folder)
     os.environ.clear()
@@ -73,6 +82,7 @@ def _main(
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     sys.argv = ["rlhfctl", *words]
+    prepare()
     from rlhfctl.__main__ import main
 
     main()

@@ -3,13 +3,14 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-TINY = str(Path(__file__).with_name("tiny.py"))
+from tests import forked
+from tests.cli.tiny import install
+
 Done = subprocess.CompletedProcess[str]
 Command = Callable[..., Done]
 RECIPE = """name: small
@@ -40,20 +41,17 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rlhfctl(folder: Path, environment: dict[str, str]) -> Command:
-    """Run ``python -m rlhfctl``; with `tiny`, over the stages that take no time."""
+    """Run ``rlhfctl`` in a forked process; with `tiny`, over the stages that take no time."""
 
     def run(
         *arguments: str | Path, tiny: bool = False, variables: dict[str, str] | None = None
     ) -> Done:
-        start = [TINY] if tiny else ["-m", "rlhfctl"]
-        return subprocess.run(
-            [sys.executable, *start, *map(str, arguments)],
-            cwd=folder,
-            env=environment | (variables or {}),
-            capture_output=True,
-            text=True,
+        return forked.rlhfctl(
+            folder,
+            arguments,
+            environment | (variables or {}),
             timeout=120,
-            check=False,
+            prepare=install if tiny else bool,
         )
 
     return run
@@ -78,16 +76,8 @@ def whole_run(
 
     def make(folder: Path) -> tuple[Path, Done]:
         (folder / "small.yaml").write_text(RECIPE)
-        done = subprocess.run(
-            [sys.executable, TINY, "run", "small.yaml"],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return folder, done
+        arguments = ["run", "small.yaml"]
+        return folder, forked.rlhfctl(folder, arguments, environment, prepare=install)
 
     return made_once("whole", make)
 
