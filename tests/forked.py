@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-LIBRARIES = ["datasets", "peft", "trl.trainer.reward_trainer", "trl.trainer.sft_trainer"]
-"""Modules that every stage imports. None of rlhfctl: it reads the environment as it is imported."""
+LIBRARIES = [
+    *("datasets", "peft", "trl.trainer.reward_trainer", "trl.trainer.sft_trainer"),
+    *("rlhfctl.cli.app", "rlhfctl.cli.run_stages", "rlhfctl.cli.sweep", "rlhfctl.report.html"),
+]
+"""Modules that most commands import. Those of rlhfctl read no environment as they are imported."""
 
 
 def rlhfctl(
