@@ -21,6 +21,7 @@ from rlhfctl.pipeline.processes import (
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.run import staging, stop
 from rlhfctl.run.directory import DIVERGED_FILE
+from rlhfctl.run.machine import machine
 from rlhfctl.run.manifest import Artifact, Manifest, StageOutcome, StageRecord
 from rlhfctl.run.monitor import MetricsLog, Monitor, MultiMonitor
 from rlhfctl.run.process_group import ProcessGroup, refuse_sharding
@@ -220,6 +221,7 @@ class _StageRunner:
             outputs=artifacts_of({name: directory.stage(name)}, directory.root),
             metrics=self._finite(outcome.metrics),
             versions=installed_versions(),
+            machine=machine(),
             seed=self.recipe.seed,
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock, 3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlhfctl.report.numbers import finite, interval, number, share, value_of
+from rlhfctl.report.numbers import MISSING, finite, interval, number, share, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,10 +25,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class EstimateCell:
-    """A metric with its interval in one cell."""
+    """A metric with its interval in one cell, and optionally a bar of both."""
 
     value: str
     interval: str
+    bar: Bar | None = None
 
     def __str__(self) -> str:
         """Return both on one line."""
@@ -63,12 +64,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of formatted cells, one per column; a row's first cell is its heading."""
+    """Rows of formatted cells, one per column; a row's first cell is its heading.
+
+    It is collapsed under the label `folded` if that is set.
+    """
 
     kind: ClassVar[str] = "table"
     caption: str
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
+    folded: str = ""
 
     @property
     def rows(self) -> list[tuple[Cell, ...]]:
@@ -88,12 +93,30 @@ class Table:
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side, collapsed under the label `folded` if it is set."""
+    """Plots side by side under an optional heading, collapsed under the label `folded` if set."""
 
     kind: ClassVar[str] = "plots"
     plots: tuple[Plot, ...]
     folded: str = ""
     large: bool = False
+    heading: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FactGroup:
+    """Names and values under a heading."""
+
+    heading: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class FactGroups:
+    """Groups of names and values, side by side."""
+
+    kind: ClassVar[str] = "facts"
+    groups: tuple[FactGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,7 @@ class Note:
     warning: bool = False
 
 
-Block = Table | Plots | Note
+Block = Table | Plots | FactGroups | Note
 
 
 @dataclass(frozen=True)
@@ -122,22 +145,36 @@ class Section:
 
 
 def table(
-    caption: str, columns: Sequence[Column], rows: Iterable[tuple[Cell, ...]]
+    caption: str,
+    columns: Sequence[Column],
+    rows: Iterable[tuple[Cell, ...]],
+    folded: str = "",
 ) -> tuple[Block, ...]:
     """Return a table without the columns that are empty in every row; none without rows."""
     all_rows = tuple(rows)
-    return grouped(caption, columns, [Group(all_rows)]) if all_rows else ()
+    return grouped(caption, columns, [Group(all_rows)], folded) if all_rows else ()
 
 
-def grouped(caption: str, columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Block, ...]:
-    """Return a table of groups, the columns that are empty in every row left out."""
+def grouped(
+    caption: str, columns: Sequence[Column], groups: Sequence[Group], folded: str = ""
+) -> tuple[Block, ...]:
+    """Return a table of groups, the columns that are empty or missing in every row left out."""
     rows = [row for group in groups for row in group.rows]
-    used = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in rows)]
+    used = [
+        index
+        for index in range(len(columns))
+        if index == 0 or not all(_is_missing(row[index]) for row in rows)
+    ]
     cut = tuple(
         replace(group, rows=tuple(tuple(row[index] for index in used) for row in group.rows))
         for group in groups
     )
-    return (Table(caption, tuple(columns[index] for index in used), cut),)
+    return (Table(caption, tuple(columns[index] for index in used), cut, folded),)
+
+
+def _is_missing(cell: Cell) -> bool:
+    value = cell.value if isinstance(cell, EstimateCell) else cell
+    return not value or value == MISSING
 
 
 def plots(
@@ -145,6 +182,8 @@ def plots(
 ) -> tuple[Block, ...]:
     """Return the plots that have lines, side by side; nothing if none has."""
     drawable = tuple(plot for plot in candidates if plot is not None and plot.lines)
+    if large:
+        drawable = tuple(replace(plot, size="large") for plot in drawable)
     return (Plots(drawable, folded, large),) if drawable else ()
 
 

@@ -48,7 +48,7 @@ def cautions(facts: RunFacts, level: str) -> Iterator[str]:
         yield from _reward_model_cautions(facts.reward_model)
     if facts.evaluation is not None:
         yield from _evaluation_cautions(facts.evaluation)
-    yield from _policy_cautions(facts.policy("sft"), facts.policy("ppo"), _kl_alarm(facts))
+    yield from _policy_cautions(facts.policy("sft"), facts.policy("ppo"), kl_limit(facts))
     gain = facts.comparison.gold_gain
     low = finite(gain.low) if gain else None
     if level == "gain" and low is not None and low <= 0:
@@ -163,7 +163,8 @@ def _policy_cautions(
             yield f"{change}: {share(second)}, against {share(first)} for SFT."
 
 
-def _kl_alarm(facts: RunFacts) -> float:
+def kl_limit(facts: RunFacts) -> float:
+    """Return the recipe's `ppo.kl_alarm`, in nats per response."""
     record = facts.records.get(PPO.name)
     section = record.recipe_part.get("ppo") if record else None
     alarm = finite(section.get("kl_alarm")) if isinstance(section, dict) else None

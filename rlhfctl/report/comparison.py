@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -11,18 +12,17 @@ from rlhfctl.report import markdown, values, verdict
 from rlhfctl.report.blocks import (
     Bar,
     Block,
-    Cell,
     Column,
-    Group,
+    EstimateCell,
     Section,
+    estimate_cell,
     finite_ends,
-    grouped,
     plots,
     table,
 )
 from rlhfctl.report.curves import MAIN_PLOTS, Line, Plot, curve, interval_line
 from rlhfctl.report.html import write
-from rlhfctl.report.numbers import as_estimate, interval, number, share, value_of
+from rlhfctl.report.numbers import as_estimate, number, share, value_of
 from rlhfctl.run.directory import RECIPE_FILE
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ _OF_POLICY: tuple[
 
 def html(runs: Sequence[RunFacts]) -> str:
     """Return the comparison as one self-contained page."""
-    return write("sections.html.j2", {**_head(runs), "sections": sections(runs), "summary": []})
+    parts = sections(runs)
+    contents = [(part.anchor, part.title) for part in parts]
+    view = {**_head(runs), "sections": parts, "contents": contents, "summary": []}
+    return write("sections.html.j2", view)
 
 
 def markdown_text(runs: Sequence[RunFacts]) -> str:
@@ -122,19 +125,31 @@ def _verdicts(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
 
 
 def _key_metrics(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    groups = [
-        _group(label, runs, estimates, write_metric)
+    """Return a matrix of metrics and runs."""
+    rows = [
+        (
+            label,
+            *(
+                _with_bar(estimate_cell(estimate, write_metric), bar)
+                for estimate, bar in zip(estimates, _bars(estimates), strict=True)
+            ),
+        )
         for label, estimates, write_metric in _estimates(runs)
         if any(value_of(estimate) is not None for estimate in estimates)
     ]
-    columns = (
-        Column("Run"),
-        Column("Value", "number"),
-        Column("95 % CI", "number"),
-        Column("All runs", "range"),
+    caption = (
+        "Metrics of the PPO policy on held-out prompts, with 95 % CIs. The bars of a row have one "
+        "scale."
     )
-    caption = "Metrics of the PPO policy on held-out prompts. Bars show the 95 % CIs."
-    return grouped(caption, columns, groups) if groups else ()
+    return table(caption, _columns(runs, "Metric", "number"), rows)
+
+
+def _with_bar(cell: EstimateCell | None, bar: Bar | None) -> EstimateCell | None:
+    return None if cell is None else replace(cell, bar=bar)
+
+
+def _columns(runs: Sequence[RunFacts], label: str, kind: str = "text") -> list[Column]:
+    return [Column(label), *(Column(run.name, kind) for run in runs)]
 
 
 def _estimates(
@@ -153,19 +168,6 @@ def _estimates(
         yield f"Win rate by {name}", rates, share
 
 
-def _group(
-    label: str,
-    runs: Sequence[RunFacts],
-    estimates: Sequence[Estimate | None],
-    write_metric: Callable[[Any], str],
-) -> Group:
-    rows: list[tuple[Cell, ...]] = [
-        (run.name, write_metric(value_of(estimate)), interval(estimate, write_metric), bar)
-        for run, estimate, bar in zip(runs, estimates, _bars(estimates), strict=True)
-    ]
-    return Group(tuple(rows), label)
-
-
 def _bars(estimates: Sequence[Estimate | None]) -> list[Bar | None]:
     """Return a bar per run, on a scale from the lowest end to the highest."""
     per_run = [finite_ends(estimate) for estimate in estimates]
@@ -178,12 +180,12 @@ def _bars(estimates: Sequence[Estimate | None]) -> list[Bar | None]:
 
 
 def _recipes(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    groups = [
-        Group(tuple((run.name, value) for run, value in zip(runs, per_run, strict=True)), key)
-        for key, per_run in recipe_differences(runs)
-    ]
-    caption = "Recipe keys whose values differ between runs."
-    return grouped(caption, (Column("Run"), Column("Value")), groups) if groups else ()
+    """Return a matrix of the recipe keys that differ and runs."""
+    return table(
+        "Recipe keys whose values differ between runs.",
+        _columns(runs, "Key"),
+        [(key, *per_run) for key, per_run in recipe_differences(runs)],
+    )
 
 
 def _recipe(run: RunFacts) -> Mapping[str, Any]:
@@ -220,12 +222,12 @@ def _curves(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
         ("Proxy against √KL", lambda line: line.proxy),
     )
     against = [
-        Plot(title, lines, whole_steps=False)
+        Plot(title, lines, "√KL to SFT, √nats", "mean score, 95 % CI", whole_steps=False)
         for title, reward in rewards
         if (lines := _along(runs, reward))
     ]
     over = [
-        Plot(f"{main.stage.title}: {plot.title}", lines)
+        Plot(f"{main.stage.title}: {plot.title}", lines, runs[0].unit(main.stage), plot.y)
         for main in MAIN_PLOTS
         for plot in main.plots
         if (lines := _overlaid(runs, main.stage, plot.curves[0].metric))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import finite
+from rlhfctl.results.metric import Source
+from rlhfctl.results.names import METRICS
 from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 400
 MOST_EXTRA_CURVES = 24
 _NO_CURVE = {"step", "time", "epoch"}
+_LOGS = {SFT.name: Source.SFT_LOG, REWARD_MODEL.name: Source.RM_LOG, PPO.name: Source.PPO_LOG}
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class Line:
         values: [points] finite.
         low: [points] lower ends of the intervals; empty where there are none.
         high: [points] their upper ends.
-        style: `line`; `dots`, not joined; `dashed`, for fitted curves;
-            or `guide`, which has no colour and no label.
+        style: `line`; `points`, a line with a dot at each point; `dots`, not joined; `dashed`, for
+            fitted curves; or `guide`, which has no colour and no label.
         colour: Index into the page's colours, from 1; 0 uses the line's position in the plot.
+        names: [points] Texts beside the dots; empty for none.
     """
 
     label: str
@@ -43,23 +47,38 @@ class Line:
     high: tuple[float, ...] = ()
     style: str = "line"
     colour: int = 0
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line on the x axis: the `best` checkpoint, or an `alarm`."""
+
+    position: float
+    kind: str
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One small plot.
+    """One plot.
 
     Attributes:
         title: Title, in a few words.
         lines: At least one.
-        marks: Positions of vertical lines on the x axis.
+        x: Title of the x axis, with its unit.
+        y: Title of the y axis, with its unit.
+        marks: Vertical lines.
         whole_steps: Whether the x axis has integer ticks only.
+        size: `small`, `large`, or `first` for the chart of the first screen.
     """
 
     title: str
     lines: tuple[Line, ...]
-    marks: tuple[float, ...] = ()
+    x: str = ""
+    y: str = ""
+    marks: tuple[Mark, ...] = ()
     whole_steps: bool = True
+    size: str = "small"
 
 
 @dataclass(frozen=True)
@@ -72,9 +91,10 @@ class CurveSpec:
 
 @dataclass(frozen=True)
 class PlotSpec:
-    """The title of a plot and the metrics in it."""
+    """The title of a plot, the title of its y axis and the metrics in it."""
 
     title: str
+    y: str
     curves: tuple[CurveSpec, ...]
 
 
@@ -86,68 +106,81 @@ class StagePlots:
     plots: tuple[PlotSpec, ...]
 
 
-def _single(title: str, metric: str) -> PlotSpec:
-    return PlotSpec(title, (CurveSpec(metric),))
+def _single(title: str, metric: str, y: str) -> PlotSpec:
+    return PlotSpec(title, y, (CurveSpec(metric),))
 
 
 MAIN_PLOTS = (
     StagePlots(
         SFT,
         (
-            _single("Loss, nats per token", "loss"),
-            _single("Token accuracy", "token_accuracy"),
-            _single("Learning rate", "learning_rate"),
+            _single("Loss", "loss", "nats per token"),
+            _single("Token accuracy", "token_accuracy", "fraction of tokens"),
+            _single("Learning rate", "learning_rate", "learning rate"),
         ),
     ),
     StagePlots(
         REWARD_MODEL,
         (
-            _single("Loss, nats per comparison", "loss"),
-            _single("Training batch accuracy", "accuracy"),
-            _single("Margin: chosen − rejected", "margin"),
+            _single("Loss", "loss", "nats per comparison"),
+            _single("Training batch accuracy", "accuracy", "fraction of comparisons"),
+            _single("Margin: chosen − rejected", "margin", "raw score"),
         ),
     ),
     StagePlots(
         PPO,
         (
-            _single("Score", "score"),
-            _single("Reward: score − KL penalty", "reward"),
-            PlotSpec("KL, nats per response", (CurveSpec("kl", "k1"), CurveSpec("kl_k3", "k3"))),
-            _single("Entropy, nats per token", "entropy"),
-            _single("Response length, tokens", "response_length"),
-            _single("Fraction ended by EOS", "eos_share"),
+            _single("Score", "score", "score per response"),
+            _single("Reward: score − KL penalty", "reward", "reward per response"),
+            PlotSpec(
+                "KL to the reference",
+                "nats per response",
+                (CurveSpec("kl", "k1"), CurveSpec("kl_k3", "k3")),
+            ),
+            _single("Entropy", "entropy", "nats per token"),
+            _single("Response length", "response_length", "tokens"),
+            _single("Ended by EOS", "eos_share", "fraction of responses"),
             PlotSpec(
                 "Clip fraction",
+                "fraction of tokens",
                 (
                     CurveSpec("policy_clip_fraction", "policy"),
                     CurveSpec("value_clip_fraction", "value"),
                 ),
             ),
-            _single("Value loss", "value_loss"),
-            _single("Explained variance", "explained_variance"),
+            _single("Value loss", "value_loss", "loss per token"),
+            _single("Explained variance", "explained_variance", "fraction"),
         ),
     ),
 )
 
 
-def plots(stage: Stage, steps: Sequence[LogStep]) -> list[Plot]:
-    """Return the stage's main plots for which a metric was logged."""
+def plots(stage: Stage, steps: Sequence[LogStep], unit: str = "steps") -> list[Plot]:
+    """Return the stage's main plots for which a metric was logged, over a unit of steps."""
     stage_plots = (
         Plot(
             spec.title,
             tuple(line for c in spec.curves if (line := curve(c.metric, c.label, steps))),
+            x=unit,
+            y=spec.y,
         )
         for spec in _specs(stage)
     )
     return [plot for plot in stage_plots if plot.lines]
 
 
-def extra_plots(stage: Stage, steps: Sequence[LogStep]) -> list[Plot]:
+def extra_plots(stage: Stage, steps: Sequence[LogStep], unit: str = "steps") -> list[Plot]:
     """Return one plot per other logged metric, titled with the metric's name."""
     main = {spec.metric for plot in _specs(stage) for spec in plot.curves}
+    definitions = METRICS[_LOGS[stage.name]] if stage.name in _LOGS else ()
+    units = {metric.name: metric.unit for metric in definitions}
     names = dict.fromkeys(name for step in steps for name in step)
     others = [name for name in names if name not in main | _NO_CURVE]
-    extra = (Plot(name, (line,)) for name in others if (line := curve(name, "", steps)))
+    extra = (
+        Plot(name, (line,), x=unit, y=units.get(name) or "value")
+        for name in others
+        if (line := curve(name, "", steps))
+    )
     return list(extra)[:MOST_EXTRA_CURVES]
 
 
@@ -173,7 +206,7 @@ def curve(name: str, label: str, steps: Iterable[LogStep], colour: int = 0) -> L
 def interval_line(
     label: str,
     points: Iterable[tuple[float, Estimate | None]],
-    style: str = "line",
+    style: str = "points",
     colour: int = 0,
     baseline: float = 0.0,
 ) -> Line | None:

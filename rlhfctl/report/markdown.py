@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from rlhfctl.report import verdict
-from rlhfctl.report.blocks import Bar, Note, Table
+from rlhfctl.report.blocks import Bar, FactGroups, Note, Table
 from rlhfctl.report.sections import sections
 from rlhfctl.run.text import visible
 
@@ -51,6 +51,12 @@ def written(shown: Iterable[Section], level: int = 3) -> Iterator[str]:
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Table) and not block.has_model_text:
         yield from _table(block)
+        yield ""
+    elif isinstance(block, FactGroups):
+        yield from (_row(["Setting", "Value"]), _row(["---", "---"]))
+        for group in block.groups:
+            yield _row([f"**{plain(group.heading)}**", ""])
+            yield from (_row([plain(name), plain(value)]) for name, value in group.rows)
         yield ""
     elif isinstance(block, Note):
         yield f"> {plain(block.text)}" if block.warning else plain(block.text)

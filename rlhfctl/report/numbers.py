@@ -89,6 +89,14 @@ def _fixed(value: Any, decimals: int) -> str:
     return f"{round(figure, decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
 
 
+def size_of(value: Any) -> str:
+    """Write a number of bytes in MB, or in GB from 1 GB on (powers of ten)."""
+    figure = finite(value)
+    if figure is None:
+        return MISSING
+    return f"{figure / 1e9:.1f} GB" if figure >= 1e9 else f"{figure / 1e6:.0f} MB"
+
+
 def duration(seconds: Any) -> str:
     """Write a time in its two largest units."""
     figure = finite(seconds)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report import curves, provenance, samples, verdict
+from rlhfctl.report import first_screen, highlights, provenance, samples, verdict
 from rlhfctl.report.html import write
 from rlhfctl.report.sections import sections
-from rlhfctl.report.sources import RunFacts, read_run
-from rlhfctl.stage_table import STAGES
+from rlhfctl.report.sources import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rlhfctl.stage_table import Stage
-
-
-@dataclass(frozen=True)
-class StageCurves:
-    """The curves of one stage; `extra` holds the less common metrics."""
-
-    title: str
-    unit: str
-    plots: tuple[curves.Plot, ...]
-    extra: tuple[curves.Plot, ...]
+    from rlhfctl.report.sources import RunFacts
 
 
 def render(root: Path) -> str:
@@ -48,27 +36,30 @@ def of(facts: RunFacts) -> str:
 def _view(facts: RunFacts) -> dict[str, Any]:
     """Return the variables of the page's template."""
     records = list(facts.records.values())
+    judgement = verdict.verdict_of(facts)
+    parts = sections(facts)
+    first = first_screen.of(facts, judgement)
+    shown = samples.held_out(facts.samples)
+    readings = highlights.best_worst_and_tie(facts.samples)
+    contents = [
+        *((("cautions", "Cautions"),) if judgement.cautions else ()),
+        *((("three-samples", "Three samples"),) if readings else ()),
+        *((part.anchor, part.title) for part in parts),
+        *((("samples", "All samples"),) if shown else ()),
+        ("provenance", "Provenance"),
+    ]
     return {
         "name": facts.name,
         "kind": "RLHF report",
-        "verdict": verdict.verdict_of(facts),
+        "first": first,
+        "highlights": readings,
         "summary": provenance.summary(records),
-        "sections": sections(facts),
-        "curves": [section for stage in STAGES if (section := _stage_curves(facts, stage)).plots],
-        "samples": samples.held_out(facts.samples),
+        "contents": contents,
+        "sections": parts,
+        "samples": shown,
         "training_samples": samples.of_training(facts.training_samples),
         "versions": provenance.versions(records),
         "artifacts": provenance.artifacts(records),
         "all_metrics": provenance.all_metrics(facts),
         "recipe": facts.recipe,
     }
-
-
-def _stage_curves(facts: RunFacts, stage: Stage) -> StageCurves:
-    steps = facts.curves.get(stage.name, [])
-    return StageCurves(
-        stage.title,
-        facts.unit(stage),
-        tuple(curves.plots(stage, steps)),
-        tuple(curves.extra_plots(stage, steps)),
-    )

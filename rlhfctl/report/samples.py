@@ -95,7 +95,7 @@ def _sample(row: samples.EvaluationSample) -> Sample:
             if name in row.responses
         ),
         winner or ("tie" if judge else ""),
-        _change(row, "proxy") > 0 > _change(row, "gold"),
+        (change_of(row, "proxy") or 0.0) > 0 > (change_of(row, "gold") or 0.0),
     )
 
 
@@ -108,9 +108,10 @@ def _preferred(row: samples.EvaluationSample) -> tuple[str, str]:
     return "", ""
 
 
-def _change(row: samples.EvaluationSample, score: str) -> float:
+def change_of(row: samples.EvaluationSample, score: str) -> float | None:
+    """Return the change of a score, `proxy` or `gold`, from SFT to PPO; None unless both have it."""
     sft, ppo = _pair(row, score)
-    return ppo - sft if sft is not None and ppo is not None else 0.0
+    return ppo - sft if sft is not None and ppo is not None else None
 
 
 def _pair(row: samples.EvaluationSample, score: str) -> tuple[float | None, float | None]:

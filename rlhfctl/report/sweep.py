@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import markdown
@@ -17,14 +17,15 @@ from rlhfctl.report.blocks import (
     plots,
     table,
 )
-from rlhfctl.report.curves import Plot, at_distance, interval_line
+from rlhfctl.report.curves import Line, Plot, at_distance, interval_line
 from rlhfctl.report.html import write
-from rlhfctl.report.numbers import number, share
+from rlhfctl.report.numbers import finite, number, share, value_of
 from rlhfctl.report.sections.best_of_n import curve_points
 from rlhfctl.report.values import finite_only
 from rlhfctl.results.io import read_result, to_json
 from rlhfctl.results.sweep import SettingMetrics, SweepPoint, SweepResult, SweepSetting
 from rlhfctl.run.directory import SWEEP_FILE
+from rlhfctl.run.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +87,9 @@ def html(sweep: Sweep) -> str:
     """Return the sweep as one self-contained page."""
     summary = [("recipe", sweep.result.recipe)]
     head = {"name": sweep.name, "kind": "RLHF sweep", "summary": summary}
-    return write("sections.html.j2", {**head, "sections": sections(sweep)})
+    parts = sections(sweep)
+    contents = [(part.anchor, part.title) for part in parts]
+    return write("sections.html.j2", {**head, "sections": parts, "contents": contents})
 
 
 def markdown_text(sweep: Sweep) -> str:
@@ -124,32 +127,62 @@ def _frontier(sweep: Sweep) -> tuple[Block, ...]:
     """Return plots of each reward against √KL to SFT, with best-of-n."""
     result = sweep.result
     shown = result.groups or result.points
-    ours = [_metrics(entry) for entry in shown if sweep.is_recommended(entry)]
-    others = [_metrics(entry) for entry in shown if not sweep.is_recommended(entry)]
+    keys = [key for key in result.keys if not (result.groups and key == _SEED)]
+    ours = [entry for entry in shown if sweep.is_recommended(entry)]
+    others = [entry for entry in shown if not sweep.is_recommended(entry)]
     pictures = []
     for title, metric, best_of in _REWARDS:
         best = curve_points((best_of(result.best_of_n) if result.best_of_n else None) or [])
         lines = (
             interval_line("best of n", best, colour=3),
-            interval_line("PPO", _placed(others, metric), "dots", 1),
-            interval_line("PPO, recommended", _placed(ours, metric), "dots", 2),
+            _dots("PPO", others, keys, metric, 1),
+            _dots("PPO, recommended", ours, keys, metric, 2),
         )
         present = tuple(line for line in lines if line is not None)
-        pictures.append(Plot(f"{title} against √KL", present, whole_steps=False))
+        pictures.append(
+            Plot(
+                f"{title} against √KL",
+                present,
+                "√KL to SFT, √nats",
+                "mean score, 95 % CI",
+                whole_steps=False,
+            )
+        )
     drawn = plots(pictures, large=True)
     dot = (
         "Each dot is a setting: its mean over seeds, with the 95 % CI between seeds"
         if result.groups
         else "Each dot is a run: its mean over prompts, with the 95 % CI"
     )
-    note = Note(f"{dot}. The line is best-of-n sampling from SFT by the proxy.")
+    named = ", ".join(keys)
+    named = f", labelled with {named}" if named else ""
+    note = Note(f"{dot}{named}. The line is best-of-n sampling from SFT by the proxy.")
     return (*drawn, note) if drawn else ()
 
 
-def _placed(
-    metrics: Sequence[SettingMetrics], metric: Metric
-) -> list[tuple[float, Estimate | None]]:
-    return [(at_distance(one.kl.value), metric(one)) for one in metrics if one.kl is not None]
+def _dots(
+    label: str,
+    entries: Sequence[SweepPoint | SweepSetting],
+    keys: Sequence[str],
+    metric: Metric,
+    colour: int,
+) -> Line | None:
+    """Return a dot per setting with its values beside it, in the order of their distance."""
+    placed = [
+        (
+            at_distance(kl.value),
+            estimate,
+            ", ".join(_setting(entry.settings.get(key, "")) for key in keys),
+        )
+        for entry in entries
+        if (kl := _metrics(entry).kl) is not None
+        and finite(kl.value) is not None
+        and (estimate := metric(_metrics(entry))) is not None
+        and value_of(estimate) is not None
+    ]
+    placed.sort(key=lambda point: point[0])
+    line = interval_line(label, [point[:2] for point in placed], "dots", colour)
+    return replace(line, names=tuple(visible(point[2]) for point in placed)) if line else None
 
 
 def _metrics(entry: SweepPoint | SweepSetting) -> SettingMetrics:

@@ -62,6 +62,7 @@ class StageRecord:
         rows: Kind of data -> row counts: read, usable, dropped and left out by cause.
         changes: Settings and numbers of processes that changed while it was interrupted.
         log: Its training log, which reports draw curves from.
+        machine: Hardware, and commit of rlhfctl's source if known.
     """
 
     stage: str
@@ -76,6 +77,7 @@ class StageRecord:
     rows: dict[str, Any] = field(default_factory=dict, metadata={"values": True})
     changes: list[str] = field(default_factory=list)
     log: Artifact | None = field(default=None, metadata={"null": True})
+    machine: dict[str, str] = field(default_factory=dict)
 
     def result(self, kind: type[T], manifest: Path) -> T:
         """Return the metrics as a result dataclass.

@@ -45,6 +45,7 @@ class LoadedPage:
         browser: Running browser.
         file: HTML file.
         width: Viewport width in CSS pixels.
+        height: Viewport height in CSS pixels.
         dark: Emulate a preference for dark colours.
         script: Let the page run its scripts.
 
@@ -60,11 +61,12 @@ class LoadedPage:
         file: Path,
         *,
         width: int = 1200,
+        height: int = 900,
         dark: bool = False,
         script: bool = True,
     ) -> None:
         self.context = browser.new_context(
-            viewport={"width": width, "height": 900},
+            viewport={"width": width, "height": height},
             is_mobile=width < 600,
             color_scheme="dark" if dark else "light",
             java_script_enabled=script,

@@ -40,6 +40,60 @@ def test_on_paper_no_table_is_cut_off_at_the_margin(
     assert loaded.value("getComputedStyle(document.querySelector('.wide')).overflowX") == "visible"
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)], ids=["desk", "phone"])
+def test_the_first_screen_has_verdict_tiles_chart_and_a_sample(
+    browser: Browser, pages: dict[str, Path], width: int, height: int
+) -> None:
+    loaded = LoadedPage(browser, pages["report"], width=width, height=height)
+    boxes = loaded.value(
+        "[...document.querySelectorAll('.verdict, .tile, .lead figure, .lead .pair')]"
+        ".map(part => part.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
+    )
+    assert len(boxes) == 7
+    for left, top, right, bottom in boxes:
+        assert 0 <= left < right <= width
+        assert 0 < top < bottom <= height
+    assert loaded.value("document.documentElement.scrollWidth") == width
+    drawn = "[...document.querySelectorAll('.lead svg')].filter(p => p.checkVisibility()).length"
+    assert loaded.value(drawn) == 1
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison", "sweep"])
+def test_every_chart_has_axis_titles(browser: Browser, pages: dict[str, Path], kind: str) -> None:
+    loaded = LoadedPage(browser, pages[kind])
+    titles = loaded.value(
+        "[...document.querySelectorAll('figure')].map(figure => "
+        "[...figure.querySelectorAll('.axis')].map(axis => axis.textContent.trim()))"
+    )
+    assert titles
+    assert all(len(axes) == 2 and all(axes) for axes in titles)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_contents_stay_in_view_and_lead_to_their_sections(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
+    loaded = LoadedPage(browser, pages["report"], width=width)
+    links = loaded.value("[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
+    assert {"cautions", "three-samples", "run-at-a-glance", "cost", "provenance"} <= set(links)
+    ids = loaded.value("[...document.querySelectorAll('section[id]')].map(part => part.id)")
+    assert [anchor for anchor in links if anchor not in ids] == []
+    loaded.page.click("nav a[href='#cost']")
+    top = loaded.value("document.getElementById('cost').getBoundingClientRect().top")
+    nav = loaded.value(
+        "(b => [b.top, b.bottom])(document.querySelector('nav ol').getBoundingClientRect())"
+    )
+    assert nav[0] >= 0
+    assert (0 if width > 1000 else nav[1]) <= top < 100
+
+
+def test_print_is_not_smaller_than_its_full_size(browser: Browser, pages: dict[str, Path]) -> None:
+    loaded = LoadedPage(browser, pages["sweep"], width=A4)
+    loaded.page.emulate_media(media="print")
+    size = "Math.min(...[...document.querySelectorAll('td, th')].map({}))"
+    assert loaded.value(size.format("t => parseFloat(getComputedStyle(t).fontSize)")) >= 11
+
+
 def test_text_of_models_runs_nothing_and_is_read_as_it_was_written(
     browser: Browser, pages: dict[str, Path]
 ) -> None:

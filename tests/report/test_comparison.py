@@ -1,3 +1,4 @@
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhfctl.errors import CheckpointError, UsageError
-from rlhfctl.report.blocks import Bar, Plots, Table
+from rlhfctl.report.blocks import EstimateCell, Plots, Table
 from rlhfctl.report.comparison import MOST_RUNS, markdown_text, recipe_differences, sections, value
 from rlhfctl.report.sources import RunFacts, read_run
 from rlhfctl.results.estimate import Estimate
@@ -30,17 +31,18 @@ def test_verdicts_metrics_recipes_and_curves_of_all_runs(runs: list[RunFacts]) -
     assert [row[:2] for row in table.rows] == [("trial", "Gain"), ("other", "Reward hacking")]
     (table,) = metrics.blocks
     assert isinstance(table, Table)
-    rates = table.groups[0]
-    assert rates.heading == "Gold win rate over SFT"
-    assert [row[:3] for row in rates.rows][1] == ("other", "0.30", "0.20 to 0.40")
-    bar = rates.rows[1][3]
-    assert isinstance(bar, Bar)
-    assert bar.low == 0
-    assert bar.high == pytest.approx(25)
-    assert "Win rate by endpoint" in [group.heading for group in table.groups]
+    assert [column.label for column in table.columns] == ["Metric", "trial", "other"]
+    rates = table.rows[0]
+    assert rates[0] == "Gold win rate over SFT"
+    assert isinstance(other := rates[2], EstimateCell)
+    assert (other.value, other.interval) == ("0.30", "0.20 to 0.40")
+    assert other.bar is not None
+    assert other.bar.low == 0
+    assert other.bar.high == pytest.approx(25)
+    assert "Win rate by endpoint" in [row[0] for row in table.rows]
     (table,) = recipes.blocks
     assert isinstance(table, Table)
-    assert [group.heading for group in table.groups] == ["ppo.beta", "ppo.fast"]
+    assert table.rows == [("ppo.beta", "not set", "0.3"), ("ppo.fast", "not set", "True")]
     against, over = curves.blocks
     assert isinstance(against, Plots)
     assert isinstance(over, Plots)
@@ -57,7 +59,7 @@ def test_a_key_that_only_one_recipe_has_is_not_set_in_the_others(runs: list[RunF
 
 def test_the_other_forms_say_the_same(runs: list[RunFacts]) -> None:
     text = markdown_text(runs)
-    assert "| other | 0.30 | 0.20 to 0.40 |" in text
+    assert re.search(r"\| Gold win rate over SFT \| .* \| 0\.30 \(0\.20 to 0\.40\) \|", text)
     assert "### Curves" not in text
     found = value(runs)
     assert [run["verdict"]["level"] for run in found["runs"]] == ["gain", "hacking"]

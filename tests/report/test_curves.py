@@ -17,6 +17,14 @@ def test_known_metrics_share_plots_and_the_rest_have_their_own() -> None:
     assert beta.title == "beta"
 
 
+def test_every_curve_has_axis_titles_with_units() -> None:
+    kl, beta = (*plots(PPO, STEPS, "episodes"), *extra_plots(PPO, STEPS, "episodes"))
+    assert (kl.x, kl.y) == ("episodes", "nats per response")
+    assert (beta.x, beta.y) == ("episodes", "value")
+    (memory,) = extra_plots(PPO, [{"step": 1, "memory_bytes": 1.0}])
+    assert memory.y == "bytes"
+
+
 def test_steps_without_a_finite_value_are_left_out() -> None:
     steps: list[dict[str, float | None]] = [
         {"step": 1, "loss": 2.0},

@@ -1,10 +1,11 @@
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
-from rlhfctl.report.curves import Line, Plot
-from rlhfctl.report.plots import svg
+from rlhfctl.report.curves import Line, Mark, Plot
+from rlhfctl.report.plots import drawn, svg
 
 RISE = Line("k1", tuple(map(float, range(20))), tuple(at**1.5 for at in range(20)))
 FALL = Line("k3", RISE.steps, RISE.values[::-1])
@@ -45,3 +46,34 @@ def test_small_ticks_are_written_shortly() -> None:
 
 def test_the_same_points_give_the_same_bytes() -> None:
     assert svg(Plot("KL", (RISE,))) == svg(Plot("KL", (RISE,)))
+
+
+def test_points_are_dots_on_their_line() -> None:
+    root = ET.fromstring(svg(Plot("KL", (replace(RISE, style="points"),))))
+    paths = [path for path in root.iter("path") if "--line-1" in path.get("style", "")]
+    assert len(paths) == 2
+
+
+def test_marks_are_labelled_above_the_axes_and_apart() -> None:
+    marks = (Mark(10.0, "best"), Mark(12.0, "alarm"), Mark(13.0, "alarm"))
+    (picture,) = drawn(Plot("KL", (RISE,), marks=marks)).pictures
+    best, alarm = picture.labels
+    assert (best.text, alarm.text) == ("best checkpoint", "alarm")
+    assert best.top < alarm.top < 100 * picture.frame[1]
+    assert "var(--good)" in picture.svg
+    assert picture.svg.count("var(--bad)") == 2
+
+
+def test_names_stand_beside_their_dots_without_overlap() -> None:
+    dots = Line("", (1.0, 1.1, 5.0), (1.0, 1.0, 0.0), style="dots", names=("<b>", "0.1", "0.2"))
+    (picture,) = drawn(Plot("Gold", (dots,), whole_steps=False)).pictures
+    assert "<b>" not in picture.svg
+    at = {label.text: label for label in picture.labels}
+    assert at["0.1"].top - at["<b>"].top >= 7
+    assert at["0.2"].kind == "dot before"
+
+
+def test_the_first_chart_has_a_picture_for_a_desk_and_one_for_a_phone() -> None:
+    desk, phone = drawn(Plot("KL", (RISE,), size="first")).pictures
+    assert desk.svg != phone.svg
+    assert len(drawn(Plot("KL", (RISE,), size="first")).points["frames"]) == 2

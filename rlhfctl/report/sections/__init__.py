@@ -8,13 +8,16 @@ from rlhfctl.report.blocks import Section
 from rlhfctl.report.sections import (
     annotators,
     best_of_n,
+    cost,
     drift,
     evaluation,
+    glance,
     judges,
     overoptimisation,
     reward_model,
     stages,
     tax,
+    training_curves,
 )
 
 if TYPE_CHECKING:
@@ -24,14 +27,17 @@ if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
 
 _PARTS: tuple[tuple[str, Callable[[RunFacts], tuple[Block, ...]]], ...] = (
-    ("Stages", stages.blocks),
+    ("Run at a glance", glance.blocks),
     ("Evaluation", evaluation.blocks),
     ("Judges", judges.blocks),
+    ("Reward model", reward_model.blocks),
     ("Over-optimisation", overoptimisation.blocks),
     ("Best of n", best_of_n.blocks),
     ("Alignment tax", tax.blocks),
+    ("Stages", stages.blocks),
+    ("Curves", training_curves.blocks),
+    ("Cost", cost.blocks),
     ("Drift", drift.blocks),
-    ("Reward model", reward_model.blocks),
     ("Annotators", annotators.blocks),
 )
 

@@ -72,4 +72,6 @@ def _plot(curve: _Curve, ppo: PolicyMetrics | None) -> Plot:
         interval_line("PPO", place, "dots", 2),
     )
     shown = tuple(line for line in lines if line is not None)
-    return Plot(f"{curve.title} against √KL", shown, whole_steps=False)
+    return Plot(
+        f"{curve.title} against √KL", shown, "√KL to SFT, √nats", "mean score", whole_steps=False
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import Cell, Column, Note, estimate_cells, plots, table
-from rlhfctl.report.curves import Line, Plot, interval_line
+from rlhfctl.report.curves import Line, Mark, Plot, interval_line
 from rlhfctl.report.numbers import as_estimate, finite, interval, number, share, signed, value_of
 
 if TYPE_CHECKING:
@@ -15,23 +15,29 @@ if TYPE_CHECKING:
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
     from rlhfctl.results.estimate import Estimate
-    from rlhfctl.results.training import HeldOutLine, OverOptimisation, OverOptimisationFit
+    from rlhfctl.results.training import (
+        HeldOutLine,
+        OverOptimisation,
+        OverOptimisationFit,
+        Peak,
+    )
 
     Metric = Callable[[HeldOutLine], Estimate | float | None]
 
 TRUE_REWARDS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
 _FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."
-_ALONG: tuple[tuple[str, Metric], ...] = (
-    ("KL, nats per response", lambda line: line.kl),
-    ("Length, tokens", lambda line: line.length),
-    ("Repeated n-grams", lambda line: line.repetition),
-    ("Certainty words", lambda line: line.certainty),
-    ("Hedging words", lambda line: line.hedging),
-    ("Entropy, nats per token", lambda line: line.entropy),
-    ("Fraction ended by EOS", lambda line: line.eos_share),
-    ("Reward model disagreement", lambda line: line.score_disagreement),
-    ("Scores outside the training range, fraction", lambda line: line.out_of_range_share),
+_ALONG: tuple[tuple[str, str, Metric], ...] = (
+    ("KL to the reference", "nats per response", lambda line: line.kl),
+    ("Length", "tokens", lambda line: line.length),
+    ("Repeated n-grams", "fraction", lambda line: line.repetition),
+    ("Certainty words", "fraction of responses", lambda line: line.certainty),
+    ("Hedging words", "fraction of responses", lambda line: line.hedging),
+    ("Entropy", "nats per token", lambda line: line.entropy),
+    ("Ended by EOS", "fraction of responses", lambda line: line.eos_share),
+    ("Reward model disagreement", "standard deviation", lambda line: line.score_disagreement),
+    ("Scores outside the training range", "fraction", lambda line: line.out_of_range_share),
 )
+DISTANCE = "√KL to SFT, √nats"
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,14 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     if not lines and summary is None:
         return ()
     rewards = _rewards(summary)
-    fits = _fits(summary, rewards)
+    fits = _fits(summary, rewards, max((line.sqrt_kl for line in lines), default=0.0))
     note = Note(
         "Change since the start of PPO against √KL, with the 95 % CI of each mean. Vertical "
         f"lines: best checkpoint and alarms.{_FITTED if fits else ''}"
     )
-    pictures = [_against_distance(lines, summary, rewards), _over_episodes(lines, summary, rewards)]
+    pictures = [_against_distance(lines, summary, rewards), over_episodes(lines, summary)]
     shown = plots(pictures, large=True)
-    along = [_held_out_plot(title, lines, metric) for title, metric in _ALONG]
+    along = [_held_out_plot(title, unit, lines, metric) for title, unit, metric in _ALONG]
     return (
         *_alarms(summary, len(lines)),
         *_best(summary),
@@ -147,12 +153,21 @@ def _against_distance(
     if not drawn:
         return None
     best = summary.best if summary else None
-    marks = tuple(float(line.sqrt_kl) for line in lines if best and line.step == best.step)
-    return Plot("Change against √KL", tuple(drawn), marks, whole_steps=False)
+    marks = tuple(
+        Mark(float(line.sqrt_kl), "best") for line in lines if best and line.step == best.step
+    )
+    return Plot(
+        "Change against √KL",
+        tuple(drawn),
+        DISTANCE,
+        "change of the mean score",
+        marks,
+        whole_steps=False,
+    )
 
 
-def _over_episodes(
-    lines: Sequence[HeldOutLine], summary: OverOptimisation | None, rewards: Sequence[_Reward]
+def over_episodes(
+    lines: Sequence[HeldOutLine], summary: OverOptimisation | None, size: str = "large"
 ) -> Plot:
     """Return both rewards over episodes, with marks at the best checkpoint and at alarms."""
     drawn = (
@@ -161,18 +176,30 @@ def _over_episodes(
             [(line.step, reward.metric(line)) for line in lines],
             colour=reward.colour,
         )
-        for reward in rewards
+        for reward in _rewards(summary)
     )
-    steps = {alarm.step for alarm in summary.alarms} if summary else set()
-    steps |= {summary.best.step} if summary and summary.best else set()
-    marks = tuple(map(float, sorted(steps)))
-    return Plot("Mean over episodes", tuple(line for line in drawn if line is not None), marks)
+    best = summary.best if summary else None
+    steps = sorted({alarm.step for alarm in summary.alarms}) if summary else []
+    marks = (
+        *((Mark(float(best.step), "best"),) if best else ()),
+        *(Mark(float(step), "alarm") for step in steps),
+    )
+    return Plot(
+        "Proxy and true reward on held-out prompts",
+        tuple(line for line in drawn if line is not None),
+        "episodes",
+        "mean score per response, 95 % CI",
+        marks,
+        size=size,
+    )
 
 
-def _held_out_plot(title: str, lines: Sequence[HeldOutLine], metric: Metric) -> Plot | None:
+def _held_out_plot(
+    title: str, unit: str, lines: Sequence[HeldOutLine], metric: Metric
+) -> Plot | None:
     points = [(line.step, as_estimate(metric(line))) for line in lines]
     line = interval_line("", points)
-    return Plot(title, (line,)) if line else None
+    return Plot(title, (line,), "episodes", unit) if line else None
 
 
 def _fit(summary: OverOptimisation | None, reward: _Reward) -> OverOptimisationFit | None:
@@ -191,7 +218,10 @@ def _fitted(fit: OverOptimisationFit | None, label: str, colour: int) -> Line | 
     return Line(label, distances, values, style="dashed", colour=colour)
 
 
-def _fits(summary: OverOptimisation | None, rewards: Sequence[_Reward]) -> tuple[Block, ...]:
+def _fits(
+    summary: OverOptimisation | None, rewards: Sequence[_Reward], farthest: float
+) -> tuple[Block, ...]:
+    """Return the fitted parameters; `farthest` is the largest measured √KL."""
     rows: list[tuple[Cell, ...]] = []
     for reward in rewards:
         fit = _fit(summary, reward)
@@ -204,13 +234,27 @@ def _fits(summary: OverOptimisation | None, rewards: Sequence[_Reward]) -> tuple
             (f"{label}: R²", share(fit.r_squared), ""),
         ]
         if fit.peak is not None:
-            beyond = "" if fit.peak.observed else ", extrapolated"
-            rows += [
-                (f"{label}: peak at √KL{beyond}", *estimate_cells(fit.peak.distance)),
-                (f"{label}: change at the peak", *estimate_cells(fit.peak.value)),
-            ]
+            rows += _peak(label, fit.peak, farthest)
     return table(
-        "Fitted curves. An extrapolated peak lies beyond the measured KL.",
+        f"Fitted curves, over √KL from 0 to {number(farthest)}.",
         (Column("Fit"), Column("Value", "number"), Column("95 % CI", "number")),
         rows,
     )
+
+
+def _peak(label: str, peak: Peak, farthest: float) -> list[tuple[Cell, ...]]:
+    """Return position and height of a peak; extrapolated ends are not numbers to rely on."""
+    if not peak.observed:
+        return [(f"{label}: peak at √KL", "no peak within the observed range", "")]
+    low, high = finite(peak.distance.low), finite(peak.distance.high)
+    position = estimate_cells(peak.distance)
+    if low is not None and high is not None and high > farthest:
+        open_ended = f"{number(low)} to beyond the observed range"
+        return [
+            (f"{label}: peak at √KL", position[0], open_ended),
+            (f"{label}: change at the peak", number(peak.value.value), ""),
+        ]
+    return [
+        (f"{label}: peak at √KL", *position),
+        (f"{label}: change at the peak", *estimate_cells(peak.value)),
+    ]

@@ -20,7 +20,7 @@ from rlhfctl.report.curves import Line, Plot, interval_line
 from rlhfctl.report.numbers import as_estimate, number, share, signed, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from rlhfctl.report.blocks import Block
     from rlhfctl.report.sources import RunFacts
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from rlhfctl.results.training import RewardModelResult
 
+WORST_SLICES = 2
 _COLUMNS = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
 
 
@@ -44,8 +45,8 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     accuracies = table(
         "Share of held-out comparisons in which the chosen response scores higher; ties count 0.5.",
         _COLUMNS,
-        [*_overall(facts.reward_model, held_out), *_groups(facts.reward_model, held_out)],
-    )
+        _overall(facts.reward_model, held_out),
+    ) + _slices("annotator, preference margin and source", _groups(facts.reward_model, held_out))
     if evaluation is None:
         return accuracies
     return (
@@ -81,16 +82,31 @@ def _overall(
 
 def _groups(
     stage: RewardModelResult | None, held_out: HeldOutAccuracies | None
-) -> Iterator[tuple[Cell, ...]]:
+) -> list[tuple[str, GroupAccuracy]]:
+    """Return each slice's label and accuracy."""
     per_annotator = (held_out and held_out.per_annotator) or (stage and stage.per_annotator) or {}
-    yield from _accuracies("Annotator ", sorted(per_annotator.items()))
+    groups = [(f"Annotator {name}", group) for name, group in sorted(per_annotator.items())]
     if held_out is not None:
-        yield from _accuracies("Preference margin ", (held_out.per_margin or {}).items())
-        yield from _accuracies("Source ", sorted((held_out.per_source or {}).items()))
+        margins, sources = held_out.per_margin or {}, held_out.per_source or {}
+        groups += [(f"Preference margin {name}", group) for name, group in margins.items()]
+        groups += [(f"Source {name}", group) for name, group in sorted(sources.items())]
+    return groups
 
 
-def _accuracies(label: str, groups: Iterable[tuple[str, GroupAccuracy]]) -> list[tuple[Cell, ...]]:
-    return [_accuracy(f"{label}{name}", group) for name, group in groups]
+def _slices(by: str, groups: Sequence[tuple[str, GroupAccuracy]]) -> tuple[Block, ...]:
+    """Return the slices with the lowest accuracies, and all of them folded if there are more."""
+    worst = sorted(groups, key=lambda group: group[1].accuracy.value)[:WORST_SLICES]
+    rows = [_accuracy(label, group) for label, group in groups]
+    if len(groups) <= WORST_SLICES:
+        return table(f"Accuracy by {by}.", _COLUMNS, rows)
+    return (
+        *table(
+            f"The {WORST_SLICES} slices with the lowest accuracy, of {len(groups)} by {by}.",
+            _COLUMNS,
+            [_accuracy(label, group) for label, group in worst],
+        ),
+        *table(f"Accuracy by {by}.", _COLUMNS, rows, folded=f"All {len(groups)} slices"),
+    )
 
 
 def _accuracy(label: str, group: GroupAccuracy) -> tuple[Cell, ...]:
@@ -98,11 +114,8 @@ def _accuracy(label: str, group: GroupAccuracy) -> tuple[Cell, ...]:
 
 
 def _subsets(benchmark: SubsetAccuracies) -> tuple[Block, ...]:
-    return table(
-        f"Accuracy on {benchmark.subsets_file or 'the file of subsets'}, by subset.",
-        _COLUMNS,
-        _accuracies("", benchmark.subsets.items()),
-    )
+    by = f"subset of {benchmark.subsets_file or 'the file of subsets'}"
+    return _slices(by, list(benchmark.subsets.items()))
 
 
 def _calibration(calibration: Calibration) -> tuple[Block, ...]:
@@ -111,7 +124,13 @@ def _calibration(calibration: Calibration) -> tuple[Block, ...]:
     start = float(min((one.start for one in calibration.bins), default=0.0))
     diagonal = Line("", (start, 1.0), (start, 1.0), style="guide")
     diagram = (
-        Plot("Calibration (accuracy against confidence)", (diagonal, observed), whole_steps=False)
+        Plot(
+            "Calibration (accuracy against confidence)",
+            (diagonal, observed),
+            "confidence",
+            "accuracy, 95 % CI",
+            whole_steps=False,
+        )
         if observed
         else None
     )

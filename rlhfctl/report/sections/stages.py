@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlhfctl.report.blocks import Cell, Column, Group, estimate_cells, grouped
 from rlhfctl.report.numbers import duration, number, share
 from rlhfctl.report.significance import independent_judges
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
+from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,8 @@ _ROLLOUT = (
 
 
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
-    """Return the key metrics of every stage, in pipeline order."""
+    """Return the key metrics of every stage, in pipeline order; folded once all are finished."""
+    finished = all(stage.name in facts.records for stage in STAGES)
     return grouped(
         "Key metrics of each stage. An arrow reads “before → after training”.",
         (Column("Metric"), Column("Value", "number"), Column("95 % CI", "number")),
@@ -44,6 +45,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
                 (EVALUATION, _evaluation),
             )
         ],
+        folded="Key metrics of every stage" if finished else "",
     )
 
 

@@ -14,36 +14,38 @@
 
   for (const data of document.querySelectorAll('figure > script[type="application/json"]')) {
     const figure = data.parentElement;
-    const picture = figure.querySelector("svg");
     const keys = figure.querySelector(".keys");
     const readout = figure.querySelector(".readout");
-    const { frame, x, lines } = JSON.parse(data.textContent);
-    const ruler = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    ruler.setAttribute("class", "ruler");
-    const { width, height } = picture.viewBox.baseVal;
-    ruler.setAttribute("y1", frame[1] * height);
-    ruler.setAttribute("y2", (frame[1] + frame[3]) * height);
+    const { frames, x, lines } = JSON.parse(data.textContent);
+    figure.querySelectorAll("svg").forEach((picture, number) => {
+      const frame = frames[number];
+      const ruler = document.createElementNS("http://www.w3.org/2000/svg", "line");
+      ruler.setAttribute("class", "ruler");
+      const { width, height } = picture.viewBox.baseVal;
+      ruler.setAttribute("y1", frame[1] * height);
+      ruler.setAttribute("y2", (frame[1] + frame[3]) * height);
 
-    picture.addEventListener("pointermove", (event) => {
-      const box = picture.getBoundingClientRect();
-      const share = ((event.clientX - box.left) / box.width - frame[0]) / frame[2];
-      const at = x[0] + share * (x[1] - x[0]);
-      const found = lines.map((line) => [line, nearest(line.x, at)]);
-      const places = found.map(([line, index]) => line.x[index]);
-      const place = places[nearest(places, at)];
-      const left = (frame[0] + (frame[2] * (place - x[0])) / (x[1] - x[0] || 1)) * width;
-      ruler.setAttribute("x1", left);
-      ruler.setAttribute("x2", left);
-      picture.append(ruler);
-      const values = found.map(([line, index]) => `${line.label} ${short.format(line.y[index])}`);
-      readout.textContent = `at ${short.format(place)}: ${values.map((text) => text.trim()).join(", ")}`;
-      keys.hidden = true;
-      readout.hidden = false;
-    });
-    picture.addEventListener("pointerleave", () => {
-      ruler.remove();
-      keys.hidden = false;
-      readout.hidden = true;
+      picture.addEventListener("pointermove", (event) => {
+        const box = picture.getBoundingClientRect();
+        const share = ((event.clientX - box.left) / box.width - frame[0]) / frame[2];
+        const at = x[0] + share * (x[1] - x[0]);
+        const found = lines.map((line) => [line, nearest(line.x, at)]);
+        const places = found.map(([line, index]) => line.x[index]);
+        const place = places[nearest(places, at)];
+        const left = (frame[0] + (frame[2] * (place - x[0])) / (x[1] - x[0] || 1)) * width;
+        ruler.setAttribute("x1", left);
+        ruler.setAttribute("x2", left);
+        picture.append(ruler);
+        const values = found.map(([line, index]) => `${line.label} ${short.format(line.y[index])}`);
+        readout.textContent = `at ${short.format(place)}: ${values.map((text) => text.trim()).join(", ")}`;
+        keys.hidden = true;
+        readout.hidden = false;
+      });
+      picture.addEventListener("pointerleave", () => {
+        ruler.remove();
+        keys.hidden = false;
+        readout.hidden = true;
+      });
     });
   }
 

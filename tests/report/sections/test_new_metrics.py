@@ -10,6 +10,8 @@ import pytest
 from rlhfctl.report.blocks import Bar, EstimateCell, Note, Plots, Section, Table
 from rlhfctl.report.sections import sections
 from rlhfctl.report.sources import RunFacts, read_run
+from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.training import Peak
 from tests.report import shapes
 
 MakeFacts = Callable[..., RunFacts]
@@ -42,14 +44,16 @@ def lines(found: Section) -> dict[str, Any]:
 
 def test_a_run_without_them_has_none_of_these_sections(finished_run: Path) -> None:
     found = [part.title for part in sections(read_run(finished_run))]
-    assert found == ["Stages", "Evaluation", "Reward model"]
+    assert found == [
+        *("Run at a glance", "Evaluation", "Reward model", "Stages", "Curves", "Cost"),
+    ]
 
 
 def test_every_section_is_there_where_its_metrics_are(judged_run: Path) -> None:
     found = [part.title for part in sections(read_run(judged_run))]
     assert found == [
-        *("Stages", "Evaluation", "Judges", "Over-optimisation", "Best of n", "Alignment tax"),
-        *("Drift", "Reward model", "Annotators"),
+        *("Run at a glance", "Evaluation", "Judges", "Reward model", "Over-optimisation"),
+        *("Best of n", "Alignment tax", "Stages", "Curves", "Cost", "Drift", "Annotators"),
     ]
 
 
@@ -83,6 +87,27 @@ def test_over_optimisation_shows_changes_fits_best_and_alarms(judged_run: Path) 
     assert drawn["Change against √KL: gold, fitted"].style == "dashed"
     assert "episode 1,024, gold 1.52 (1.42 to 1.62)" in notes(found)[0]
     assert "Certainty words: " in drawn
+
+
+@pytest.mark.parametrize(
+    ("peak", "shown"),
+    [
+        (Peak(Estimate(9.0, 1.65, 1736.0), shapes.around(2.0), observed=False), "no peak within"),
+        (Peak(Estimate(1.8, 1.65, 1736.0), shapes.around(2.0), observed=True), "1.80"),
+    ],
+)
+def test_a_peak_beyond_the_observed_range_has_no_number(
+    make_facts: MakeFacts, peak: Peak, shown: str
+) -> None:
+    fit = replace(shapes.OVER_OPTIMISATION.fits["true_reward"], peak=peak)
+    summary = replace(shapes.OVER_OPTIMISATION, fits={"true_reward": fit})
+    found = section(
+        make_facts(held_out=shapes.HELD_OUT, over_optimisation=summary), "Over-optimisation"
+    )
+    position, ends = rows(found)["Gold: peak at √KL"]
+    assert position.startswith(shown)
+    assert ends == ("1.65 to beyond the observed range" if peak.observed else "")
+    assert "1,736" not in str(rows(found))
 
 
 def test_evaluations_without_alarms_are_counted(make_facts: MakeFacts) -> None:
@@ -130,6 +155,13 @@ def test_reward_model_evaluation(judged_run: Path) -> None:
     assert table["safety"][0] == "0.60"
     observed = lines(found)["Calibration (accuracy against confidence): observed"]
     assert len(observed.low) == 10
+    worst, every = [
+        block
+        for block in found.blocks
+        if isinstance(block, Table) and "by annotator" in block.caption
+    ]
+    assert [row[0] for row in worst.rows] == ["Preference margin 0 to 1", "Annotator bruno"]
+    assert (every.folded, len(every.rows)) == ("All 5 slices", 5)
 
 
 def test_annotators_show_agreement_reliability_and_ceiling(judged_run: Path) -> None:
