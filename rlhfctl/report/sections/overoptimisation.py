@@ -239,13 +239,14 @@ def _fits(
         f"Fitted curves, over √KL from 0 to {number(farthest)}.",
         (Column("Fit"), Column("Value", "number"), Column("95 % CI", "number")),
         rows,
+        folded="Fitted parameters",
     )
 
 
 def _peak(label: str, peak: Peak, farthest: float) -> list[tuple[Cell, ...]]:
     """Return position and height of a peak; extrapolated ends are not numbers to rely on."""
     if not peak.observed:
-        return [(f"{label}: peak at √KL", "no peak within the observed range", "")]
+        return [(f"{label}: no peak within the observed range", "", "")]
     low, high = finite(peak.distance.low), finite(peak.distance.high)
     position = estimate_cells(peak.distance)
     if low is not None and high is not None and high > farthest:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from rlhfctl.results.training import RewardModelResult
 
 WORST_SLICES = 2
+_CONFIDENCE = (
+    "Confidence is sigmoid(margin), the predicted probability that the preferred response is the "
+    "chosen one. The grey line is perfect calibration."
+)
 _COLUMNS = (Column("Accuracy"), *SHARE_COLUMNS, Column("Pairs", "number"))
 
 
@@ -144,15 +148,16 @@ def _calibration(calibration: Calibration) -> tuple[Block, ...]:
     )
     return (
         *plots([diagram]),
+        *((Note(_CONFIDENCE),) if diagram else ()),
         *table(
-            "Confidence is sigmoid(margin), the predicted probability that the preferred response "
-            "is the chosen one. The grey line is perfect calibration.",
+            "Expected calibration error by bins of confidence.",
             (Column("Calibration"), Column("Value", "number"), Column("95 % CI", "number")),
             [
                 (label, *estimate_cells(as_estimate(metric)))
                 for label, metric in metrics
                 if metric is not None
             ],
+            folded="Calibration metrics",
         ),
     )
 
