@@ -12,6 +12,13 @@ from rlhfctl.data.instructions import PANDALM_PREFIX, alpaca, dolly, pandalm
 from rlhfctl.data.kto import has_labels, kto
 from rlhfctl.data.message_trees import oasst
 from rlhfctl.data.messages import list_in
+from rlhfctl.data.preference_sets import (
+    helpsteer2,
+    helpsteer3,
+    hh_rlhf,
+    reward_bench,
+    ultrafeedback_binarized,
+)
 from rlhfctl.data.public_sets import arena, sharegpt, shp, summaries, ultrachat
 from rlhfctl.data.rankings import ORDER_COLUMNS, RESPONSE_COLUMNS, ranking
 from rlhfctl.data.raw import did_you_mean, listed
@@ -66,6 +73,33 @@ def _sharegpt(*columns: str) -> Form:
     return Form("sharegpt", ("conversations", *columns), per_row(sharegpt), optional=("system",))
 
 
+# Their columns are those of TRL's formats too, which are tried before.
+_HH_RLHF = Form("hh_rlhf", ("chosen", "rejected"), per_row(hh_rlhf))
+_ULTRAFEEDBACK = Form(
+    "ultrafeedback_binarized",
+    ("prompt", "chosen", "rejected"),
+    per_row(ultrafeedback_binarized),
+    optional=("score_chosen", "score_rejected"),
+)
+_REWARD_BENCH = Form(
+    "reward_bench", ("prompt", "chosen", "rejected", "subset"), per_row(reward_bench)
+)
+
+
+def _tldr(*columns: str) -> Form:
+    return Form("tldr", columns, as_given)
+
+
+def _helpsteer2(*columns: str) -> Form:
+    names = ("prompt", "response_1", "response_2", *columns)
+    return Form("helpsteer2", names, per_row(helpsteer2))
+
+
+def _helpsteer3(*columns: str) -> Form:
+    names = ("context", "response1", "response2", *columns)
+    return Form("helpsteer3", names, per_row(helpsteer3))
+
+
 DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
     "demonstrations": (
         Form("kto", _KTO_COLUMNS, kto, fits=has_labels),
@@ -77,6 +111,9 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         _OASST,
         _ULTRACHAT,
         _trl("text"),
+        _HH_RLHF,
+        _ULTRAFEEDBACK,
+        _tldr("prompt", "completion"),
     ),
     "comparisons": (
         _sharegpt("chosen", "rejected"),
@@ -106,6 +143,12 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
             optional=("judge",),
         ),
         _OASST,
+        _helpsteer2("preference_strength"),
+        _helpsteer3("overall_preference"),
+        _HH_RLHF,
+        _ULTRAFEEDBACK,
+        _tldr("prompt", "chosen", "rejected"),
+        _REWARD_BENCH,
     ),
     "prompts": (
         _trl("messages"),
@@ -129,8 +172,14 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         Form("summarize_from_feedback", ("info", "summaries"), per_row(summaries)),
         Form("shp", ("history", "human_ref_A"), per_row(shp)),
         Form("arena", ("conversation_a", "conversation_b"), per_row(arena)),
+        _helpsteer2(),
+        _helpsteer3(),
         _trl("prompt"),
         _trl("text"),
+        _HH_RLHF,
+        _ULTRAFEEDBACK,
+        _tldr("prompt"),
+        _REWARD_BENCH,
     ),
 }
 COLUMN_NAMES = frozenset(

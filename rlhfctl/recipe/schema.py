@@ -142,14 +142,20 @@ Preset = Literal[
     "alpaca",
     "arena",
     "dolly",
+    "helpsteer2",
+    "helpsteer3",
+    "hh_rlhf",
     "kto",
     "oasst",
     "pandalm",
     "ranking",
+    "reward_bench",
     "sharegpt",
     "shp",
     "summarize_from_feedback",
+    "tldr",
     "ultrachat",
+    "ultrafeedback_binarized",
 ]
 
 

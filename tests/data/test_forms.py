@@ -53,6 +53,115 @@ HH = "\n\nHuman: Name a fruit.\n\nAssistant: Apple.\n\nHuman: And a red one?\n\n
 HH_CHAT = [user("Name a fruit."), assistant("Apple."), user("And a red one?")]
 POST = "SUBREDDIT: r/advice\n\nTITLE: Bike gone\n\nPOST: My bike was stolen.\n\nTL;DR:"
 
+NUT_CHAT = [user("Name a nut."), assistant("Hazel."), user("Another?")]
+SUMMARY = " Bike stolen, what now?"
+
+PRESETS: dict[tuple[str, str, str], list[dict[str, object]]] = {
+    ("hh_rlhf", "demonstrations", "hh_rlhf.jsonl"): [{"prompt": HH, "completion": " Cherry."}],
+    ("hh_rlhf", "comparisons", "hh_rlhf.jsonl"): [
+        {"prompt": HH, "chosen": " Cherry.", "rejected": " Lemon."}
+    ],
+    ("hh_rlhf", "prompts", "hh_rlhf.jsonl"): [{"prompt": HH}],
+    ("ultrafeedback_binarized", "demonstrations", "ultrafeedback_binarized.jsonl"): [
+        {"prompt": [user("Name a fruit.")], "completion": [assistant("Apple.")]}
+    ],
+    ("ultrafeedback_binarized", "comparisons", "ultrafeedback_binarized.jsonl"): [
+        {
+            "prompt": [user("Name a fruit.")],
+            "chosen": [assistant("Apple.")],
+            "rejected": [assistant("Nail.")],
+            "margin": 6.0,
+        }
+    ],
+    ("ultrafeedback_binarized", "prompts", "ultrafeedback_binarized.jsonl"): [
+        {"prompt": [user("Name a fruit.")]}
+    ],
+    ("tldr", "demonstrations", "tldr.jsonl"): [{"prompt": POST, "completion": SUMMARY}],
+    ("tldr", "comparisons", "tldr_preference.jsonl"): [
+        {"prompt": POST, "chosen": SUMMARY, "rejected": " Bike lost."}
+    ],
+    ("tldr", "prompts", "tldr.jsonl"): [{"prompt": POST}],
+    ("reward_bench", "comparisons", "reward_bench.jsonl"): [
+        {
+            "prompt": "Name a fruit.",
+            "chosen": "Apple.",
+            "rejected": "Nail.",
+            "source": "alpacaeval-easy",
+        }
+    ],
+    ("reward_bench", "comparisons", "reward_bench_2.jsonl"): [
+        {
+            "prompt": "Name a berry.",
+            "chosen": berry,
+            "rejected": "Rail.",
+            "source": "Ties",
+            "weight": 0.5,
+        }
+        for berry in ("Currant.", "Acai.")
+    ],
+    ("reward_bench", "prompts", "reward_bench_2.jsonl"): [{"prompt": "Name a berry."}],
+}
+FOUND: dict[tuple[str, str], list[dict[str, object]]] = {
+    ("helpsteer2", "comparisons"): [
+        {
+            "prompt": [user("Name a fruit.")],
+            "chosen": [assistant("Apple.")],
+            "rejected": [assistant("Nail.")],
+            "margin": 2.0,
+        },
+        {
+            "prompt": NUT_CHAT,
+            "chosen": [assistant("Pecan.")],
+            "rejected": [assistant("Rock.")],
+            "margin": 3.0,
+        },
+    ],
+    ("helpsteer2", "prompts"): [{"prompt": NUT_CHAT}],
+    ("helpsteer3", "comparisons"): [
+        {
+            "prompt": [user("Name a fruit.")],
+            "chosen": [assistant("Apple.")],
+            "rejected": [assistant("Nail.")],
+            "margin": 1.0,
+        },
+        {
+            "prompt": NUT_CHAT,
+            "chosen": [assistant("Pecan.")],
+            "rejected": [assistant("Rock.")],
+            "margin": 2.0,
+        },
+    ],
+    ("helpsteer3", "prompts"): [{"prompt": NUT_CHAT}],
+}
+
+
+@pytest.mark.parametrize(("preset", "kind", "name"), PRESETS)
+def test_a_preset_of_a_public_set(preset, kind, name):
+    rows, report = read(kind, name, preset=preset)
+    for row in rows:
+        row.pop("source_row", None)
+    assert all(row in rows for row in PRESETS[preset, kind, name])
+    assert report.dropped == {}
+
+
+@pytest.mark.parametrize(("preset", "kind"), FOUND)
+def test_helpsteer_is_found_by_its_columns(preset, kind):
+    rows, report = read(kind, f"{preset}.jsonl")
+    for row in rows:
+        row.pop("source_row", None)
+    assert all(row in rows for row in FOUND[preset, kind])
+    assert (report.dropped, report.left_out) == (
+        {},
+        {"tied vote": 1} if kind == "comparisons" else {},
+    )
+
+
+def test_the_preset_of_transcripts_refuses_other_text(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"chosen": "a b", "rejected": "a c"}\n')
+    with pytest.raises(DataError, match="chosen is no transcript of Human: and Assistant: turns"):
+        read("comparisons", "", source=str(tmp_path / "x.jsonl"), preset="hh_rlhf")
+
+
 DEMONSTRATIONS = {
     ("sharegpt.jsonl", False): (
         [user("Name a berry.")],
