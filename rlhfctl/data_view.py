@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rlhfctl.data.formatting import Encoded
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.progress import Progress
+    from rlhfctl.data.row_counts import SourceCounts
     from rlhfctl.data.sources import Split
     from rlhfctl.recipe.schema import Recipe
 
@@ -99,6 +100,7 @@ class DataView:
         duplicates: Rows used whose token ids an earlier row has, and repeated prompts.
         chosen_equals_rejected: Comparisons of equal responses, which are dropped.
         max_length: Most tokens of a row.
+        sources: Counts of each source of a mixture, before rows that are too long are dropped.
         lengths: Tokens per row.
     """
 
@@ -117,6 +119,7 @@ class DataView:
     chosen_equals_rejected: int
     max_length: int
     lengths: Lengths
+    sources: tuple[SourceCounts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,11 @@ def view_data(recipe: Recipe, stage: str, count: int, progress: Progress) -> Dat
         left_out=counts.left_out,
         too_long=sum(n for cause, n in counts.dropped.items() if cause.startswith(_TOO_LONG)),
         truncated=0,
-        duplicates=duplicates + counts.left_out.get(REPEATED, 0),
+        duplicates=max(0, duplicates - counts.repeats) + counts.left_out.get(REPEATED, 0),
         chosen_equals_rejected=counts.dropped.get(_EQUAL, 0),
         max_length=encoder.max_length,
         lengths=_distribution(lengths),
+        sources=counts.sources,
     )
 
 
@@ -237,7 +241,7 @@ def _parts(
             "comparisons: training rows are encoded by train-rm, which first aggregates their labels"
         )
     elif kind == "comparisons" and section.judge_share:
-        source = recipe.data.comparisons.source
+        source = recipe.data.comparisons.title
         main, judge = set_apart(split.train, section.judge_share, source, "judge")
         yield from (("train", main), ("held-out reward model", judge))
     else:

@@ -176,6 +176,10 @@ def _counts(seen: DataView) -> Iterator[Text]:
     ]
     if seen.kind == "comparisons":
         rows.append(("chosen equals rejected", seen.chosen_equals_rejected, ""))
+    rows += [
+        (f"{source.name}", source.train, f"for training, {source.held_out:,} held out")
+        for source in seen.sources
+    ]
     for name, count, remark in rows:
         yield safe(f"{_INDENT}{name[:44]:<44} {count:>10,}  {remark}".rstrip())
 

@@ -21,6 +21,7 @@ from rlhfctl.recipe.starter import starter_text
 
 if TYPE_CHECKING:
     from rlhfctl.console import Terminal
+    from rlhfctl.recipe.data import DatasetSection
 
 _KINDS = ("demonstrations", "comparisons", "prompts")
 
@@ -112,8 +113,9 @@ def _sources(request: InitRequest, base: Recipe, model: str, *, asks: bool) -> d
     sources: dict[str, str] = {}
     for kind in _KINDS:
         option: str | None = getattr(request, kind)
-        source: str = getattr(base.data, kind).source
-        default: str | None = source if source != EMBEDDED or model == EMBEDDED else None
+        section: DatasetSection = getattr(base.data, kind)
+        suits = model == EMBEDDED or not section.is_embedded
+        default: str | None = section.title if suits else None
         if default is None and kind == "prompts":
             default = sources.get("demonstrations")
         if option is None and asks:
@@ -150,7 +152,7 @@ def _changed(base: Recipe, name: str, model: str, sources: dict[str, str]) -> Re
     if model != base.model.name_or_path:
         values["model"] |= {"name_or_path": model, "revision": None, "trust_remote_code": False}
     for kind, source in sources.items():
-        if source != values["data"][kind]["source"]:
+        if source != getattr(base.data, kind).title:
             values["data"][kind] = {"source": source}
     return Recipe.model_validate(values)
 

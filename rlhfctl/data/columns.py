@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.raw import selected
-from rlhfctl.data.sources import SOURCE_ROW, raw_prompts
+from rlhfctl.data.row_check import SOURCE_ROW
+from rlhfctl.data.sources import raw_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -316,7 +316,9 @@ def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
     forms = _candidates(kind, preset or TRL)
     layouts = "; or ".join(" + ".join(form.columns) for form in forms)
     if preset is None:
-        presets = sorted({form.name for form in DATA_FORMS[kind]} - {TRL})
+        theirs = [form.columns for form in forms]
+        others = (form for form in DATA_FORMS[kind] if form.columns not in theirs)
+        presets = sorted({form.name for form in others} - {TRL})
         layouts += f"; or those of {', '.join(presets)}"
     subject = kind if preset is None else f"{kind} of preset {preset}"
     return DataError(

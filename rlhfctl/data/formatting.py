@@ -156,8 +156,7 @@ def encode(rows: Dataset, encoder: Encoder, bad_limit: float, progress: Progress
 
     key = _key(rows, encoder)
     entry = cache.stored(key, make, progress)
-    report = RowCounts(**entry.record["report"])
-    report.notes = tuple(report.notes)
+    report = RowCounts.of(entry.record["report"])
     # Training and held-out rows are encoded apart: their share counts together.
     report.check(0.0 if bad_limit == 0.0 else 1.0, entry.record["hint"])
     return Encoded(entry.rows, report, entry.record["longest"], entry.reused, key)

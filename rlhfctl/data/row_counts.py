@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import DataError
 
 if TYPE_CHECKING:
-    from rlhfctl.recipe.schema import DataSection
+    from collections.abc import Mapping, Sequence
+
+    from rlhfctl.recipe.data import DataSection
 
 REPEATED = "repeated prompts"
 """Cause under which a set of prompts counts all but the first of equal prompts."""
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """Rows of one source of a mixture.
+
+    Attributes:
+        name: Its name.
+        read: Rows read.
+        usable: Usable rows.
+        train: Training rows; with weights fewer than the usable ones, or repeated.
+        held_out: Held-out rows.
+    """
+
+    name: str
+    read: int
+    usable: int
+    train: int
+    held_out: int
 
 
 @dataclass
@@ -27,6 +48,7 @@ class RowCounts:
         left_out: Cause -> number of rows that are not needed, such as repeated prompts and tied
             votes; they are not counted as errors.
         limit: Largest share of unusable rows, as last checked.
+        sources: Counts of each source of a mixture; empty for one source.
         notes: Sentences about how the source was read, and rows that people should read about.
     """
 
@@ -38,11 +60,39 @@ class RowCounts:
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     limit: float = 1.0
+    sources: tuple[SourceCounts, ...] = ()
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> RowCounts:
+        """Return counts of one source from what `dataclasses.asdict` made of them."""
+        return cls(**{**record, "notes": tuple(record["notes"]), "sources": ()})
+
+    @classmethod
+    def total(cls, name: str, reports: Sequence[RowCounts]) -> RowCounts:
+        """Return the sums of the counts of several sources."""
+        total = cls(name)
+        for report in reports:
+            total.read += report.read
+            total.usable += report.usable
+            for counts, own in (
+                (total.dropped, report.dropped),
+                (total.left_out, report.left_out),
+            ):
+                for cause, count in own.items():
+                    counts[cause] = counts.get(cause, 0) + count
+            total.first = report.first | total.first
+            total.notes += tuple(f"{report.name}: {note}" for note in report.notes)
+        return total
 
     @property
     def duplicates(self) -> int:
         """Repeated prompts that were left out of a set of prompts."""
         return self.left_out.get(REPEATED, 0)
+
+    @property
+    def repeats(self) -> int:
+        """Rows that a mixture trains on again in the same epoch."""
+        return sum(max(0, one.train + one.held_out - one.usable) for one in self.sources)
 
     def drop(self, cause: str, place: str = "") -> None:
         """Count one row as unusable."""
@@ -59,6 +109,16 @@ class RowCounts:
         self.usable -= sum(encoding.dropped.values())
         for cause, count in encoding.dropped.items():
             self.dropped[cause] = self.dropped.get(cause, 0) + count
+
+    def source_lines(self) -> list[str]:
+        """Return one sentence per source of a mixture, with its share of the training rows."""
+        total = max(1, sum(source.train for source in self.sources))
+        return [
+            f"{source.name}: {source.train:,} training rows "
+            f"({100 * source.train / total:.1f} %) of {source.usable - source.held_out:,}, "
+            f"{source.held_out:,} held out"
+            for source in self.sources
+        ]
 
     def remarks(self) -> list[str]:
         """Return the notes, and a sentence on the rows that are not needed if there are any."""
@@ -82,6 +142,7 @@ class RowCounts:
             "usable": self.usable,
             "dropped": dict(self.dropped),
             "left_out": dict(self.left_out),
+            **({"sources": [asdict(source) for source in self.sources]} if self.sources else {}),
         }
 
     def summary(self) -> str:

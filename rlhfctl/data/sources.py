@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import random
+from array import array
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data import cache
 from rlhfctl.data.digests import STORED, digest_of
 from rlhfctl.data.files import is_local, read_local
 from rlhfctl.data.form_table import ChosenForm, check_section, choose_form, renamed
-from rlhfctl.data.hub import read_hub
+from rlhfctl.data.mixture import PART, Shares, mixed, with_columns
 from rlhfctl.data.progress import NO_PROGRESS
-from rlhfctl.data.raw import RawRows
-from rlhfctl.data.row_counts import REPEATED, RowCounts, bad_limit
-from rlhfctl.data.rows import (
-    NORMALISERS,
-    BadRowError,
-    LeftOutError,
-    Row,
-    as_chat,
-    content,
-    is_conversation,
+from rlhfctl.data.raw import JoinedRows, RawRows
+from rlhfctl.data.row_check import (
+    MESSAGES_BESIDE_TEXT,
+    TEXT_BESIDE_MESSAGES,
+    RowCheck,
 )
-from rlhfctl.data.split import held_out_positions, position, prompt_key, same_prompt_key
+from rlhfctl.data.row_counts import RowCounts, bad_limit
+from rlhfctl.data.rows import NORMALISERS, Row, content, is_conversation
+from rlhfctl.data.source_rows import drawn_rows, source_rows
+from rlhfctl.data.split import held_out_positions, position, prompt_key
 from rlhfctl.data.stored_rows import POSITION, followed, rows_key, write_rows
 from rlhfctl.errors import DataError
-from rlhfctl.recipe.schema import ComparisonsSection
+from rlhfctl.recipe.data import EMBEDDED as EMBEDDED  # noqa: PLC0414
 from rlhfctl.world import corpora
 
 if TYPE_CHECKING:
@@ -39,15 +38,10 @@ if TYPE_CHECKING:
     from rlhfctl.data.forms import Item, Kind
     from rlhfctl.data.progress import Progress
     from rlhfctl.data.rows import Value
-    from rlhfctl.recipe.schema import DatasetSection, Recipe
+    from rlhfctl.recipe.data import DatasetSection, SourceSection
+    from rlhfctl.recipe.schema import Recipe
 
-EMBEDDED = "embedded"
-_EMBEDDED_ROWS: dict[str, int] = {"demonstrations": 2000, "comparisons": 4000, "prompts": 4000}
-_EMBEDDED_COLUMNS: dict[str, dict[str, str]] = {"comparisons": {"source": "kind"}}
 _BATCH = 1000
-
-SOURCE_ROW = "source_row"
-"""Column of prompts: index of the row in `raw_prompts`, where its further columns are."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,12 @@ def raw_prompts(recipe: Recipe) -> RawRows:
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
-    return _source(recipe, "prompts")[0]
+    sources = [source_rows(part, "prompts", recipe.seed)[0] for part in recipe.data.prompts.parts]
+    if len(sources) == 1:
+        return sources[0]
+    columns = tuple(dict.fromkeys(column for raw in sources for column in raw.columns))
+    rows = JoinedRows(sources)
+    return RawRows(recipe.data.prompts.title, columns, rows, rows.place)
 
 
 def evaluation_prompts(recipe: Recipe, progress: Progress = NO_PROGRESS) -> Dataset:
@@ -154,7 +153,7 @@ def untrained_prompts(recipe: Recipe, prompts: Split) -> Dataset:
     if not chosen:
         raise DataError(
             "every prompt is trained on by some stage, so none is left for evaluation",
-            recipe.data.prompts.source,
+            recipe.data.prompts.title,
             "provide more prompts, or raise held_out in all three data sections",
         )
     return prompts.held_out.select(chosen)
@@ -193,14 +192,18 @@ class Preview:
     form: str = ""
     rows: Sequence[Row] = ()
 
+    def joined(self, other: Preview) -> Preview:
+        """Return this with the rows of another source of the same format."""
+        return replace(self, rows=[*self.rows, *other.rows])
+
 
 def preview(
-    section: DatasetSection, kind: Kind, rows: int = 1000, *, margins: bool = False
+    section: SourceSection, kind: Kind, rows: int = 1000, *, margins: bool = False
 ) -> Preview | None:
     """Check the first rows of a local source; return None for a Hub data set.
 
     Args:
-        section: The recipe's section.
+        section: One source.
         kind: Kind of data.
         rows: Number of rows to check; all are checked if rows depend on each other.
         margins: Comparisons need a margin.
@@ -224,7 +227,8 @@ def preview(
         raw = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
     report = RowCounts(raw.name, notes=raw.notes)
     items = _converted(raw, chosen, kind, chat=section.as_chat)
-    usable = list(_normalised(items, raw, kind, report, section, margins=margins))
+    check = RowCheck(kind, margins=margins)
+    usable = list(check.usable(items, raw, report, chat=section.as_chat))
     messages = is_conversation(usable[0]["prompt"]) if usable else None
     return Preview(messages, report, chosen.form.name, usable)
 
@@ -236,98 +240,92 @@ def _smallest_share(recipe: Recipe) -> float:
 
 def _load(recipe: Recipe, kind: Kind, progress: Progress, *, margins: bool = False) -> Split:
     section: DatasetSection = getattr(recipe.data, kind)
-    check_section(kind, section.columns, section.preset)
-    key = rows_key(section, kind, recipe.seed, margins=margins)
+    for part in section.parts:
+        check_section(kind, part.columns, part.preset)
+    key = rows_key(section.parts, kind, recipe.seed, margins=margins)
 
     def make(parts: PartWriter) -> dict[str, Any]:
         shown = NO_PROGRESS if key is None else progress
-        return asdict(_write(recipe, kind, parts, shown, margins=margins))
+        reports = _write(recipe, kind, parts, shown, margins=margins)
+        return {"sources": [asdict(report) for report in reports]}
 
     entry = cache.stored(key, make, progress)
-    report = RowCounts(**entry.record)
-    report.notes = tuple(report.notes)
-    report.check(bad_limit(recipe.data))
-    positions = entry.rows.with_format("numpy")[POSITION][:].tolist()
+    reports = [RowCounts.of(record) for record in entry.record["sources"]]
+    for report in reports:
+        report.check(bad_limit(recipe.data), _mixed_hint(report) if section.sources else "")
+    report = reports[0] if not section.sources else RowCounts.total(section.title, reports)
+    columns = entry.rows.with_format("numpy")
+    positions = columns[POSITION][:].tolist()
     outside = held_out_positions(positions, section.held_out, report.name)
     rows = entry.rows.remove_columns(POSITION)
+    if not section.sources:
+        train = [row for row, out in enumerate(outside) if not out]
+        held_out = [row for row, out in enumerate(outside) if out]
+    else:
+        shares = Shares.of(section, recipe.seed)
+        numbers = columns[PART][:].tolist()
+        train, held_out, report.sources = mixed(numbers, outside, shares, reports)
+        rows = rows.remove_columns(PART)
+    return Split(_selected(rows, train, key), _selected(rows, held_out, key), report)
 
-    def part(side: bool) -> Dataset:
-        name = None
-        if key is not None:
-            name = STORED + digest_of({"rows": key, "share": section.held_out, "held_out": side})
-        indices = [row for row, out in enumerate(outside) if out is side]
-        return rows.select(indices, new_fingerprint=name)
 
-    return Split(part(False), part(True), report)
+def _selected(rows: Dataset, indices: list[int], key: str | None) -> Dataset:
+    """Return some rows; of stored ones they are named by what determines them."""
+    name = None
+    if key is not None:
+        chosen = hashlib.sha256(array("q", indices).tobytes()).hexdigest()
+        name = STORED + digest_of({"rows": key, "indices": chosen})
+    return rows.select(indices, new_fingerprint=name)
+
+
+def _rows_before(sources: Sequence[RawRows]) -> int:
+    return sum(len(raw.rows) for raw in sources)
+
+
+def _mixed_hint(report: RowCounts) -> str:
+    """Return advice where a source of a mixture has another form than those before it."""
+    if not {MESSAGES_BESIDE_TEXT, TEXT_BESIDE_MESSAGES} & set(report.dropped):
+        return ""
+    return "the sources need one form; as_chat: true of a source converts its text to messages"
 
 
 def _write(
     recipe: Recipe, kind: Kind, parts: PartWriter, progress: Progress, *, margins: bool
-) -> RowCounts:
-    """Write the usable rows of a source with their positions, and return the counts."""
+) -> list[RowCounts]:
+    """Write the usable rows of all sources with their positions, and return the counts of each."""
     section: DatasetSection = getattr(recipe.data, kind)
-    raw, chosen = _source(recipe, kind)
-    raw = raw.only(list(chosen.columns.values()))
-    report = RowCounts(raw.name, notes=raw.notes)
-    items: Iterable[tuple[int, Item]]
-    items = _converted(raw, chosen, kind, chat=section.as_chat)
-    if chosen.form.whole and section.max_rows is not None:
-        all_items = list(items)
-        items = [all_items[n] for n in _drawn(len(all_items), section.max_rows, recipe.seed)]
-    items = followed(items, raw, kind, progress)
-    rows = _normalised(items, raw, kind, report, section, margins=margins)
+    reports: list[RowCounts] = []
+    check = RowCheck(kind, margins=margins)
+    raws: list[RawRows] = []
+    streams: list[Iterator[Row]] = []
+    for part in section.parts:
+        raw, chosen = source_rows(part, kind, recipe.seed)
+        report = RowCounts(raw.name, notes=raw.notes)
+        reports.append(report)
+        raw = raw.only(list(chosen.columns.values()))
+        items = followed(_items(part, raw, chosen, kind, recipe.seed), raw, kind, progress)
+        # Raw rows of the sources before are counted when this one is reached.
+        start = partial(_rows_before, tuple(raws)) if kind == "prompts" else int
+        raws.append(raw)
+        streams.append(check.usable(items, raw, report, chat=part.as_chat, start=start))
+    if not section.sources:
+        write_rows((row | {POSITION: position(_key(row))} for row in streams[0]), parts)
+        return reports
+    names = [part.source for part in section.parts]
+    rows = with_columns(streams, kind, names)
     write_rows((row | {POSITION: position(_key(row))} for row in rows), parts)
-    return report
+    return reports
 
 
-def _source(recipe: Recipe, kind: Kind) -> tuple[RawRows, ChosenForm]:
-    """Return the rows to convert, with all of their columns, and their form."""
-    section: DatasetSection = getattr(recipe.data, kind)
-    raw = _read(section, kind, recipe.seed)
-    mapping = section.columns
-    if section.source == EMBEDDED:
-        mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
-    chosen = choose_form(kind, raw, mapping, section.preset)
-    # A form of several rows is drawn from after its conversion.
-    return (raw if chosen.form.whole else _limited(raw, section.max_rows, recipe.seed)), chosen
-
-
-def _read(section: DatasetSection, kind: Kind, seed: int) -> RawRows:
-    if section.source == EMBEDDED:
-        labels = section.labels_per_pair if isinstance(section, ComparisonsSection) else 1
-        return _embedded(kind, section.max_rows, seed, labels)
-    if is_local(section.source):
-        return read_local(section.source, section.split)
-    return read_hub(section.source, section.config, section.split, section.revision)
-
-
-def _embedded(kind: Kind, max_rows: int | None, seed: int, labels_per_pair: int) -> RawRows:
-    row_count = max_rows or _EMBEDDED_ROWS[kind]
-    if kind == "comparisons":
-        pairs = max(1, row_count // labels_per_pair)
-        rows = corpora.comparisons(pairs, seed, labels_per_pair)
-    else:
-        make = corpora.demonstrations if kind == "demonstrations" else corpora.prompts
-        rows = make(row_count, seed)
-    return RawRows(EMBEDDED, tuple(rows[0]), rows, lambda row: f"{EMBEDDED} row {row + 1}")
-
-
-def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:
-    """Return `max_rows` of a source's rows, sampled with the seed."""
-    if max_rows is None or max_rows >= len(raw.rows):
-        return raw
-    drawn = _drawn(len(raw.rows), max_rows, seed)
-    place = raw.place
-    rows: Any = raw.rows
-    taken = rows.select(drawn) if hasattr(rows, "select") else [rows[row] for row in drawn]
-    return replace(raw, rows=taken, place=lambda row: place(drawn[row]))
-
-
-def _drawn(count: int, max_rows: int, seed: int) -> list[int]:
-    """Return the indices of a sample, or all in order if there are no more."""
-    if max_rows >= count:
-        return list(range(count))
-    return random.Random(f"max_rows {seed}").sample(range(count), max_rows)  # noqa: S311
+def _items(
+    part: SourceSection, raw: RawRows, chosen: ChosenForm, kind: Kind, seed: int
+) -> Iterable[tuple[int, Item]]:
+    """Return the converted rows of a source; `max_rows` of them where rows depend on each other."""
+    items = _converted(raw, chosen, kind, chat=part.as_chat)
+    if not chosen.form.whole or part.max_rows is None:
+        return items
+    everything = list(items)
+    return [everything[n] for n in drawn_rows(len(everything), part.max_rows, seed)]
 
 
 def _converted(
@@ -336,59 +334,6 @@ def _converted(
     """Yield rows in TRL's formats, or why there is none, with the number of the source's row."""
     rows = ((number, renamed(row, chosen.columns)) for number, row in enumerate(raw.rows))
     return chosen.form.convert(rows, kind, chat)
-
-
-def _normalised(
-    items: Iterable[tuple[int, Item]],
-    raw: RawRows,
-    kind: Kind,
-    report: RowCounts,
-    section: DatasetSection,
-    *,
-    margins: bool = False,
-) -> Iterator[Row]:
-    """Yield the usable rows, all in one format, and count the others."""
-    conversational: bool | None = None
-    seen: set[bytes] = set()
-    for number, item in items:
-        report.read += 1
-        try:
-            row = _row(item, kind, chat=section.as_chat, margins=margins)
-            conversational = _check_format(row, conversational)
-            if kind == "prompts":
-                _refuse_repeated(row, seen)
-        except BadRowError as error:
-            report.drop(str(error), raw.place(number))
-        except LeftOutError as error:
-            report.leave_out(str(error))
-        else:
-            report.usable += 1
-            yield row | {SOURCE_ROW: number} if kind == "prompts" else row
-
-
-def _row(item: Item, kind: Kind, *, chat: bool, margins: bool) -> Row:
-    if isinstance(item, (BadRowError, LeftOutError)):
-        raise item
-    row = NORMALISERS[kind](item)
-    if margins and row.get("margin") is None:
-        raise BadRowError("margin is missing or not a number")
-    return as_chat(row) if chat else row
-
-
-def _refuse_repeated(row: Row, seen: set[bytes]) -> None:
-    # Digests: the texts of millions of prompts would fill the memory.
-    key = hashlib.sha256(same_prompt_key(row["prompt"]).encode()).digest()
-    if key in seen:
-        raise LeftOutError(REPEATED)
-    seen.add(key)
-
-
-def _check_format(row: Row, others: bool | None) -> bool:
-    """Return True for a conversation; refuse rows of mixed formats."""
-    messages = is_conversation(row["prompt"])
-    if others is not None and messages != others:
-        raise BadRowError("messages beside text" if messages else "text beside messages")
-    return messages
 
 
 def _key(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.cache import cache_folder
@@ -9,16 +10,18 @@ from rlhfctl.data.digests import digest_of, files_digest
 from rlhfctl.data.files import is_local, local_files
 from rlhfctl.data.hub import read_hub
 from rlhfctl.errors import DataError
+from rlhfctl.recipe.data import EMBEDDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from rlhfctl.data.arrow_parts import PartWriter
     from rlhfctl.data.forms import Kind
     from rlhfctl.data.progress import Progress
     from rlhfctl.data.raw import RawRows
     from rlhfctl.data.rows import Row
-    from rlhfctl.recipe.schema import DatasetSection
+    from rlhfctl.recipe.data import SourceSection
 
 POSITION = "split_position"
 """Column of stored rows: the `position` of each row's prompt."""
@@ -29,47 +32,72 @@ _BATCH = 1000
 _PERCENT = 100
 
 
-def rows_key(section: DatasetSection, kind: Kind, seed: int, *, margins: bool) -> str | None:
-    """Return the name of the cache entry of a section's rows; None if they are not stored.
+def rows_key(
+    sources: Sequence[SourceSection], kind: Kind, seed: int, *, margins: bool
+) -> str | None:
+    """Return the name of the cache entry of the rows of some sources; None if they are not stored.
+
+    They are stored if one of the sources is large.
 
     Raises:
-        DataError: The source is missing, or a file cannot be read.
+        DataError: A source is missing, or a file cannot be read.
         EnvironmentFault: The Hub data set cannot be loaded.
-        UnsafeError: The source is a script.
+        UnsafeError: A source is a script.
     """
-    if section.source == "embedded" or cache_folder() is None:
+    if cache_folder() is None:
         return None
-    if is_local(section.source):
-        contents = _local_contents(section)
-    else:
-        rows: Any = read_hub(section.source, section.config, section.split, section.revision).rows
-        contents = None if len(rows) < _FEWEST_HUB_ROWS else [("hub", str(rows._fingerprint))]
-    if contents is None:
+    contents = [_content(part, seed) for part in sources]
+    if not any(content.large for content in contents):
         return None
     read = ("source", "config", "split", "columns", "preset", "as_chat", "max_rows")
-    return digest_of(
+    parts = [
         {
-            "what": "rows",
-            "kind": kind,
-            "margins": margins,
-            "files": contents,
-            "section": {name: getattr(section, name) for name in read},
-            "seed": None if section.max_rows is None else seed,
+            "files": content.digests(),
+            "section": {name: getattr(part, name) for name in read},
+            "seed": None if part.max_rows is None else seed,
         }
-    )
+        for part, content in zip(sources, contents, strict=True)
+    ]
+    return digest_of({"what": "rows", "kind": kind, "margins": margins, "sources": parts})
 
 
-def _local_contents(section: DatasetSection) -> list[tuple[str, str]] | None:
-    """Return the digests of a source's files; None for a small source."""
+@dataclass(frozen=True)
+class _Content:
+    """Files or table that a source is read from.
+
+    Attributes:
+        large: Whether reading it takes long.
+        digests: Returns names with digests.
+    """
+
+    large: bool
+    digests: Callable[[], list[tuple[str, str]]]
+
+
+def _content(part: SourceSection, seed: int) -> _Content:
+    if part.source == EMBEDDED:
+        return _Content(large=False, digests=lambda: [(EMBEDDED, str(seed))])
+    if not is_local(part.source):
+        rows: Any = read_hub(part.source, part.config, part.split, part.revision).rows
+        return _Content(len(rows) >= _FEWEST_HUB_ROWS, lambda: [("hub", str(rows._fingerprint))])
     try:
-        files = local_files(section.source, section.split)
-        if sum(file.stat().st_size for file in files) < FEWEST_BYTES_STORED:
-            return None
+        files = local_files(part.source, part.split)
+        large = sum(file.stat().st_size for file in files) >= FEWEST_BYTES_STORED
+    except OSError as error:
+        raise _unreadable(part, error) from error
+    return _Content(large, lambda: _local_digests(part, files))
+
+
+def _local_digests(part: SourceSection, files: Sequence[Path]) -> list[tuple[str, str]]:
+    try:
         return files_digest(files)
     except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror or error}", str(error.filename or section.source)
-        ) from error
+        raise _unreadable(part, error) from error
+
+
+def _unreadable(part: SourceSection, error: OSError) -> DataError:
+    where = str(error.filename or part.source)
+    return DataError(f"cannot be read: {error.strerror or error}", where)
 
 
 def write_rows(rows: Iterable[Row], parts: PartWriter) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rlhfctl.export.card_metrics import Measured
     from rlhfctl.export.options import ExportOptions, ExportResult
     from rlhfctl.pipeline.finished import FinishedRun
+    from rlhfctl.recipe.data import DatasetSection
     from rlhfctl.report.sources import RunFacts
     from rlhfctl.stages.shared.stage_context import StageContext
 
@@ -163,14 +164,20 @@ def _table(metrics: list[Measured]) -> Iterator[str]:
 
 def _data_lines(stage: str, context: StageContext, facts: RunFacts) -> Iterator[str]:
     for kind, recorded_by in _kinds(stage).items():
-        section = getattr(context.recipe.data, kind)
+        section: DatasetSection = getattr(context.recipe.data, kind)
         record = facts.records.get(recorded_by)
-        artifact = record.inputs.get(f"data.{kind}.source") if record is not None else None
-        local = is_local(section.source)
-        name = f"`{Path(section.source).name}`" if local else f"`{section.source}`"
-        pinned = f" at revision `{section.revision}`" if section.revision else ""
-        digest = f", SHA-256 `{artifact.sha256}`" if artifact is not None else ""
-        yield f"- {kind}: {name}{pinned}{digest}"
+        for part in section.parts:
+            key = (
+                f"data.{kind}.sources: {part.source}" if section.sources else f"data.{kind}.source"
+            )
+            artifact = record.inputs.get(key) if record is not None else None
+            local = is_local(part.source)
+            name = f"`{Path(part.source).name}`" if local else f"`{part.source}`"
+            pinned = f" at revision `{part.revision}`" if part.revision else ""
+            weight = getattr(part, "weight", None)
+            share = f", weight {weight:g}" if weight is not None else ""
+            digest = f", SHA-256 `{artifact.sha256}`" if artifact is not None else ""
+            yield f"- {kind}: {name}{pinned}{share}{digest}"
 
 
 def _kinds(stage: str) -> dict[str, str]:
@@ -182,7 +189,8 @@ def _kinds(stage: str) -> dict[str, str]:
 
 def _datasets(stage: str, context: StageContext) -> list[str]:
     """Return the Hub ids of the data sets that a model was trained on."""
-    sources = [getattr(context.recipe.data, kind).source for kind in _kinds(stage)]
+    sections: list[DatasetSection] = [getattr(context.recipe.data, kind) for kind in _kinds(stage)]
+    sources = [part.source for section in sections for part in section.parts]
     ids = [_hub_id(source) for source in sources if not is_local(source)]
     return sorted({name for name in ids if name is not None})
 

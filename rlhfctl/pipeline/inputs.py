@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rlhfctl
 from rlhfctl.errors import CheckpointError
+from rlhfctl.recipe.mixture_lists import DATA_KINDS
 from rlhfctl.recipe.reward_sources import source_file
 from rlhfctl.recipe.view import stage_part, view
 from rlhfctl.run.directory import RunDirectory
@@ -122,6 +123,8 @@ def _named_files(recipe: Recipe, stage: Stage) -> list[tuple[str, str | None]]:
     files: list[tuple[str, str | None]] = []
     for key in stage.declared(_FILE_KEYS):
         files.append((key, _value(recipe, key)))
+    for key in stage.declared(_MIXTURE_KEYS):
+        files += [(f"{key}: {item.source}", item.source) for item in _value(recipe, key)]
     for key in stage.declared(("evaluation.judge_function",)):
         function = _value(recipe, key)
         files.append((key, None if function is None else source_file(function)))
@@ -139,6 +142,7 @@ _FILE_KEYS = (
     *("evaluation.judge_rm", "evaluation.reward_bench"),
     *("data.demonstrations.source", "data.comparisons.source", "data.prompts.source"),
 )
+_MIXTURE_KEYS = tuple(f"data.{kind}.sources" for kind in DATA_KINDS)
 
 _MODEL_CONFIGS = ("config.json", "adapter_config.json")
 

@@ -7,10 +7,11 @@ import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from rlhfctl.errors import CheckpointError, DataError, EnvironmentFault, RecipeError
 from rlhfctl.models.foreign_files import ForeignFiles, is_foreign
+from rlhfctl.preflight.data import check_data, check_reward_bench, level_of
 from rlhfctl.preflight.finding import Finding
 from rlhfctl.preflight.libraries import check_architecture, check_packages, local_folder
 from rlhfctl.recipe.permissions import allows_code, allows_remote_code, is_own
@@ -19,18 +20,15 @@ from rlhfctl.run.extras import require_harness
 from rlhfctl.stage_table import PPO, STAGE_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
     from rlhfctl.data.formatter import Formatter
     from rlhfctl.data.forms import Kind
-    from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.data.sources import Preview
-    from rlhfctl.preflight.finding import Level
     from rlhfctl.recipe.reward_sources import RewardModelLoading
     from rlhfctl.recipe.schema import ModelSection, Recipe
     from rlhfctl.stage_table import Stage
 
-_ROWS_CHECKED = 1000
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
@@ -50,7 +48,7 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
     """
     model = [*_model(recipe.model), *check_model(recipe, fetch=fetch)]
     previews: dict[Kind, Preview] = {}
-    data = list(_data(recipe, previews))
+    data = list(check_data(recipe, previews))
     prompts = previews.get("prompts")
     return [
         *model,
@@ -61,7 +59,7 @@ def check_files(recipe: Recipe, *, fetch: bool = False) -> list[Finding]:
         *_tax(recipe),
         *data,
         *_tokens(recipe, previews),
-        *_reward_bench(recipe),
+        *check_reward_bench(recipe),
     ]
 
 
@@ -75,7 +73,7 @@ def check_stage_data(recipe: Recipe, stage: Stage) -> list[Finding]:
     kinds = stage.data
     if stage == PPO and recipe.ppo.ptx_coefficient:
         kinds += ("demonstrations",)
-    return list(_data(recipe, {}, kinds))
+    return list(check_data(recipe, {}, kinds))
 
 
 def _model(section: ModelSection) -> Iterator[Finding]:
@@ -285,49 +283,6 @@ def _server_keys(recipe: Recipe) -> Iterator[Finding]:
             )
 
 
-def _data(
-    recipe: Recipe, previews: dict[Kind, Preview], kinds: Sequence[str] | None = None
-) -> Iterator[Finding]:
-    """Check the first rows of each data set, and keep the previews of those with usable rows."""
-    from rlhfctl.data.forms import Kind
-    from rlhfctl.data.rankings import require_single_labels
-    from rlhfctl.data.row_counts import bad_limit
-    from rlhfctl.data.sources import preview
-
-    is_conversational: dict[str, bool] = {}
-    for kind in get_args(Kind):
-        if kinds is not None and kind not in kinds:
-            continue
-        section = getattr(recipe.data, kind)
-        where = f"data.{kind}"
-        try:
-            margins = kind == "comparisons" and recipe.reward_model.use_margin
-            seen = preview(section, kind, margins=margins)
-            if seen is not None and kind == "comparisons" and seen.rows:
-                require_single_labels(seen.rows[0], recipe.reward_model.labels)
-        except DataError as error:
-            yield Finding("error", _sentence(error), where, error.hint)
-            continue
-        if seen is None:
-            yield Finding("not checked", f"{section.source}: on the Hub", where)
-            continue
-        if seen.messages is not None:
-            is_conversational[kind] = seen.messages
-            previews[kind] = seen
-        yield _rows(seen, kind, bad_limit(recipe.data))
-    if len(set(is_conversational.values())) > 1:
-        described = ", ".join(
-            f"{kind} are {'conversations' if messages else 'text'}"
-            for kind, messages in is_conversational.items()
-        )
-        yield Finding(
-            "warning",
-            f"{described}: the policy would be trained on one format and sampled on another",
-            "data",
-            "convert all three to one format; as_chat: true converts text to conversations",
-        )
-
-
 def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
     """Check a tokenizer on this machine, and encode the first rows of files as the stages will.
 
@@ -402,47 +357,6 @@ def _encoding(recipe: Recipe, formatter: Formatter, kind: Kind, seen: Preview) -
         yield Finding("error", error.what, f"data.{kind}", error.hint)
         return
     if report.dropped:
-        yield Finding(_level(report, bad_limit(recipe.data)), report.summary(), f"data.{kind}")
+        yield Finding(level_of(report, bad_limit(recipe.data)), report.summary(), f"data.{kind}")
     for remark in report.remarks():
         yield Finding("warning", remark, f"data.{kind}")
-
-
-def _reward_bench(recipe: Recipe) -> Iterator[Finding]:
-    from rlhfctl.data.subsets import read_subsets
-
-    source, where = recipe.evaluation.reward_bench, "evaluation.reward_bench"
-    if source is None:
-        return
-    try:
-        subsets = read_subsets(source, messages=True, limit=_ROWS_CHECKED)
-    except DataError as error:
-        yield Finding("error", _sentence(error), where, error.hint)
-        return
-    level: Level = "warning" if subsets.report.dropped else "ok"
-    yield Finding(level, f"{source}: {subsets.report.summary()}", where)
-
-
-def _level(report: RowCounts, limit: float) -> Level:
-    """Return whether unusable rows end the run: certain only if all rows were checked."""
-    certain = report.read < _ROWS_CHECKED or limit == 0.0
-    return "error" if certain and report.exceeds(limit) else "warning"
-
-
-def _rows(seen: Preview, kind: Kind, limit: float) -> Finding:
-    report = seen.report
-    where = f"data.{kind}"
-    if seen.messages is None:
-        return Finding("error", f"{report.name}: no usable row; {report.reasons()}", where)
-    remarks = "".join(f"; {remark}" for remark in report.remarks())
-    if report.dropped:
-        report.limit = limit
-        level = _level(report, limit)
-        return Finding(level, f"{report.name}: {report.summary()}{remarks}", where)
-    text_format = "conversations" if seen.messages else "text"
-    form = f" of form {seen.form}" if seen.form not in ("", "trl") else ""
-    checked = f", {report.read:,} rows{form} checked" if report.read else ""
-    return Finding("ok", f"{report.name}: {text_format}{checked}{remarks}", where)
-
-
-def _sentence(error: DataError) -> str:
-    return f"{error.where}: {error.what}" if error.where else error.what

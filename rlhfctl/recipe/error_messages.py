@@ -72,7 +72,7 @@ def _sentence(path: KeyPath, details: list[ErrorDetails]) -> str:
         return f"unknown key; {hint}" if hint else "unknown key"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
+    expected = " or ".join(dict.fromkeys(_expected(detail, len(path)) for detail in details))
     if not expected:
         return first["msg"][:1].lower() + first["msg"][1:]
     if first["input"] is None and first["type"] in ("model_type", "dict_type"):
@@ -95,12 +95,13 @@ def _closest(details: list[ErrorDetails]) -> str:
     return closest(value, names) if isinstance(value, str) else ""
 
 
-def _expected(detail: ErrorDetails) -> str:
+def _expected(detail: ErrorDetails, depth: int) -> str:
+    """Return what a value must be; parts of its location beyond `depth` are within it."""
     kind = detail["type"]
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
         return f"{words} {detail['ctx'][name]}"
-    item = any(isinstance(part, int) for part in detail["loc"])
+    item = any(isinstance(part, int) for part in detail["loc"][depth:])
     words = _KINDS.get(kind, "")
     return f"a list of which every item is {words}" if item and words else words
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from rlhfctl.recipe.load import EXTENDS
+from rlhfctl.recipe.mixture_lists import DATA_KINDS
 from rlhfctl.recipe.schema import Recipe
 
 SCHEMA_FILE = "recipe.schema.json"
@@ -17,6 +18,13 @@ EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 def recipe_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a recipe file, with a description for every key."""
     schema: dict[str, Any] = _without_titles(Recipe.model_json_schema())
+    for kind in DATA_KINDS:
+        section = schema["$defs"]["DataSection"]["properties"][kind]
+        source = {"$ref": "#/$defs/MixtureSource"}
+        section["anyOf"] = [
+            {"$ref": section.pop("$ref")},
+            {"type": "array", "items": source, "minItems": 1},
+        ]
     extends = {
         "type": "string",
         "description": "Recipe to start from: a file relative to this one, or the name of a shipped "

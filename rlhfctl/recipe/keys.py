@@ -33,6 +33,14 @@ def section_of(annotation: Any) -> type[Section] | None:
     return None
 
 
+def section_in(annotation: Any) -> type[Section] | None:
+    """Return the section class of a list's items, or None if the type is no list of sections."""
+    for choice in options(annotation):
+        if get_origin(choice) is list:
+            return section_of(get_args(choice)[0])
+    return None
+
+
 def is_table(annotation: Any) -> bool:
     """Return whether a type is a mapping with user-defined keys, such as `columns`."""
     return any(get_origin(choice) is dict for choice in options(annotation))
@@ -58,6 +66,10 @@ def annotation_at(path: KeyPath) -> Any | None:
     annotation: Any = Recipe
     for position, key in enumerate(path):
         section = section_of(annotation)
+        item = section_in(annotation)
+        if section is None and item is not None and key.isdigit():
+            annotation = item
+            continue
         if section is None:
             if is_table(annotation) and position == len(path) - 1:
                 return str
@@ -89,13 +101,14 @@ def all_keys(section: type[Section] = Recipe, above: KeyPath = ()) -> Iterator[K
 
 def suggest(path: KeyPath) -> str:
     """Return a hint for an unknown key; empty if there is none."""
-    siblings = [key for key in all_keys() if key[:-1] == path[:-1]]
-    close = difflib.get_close_matches(path[-1], [key[-1] for key in siblings], n=1, cutoff=0.6)
+    section = section_of(annotation_at(path[:-1]))
+    siblings = [] if section is None else list(section.model_fields)
+    close = difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
     elsewhere = [".".join(key) for key in all_keys() if key[-1] == path[-1]]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
     if 0 < len(siblings) <= 12:
-        return f"known here: {', '.join(key[-1] for key in siblings)}"
+        return f"known here: {', '.join(siblings)}"
     return ""

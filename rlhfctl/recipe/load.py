@@ -15,6 +15,7 @@ from rlhfctl.errors import ErrorDetail, RecipeError, UnsafeError, UsageError
 from rlhfctl.recipe import strict_yaml
 from rlhfctl.recipe.error_messages import HINTS, sentences
 from rlhfctl.recipe.keys import annotation_at, split_key, takes_list, takes_null, takes_text
+from rlhfctl.recipe.mixture_lists import DATA_KINDS, replaced_keys, with_sections
 from rlhfctl.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ class _Layers:
             origins: Origin of each key.
             level: Number of the file, deepest first; overrides share the highest.
         """
+        values, origins = with_sections(values, origins)
+        for path in replaced_keys(values):
+            self._remove(path)
         self._merge(self.values, values, ())
         self.origins.update(origins)
         self.levels.update(dict.fromkeys(origins, level))
@@ -88,6 +92,15 @@ class _Layers:
             for old in [old for old in self.origins if old[: len(here)] == here]:
                 del self.origins[old]
             below[key] = value
+
+    def _remove(self, path: KeyPath) -> None:
+        section = self.values
+        for key in path[:-1]:
+            section = section.get(key, {}) if isinstance(section, dict) else {}
+        if isinstance(section, dict):
+            section.pop(path[-1], None)
+        for old in [old for old in self.origins if old[: len(path)] == path]:
+            del self.origins[old]
 
     def origin(self, path: KeyPath) -> str | None:
         """Return the origin of a key, or of its section if the key itself was not set."""
@@ -178,9 +191,8 @@ def _require_data(recipe: Recipe, layers: _Layers, name: str) -> None:
     model = layers.level(("model", "name_or_path"))
     omitted = [
         kind
-        for kind in ("demonstrations", "comparisons", "prompts")
-        if getattr(recipe.data, kind).source == EMBEDDED
-        and layers.level(("data", kind, "source")) < model
+        for kind in DATA_KINDS
+        if getattr(recipe.data, kind).is_embedded and layers.level(("data", kind, "source")) < model
     ]
     place = layers.origin(("model", "name_or_path")) or name
     if omitted:

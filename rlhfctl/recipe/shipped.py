@@ -50,7 +50,8 @@ def describe_shipped() -> list[ShippedRecipe]:
     for path in shipped_recipes():
         recipe = load_recipe(path).recipe
         data = recipe.data
-        sources = (data.demonstrations.source, data.comparisons.source, data.prompts.source)
+        sections = (data.demonstrations, data.comparisons, data.prompts)
+        sources = [part.source for section in sections for part in section.parts]
         described.append(
             ShippedRecipe(
                 path.stem,

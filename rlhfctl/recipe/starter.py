@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.recipe.base import Section
 from rlhfctl.recipe.json_schema import EDITOR_LINE
-from rlhfctl.recipe.keys import section_of
+from rlhfctl.recipe.keys import section_in, section_of
+from rlhfctl.recipe.mixture_lists import SOURCES
 from rlhfctl.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _section(
     indent = "  " * len(above)
     for key, information in kind.model_fields.items():
         path, value, default = (*above, key), values[key], defaults.get(key)
+        if key == "source" and values.get(SOURCES):
+            continue
         inner = section_of(information.annotation)
         if inner is not None and isinstance(value, dict):
             below = default if isinstance(default, dict) else _defaults(inner)
@@ -110,7 +113,18 @@ def _section(
         elif value != default or ".".join(path) in STARTING_KEYS:
             yield from comments.lines(information.description, indent)
             # JSON is YAML, and its quotes keep strings such as `no` from turning into booleans.
-            yield f"{indent}{key}: {_yaml(value)}"
+            item = section_in(information.annotation)
+            if item is not None and value:
+                yield f"{indent}{key}:"
+                yield from (f"{indent}  - {_yaml(_changed(one, item))}" for one in value)
+            else:
+                yield f"{indent}{key}: {_yaml(value)}"
+
+
+def _changed(item: dict[str, Any], kind: type[Section]) -> dict[str, Any]:
+    """Return the values of a list's section without those that are defaults."""
+    defaults = _defaults(kind)
+    return {key: value for key, value in item.items() if defaults.get(key, item) != value}
 
 
 def _defaults(kind: type[Section]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def resolved_form(form: PromptForm, context: StageContext) -> Literal["chat", "t
     if form != "auto":
         return form
     try:
-        seen = preview(context.recipe.data.prompts, "prompts", rows=20)
+        seen = preview(context.recipe.data.prompts.parts[0], "prompts", rows=20)
     except RlhfctlError:
         seen = None  # the data is no longer there; the tokenizer decides
     if seen is not None and seen.messages is not None:

@@ -253,7 +253,8 @@ class TestColumns:
             load_demonstrations(recipe_of(demonstrations={"source": source}))
         assert str(caught.value) == (
             "x.jsonl: demonstrations need the columns prompt + completion; or messages; or text; "
-            "or those of alpaca, dolly, kto, oasst, sharegpt, ultrachat; found: prompt, "
+            "or those of alpaca, dolly, hh_rlhf, kto, oasst, sharegpt, ultrachat, "
+            "ultrafeedback_binarized; found: prompt, "
             "completions\n"
             "for example data.demonstrations.columns: {completion: completions}"
         )

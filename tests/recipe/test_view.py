@@ -8,6 +8,7 @@ import pytest
 
 import rlhfctl
 from rlhfctl.recipe.base import UndeclaredReadError
+from rlhfctl.recipe.data import MixtureSource
 from rlhfctl.recipe.judges import JudgeEndpointSection
 from rlhfctl.recipe.keys import all_keys, annotation_at, options, section_of
 from rlhfctl.recipe.ppo import KLControllerSection
@@ -67,7 +68,11 @@ def flipped(path, value):
     if isinstance(value, dict):
         return {"another": ["value"]} if path == ("sweep", "set") else {"another": "value"}
     if isinstance(value, list):
-        items = {"reward_sources": RewardSourceSection(source="http://other"), "report_to": "wandb"}
+        items = {
+            "reward_sources": RewardSourceSection(source="http://other"),
+            "report_to": "wandb",
+            "sources": MixtureSource(source="other"),
+        }
         return [*value, items.get(path[-1], "another")]
     if isinstance(value, str):
         return f"{value}x"

@@ -9,7 +9,7 @@ import torch
 
 from rlhfctl.data.formatting import encode_demonstrations
 from rlhfctl.data.row_counts import bad_limit
-from rlhfctl.data.sources import EMBEDDED, never_trained_on
+from rlhfctl.data.sources import never_trained_on
 from rlhfctl.errors import DataError, RecipeError
 from rlhfctl.evaluation.tax import compare
 from rlhfctl.maths.sequences import Sequences
@@ -98,7 +98,7 @@ def _split(ids: list[int], mask: list[int]) -> Pair:
 def _closed_questions(context: EvalContext) -> TaxTask | None:
     recipe = context.recipe
     number = recipe.evaluation.tax_questions
-    if not number or recipe.data.prompts.source != EMBEDDED:
+    if not number or not recipe.data.prompts.is_embedded:
         return None
 
     def rows(text: str, role: str) -> list[dict[str, str]]:

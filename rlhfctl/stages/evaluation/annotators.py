@@ -28,7 +28,7 @@ def annotators(context: EvalContext) -> AnnotatorsResult | None:
     """
     recipe = context.recipe
     split = context.comparisons
-    votes = comparison_votes(chain(split.train, split.held_out), recipe.data.comparisons.source)
+    votes = comparison_votes(chain(split.train, split.held_out), recipe.data.comparisons.title)
     if not votes.annotators and votes.most_labels < 2:
         return None
     reward_model = _reward_model(context.inputs.get("rm"))

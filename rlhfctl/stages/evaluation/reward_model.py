@@ -9,7 +9,6 @@ import numpy as np
 
 from rlhfctl.data.formatter import Pair
 from rlhfctl.data.rows import content, is_conversation
-from rlhfctl.data.sources import EMBEDDED
 from rlhfctl.data.split import prompt_key
 from rlhfctl.data.subsets import read_subsets
 from rlhfctl.errors import DataError
@@ -56,7 +55,7 @@ def evaluate_reward_model(context: EvalContext) -> RewardModelEvaluation | None:
         return None
     data = context.recipe.data
     held_out = benchmark = None
-    if data.comparisons.source != EMBEDDED or data.prompts.source == EMBEDDED:
+    if not data.comparisons.is_embedded or data.prompts.is_embedded:
         held_out = _on_comparisons(context)
     if context.subsets is not None:
         benchmark = _on_subsets(context, context.subsets)

@@ -114,7 +114,7 @@ def open_held_out_set(
     judge = held_out_rm_source(
         recipe, inputs, roles, load_foreign_judge(recipe, rows), context.formatter, rows
     )
-    gold = recipe.data.prompts.source == "embedded"
+    gold = recipe.data.prompts.is_embedded
     true_reward = "gold" if gold else "held_out_rm" if judge is not None else None
     section = recipe.ppo
     if true_reward is None and (section.early_stop == "stop" or section.load_best_model_at_end):

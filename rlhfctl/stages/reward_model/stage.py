@@ -134,7 +134,7 @@ def _parts(recipe: Recipe, rows: Dataset, output: Path) -> list[_Part]:
     share = recipe.reward_model.judge_share
     if share == 0.0:
         return [_Part(output, output, rows, recipe.seed)]
-    source = recipe.data.comparisons.source
+    source = recipe.data.comparisons.title
     main, held_out = set_apart(rows, share, source, HELD_OUT_RM_FOLDER)
     return [
         _Part(output, output, main, recipe.seed),

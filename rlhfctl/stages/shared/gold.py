@@ -21,7 +21,7 @@ def held_out_gold_comparisons(recipe: Recipe) -> Any | None:
     Returns:
         Data set of prompt, chosen, rejected; None without embedded comparisons.
     """
-    if recipe.data.comparisons.source != "embedded":
+    if not recipe.data.comparisons.is_embedded:
         return None
     return gold_comparisons(recipe, GOLD_PAIRS_DRAWN)
 
@@ -36,7 +36,7 @@ def gold_rewards(
         prompts: Conversations with one user message each.
         texts: Responses without special tokens.
     """
-    if recipe.data.prompts.source != "embedded":
+    if not recipe.data.prompts.is_embedded:
         return None
     return [
         gold_reward(prompt[-1]["content"], text)

@@ -106,6 +106,8 @@ def report_rows(
     Raises:
         DataError: More rows cannot be used than the recipe allows.
     """
+    for line in source.source_lines():
+        monitor.note(f"{kind}: {line}")
     for note in source.notes:
         monitor.note(f"{kind}: {note}")
     if source.left_out:

@@ -1,0 +1,102 @@
+"""Normalisation of the rows of one kind of data: all in one format, repeated prompts once."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from rlhfctl.data.row_counts import REPEATED
+from rlhfctl.data.rows import (
+    NORMALISERS,
+    BadRowError,
+    LeftOutError,
+    Row,
+    as_chat,
+    is_conversation,
+)
+from rlhfctl.data.split import same_prompt_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rlhfctl.data.forms import Item, Kind
+    from rlhfctl.data.raw import RawRows
+    from rlhfctl.data.row_counts import RowCounts
+
+SOURCE_ROW = "source_row"
+"""Column of prompts: index of the row in `raw_prompts`, where its further columns are."""
+MESSAGES_BESIDE_TEXT = "messages beside text"
+TEXT_BESIDE_MESSAGES = "text beside messages"
+
+
+class RowCheck:
+    """Check of the rows of one or several sources, the first of which decides the format.
+
+    Args:
+        kind: Kind of data.
+        margins: Rows without a margin cannot be used.
+    """
+
+    def __init__(self, kind: Kind, *, margins: bool = False) -> None:
+        self._kind = kind
+        self._margins = margins
+        self._conversational: bool | None = None
+        self._seen: set[bytes] = set()
+
+    def usable(
+        self,
+        items: Iterable[tuple[int, Item]],
+        raw: RawRows,
+        report: RowCounts,
+        *,
+        chat: bool,
+        start: Callable[[], int] = int,
+    ) -> Iterator[Row]:
+        """Yield the usable rows of a source, and count the others.
+
+        Args:
+            items: Rows in TRL's formats, or why there is none, with the number of the source's row.
+            raw: The source's rows.
+            report: Receives the counts.
+            chat: Text becomes messages.
+            start: Returns the number of raw rows in the sources before.
+        """
+        first: int | None = None
+        for number, item in items:
+            first = start() if first is None else first
+            report.read += 1
+            try:
+                row = self._row(item, chat=chat)
+                self._check_format(row)
+                if self._kind == "prompts":
+                    self._refuse_repeated(row)
+            except BadRowError as error:
+                report.drop(str(error), raw.place(number))
+            except LeftOutError as error:
+                report.leave_out(str(error))
+            else:
+                report.usable += 1
+                yield row | {SOURCE_ROW: first + number} if self._kind == "prompts" else row
+
+    def _row(self, item: Item, *, chat: bool) -> Row:
+        if isinstance(item, (BadRowError, LeftOutError)):
+            raise item
+        row = NORMALISERS[self._kind](item)
+        if self._margins and row.get("margin") is None:
+            raise BadRowError("margin is missing or not a number")
+        return as_chat(row) if chat else row
+
+    def _refuse_repeated(self, row: Row) -> None:
+        # Digests: the texts of millions of prompts would fill the memory.
+        key = hashlib.sha256(same_prompt_key(row["prompt"]).encode()).digest()
+        if key in self._seen:
+            raise LeftOutError(REPEATED)
+        self._seen.add(key)
+
+    def _check_format(self, row: Row) -> None:
+        """Remember the first row's format; refuse rows of another one."""
+        messages = is_conversation(row["prompt"])
+        if self._conversational is None:
+            self._conversational = messages
+        elif messages != self._conversational:
+            raise BadRowError(MESSAGES_BESIDE_TEXT if messages else TEXT_BESIDE_MESSAGES)
