@@ -239,6 +239,11 @@ class Recipe(Section):
                 f"evaluation.judge_rm {self.evaluation.judge_rm} is a reward source of PPO too, so "
                 "it is no independent judge; name another one, or remove the key"
             )
+        if self.auto_batch and self.sft.packing:
+            yield (
+                "auto_batch divides batches by rows, and with sft.packing a batch is one sequence; "
+                "set one of them to false"
+            )
         if self.reward_model.judge_share and not self.ppo.uses_rm:
             yield (
                 "reward_model.judge_share is set, and no reward model is trained, since none of "

@@ -29,6 +29,11 @@ class TrainingSection(Section):
         description="Longest row, prompt and response together, in tokens; longer ones are "
         "unusable (`data.bad_rows`).",
     )
+    group_by_length: bool = Field(
+        False,
+        description="Batches of rows of about the same length, which need less padding; the order is "
+        "still drawn by the seed.",
+    )
     lr_scheduler_type: Literal["linear", "cosine", "cosine_with_min_lr", "constant"] = Field(
         "cosine",
         description="Learning-rate schedule after the warm-up; `cosine_with_min_lr` ends at 0.1 of "
@@ -77,6 +82,19 @@ class SFTSection(TrainingSection):
         description="Turns of a conversation that the loss counts: its last answer, or `all` of "
         "the assistant's turns, each with its end token.",
     )
+    packing: bool = Field(
+        False,
+        description="Fill sequences of `max_length` tokens with several rows, which do not see each "
+        "other, instead of padding. `per_device_train_batch_size` then counts such sequences.",
+    )
+
+    @model_validator(mode="after")
+    def _packs_have_one_length(self) -> Self:
+        if self.packing and self.group_by_length:
+            raise ValueError(
+                "packing leaves no padding for group_by_length to save; set one of them"
+            )
+        return self
 
 
 class RewardModelSection(TrainingSection):

@@ -12,7 +12,8 @@ from rlhfctl.results.estimate import Estimate, GroupAccuracy
 class SFTResult:
     """Metrics of SFT: losses in nats per response token, before and after training.
 
-    `pass_size` is the number of rows per forward pass that `auto_batch` found.
+    `pass_size` is the number of rows per forward pass that `auto_batch` found, `packs` the number
+    of packed sequences, and `fill_ratio` the share of their tokens that are of rows.
     """
 
     eval_loss_before: float
@@ -26,6 +27,8 @@ class SFTResult:
     trainable_parameters: int
     tokens_per_second: float
     pass_size: int | None = None
+    packs: int | None = None
+    fill_ratio: float | None = None
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,8 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("held_out_rows", "held-out demonstrations", "rows"),
         Metric("steps", "optimiser steps", "steps"),
         Metric("pass_size", "rows per forward pass found by `auto_batch`", "rows"),
+        Metric("packs", "sequences that rows are packed in by `sft.packing`", "sequences"),
+        Metric("fill_ratio", "share of the packed sequences' tokens that are of rows", "", HIGHER),
         Metric("trainable_parameters", "trainable parameters", "parameters"),
         Metric("tokens_per_second", "tokens trained on per second of training", "tokens/s", HIGHER),
     ),

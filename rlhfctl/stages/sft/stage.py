@@ -24,6 +24,12 @@ from rlhfctl.results.training import SFTResult
 from rlhfctl.run import stop
 from rlhfctl.run.disk import space_for
 from rlhfctl.run.manifest import StageOutcome
+from rlhfctl.stages.sft.packing import (
+    Packs,
+    UnpackedEvaluation,
+    packing_arguments,
+    require_separate_rows,
+)
 from rlhfctl.stages.shared.disk_space import weight_bytes
 from rlhfctl.stages.shared.finite import require_finite, require_finite_weights
 from rlhfctl.stages.shared.hf_training import (
@@ -49,8 +55,8 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-class _Trainer(WholeEvaluation, StageTraining, SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer, with metrics that do not depend on the number of processes."""
+class _Trainer(UnpackedEvaluation, WholeEvaluation, StageTraining, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer, with metrics that do not depend on the number of processes, nor on packing."""
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monitor) -> StageOutcome:
@@ -66,6 +72,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         RecipeError: The base cannot be sharded over the processes as requested.
         UsageError: The launcher asks for FSDP version 1.
         DataError: No usable demonstrations.
+        RecipeError: Rows of a pack would see each other in this model.
         CheckpointError: `sft.init_from` does not fit.
         DivergedError: The loss is not finite.
         DiskFullError: A checkpoint or the result does not fit on the disk.
@@ -90,14 +97,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     trainer = _Trainer(
         model=model,
         args=SFTConfig(
-            **training_arguments(recipe.sft, recipe, output),
+            **training_arguments(recipe.sft, recipe, output) | packing_arguments(recipe.sft),
             completion_only_loss=True,
-            packing=False,
         ),
         train_dataset=train.dataset,
         eval_dataset=held_out.dataset,
         processing_class=context.tokenizer,
     )
+    packs = _packs(trainer, recipe, monitor, len(train.dataset)) if recipe.sft.packing else None
     losses = make_ready(
         trainer, "sft", monitor, recipe.sft, shard=shard, auto_batch=recipe.auto_batch
     )
@@ -121,6 +128,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         held_out_rows=len(held_out.dataset),
         steps=result.global_step,
         pass_size=trainer.pass_size.rows if trainer.pass_size is not None else None,
+        packs=packs.count if packs is not None else None,
+        fill_ratio=packs.fill_ratio if packs is not None else None,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         tokens_per_second=tokens / (losses.earlier_seconds + result.metrics["train_runtime"]),
     )
@@ -129,6 +138,17 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         write_model_card(output, "sft", context, "CAUSAL_LM", metrics)
     losses.discard_clock()
     return StageOutcome(to_json(metrics), {"demonstrations": counts.record()})
+
+
+def _packs(trainer: Any, recipe: Recipe, monitor: Monitor, rows: int) -> Packs:
+    """Return the packs of the training rows; raises as `require_separate_rows`."""
+    require_separate_rows(trainer, recipe.model.attn_implementation)
+    packs = Packs.of(trainer)
+    monitor.note(
+        f"packing: {rows:,} rows in {packs.count:,} sequences of up to {recipe.sft.max_length:,} "
+        f"tokens, {100 * packs.fill_ratio:.1f} % full"
+    )
+    return packs
 
 
 def _model(context: StageContext) -> Any:

@@ -21,6 +21,7 @@ from rlhfctl.stages.shared.auto_batch import LongestBatchFirst, SplitBatches
 from rlhfctl.stages.shared.disk_space import SpaceForCheckpoints, require_space_for_training
 from rlhfctl.stages.shared.finite import FiniteTraining
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
+from rlhfctl.stages.shared.length_groups import GROUPED, LengthGroups
 from rlhfctl.stages.shared.resume_state import require_plain_state
 from rlhfctl.stages.shared.resumed_settings import ResumedSettings
 from rlhfctl.stages.shared.stopping import StopCallback
@@ -107,6 +108,7 @@ def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -
         "save_total_limit": section.keep_last,
         "seed": recipe.seed,
         "data_seed": recipe.seed,
+        "train_sampling_strategy": GROUPED if section.group_by_length else "random",
         "report_to": "none",
         "disable_tqdm": True,
         **trainer_precision(recipe.model),
@@ -145,7 +147,12 @@ class ShardedTraining(Trainer):  # type: ignore[misc]
 
 
 class StageTraining(
-    ShardedTraining, SpaceForCheckpoints, FiniteTraining, SplitBatches, ResumedSettings
+    ShardedTraining,
+    SpaceForCheckpoints,
+    FiniteTraining,
+    SplitBatches,
+    ResumedSettings,
+    LengthGroups,
 ):
     """Checks that the trainers of every stage add to those of transformers."""
 

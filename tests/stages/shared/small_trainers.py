@@ -14,6 +14,7 @@ from rlhfctl.recipe.schema import ModelSection, Recipe
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.reward_model.labels import LabelTrainer
 from rlhfctl.stages.sft import stage as sft_stage
+from rlhfctl.stages.sft.packing import packing_arguments
 from rlhfctl.stages.shared.hf_training import make_ready, training_arguments
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ def trainer_of(
 ) -> Any:
     """A trainer of six optimizer steps of two rows, as its stage makes it."""
     recipe, tokenizer = Recipe(), load_tokenizer(ModelSection())
-    section = recipe.sft if stage == "sft" else recipe.reward_model
-    arguments = training_arguments(section.model_copy(update=CHANGES | changes), recipe, folder)
+    section: Any = recipe.sft if stage == "sft" else recipe.reward_model
+    section = section.model_copy(update=CHANGES | changes)
+    arguments = training_arguments(section, recipe, folder)
     if stage == "sft":
         rows = [{"input_ids": p + r, "completion_mask": [0] + [1] * len(r)} for p, r in ROWS]
         trainer = sft_stage._Trainer(
             model=load_causal_lm(ModelSection()),
-            args=SFTConfig(**arguments, completion_only_loss=True),
+            args=SFTConfig(**arguments | packing_arguments(section), completion_only_loss=True),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
