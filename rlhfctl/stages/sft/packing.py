@@ -25,7 +25,7 @@ _ROW = 8
 _MOST_CHANGE = 0.01
 
 
-def packing_arguments(section: SFTSection) -> dict[str, Any]:
+def packing_arguments(section: SFTSection) -> dict[str, bool | int | str]:
     """Return the arguments of TRL's configuration: packs are as long as the longest row may be."""
     if not section.packing:
         return {"packing": False}
