@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlhfctl.data.cache import Cleaned
+    from rlhfctl.data.contamination import DuplicateCounts as DuplicateCounts  # noqa: PLC0414
     from rlhfctl.data.encoders import Encoder
     from rlhfctl.data.formatter import Formatter
     from rlhfctl.data.formatting import Encoded
@@ -155,6 +156,15 @@ def clean_cache(unused_days: float) -> Cleaned:
     from rlhfctl.data.cache import clean
 
     return clean(unused_days)
+
+
+def find_duplicates(
+    recipe: Recipe, threshold: float, count: int, progress: Progress
+) -> Iterator[DuplicateCounts]:
+    """Yield the near-duplicates of each comparison; arguments and errors are those of the room."""
+    from rlhfctl.data.contamination import find_duplicates as find
+
+    return find(recipe, threshold, count, progress)
 
 
 def view_data(recipe: Recipe, stage: str, count: int, progress: Progress) -> DataView:

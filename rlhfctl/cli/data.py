@@ -129,6 +129,32 @@ def prepare(
     prepare_data(options)
 
 
+@app.command(epilog=example("rlhfctl data duplicates mine.yaml -n 3"))
+def duplicates(
+    recipe: RecipeArg = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", metavar="X", help="Least Jaccard similarity, of sequences of 3 words."
+        ),
+    ] = 0.8,
+    count: Annotated[int, typer.Option("--rows", "-n", metavar="N", help="Pairs to show.")] = 3,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Find prompts that are nearly the same, within training and in held-out prompts."""
+    from rlhfctl.cli.data_duplicates import show_duplicates
+
+    options = RunOptions(
+        recipe=recipe, runs_dir=runs_dir, set=set_, seed=seed, json=json, quiet=quiet, debug=debug
+    )
+    show_duplicates(options, threshold, count)
+
+
 @app.command(epilog=example("rlhfctl data clean --unused 30"))
 def clean(
     unused: Annotated[

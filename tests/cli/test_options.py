@@ -65,6 +65,7 @@ OPTIONS = {
     "push": {*FINISHED, *CARD, "--repo OWNER/NAME", "--public", "--dry-run"},
     "data show": {*DATA, "--stage sft|rm|ppo = sft", "--rows -n N = 5", "--full"},
     "data prepare": DATA,
+    "data duplicates": {*DATA, "--threshold X", "--rows -n N = 3"},
     "data clean": {"--unused DAYS", *OUTPUT},
     "watch": {"RUN", "--runs-dir DIR = runs", "--once", *OUTPUT},
     "runs list": {"--runs-dir DIR = runs", *OUTPUT},
