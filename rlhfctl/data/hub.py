@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhfctl.data.raw import RawRows
 from rlhfctl.errors import DataError, EnvironmentFault, RlhfctlError, UnsafeError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from datasets import Dataset
+
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-_UNREACHABLE = frozenset(
+UNREACHABLE = frozenset(
     {
         "ConnectError",
         "ConnectTimeout",
@@ -23,6 +32,17 @@ _UNREACHABLE = frozenset(
         "TransportError",
     }
 )
+"""Names of the classes, or their bases, of a request that got no answer."""
+
+
+def require_hub_id(source: str) -> None:
+    """Check that a source can be the id of a Hub data set.
+
+    Raises:
+        DataError: It cannot.
+    """
+    if not _ID.match(source):
+        raise DataError("neither a file that exists nor the id of a Hub data set", source)
 
 
 def read_hub(source: str, config: str | None, split: str, revision: str | None) -> RawRows:
@@ -33,28 +53,62 @@ def read_hub(source: str, config: str | None, split: str, revision: str | None) 
         EnvironmentFault: The data set is not found or gated, or the Hub cannot be reached.
         UnsafeError: The data set is a loading script.
     """
-    if not _ID.match(source):
-        raise DataError("neither a file that exists nor the id of a Hub data set", source)
+    require_hub_id(source)
     from datasets import Dataset, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
 
-    try:
+    with load_errors(source, config, split, revision):
         loaded = load_dataset(source, config, split=split, revision=revision)
-    except DatasetNotFoundError as error:
-        raise _not_found(source, error) from error
-    except Exception as error:
-        fault = _fault(source, config, split, error)
-        if fault is None:
-            raise
-        raise fault from error
     if not isinstance(loaded, Dataset) or not len(loaded):
         raise DataError(f"split {split} is empty", source)
+    _require_commit(loaded, source, revision)
     return RawRows(
         source, tuple(loaded.column_names), loaded, lambda row: f"{source}:row {row + 1}"
     )
 
 
-def _not_found(source: str, error: Exception) -> EnvironmentFault:
+def _require_commit(loaded: Dataset, source: str, revision: str | None) -> None:
+    """Refuse rows of another commit: without the Hub, datasets takes the newest that is cached.
+
+    What a branch or tag was cannot be told without the Hub.
+
+    Raises:
+        EnvironmentFault: The rows are of another commit than the recipe's.
+    """
+    files = loaded.cache_files
+    if revision is None or not _COMMIT.match(revision) or not files:
+        return
+    cached = Path(files[0]["filename"]).parent.name
+    if _COMMIT.match(cached) and cached != revision:
+        raise _unreachable(
+            f"{source} at {revision}", f"the Hub was not asked, and the cache has commit {cached}"
+        )
+
+
+@contextmanager
+def load_errors(
+    source: str, config: str | None, split: str, revision: str | None
+) -> Iterator[None]:
+    """Convert exceptions of the datasets library to errors about a Hub data set.
+
+    Raises:
+        DataError: The configuration or split does not exist, or is unreadable.
+        EnvironmentFault: The data set is not found or gated, or the Hub cannot be reached.
+        UnsafeError: The data set is a loading script.
+    """
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        yield
+    except DatasetNotFoundError as error:
+        raise _not_found(source, revision, error) from error
+    except Exception as error:
+        fault = _fault(source, config, split, error)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def _not_found(source: str, revision: str | None, error: Exception) -> EnvironmentFault:
     if "gated" in str(error):
         return EnvironmentFault(
             "the Hub data set is gated",
@@ -63,6 +117,12 @@ def _not_found(source: str, error: Exception) -> EnvironmentFault:
         )
     if offline():
         return _unreachable(source, "HF_HUB_OFFLINE is set and the data set is not in the cache")
+    if revision is not None and str(error).startswith("Revision"):
+        return EnvironmentFault(
+            f"the Hub data set has no revision {revision}",
+            source,
+            "name one of its branches, tags or commits, or leave revision out",
+        )
     return EnvironmentFault(
         "no such data set on the Hub, and no such local file",
         source,
@@ -80,14 +140,15 @@ def _fault(source: str, config: str | None, split: str, error: Exception) -> Rlh
             source,
             "use a revision or copy with data files (such as refs/convert/parquet)",
         )
-    if names & _UNREACHABLE or "Couldn't reach" in message:
+    if names & UNREACHABLE or "Couldn't reach" in message or "Couldn't find cache" in message:
         reason = "HF_HUB_OFFLINE is set" if offline() else "the Hub cannot be reached"
         return _unreachable(source, f"{reason}, and the data set is not in the cache")
     if "BuilderConfig" in message or "Config name is missing" in message:
         return DataError(f"no configuration {config}: {message[:300]}", source, "set config")
     if "Unknown split" in message or "Bad split" in message:
         return DataError(f"no split {split}: {message[:300]}", source, "set split")
-    if "DatasetGenerationError" in names or "DataFilesNotFoundError" in names:
+    # The reader of JSON raises a plain ValueError.
+    if names & {"DatasetGenerationError", "DataFilesNotFoundError", "ValueError"}:
         return DataError(f"cannot be read: {message[:300]}", source)
     return None
 

@@ -69,12 +69,13 @@ def _files(source: str, revision: str | None) -> list[Path]:
     """Return the weight files of a folder, or of a hub model in the cache; none if unreadable."""
     folder = Path(source)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import try_to_load_from_cache
 
-        try:
-            folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
-        except (OSError, ValueError):
+        # Not by snapshot_download, which raises where a file of the repository was left out.
+        config = try_to_load_from_cache(source, "config.json", revision=revision)
+        if not isinstance(config, str):
             return []
+        folder = Path(config).parent
     return sorted(path for path in folder.glob(_SAFETENSORS) if _readable(path))
 
 

@@ -22,7 +22,8 @@ _CONFIG = "config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _CLASSIFIER = "ForSequenceClassification"
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+"""Patterns of the files that are downloaded from the top of a Hub repository."""
 _NO_LIMIT = 1_000_000
 """Tokenizers without a limit have a `model_max_length` far above this."""
 
@@ -120,7 +121,7 @@ def _snapshot(source: str, loading: RewardModelLoading, key: str, offline: bool)
             snapshot_download(
                 source.removeprefix(HUB),
                 revision=loading.revision,
-                allow_patterns=_DOWNLOADED,
+                allow_patterns=[*DOWNLOADED],
                 ignore_patterns=["*/*"],
                 local_files_only=offline,
             )
