@@ -17,7 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "run", "errors"},
     "cli": {
         *("pipeline", "preflight", "sweep", "human_votes", "evaluation", "report", "results"),
-        *("export", "sampling", "data_view"),
+        *("export", "sampling", "data_view", "doctor", "downloads"),
         *("console", "progress", "recipe", "run", "activity", "stage_table"),
         *("errors", "json_text"),
     },
@@ -46,6 +46,11 @@ FLOORS: dict[str, set[str]] = {
         "errors",
         "json_text",
     },
+    "doctor": {
+        *("downloads", "models", "data", "recipe", "run"),
+        *("activity", "stage_table", "errors", "json_text"),
+    },
+    "downloads": {"models", "data", "recipe", "run", "errors"},
     "data_view": {"models", "data", "results", "recipe", "stage_table", "errors"},
     "stages": {
         *("ppo", "evaluation", "models", "data", "world", "results"),
@@ -83,6 +88,8 @@ QUICK_ROOMS = {
     "pipeline",
     "preflight",
     "data_view",
+    "doctor",
+    "downloads",
     "progress",
     "recipe",
     "results",

@@ -11,6 +11,8 @@ import typer
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
+from rlhfctl.cli.doctor_command import doctor
+from rlhfctl.cli.fetch_command import fetch
 from rlhfctl.cli.finished_commands import chat, export, push, sample
 from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
 from rlhfctl.cli.init_command import init
@@ -69,6 +71,8 @@ _add("recipes", BEFORE, recipes, "rlhfctl recipes smollm2-135m")
 _add("schema", BEFORE, schema, "rlhfctl schema > recipe.schema.json")
 _add("validate", BEFORE, validate, "rlhfctl validate mine.yaml --set ppo.beta=0.1")
 _add("show", BEFORE, show, "rlhfctl show base --set ppo.beta=0.1")
+_add("doctor", BEFORE, doctor, "rlhfctl doctor mine.yaml")
+_add("fetch", BEFORE, fetch, "rlhfctl fetch smollm2-135m --dry-run")
 app.add_typer(data_app, name="data", rich_help_panel=BEFORE)
 _add("run", TRAINING, run, "rlhfctl run base --run first --seed 1")
 _add("sft", TRAINING, sft, "rlhfctl sft base --epochs 2")

@@ -28,6 +28,8 @@ REPORT_FILE = "report.html"
 """In a run: the report page."""
 LOGS_FOLDER = "logs"
 """In a run or sweep: metrics, and the output of libraries or of the sweep's runs."""
+LOCK_HOLDER_FILE = ".lock.json"
+"""In a run that is in use: host, process and start time of the lock's holder."""
 METRICS_FILE = "metrics.json"
 """In `rm/` and `eval/`: the metrics of the stage."""
 SAMPLES_FILE = "samples.jsonl"
@@ -189,7 +191,7 @@ class RunDirectory:
     def is_locked(self) -> bool:
         """Return whether a process holds the lock; one that was killed holds none."""
         # Without a record of the holder no lock is tried, which could be in the way of a start.
-        if not (self.root / ".lock.json").exists():
+        if not (self.root / LOCK_HOLDER_FILE).exists():
             return False
         try:
             descriptor = os.open(self.root / ".lock", os.O_RDONLY)
@@ -213,7 +215,7 @@ class RunDirectory:
         """
         from filelock import FileLock, Timeout
 
-        holder = self.root / ".lock.json"
+        holder = self.root / LOCK_HOLDER_FILE
         lock = FileLock(self.root / ".lock")
         try:
             lock.acquire(timeout=0)

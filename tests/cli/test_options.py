@@ -46,6 +46,8 @@ OPTIONS = {
     },
     "recipes": {"NAME", *OUTPUT},
     "schema": OUTPUT,
+    "doctor": {"RECIPE", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "--offline", *OUTPUT},
+    "fetch": {*(RECIPE_COMMAND - {"--run NAME", "--seed N"}), "--dry-run"},
     "show": RECIPE_COMMAND,
     "validate": RECIPE_COMMAND,
     "report": {

@@ -1,0 +1,1 @@
+"""Checks of a machine, and of what a recipe needs of it."""
