@@ -40,7 +40,7 @@ def make(work: Work, folder: Path) -> None:
     generator = torch.Generator().manual_seed(work.seed)
     prompts = torch.randint(2, vocabulary, (PROMPTS, work.prompt_length), generator=generator)
     (folder / "prompts.json").write_text(json.dumps(prompts.tolist()), encoding="utf-8")
-    _write_tokenizer(vocabulary, folder / "base")
+    write_tokenizer(vocabulary, folder / "base")
     _write_models(work, folder)
     done.write_text(json.dumps(_identity(work)), encoding="utf-8")
 
@@ -51,7 +51,8 @@ def _identity(work: Work) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(vocabulary: int, folder: Path) -> None:
+def write_tokenizer(vocabulary: int, folder: Path) -> None:
+    """Write a tokenizer of `vocabulary` words, with token 0 as PAD and token 1 as EOS."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

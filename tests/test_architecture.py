@@ -17,7 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "run", "errors"},
     "cli": {
         *("pipeline", "preflight", "sweep", "human_votes", "evaluation", "report", "results"),
-        *("export", "sampling", "data_view", "doctor", "downloads"),
+        *("export", "sampling", "data_view", "doctor", "downloads", "plan"),
         *("console", "progress", "recipe", "run", "activity", "stage_table"),
         *("errors", "json_text"),
     },
@@ -32,6 +32,10 @@ FLOORS: dict[str, set[str]] = {
     },
     "sampling": {
         *("stages", "pipeline", "models", "data", "maths"),
+        *("recipe", "run", "stage_table", "errors", "json_text"),
+    },
+    "plan": {
+        *("stages", "ppo", "models", "data", "maths"),
         *("recipe", "run", "stage_table", "errors", "json_text"),
     },
     "human_votes": {"evaluation", "report", "results", "run", "stage_table", "errors", "json_text"},

@@ -16,6 +16,7 @@ from rlhfctl.cli.fetch_command import fetch
 from rlhfctl.cli.finished_commands import chat, export, push, sample
 from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
 from rlhfctl.cli.init_command import init
+from rlhfctl.cli.plan_command import plan
 from rlhfctl.cli.recipe_commands import recipes, schema, show, validate
 from rlhfctl.cli.report_command import report
 from rlhfctl.cli.runs import app as runs_app
@@ -73,6 +74,7 @@ _add("validate", BEFORE, validate, "rlhfctl validate mine.yaml --set ppo.beta=0.
 _add("show", BEFORE, show, "rlhfctl show base --set ppo.beta=0.1")
 _add("doctor", BEFORE, doctor, "rlhfctl doctor mine.yaml")
 _add("fetch", BEFORE, fetch, "rlhfctl fetch smollm2-135m --dry-run")
+_add("plan", BEFORE, plan, "rlhfctl plan tldr-pythia-1b --gpu RTX4090")
 app.add_typer(data_app, name="data", rich_help_panel=BEFORE)
 _add("run", TRAINING, run, "rlhfctl run base --run first --seed 1")
 _add("sft", TRAINING, sft, "rlhfctl sft base --epochs 2")

@@ -50,6 +50,11 @@ OPTIONS = {
     "fetch": {*(RECIPE_COMMAND - {"--run NAME", "--seed N"}), "--dry-run"},
     "show": RECIPE_COMMAND,
     "validate": RECIPE_COMMAND,
+    "plan": {
+        *RECIPE_COMMAND,
+        *("--gpu GPU", "--tflops X", "--probe", "--longest"),
+        *("--allow-remote-code", "--offline"),
+    },
     "report": {
         *("RUN ...", "--runs-dir DIR = runs", "--format = html", "--output FILE"),
         *OUTPUT,

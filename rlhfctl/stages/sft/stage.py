@@ -51,6 +51,8 @@ from rlhfctl.stages.shared.stage_context import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from datasets import Dataset
+
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.run.monitor import Monitor
 
@@ -92,18 +94,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     train, held_out = encode(rows.train), encode(rows.held_out)
     counts = report_rows(monitor, "demonstrations", rows.report, (train.report, held_out.report))
 
-    set_seed(recipe.seed)
-    model = _model(context)
-    trainer = _Trainer(
-        model=model,
-        args=SFTConfig(
-            **training_arguments(recipe.sft, recipe, output) | packing_arguments(recipe.sft),
-            completion_only_loss=True,
-        ),
-        train_dataset=train.dataset,
-        eval_dataset=held_out.dataset,
-        processing_class=context.tokenizer,
-    )
+    trainer = new_trainer(context, train.dataset, held_out.dataset, output)
+    model = trainer.model
     packs = _packs(trainer, recipe, monitor, len(train.dataset)) if recipe.sft.packing else None
     losses = make_ready(
         trainer, "sft", monitor, recipe.sft, shard=shard, auto_batch=recipe.auto_batch
@@ -149,6 +141,29 @@ def _packs(trainer: Any, recipe: Recipe, monitor: Monitor, rows: int) -> Packs:
         f"tokens, {100 * packs.fill_ratio:.1f} % full"
     )
     return packs
+
+
+def new_trainer(context: StageContext, train: Dataset, held_out: Dataset, output: Path) -> Any:
+    """Return TRL's trainer of a new adapter, or of all weights.
+
+    Args:
+        context: Tokenizer and recipe.
+        train: Encoded training rows.
+        held_out: Encoded held-out rows.
+        output: Folder of the stage.
+    """
+    recipe = context.recipe
+    set_seed(recipe.seed)
+    return _Trainer(
+        model=_model(context),
+        args=SFTConfig(
+            **training_arguments(recipe.sft, recipe, output) | packing_arguments(recipe.sft),
+            completion_only_loss=True,
+        ),
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=context.tokenizer,
+    )
 
 
 def _model(context: StageContext) -> Any:

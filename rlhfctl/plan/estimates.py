@@ -1,0 +1,84 @@
+"""Estimated peak of every stage, from its largest passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlhfctl.plan.ppo_memory import ppo_update_peak, sampling_peak, scoring_peak
+from rlhfctl.plan.stage_memory import reward_peak, sft_evaluation_peak, sft_peak
+from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rlhfctl.plan.live_bytes import Split
+    from rlhfctl.plan.stage_memory import Planned
+
+Passes = dict[str, "Callable[[], Split]"]
+
+
+def passes(planned: Planned, stage: str) -> Passes:
+    """Return the passes of a stage that may have its peak, by name.
+
+    Args:
+        planned: Recipe on a device.
+        stage: Name in the stage table.
+    """
+    if stage == SFT.name:
+        return {
+            "training": lambda: sft_peak(planned),
+            "evaluation": lambda: sft_evaluation_peak(planned),
+        }
+    rollout = planned.recipe.ppo.rollout_batch_size
+    if stage == REWARD_MODEL.name:
+        return {
+            "training": lambda: reward_peak(planned),
+            "sampling": lambda: sampling_peak(planned, rollout, training=False),
+        }
+    if stage == PPO.name:
+        return {
+            "update": lambda: ppo_update_peak(planned),
+            "scoring": lambda: scoring_peak(planned),
+            "sampling": lambda: sampling_peak(planned, rollout, training=True),
+        }
+    rows = planned.recipe.evaluation.batch_size
+    return {"sampling": lambda: sampling_peak(planned, rows, training=False)}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A stage's peak.
+
+    Attributes:
+        name: Pass that has it.
+        split: Bytes by kind.
+    """
+
+    name: str
+    split: Split
+
+
+def peak_of_stage(planned: Planned, stage: str) -> Peak:
+    """Return the largest of a stage's passes.
+
+    Args:
+        planned: Recipe on a device.
+        stage: Name in the stage table.
+    """
+    peaks = [Peak(name, estimate()) for name, estimate in passes(planned, stage).items()]
+    return max(peaks, key=lambda peak: peak.split.total)
+
+
+def training_peak(planned: Planned, stage: str) -> int:
+    """Return the bytes of the peak of a stage's training, as a probe measures it.
+
+    The probe evaluates nothing, and samples in PPO only.
+
+    Args:
+        planned: Recipe on a device.
+        stage: sft, rm or ppo.
+    """
+    if stage == PPO.name:
+        return peak_of_stage(planned, stage).split.total
+    return passes(planned, stage)["training"]().total

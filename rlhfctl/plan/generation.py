@@ -1,0 +1,75 @@
+"""Sampling of responses on fake tensors: the prompts' pass, then the pass of the last token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from rlhfctl.maths.sampling import inverse_cdf
+from rlhfctl.plan.passes import places
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlhfctl.plan.live_bytes import LiveBytes
+    from rlhfctl.plan.shadow import Shadow
+
+
+@torch.no_grad()
+def sample(shadow: Shadow, live: LiveBytes, rows: int, lengths: tuple[int, int]) -> None:
+    """Run the two largest passes of `rlhfctl.models.generation.generate`.
+
+    Args:
+        shadow: Language model in evaluation mode.
+        live: Counts the bytes.
+        rows: Prompts of the batch.
+        lengths: Tokens of the longest prompt, left-padded, and of the responses.
+    """
+    prompt, response = lengths
+    with places(shadow, live):
+        cache = _Cache(shadow, live)
+        _pass(shadow, live, cache, rows, prompt, prompt)
+        shapes = [(layer.keys, layer.values) for layer in cache.layers]
+        del cache
+        cache = _Cache(shadow, live)
+        for number, (keys, values) in enumerate(shapes):
+            cache.update(*(_longer(part, prompt + response - 1) for part in (keys, values)), number)
+        del shapes, keys, values
+        live.enter("last token")
+        _pass(shadow, live, cache, rows, 1, prompt + response)
+
+
+def _longer(part: Tensor, length: int) -> Tensor:
+    return part.new_empty((*part.shape[:2], length, part.shape[3]))
+
+
+class _Cache(DynamicCache):  # type: ignore[misc]
+    """transformers' cache, whose tensors are counted as such."""
+
+    def __init__(self, shadow: Shadow, live: LiveBytes) -> None:
+        super().__init__(config=shadow.base.config.get_text_config(decoder=True))
+        self._live = live
+
+    def update(self, *arguments: Any, **named: Any) -> Any:
+        with self._live.category("kv_cache"):
+            return super().update(*arguments, **named)
+
+
+def _pass(
+    shadow: Shadow, live: LiveBytes, cache: DynamicCache, rows: int, tokens: int, length: int
+) -> None:
+    """Run a pass of `tokens` per row and sample one; `length` counts those in the cache too."""
+    logits = shadow.base(
+        input_ids=torch.zeros((rows, tokens), dtype=torch.long),
+        attention_mask=torch.ones((rows, length), dtype=torch.long),
+        position_ids=torch.zeros((rows, tokens), dtype=torch.long),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits
+    live.enter("sampling")
+    scores = logits[:, -1].to(copy=True, dtype=torch.float32)
+    token = inverse_cdf(scores, torch.zeros(rows), 1.0)
+    torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)

@@ -1,0 +1,80 @@
+"""Peaks by fake tensors: extrapolation against whole steps, and against what is known exactly."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from rlhfctl.plan.layers import peak_of
+from rlhfctl.plan.live_bytes import LiveBytes, Split
+from rlhfctl.plan.packed import packed_bytes
+from rlhfctl.plan.shadow import read_architecture
+from rlhfctl.plan.stage_memory import Planned, sft_peak
+from rlhfctl.plan.target import GIB, GPUS, Target
+from rlhfctl.plan.verdict import verdict
+from rlhfctl.plan.work import ppo_work
+from rlhfctl.recipe.schema import Recipe
+from tests.conftest import tiny_recipe
+
+SMALL = Target("small", "cpu", 2 * GIB, bfloat16=False)
+
+
+def test_a_storage_counts_once_and_until_it_is_freed():
+    live = LiveBytes()
+    with FakeTensorMode(), live:
+        held = torch.zeros(1000)
+        view = held[:10]
+        freed = torch.zeros(500)
+        del freed
+        live.enter("later")
+        torch.zeros(100, dtype=torch.int64)
+        del view
+    assert live.peaks["start", -1].total == 4 * 1500
+    assert live.peaks["later", -1].total == 4 * 1000 + 8 * 100
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4, "alpha": 8}])
+def test_a_few_layers_tell_the_peak_of_all(lora):
+    recipe = Recipe.model_validate({"lora": lora, "sft": {"max_length": 32}})
+    planned = Planned(recipe, read_architecture(recipe.model), SMALL)
+    assert planned.architecture.alike
+    whole = replace(planned, architecture=replace(planned.architecture, alike=False))
+    assert sft_peak(planned).bytes == sft_peak(whole).bytes
+
+
+def test_layers_that_differ_are_run_whole():
+    steps = []
+
+    def step(layers):
+        steps.append(layers)
+        return {("start", -1): Split({"weights": 10 * layers})}
+
+    assert peak_of(step, 9, alike=False).total == 90
+    assert peak_of(step, 9, alike=True).total == 90
+    assert steps == [9, 3, 4]
+
+
+def test_packed_weights_take_the_bytes_of_bitsandbytes():
+    from bitsandbytes.functional import quantize_4bit
+
+    packed, state = quantize_4bit(torch.randn(512, 384), compress_statistics=True, quant_type="nf4")
+    real = packed.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+    assert packed_bytes(512 * 384, 4, 512) == real
+
+
+def test_the_work_of_ppo_follows_from_the_recipe():
+    recipe = tiny_recipe()
+    architecture = read_architecture(recipe.model)
+    work = ppo_work(Planned(recipe, architecture, GPUS["T4"]), Split({"adapters": 400}))
+    assert work.steps == 2 * 2 * 2
+    assert work.tokens == 32 * (64 + 16)
+    assert work.disk_bytes == 2 * (12 * 100 + 2**19) + 4 * 100 + 2**19
+
+
+def test_a_verdict_depends_on_the_room():
+    target = GPUS["A100-80"]
+    sizes = (0.89, 0.95, 1.01)
+    assert [verdict(int(share * target.usable), target) for share in sizes] == [
+        *("fits", "tight", "no")
+    ]
