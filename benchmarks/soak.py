@@ -96,7 +96,9 @@ def slope(hours: Sequence[float], values: Sequence[float]) -> Slope:
     fit = linregress(hours, values)
     tenth = max(len(values) // 10, 1)
     first, last = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
-    return Slope(float(fit.slope), float(fit.stderr), first, last)
+    # scipy gives no error of a quantity that never changed.
+    error = 0.0 if min(values) == max(values) else float(fit.stderr)
+    return Slope(float(fit.slope), error, first, last)
 
 
 def slopes(readings: Sequence[Reading]) -> dict[str, Slope]:

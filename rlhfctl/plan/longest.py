@@ -68,6 +68,8 @@ def _longest(planned: Planned, target: Target, peaks: dict[int, int]) -> int:
 def _crossing(peaks: Mapping[int, int], room: int, low: int, high: int) -> int:
     """Return where the line through the two nearest lengths reaches the room."""
     ordered = sorted(peaks, key=lambda length: min(abs(length - low), abs(length - high)))
+    if len(ordered) < 2:
+        return (low + high) // 2
     first, second = sorted(ordered[:2])
     slope = (peaks[second] - peaks[first]) / (second - first)
     if slope <= 0:
