@@ -51,9 +51,10 @@ def test_trainer_parameters_are_pinned():
 def test_default_settings_equal_the_recipe():
     recipe, settings = Recipe(), PPOSettings()
     for field in fields(PPOSettings):
-        if field.name not in {"kl_target", "kl_horizon", "seed"}:
+        if field.name not in {"kl_target", "kl_horizon", "seed", "auto_batch"}:
             assert getattr(settings, field.name) == getattr(recipe.ppo, field.name), field.name
     assert settings.seed == recipe.seed
+    assert settings.auto_batch == recipe.auto_batch
     assert settings.kl_target is None
     assert recipe.ppo.kl_controller is None
     assert settings.kl_horizon == KLControllerSection.model_fields["horizon"].default

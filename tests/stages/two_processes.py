@@ -27,7 +27,11 @@ from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 Metrics = dict[str, dict[str, Any]]
 Steps = dict[str, list[dict[str, float]]]
 # numbers of rows whose training part the batches divide
-ROWS = ("data.demonstrations.max_rows=72", "data.comparisons.max_rows=77")
+ROWS = (
+    "data.demonstrations.max_rows=72",
+    "data.comparisons.max_rows=77",
+    "data.comparisons.held_out=0.1",
+)
 WHOLE_BATCH = 16
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 STAGES = {"sft": sft.run, "rm": reward_model.run, "ppo": ppo.run}
