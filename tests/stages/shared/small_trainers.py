@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
+from transformers import set_seed
 from trl import RewardConfig, SFTConfig
 
 from rlhfctl.models.base import load_causal_lm
@@ -38,6 +39,7 @@ def trainer_of(
     stage: str, folder: Path, margins: Sequence[float] | None = None, **changes: Any
 ) -> Any:
     """A trainer of six optimizer steps of two rows, as its stage makes it."""
+    set_seed(0)  # of the score head
     recipe, tokenizer = Recipe(), load_tokenizer(ModelSection())
     section: Any = recipe.sft if stage == "sft" else recipe.reward_model
     section = section.model_copy(update=CHANGES | changes)
