@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.json_text import parse_json
-from rlhfctl.models.hub import model_source
+from rlhfctl.models.hub import hub_answers, model_source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -125,7 +125,7 @@ def read_config(section: ModelSection, *, fetch: bool = False) -> Config | None:
         fetch: Whether a Hub model's config may be downloaded; otherwise only the cache is read.
 
     Raises:
-        EnvironmentFault: The path is not a model folder.
+        EnvironmentFault: The path is not a model folder, or the Hub does not answer.
         UnsafeError: Its config would run code and the recipe does not allow it.
         CheckpointError: A config of its folder is damaged.
     """
@@ -144,6 +144,9 @@ def config_path(section: ModelSection, source: str, *, fetch: bool = False) -> P
         section: The model.
         source: Its folder or Hub id.
         fetch: Whether a Hub model's config may be downloaded.
+
+    Raises:
+        EnvironmentFault: It may, it is not in the cache, and the Hub does not answer.
     """
     if Path(source).is_dir():
         return Path(source) / "config.json"
@@ -152,16 +155,25 @@ def config_path(section: ModelSection, source: str, *, fetch: bool = False) -> P
 
 
 def _hub_config(name: str, revision: str | None, *, fetch: bool) -> str | None:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import (
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        if fetch:
-            return hf_hub_download(name, "config.json", revision=revision)
         cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if not fetch:
+            return cached if isinstance(cached, str) else None
+        if not isinstance(cached, str):
+            # One request, since a download without an answer is tried again for half a minute.
+            with hub_answers(name):
+                get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision))
+        return hf_hub_download(name, "config.json", revision=revision)
     except (OSError, ValueError, HfHubHTTPError, HFValidationError):
         return None  # Offline, or no such model: again, the loader says so.
-    return cached if isinstance(cached, str) else None
 
 
 def refusal(config: Config) -> str | None:

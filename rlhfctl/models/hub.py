@@ -57,6 +57,27 @@ def runs_remote_code(section: ModelSection) -> bool:
 
 
 @contextmanager
+def hub_answers(source: str) -> Iterator[None]:
+    """Convert a request without an answer to an error about a model.
+
+    Raises:
+        EnvironmentFault: The Hub cannot be reached.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The Hub's client lets the errors of its HTTP library through.
+        if "TransportError" not in {kind.__name__ for kind in type(error).__mro__}:
+            raise
+        raise EnvironmentFault(
+            "is not on this machine, and the Hub cannot be reached",
+            f"model.name_or_path: {source}",
+            "Check the connection, or set HF_ENDPOINT to a mirror; without a network use a local "
+            "folder, or `rlhfctl fetch` where there is one.",
+        ) from error
+
+
+@contextmanager
 def hub_errors(source: str, key: str) -> Iterator[None]:
     """Convert exceptions of the hub client and the loaders to errors about `source`.
 
