@@ -146,7 +146,8 @@ def classify(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     parsing: Callable[[], str] | None = getattr(error, "format_message", None)
     if parsing is not None:
-        return ExitCode.USAGE, _usage(error, parsing())
+        # Typer validates values by pydantic, whose prefix says nothing to a user.
+        return ExitCode.USAGE, _usage(error, parsing().replace(": Value error, ", ": "))
     summary = "".join(traceback.format_exception_only(error)).strip()
     return ExitCode.INTERNAL, f"internal error: {summary}\n--debug shows the traceback"
 

@@ -168,6 +168,6 @@ def _named(path: Path, reason: str, runs_dir: Path) -> Choice:
         raise UsageError(
             f"recipe not found ({reason})",
             where=str(path),
-            hint="pass an existing file; recipes/base.yaml runs on any machine",
+            hint="pass a file, or a name that `rlhfctl recipes` lists",
         )
     return Choice(shipped, f"{reason}; shipped with rlhfctl")

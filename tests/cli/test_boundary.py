@@ -6,6 +6,7 @@ import pytest
 
 from rlhfctl.cli.boundary import classify, describe, listed
 from rlhfctl.errors import DataError, ErrorDetail, ExitCode
+from tests import forked
 
 
 def wrapped(error, *around):
@@ -108,3 +109,9 @@ def test_an_error_that_lists_several_is_printed_as_several():
     assert listed(describe(DataError("empty", "a:1"))) == [
         {**common, "message": "empty", "where": "a:1", "hint": ""}
     ]
+
+
+def test_a_value_that_is_no_choice_is_refused_in_plain_words(tmp_path):
+    done = forked.rlhfctl(tmp_path, ["sample", "--stage", "other", "--prompt", "x"])
+    assert done.returncode == ExitCode.USAGE
+    assert "Invalid value for '--stage': 'other' is not one of 'base', 'sft', 'ppo'" in done.stderr
