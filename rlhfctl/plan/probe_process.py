@@ -8,6 +8,7 @@ so they run in their order, each in a process of its own whose peak is that stag
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from rlhfctl.data.formatting import Encoded
 from rlhfctl.data.row_counts import RowCounts
+from rlhfctl.models.device import effective_quantization
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.models.roles import load_roles
 from rlhfctl.ppo.trainer import PPOTrainer
@@ -34,8 +36,11 @@ from rlhfctl.stages.shared.stage_context import StageContext, open_stage_context
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from rlhfctl.recipe.schema import Recipe
     from rlhfctl.recipe.training import TrainingSection
 
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
+"""First line of a mapping in smaps."""
 STEPS = 2
 """Optimizer steps: only the second has the optimizer's state beside its activations."""
 
@@ -44,28 +49,47 @@ def probe(stage: str, folder: Path) -> dict[str, float]:
     """Run the steps of a stage; return its memory and speed.
 
     Returns:
-        `bare_bytes` before a model is loaded (0 on a GPU), `peak_bytes` from then on, `seconds`, and
-        `tokens` that were trained on.
+        `bare_bytes` before a model is loaded (0 on a GPU), `peak_bytes` from then on, without the
+        file of a base that was quantised, `seconds`, and `tokens` that were trained on.
     """
     recipe = load_recipe(folder / RECIPE_FILE).recipe
     context = open_stage_context(recipe)
     bare = 0.0 if torch.cuda.is_available() else peak_memory_bytes()
     started = time.perf_counter()
     if stage == SFT.name:
-        tokens = _sft(context, folder)
+        tokens, mapped = _sft(context, folder)
     elif stage == REWARD_MODEL.name:
-        tokens = _reward_model(context, folder)
+        tokens, mapped = _reward_model(context, folder)
     else:
-        tokens = _ppo(context, folder)
+        tokens, mapped = _ppo(context, folder)
     return {
         "bare_bytes": bare,
-        "peak_bytes": peak_memory_bytes(),
+        "peak_bytes": peak_memory_bytes() - (0 if torch.cuda.is_available() else mapped),
         "seconds": time.perf_counter() - started,
         "tokens": tokens,
     }
 
 
-def _sft(context: StageContext, folder: Path) -> int:
+def _mapped_checkpoint(recipe: Recipe) -> int:
+    """Return resident bytes of the mapped file that a quantised base was read from.
+
+    safetensors maps the whole file, and a few tensors that are not quantised keep it mapped. The
+    kernel drops such pages when memory is short. Without quantisation they are the weights.
+    """
+    maps = Path("/proc/self/smaps")
+    if effective_quantization(recipe.model) == "none" or not maps.is_file():
+        return 0
+    total, counts = 0, False
+    for line in maps.read_text(encoding="utf-8").splitlines():
+        if _MAPPING.match(line):
+            counts = line.endswith(".safetensors")
+        elif counts and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def _sft(context: StageContext, folder: Path) -> tuple[int, int]:
+    """Train; return the tokens, and the mapped bytes while the model is there."""
     from datasets import Dataset
 
     section = context.recipe.sft
@@ -76,10 +100,10 @@ def _sft(context: StageContext, folder: Path) -> int:
     make_ready(trainer, "sft", NullMonitor(), section, shard=False)
     trainer.train()
     save_trained(context, trainer.model, folder / "sft", "sft", "CAUSAL_LM")
-    return sum(map(len, rows))
+    return sum(map(len, rows)), _mapped_checkpoint(context.recipe)
 
 
-def _reward_model(context: StageContext, folder: Path) -> int:
+def _reward_model(context: StageContext, folder: Path) -> tuple[int, int]:
     section = context.recipe.reward_model
     count = _count(section)
     rows = _rows(context, section.max_length, 2 * count)
@@ -88,10 +112,10 @@ def _reward_model(context: StageContext, folder: Path) -> int:
     )
     save_trained(context, trained.model, folder / "rm", "rm", "SEQ_CLS")
     ScoreNormalization(0.0, 1.0, count).save(folder / "rm")
-    return sum(map(len, rows))
+    return sum(map(len, rows)), _mapped_checkpoint(context.recipe)
 
 
-def _ppo(context: StageContext, folder: Path) -> int:
+def _ppo(context: StageContext, folder: Path) -> tuple[int, int]:
     recipe, section = context.recipe, context.recipe.ppo
     rms = [folder / "rm"] if section.uses_rm else []
     roles = load_roles(
@@ -105,9 +129,11 @@ def _ppo(context: StageContext, folder: Path) -> int:
     )
     width = recipe.generation.max_prompt_length
     prompts = _rows(context, width, section.rollout_batch_size)
-    PPOTrainer(roles, prompts, ppo_settings(recipe), NullMonitor()).train()
+    trainer = PPOTrainer(roles, prompts, ppo_settings(recipe), NullMonitor())
+    trainer.train()
     response = recipe.generation.max_new_tokens
-    return sum(len(prompt) + response for prompt in prompts)
+    tokens = sum(len(prompt) + response for prompt in prompts)
+    return tokens, _mapped_checkpoint(recipe)
 
 
 def _count(section: TrainingSection) -> int:
