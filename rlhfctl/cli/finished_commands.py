@@ -173,9 +173,12 @@ def sample(
 def chat(
     run: RunArg = None,
     stage: Annotated[
-        LanguageStage | None,
+        list[LanguageStage] | None,
         typer.Option(
-            "--stage", metavar="STAGE", show_default="ppo, else sft", help="base, sft or ppo."
+            "--stage",
+            metavar="STAGE",
+            show_default="ppo, else sft",
+            help="base, sft or ppo; several answer side by side.",
         ),
     ] = None,
     system: _SystemOption = None,
@@ -190,15 +193,15 @@ def chat(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Talk with a model of a run. In a pipe, each line is a turn."""
+    """Talk with models of a run, side by side. In a pipe, each line is a turn."""
+    from rlhfctl.cli.chat import chat as run_chat
     from rlhfctl.cli.sampling import SamplingRequest
-    from rlhfctl.cli.sampling import chat as run_chat
     from rlhfctl.console import Terminal
 
     request = SamplingRequest(
         run,
         runs_dir,
-        () if stage is None else (str(stage),),
+        tuple(str(name) for name in stage or ()),
         temperature,
         greedy,
         max_new_tokens,

@@ -1,4 +1,4 @@
-"""The `sample` and `chat` commands on a loaded run."""
+"""The `sample` command on a loaded run, and what `chat` shares with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rlhfctl.cli.finished_runs import library_output, open_run
 from rlhfctl.console import safe
 from rlhfctl.errors import DataError, UsageError
 from rlhfctl.recipe.permissions import permit
-from rlhfctl.run.text import visible
 from rlhfctl.sampling.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -21,14 +20,12 @@ if TYPE_CHECKING:
 
     from rlhfctl.console import Terminal
     from rlhfctl.pipeline.finished import FinishedRun
-    from rlhfctl.sampling.conversation import Conversation
     from rlhfctl.sampling.prompts import PromptForm
     from rlhfctl.sampling.settings import Response
 
 _BASE = "base"
-_TITLES = {_BASE: "base", "sft": "SFT", "ppo": "PPO"}
+TITLES = {_BASE: "base", "sft": "SFT", "ppo": "PPO"}
 _STDIN = "-"
-RESET, EXIT = "/reset", "/exit"
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ def sample(
             "there is no prompt", hint='pass --prompt "...", or one per line with --file FILE'
         )
     run = open_run(request.run, request.runs_dir)
-    stages = list(dict.fromkeys(request.stages)) or _default_stages(run)
-    settings = _settings(request, run, stages)
+    stages = list(dict.fromkeys(request.stages)) or default_stages(run)
+    settings = sampling_settings(request, run, stages)
     permit(remote_code=request.allow_remote_code)
     terminal.note(f"run {run.directory.root}: loading {', '.join(stages)}")
     with library_output(run, "sample"):
@@ -100,7 +97,7 @@ def sample(
         resolved = resolved_form(form, models.context)
         ids = encoded(texts, resolved, models.context, request.system)
         kind = "conversations" if resolved == "chat" else "plain text"
-        terminal.note(f"prompts as {kind}, {_described(settings)}")
+        terminal.note(f"prompts as {kind}, {described(settings)}")
         responses = {stage: models.respond(stage, ids, settings) for stage in stages}
     if terminal.as_json:
         terminal.write_json(_as_json(run, settings, resolved, texts, responses))
@@ -108,72 +105,8 @@ def sample(
         _print(terminal, texts, responses)
 
 
-def chat(request: SamplingRequest, terminal: Terminal) -> None:
-    """Answer each line of stdin, until its end or `/exit`; `/reset` starts anew.
-
-    Raises:
-        UsageError: There is no run, or its tokenizer has no chat template.
-        CheckpointError: The stage is not finished.
-    """
-    run = open_run(request.run, request.runs_dir)
-    stage = request.stages[0] if request.stages else _default_stages(run)[-1]
-    settings = _settings(request, run, [stage])
-    permit(remote_code=request.allow_remote_code)
-    terminal.note(f"run {run.directory.root}: loading {stage}")
-    with library_output(run, "chat"):
-        from rlhfctl.sampling.conversation import Conversation
-        from rlhfctl.sampling.prompts import resolved_form
-        from rlhfctl.sampling.stage_models import StageModels
-
-        models = StageModels(run, [stage], best=request.best)
-        conversation = Conversation(models, stage, settings, request.system)
-        form = resolved_form("auto", models.context)
-    if form == "text":
-        terminal.warn("the run was trained on plain text; chat uses the tokenizer's chat template")
-    terminal.note(f"{_described(settings)}; {RESET} starts anew, {EXIT} or Ctrl-D ends")
-    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not terminal.as_json
-    while (line := _next_line(interactive)) is not None:
-        if line.strip() == EXIT:
-            break
-        if line.strip() == RESET:
-            conversation.reset()
-        elif line.strip():
-            _turn(conversation, line, terminal, interactive=interactive)
-
-
-def _turn(conversation: Conversation, line: str, terminal: Terminal, *, interactive: bool) -> None:
-    """Answer one line; interactively an error ends the turn, else the command."""
-    try:
-        response = conversation.say(line)
-    except (UsageError, DataError) as error:
-        if not interactive:
-            raise
-        terminal.error(str(error))
-        return
-    if terminal.as_json:
-        terminal.write_json({"prompt": line, **asdict(response)})
-        return
-    if interactive:
-        terminal.result(safe(f"{_TITLES[conversation.stage]}> ", "bold") + safe(response.text))
-    else:
-        sys.stdout.write(visible(response.text).replace("\n", "\\n") + "\n")
-    sys.stdout.flush()
-
-
-def _next_line(interactive: bool) -> str | None:
-    """Return the next line of stdin without its line break; None at its end."""
-    if interactive:
-        try:
-            return input("you> ")
-        except EOFError:
-            sys.stdout.write("\n")
-            return None
-    line = sys.stdin.readline()
-    return line.rstrip("\r\n") if line else None
-
-
-def _default_stages(run: FinishedRun) -> list[str]:
-    """Return the finished stages with a language model.
+def default_stages(run: FinishedRun) -> list[str]:
+    """Return the finished stages with a language model, in the order of training.
 
     Raises:
         CheckpointError: There is none.
@@ -184,9 +117,15 @@ def _default_stages(run: FinishedRun) -> list[str]:
     return stages
 
 
-def _settings(
+def sampling_settings(
     request: SamplingRequest, run: FinishedRun, stages: Sequence[str]
 ) -> SamplingSettings:
+    """Return the settings of generation: the request's, else the recipe's.
+
+    Raises:
+        UsageError: Both `--greedy` and a temperature are set.
+        CheckpointError: A stage is not finished.
+    """
     for stage in stages:
         if stage != _BASE:
             run.record(stage)
@@ -204,7 +143,8 @@ def _settings(
     )
 
 
-def _described(settings: SamplingSettings) -> str:
+def described(settings: SamplingSettings) -> str:
+    """Return the settings in words."""
     how = (
         f"temperature {settings.temperature:g}, seed {settings.seed}"
         if settings.temperature
@@ -267,19 +207,21 @@ def _print(
         terminal.result(safe("" if number == 0 else "\n") + safe(f"prompt: {prompt}", "bold"))
         row = {stage: rows[number] for stage, rows in responses.items()}
         if side_by_side:
-            terminal.result(_columns(row))
+            terminal.result(columns(row))
         else:
             for stage, response in row.items():
-                terminal.result(f"[{_TITLES[stage]}] {_text(response)}")
+                terminal.result(f"[{TITLES[stage]}] {shown_text(response)}")
 
 
-def _columns(row: dict[str, Response]) -> Table:
+def columns(row: dict[str, Response]) -> Table:
+    """Return the responses side by side, under the titles of their stages."""
     table = Table(expand=True, show_edge=False, pad_edge=False)
     for stage in row:
-        table.add_column(_TITLES[stage], ratio=1, overflow="fold")
-    table.add_row(*(safe(_text(response)) for response in row.values()))
+        table.add_column(TITLES[stage], ratio=1, overflow="fold")
+    table.add_row(*(safe(shown_text(response)) for response in row.values()))
     return table
 
 
-def _text(response: Response) -> str:
+def shown_text(response: Response) -> str:
+    """Return a response; one that did not end is marked."""
     return response.text if response.ended else f"{response.text} […]"

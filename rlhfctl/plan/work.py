@@ -52,7 +52,7 @@ def supervised_work(
         split: Its peak, which tells the trained weights.
         sides: Sequences per row: 1, or 2 for comparisons.
     """
-    disk = _disk(planned, split, 1, section.keep_last)
+    disk = _disk(planned, split, 1, section.keep_last + section.load_best_model_at_end)
     if data.max_rows is None:
         return Work(None, None, None, disk)
     rows = int(data.max_rows * (1.0 - data.held_out))

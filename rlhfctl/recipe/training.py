@@ -68,6 +68,26 @@ class TrainingSection(Section):
         description="Newest checkpoints to keep. Of two, one has been trained on from, so it is "
         "known to be sound.",
     )
+    eval_steps: Count | None = Field(
+        None,
+        description="Optimizer steps between evaluations of the loss on held-out rows, which also "
+        "follow the last step; null evaluates after training only.",
+    )
+    load_best_model_at_end: bool = Field(
+        False,
+        description="The result is the evaluated state with the lowest held-out loss, whose "
+        "checkpoint is kept beside the newest ones. Needs `eval_steps`; the metrics on the same "
+        "held-out rows are then slightly optimistic.",
+    )
+
+    @model_validator(mode="after")
+    def _best_of_evaluations(self) -> Self:
+        if self.load_best_model_at_end and self.eval_steps is None:
+            raise ValueError(
+                "load_best_model_at_end needs evaluations during training, and eval_steps is null; "
+                "set eval_steps, for example to 50"
+            )
+        return self
 
 
 class SFTSection(TrainingSection):

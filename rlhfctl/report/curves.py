@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import finite
@@ -110,20 +110,28 @@ def _single(title: str, metric: str, y: str) -> PlotSpec:
     return PlotSpec(title, y, (CurveSpec(metric),))
 
 
+def _with_held_out(title: str, metric: str, held_out: str, y: str) -> PlotSpec:
+    return PlotSpec(title, y, (CurveSpec(metric, "training"), CurveSpec(held_out, "held-out")))
+
+
 MAIN_PLOTS = (
     StagePlots(
         SFT,
         (
-            _single("Loss", "loss", "nats per token"),
-            _single("Token accuracy", "token_accuracy", "fraction of tokens"),
+            _with_held_out("Loss", "loss", "eval_loss", "nats per token"),
+            _with_held_out(
+                "Token accuracy", "token_accuracy", "eval_token_accuracy", "fraction of tokens"
+            ),
             _single("Learning rate", "learning_rate", "learning rate"),
         ),
     ),
     StagePlots(
         REWARD_MODEL,
         (
-            _single("Loss", "loss", "nats per comparison"),
-            _single("Training batch accuracy", "accuracy", "fraction of comparisons"),
+            _with_held_out("Loss", "loss", "eval_loss", "nats per comparison"),
+            _with_held_out(
+                "Training batch accuracy", "accuracy", "eval_accuracy", "fraction of comparisons"
+            ),
             _single("Margin: chosen − rejected", "margin", "raw score"),
         ),
     ),
@@ -156,17 +164,18 @@ MAIN_PLOTS = (
 
 
 def plots(stage: Stage, steps: Sequence[LogStep], unit: str = "steps") -> list[Plot]:
-    """Return the stage's main plots for which a metric was logged, over a unit of steps."""
-    stage_plots = (
-        Plot(
-            spec.title,
-            tuple(line for c in spec.curves if (line := curve(c.metric, c.label, steps))),
-            x=unit,
-            y=spec.y,
-        )
-        for spec in _specs(stage)
-    )
-    return [plot for plot in stage_plots if plot.lines]
+    """Return the stage's main plots for which a metric was logged, over a unit of steps.
+
+    A curve whose companions were not logged has no label.
+    """
+    stage_plots = []
+    for spec in _specs(stage):
+        lines = [line for c in spec.curves if (line := curve(c.metric, c.label, steps))]
+        if len(lines) == 1:
+            lines = [replace(lines[0], label="")]
+        if lines:
+            stage_plots.append(Plot(spec.title, tuple(lines), x=unit, y=spec.y))
+    return stage_plots
 
 
 def extra_plots(stage: Stage, steps: Sequence[LogStep], unit: str = "steps") -> list[Plot]:

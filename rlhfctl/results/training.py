@@ -12,8 +12,9 @@ from rlhfctl.results.estimate import Estimate, GroupAccuracy
 class SFTResult:
     """Metrics of SFT: losses in nats per response token, before and after training.
 
-    `pass_size` is the number of rows per forward pass that `auto_batch` found, `packs` the number
-    of packed sequences, and `fill_ratio` the share of their tokens that are of rows.
+    `best_step` is the number of steps after which `load_best_model_at_end` took the result,
+    `pass_size` the rows per forward pass that `auto_batch` found, `packs` the number of packed
+    sequences, and `fill_ratio` the share of their tokens that are of rows.
     """
 
     eval_loss_before: float
@@ -26,6 +27,7 @@ class SFTResult:
     steps: int
     trainable_parameters: int
     tokens_per_second: float
+    best_step: int | None = None
     pass_size: int | None = None
     packs: int | None = None
     fill_ratio: float | None = None
@@ -46,6 +48,7 @@ class RewardModelResult:
         train_loss: Mean loss over training.
         train_rows: Comparisons trained on.
         steps: Optimiser steps.
+        best_step: Steps after which `load_best_model_at_end` took the result.
         pass_size: Pairs per forward pass that `auto_batch` found.
         score_mean: Mean raw score of SFT's responses; None until they are scored.
         score_std: Standard deviation of the same.
@@ -66,6 +69,7 @@ class RewardModelResult:
     train_loss: float
     train_rows: int
     steps: int
+    best_step: int | None = None
     pass_size: int | None = None
     score_mean: float | None = None
     score_std: float | None = None

@@ -29,6 +29,8 @@ def _reward_model_log(prefix: str = "") -> tuple[Metric, ...]:
         Metric(f"{prefix}accuracy", "share of the batch with chosen above rejected", "", HIGHER),
         Metric(f"{prefix}margin", "mean of chosen minus rejected", "raw score", HIGHER),
         Metric(f"{prefix}mean_score", "mean score of chosen and rejected", "raw score"),
+        Metric(f"{prefix}eval_loss", "loss on held-out pairs during training", "nats", LOWER),
+        Metric(f"{prefix}eval_accuracy", "accuracy on held-out pairs during training", "", HIGHER),
         *_training_log(prefix),
     )
 
@@ -217,6 +219,10 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("loss", "mean negative log-likelihood of response tokens", "nats/token", LOWER),
         Metric("token_accuracy", "share of response tokens that have top probability", "", HIGHER),
         Metric("entropy", "mean entropy of the next-token distribution", "nats/token"),
+        Metric("eval_loss", "loss on held-out rows during training", "nats/token", LOWER),
+        Metric(
+            "eval_token_accuracy", "token accuracy on held-out rows during training", "", HIGHER
+        ),
         *_training_log(),
     ),
     Source.SFT: (
@@ -228,6 +234,7 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("train_rows", "demonstrations trained on", "rows"),
         Metric("held_out_rows", "held-out demonstrations", "rows"),
         Metric("steps", "optimiser steps", "steps"),
+        Metric("best_step", "steps of the state taken by `load_best_model_at_end`", "steps"),
         Metric("pass_size", "rows per forward pass found by `auto_batch`", "rows"),
         Metric("packs", "sequences that rows are packed in by `sft.packing`", "sequences"),
         Metric("fill_ratio", "share of the packed sequences' tokens that are of rows", "", HIGHER),

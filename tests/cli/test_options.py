@@ -64,7 +64,7 @@ OPTIONS = {
         *SAMPLING,
         *("--stage STAGE ...", "--prompt TEXT ...", "--file FILE", "--form FORM = auto"),
     },
-    "chat": {*FINISHED, *SAMPLING, "--stage STAGE"},
+    "chat": {*FINISHED, *SAMPLING, "--stage STAGE ..."},
     "export": {
         *(*FINISHED, *CARD),
         *("--output DIR", "--gguf TYPE", "--ollama", "--converter FILE"),

@@ -4,12 +4,14 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from rlhfctl.cli.app import app
-from rlhfctl.cli.sampling import SamplingRequest, chat, sample
+from rlhfctl.cli.chat import chat
+from rlhfctl.cli.sampling import SamplingRequest, sample
 from rlhfctl.console import Terminal
 from rlhfctl.errors import DataError, UsageError
 from rlhfctl.run.text import visible
@@ -74,11 +76,25 @@ def test_prompts_come_from_a_file_or_stdin(request_, tmp_path, capsys, monkeypat
 
 
 def test_each_line_of_a_pipe_is_a_turn_with_one_line_of_answer(request_, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("red\nblue\n/reset\n\nred\n/exit\ngreen\n"))
+    typed = "red\nblue\n/reset\n\nred\n/exit\ngreen\n"
+    alone = {}
+    for stage in ("sft", "ppo"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        chat(replace(request_, stages=(stage,)), Terminal(quiet=True))
+        alone[stage] = capsys.readouterr().out.splitlines()
+        assert len(alone[stage]) == 3
+        assert alone[stage][0] == alone[stage][2]
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     chat(request_, Terminal(quiet=True))
     answers = capsys.readouterr().out.splitlines()
-    assert len(answers) == 3
-    assert answers[0] == answers[2]
+    assert answers[0::2] == [f"[SFT] {answer}" for answer in alone["sft"]]
+    assert answers[1::2] == [f"[PPO] {answer}" for answer in alone["ppo"]]
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("red\n"))
+    chat(request_, Terminal(quiet=True, as_json=True))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["prompt"], line["stage"]) for line in lines] == [("red", "sft"), ("red", "ppo")]
 
 
 def test_a_dry_run_lists_files_and_sizes_and_uploads_nothing(finished_run, monkeypatch):

@@ -59,20 +59,25 @@ def stopped(tiny_run, stage, output, number=signal.SIGTERM, after=2):
     return [note for note in monitor.notes if "saved a checkpoint" in note]
 
 
+def checkpoints(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
 def test_cut_and_resumed_equals_uninterrupted(tiny_run, tmp_path, stage):
-    whole = run(tiny_run, stage, tmp_path / "whole")
+    """Killed after a checkpoint, resumed, stopped by a signal, and resumed to the end."""
+    whole, folder = run(tiny_run, stage, tmp_path / "whole"), tmp_path / "resumed"
     with pytest.raises(Cut):
-        run(tiny_run, stage, tmp_path / "cut", Dying(after=2))
-    kept = [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()]
-    assert kept, "the cut came after a checkpoint"
-    assert run(tiny_run, stage, tmp_path / "cut") == whole
-    (note,) = stopped(tiny_run, stage, tmp_path / "stopped")
-    assert "step 3" in note or stage == "ppo"
-    assert run(tiny_run, stage, tmp_path / "stopped") == whole
-    critic = "critic/adapter_model.safetensors"
+        run(tiny_run, stage, folder, Dying(after=2))
+    first = checkpoints(folder)
+    assert first, "the cut came after a checkpoint"
+    (note,) = stopped(tiny_run, stage, folder, after=1)
+    assert "step 4" in note or stage == "ppo"
+    assert checkpoints(folder) > first
+    assert run(tiny_run, stage, folder) == whole
     if stage == "ppo":
-        for resumed in ("cut", "stopped"):
-            assert (tmp_path / resumed / critic).read_bytes() == (
-                tmp_path / "whole" / critic
-            ).read_bytes()
+        critics = (
+            (path / "critic" / "adapter_model.safetensors").read_bytes()
+            for path in (folder, tmp_path / "whole")
+        )
+        assert next(critics) == next(critics)

@@ -39,6 +39,7 @@ def evaluate_reward_model(
         train_loss=trained.loss,
         train_rows=trained.rows,
         steps=trained.steps,
+        best_step=trained.best_step,
         pass_size=trained.pass_size,
         per_annotator=per_annotator,
     )

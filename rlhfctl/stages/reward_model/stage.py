@@ -174,7 +174,8 @@ def _make(
     rows = aggregated(part.rows, section, lambda said: monitor.warn(f"comparisons: {said}"))
     train_rows = _encoded(context, rows, monitor)
     add_encoded(monitor, "comparisons", counts, train_rows.report)
-    trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor)
+    evaluated = held_out if section.eval_steps is not None else None
+    trained = train(context, sft, train_rows, part.seed, part.staging_folder, monitor, evaluated)
     if not processes.is_main:
         return None
     part.folder.mkdir(exist_ok=True)

@@ -38,6 +38,7 @@ class TrainedRewardModel:
         loss: Mean training loss.
         rows: Comparisons trained on.
         steps: Optimiser steps.
+        best_step: Steps after which `load_best_model_at_end` took the weights; None without it.
         pass_size: Pairs per forward pass; None without `auto_batch`.
     """
 
@@ -45,6 +46,7 @@ class TrainedRewardModel:
     loss: float
     rows: int
     steps: int
+    best_step: int | None
     pass_size: int | None
 
 
@@ -55,6 +57,7 @@ def train(
     seed: int,
     staging_folder: Path,
     monitor: Monitor,
+    held_out: Encoded | None = None,
 ) -> TrainedRewardModel:
     """Train in all processes, from the newest checkpoint if there is one.
 
@@ -67,6 +70,7 @@ def train(
         seed: Seed of the score head and the order of rows.
         staging_folder: Folder of the trainer's `checkpoints`.
         monitor: Receives every logged step.
+        held_out: Encoded comparisons for evaluations during training; None without them.
 
     Raises:
         DataError: `use_margin` is set, and the rows have no margins.
@@ -85,6 +89,9 @@ def train(
             center_rewards_coefficient=section.center_rewards_coefficient,
         ),
         train_dataset=_columns(rows, use_margin=section.use_margin),
+        eval_dataset=None
+        if held_out is None
+        else _columns(held_out, use_margin=section.use_margin),
         processing_class=context.tokenizer,
     )
     losses = make_ready(
@@ -107,6 +114,7 @@ def train(
         result.training_loss,
         len(rows.dataset),
         result.global_step,
+        trainer.state.best_global_step,
         trainer.pass_size.rows if trainer.pass_size is not None else None,
     )
 

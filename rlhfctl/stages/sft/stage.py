@@ -34,7 +34,6 @@ from rlhfctl.stages.shared.disk_space import weight_bytes
 from rlhfctl.stages.shared.finite import require_finite, require_finite_weights
 from rlhfctl.stages.shared.hf_training import (
     StageTraining,
-    WholeEvaluation,
     evaluate_untrained,
     make_ready,
     newest_checkpoint,
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 
-class _Trainer(UnpackedEvaluation, WholeEvaluation, StageTraining, SFTTrainer):  # type: ignore[misc]
+class _Trainer(UnpackedEvaluation, StageTraining, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with metrics that do not depend on the number of processes, nor on packing."""
 
 
@@ -119,6 +118,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         train_rows=len(train.dataset),
         held_out_rows=len(held_out.dataset),
         steps=result.global_step,
+        best_step=trainer.state.best_global_step,
         pass_size=trainer.pass_size.rows if trainer.pass_size is not None else None,
         packs=packs.count if packs is not None else None,
         fill_ratio=packs.fill_ratio if packs is not None else None,

@@ -20,6 +20,7 @@ from rlhfctl.run.memory import peak_memory_bytes
 from rlhfctl.stages.shared.auto_batch import LongestBatchFirst, SplitBatches
 from rlhfctl.stages.shared.disk_space import SpaceForCheckpoints, require_space_for_training
 from rlhfctl.stages.shared.finite import FiniteTraining
+from rlhfctl.stages.shared.held_out_training import HeldOutEvaluations, InterruptibleEvaluation
 from rlhfctl.stages.shared.hf_checkpoints import SealCallback, newest_valid
 from rlhfctl.stages.shared.length_groups import GROUPED, LengthGroups
 from rlhfctl.stages.shared.resume_state import require_plain_state
@@ -46,6 +47,11 @@ _SHOWN = {
     "num_tokens": "tokens",
     "epoch": "epoch",
 }
+_SHOWN_OF_EVALUATIONS = {
+    "eval_loss": "eval_loss",
+    "eval_mean_token_accuracy": "eval_token_accuracy",
+    "eval_accuracy": "eval_accuracy",
+}
 
 
 class MonitorCallback(TrainerCallback):  # type: ignore[misc]
@@ -55,17 +61,23 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         self.stage = stage
         self.monitor = monitor
         self.started = time.perf_counter()
+        self.in_training = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the monitor with the number of optimiser steps."""
         self.started = time.perf_counter()
+        self.in_training = True
         self.monitor.start(self.stage, state.max_steps, "steps")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        """Pass on training metrics."""
+        """Pass on metrics of training, and of the evaluations within it."""
         logs = logs or {}
+        if self.in_training and "eval_loss" in logs:
+            shown = _SHOWN_OF_EVALUATIONS.items()
+            evaluated = {ours: float(logs[theirs]) for theirs, ours in shown if theirs in logs}
+            self.monitor.step(state.global_step, evaluated)
         if "loss" not in logs:
             return
         metrics = {ours: float(logs[theirs]) for theirs, ours in _SHOWN.items() if theirs in logs}
@@ -77,6 +89,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End the monitor's phase."""
+        self.in_training = False
         self.monitor.finish()
 
 
@@ -147,6 +160,8 @@ class ShardedTraining(Trainer):  # type: ignore[misc]
 
 
 class StageTraining(
+    InterruptibleEvaluation,
+    WholeEvaluation,
     ShardedTraining,
     SpaceForCheckpoints,
     FiniteTraining,
@@ -196,6 +211,8 @@ def make_ready(
     losses = LossCallback(trainer)
     trainer.add_callback(losses)
     trainer.add_callback(SealCallback())
+    if section.eval_steps is not None:
+        trainer.add_callback(HeldOutEvaluations(trainer, section))
     trainer.add_callback(StopCallback(Processes(), section.save_minutes, monitor))
     if auto_batch:
         require_single_process(Processes())

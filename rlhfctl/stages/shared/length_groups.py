@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -57,6 +58,10 @@ class LengthGroups(Trainer):  # type: ignore[misc]
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         rows = self.train_dataset
         return SeededLengthGroups(size, row_lengths(rows), self.args.data_seed or self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Return the rows in order, so that metrics do not depend on the groups."""
+        return SequentialSampler(eval_dataset)
 
 
 def row_lengths(rows: Dataset) -> list[int]:

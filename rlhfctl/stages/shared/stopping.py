@@ -53,9 +53,14 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
             raise stop.begin(self.signal)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop between two batches of an evaluation, before or after training.
+        """Stop between two batches of an evaluation.
 
         Raises:
             Stopped: A stop was requested.
         """
-        stop_together(self.processes)
+        try:
+            stop_together(self.processes)
+        except stop.Stopped as stopped:
+            # Within training a checkpoint is saved before the process ends.
+            self.signal = stopped.number
+            raise
