@@ -62,6 +62,7 @@ SHAPES = {
     "medium": Shape(8192, 512, 1408, 8, 8, 8),
     "0.5b": Shape(151_936, 896, 4864, 24, 14, 2, family="qwen2"),
     "1.5b": Shape(151_936, 1536, 8960, 28, 12, 2, family="qwen2"),
+    "7b": Shape(32_000, 4096, 14_336, 32, 32, 8, tie_word_embeddings=False),
     "8b": Shape(128_256, 4096, 14_336, 32, 32, 8, tie_word_embeddings=False),
 }
-"""tiny is the shape of the performance target; 0.5b and 1.5b are Qwen2.5's, 8b is Llama 3.1's."""
+"""tiny is the shape of the performance target; 0.5b and 1.5b are Qwen2.5's, 7b is Mistral's, 8b is Llama 3.1's."""
