@@ -102,6 +102,13 @@ FAULTS = (
         "returns.mean()",
         "maths/test_advantages.py maths/test_against_reference.py",
     ),
+    Fault(
+        "rloo's baseline has the response itself in it",
+        "maths/advantages.py",
+        "(groups.sum(dim=1, keepdim=True) - groups) / (group_size - 1)",
+        "groups.mean(dim=1, keepdim=True)",
+        "maths/test_against_reference.py maths/test_gradients_against_reference.py",
+    ),
     # KL and its controller
     Fault(
         "k1 with the wrong sign",

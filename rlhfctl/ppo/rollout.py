@@ -14,6 +14,8 @@ from rlhfctl.maths.advantages import (
     Advantages,
     batch_mean_advantages,
     generalized_advantages,
+    group_normalized_advantages,
+    leave_one_out_advantages,
 )
 from rlhfctl.maths.kl import k1, k3
 from rlhfctl.maths.masking import masked_mean, whiten
@@ -246,7 +248,7 @@ def estimate_advantages(
     """Return advantages, whitened if set, and returns computed before whitening.
 
     Args:
-        rewards: [batch, time].
+        rewards: [batch, time]; each prompt's `responses_per_prompt` episodes in consecutive rows.
         values: [batch, time]; None without a critic.
         mask: [batch, time].
         settings: Estimator and whitening.
@@ -254,6 +256,10 @@ def estimate_advantages(
     used = whiten(rewards, mask, shift_mean=False) if settings.whiten_rewards else rewards
     if values is not None:
         estimate = generalized_advantages(used, values, mask, settings.gamma, settings.gae_lambda)
+    elif settings.advantage_estimator == "rloo":
+        estimate = leave_one_out_advantages(used, mask, settings.responses_per_prompt)
+    elif settings.advantage_estimator == "grpo":
+        estimate = group_normalized_advantages(used, mask, settings.responses_per_prompt)
     else:
         estimate = batch_mean_advantages(used, mask, settings.gamma)
     if settings.whiten_advantages:

@@ -93,7 +93,7 @@ class PPOSettings:
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     kl_target: float | None = None
     kl_horizon: float = 10_000.0
-    advantage_estimator: Literal["gae", "batch_mean"] = "gae"
+    advantage_estimator: Literal["gae", "rloo", "grpo", "batch_mean"] = "gae"
     critic_warmup_rollouts: int = 0
     gamma: float = 1.0
     gae_lambda: float = 0.95

@@ -252,8 +252,10 @@ class PPOTrainer:
         return Sequences.from_lists(prompts, responses, self.roles.pad_token_id, self.roles.device)
 
     def _rates(self, factor: float) -> dict[str, float]:
-        return {
+        rates = {
             "beta": self.progress.beta,
             "learning_rate": self.settings.learning_rate * factor,
-            "value_learning_rate": self.settings.value_learning_rate * factor,
         }
+        if self.settings.has_critic:
+            rates["value_learning_rate"] = self.settings.value_learning_rate * factor
+        return rates

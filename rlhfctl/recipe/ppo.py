@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
+from rlhfctl.recipe.group_estimators import group_errors, with_published_whitening
 from rlhfctl.recipe.reward_sources import RUN_RM, RewardSourceSection, source_kind
 
 if TYPE_CHECKING:
@@ -159,10 +160,12 @@ class PPOSection(Section):
     kl_controller: KLControllerSection | None = Field(
         None, description="Adaptive controller that starts from `beta`; null keeps beta constant."
     )
-    advantage_estimator: Literal["gae", "batch_mean"] = Field(
+    advantage_estimator: Literal["gae", "rloo", "grpo", "batch_mean"] = Field(
         "gae",
-        description="`gae` uses the critic; `batch_mean` is REINFORCE with the mean return of the "
-        "batch as baseline, without a critic.",
+        description="`gae` uses the critic; the others train none. `rloo` and `grpo` compare the "
+        "responses to one prompt (`responses_per_prompt`, at least 2): minus the mean of the "
+        "others, or normalised by mean and standard deviation. `batch_mean` is REINFORCE with the "
+        "mean return of the batch as baseline.",
     )
     critic_init: Literal["reward_model", "sft"] = Field(
         "reward_model",
@@ -192,7 +195,8 @@ class PPOSection(Section):
     whiten_advantages: bool = Field(
         True,
         description="Normalise advantages to mean 0 and variance 1 over the rollout's response "
-        "tokens.",
+        "tokens. The default is false with `advantage_estimator: rloo` and `grpo`, whose papers do "
+        "not.",
     )
     whiten_rewards: bool = Field(
         False,
@@ -325,12 +329,19 @@ class PPOSection(Section):
         ]
         return values if RUN_RM in names or not names else values | {"critic_init": "sft"}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_whitening(cls, values: Any) -> Any:
+        """Leave the advantages of a group of responses as their papers define them."""
+        return with_published_whitening(values)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = [
             *self._batch_errors(),
             *self._kl_errors(),
             *self._critic_errors(),
+            *group_errors(self.advantage_estimator, self.responses_per_prompt, self.gamma),
             *self._reward_errors(),
             *self._length_errors(),
             *self._held_out_errors(),

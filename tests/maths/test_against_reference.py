@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from rlhfctl.maths.advantages import (
     batch_mean_advantages,
     generalized_advantages,
+    group_normalized_advantages,
+    leave_one_out_advantages,
     shape_rewards,
 )
 from rlhfctl.maths.ensembles import combine_scores
@@ -31,10 +33,10 @@ def number(bound):
     return st.floats(-bound, bound, allow_nan=False).map(lambda x: x if abs(x) > 1e-6 else 0.0)
 
 
-def ragged(columns, bound=6.0, longest=9, most=5):
+def ragged(columns, bound=6.0, longest=9, least=1, most=5):
     """Rows of response tokens, each a tuple of metrics; one-token responses among them."""
     token = st.tuples(*(number(bound) for _ in range(columns)))
-    return st.lists(st.lists(token, min_size=1, max_size=longest), min_size=1, max_size=most)
+    return st.lists(st.lists(token, min_size=1, max_size=longest), min_size=least, max_size=most)
 
 
 class Padded:
@@ -123,6 +125,22 @@ def test_advantages_without_a_critic(rows, tail, dirt, gamma):
         expected, to_go = reference.batch_mean(batch.lists(0), gamma)
         batch.check(advantages, expected, bound)
         batch.check(returns, to_go, bound)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "formula"),
+    [
+        (leave_one_out_advantages, reference.rloo),
+        (group_normalized_advantages, reference.grpo),
+    ],
+)
+@EXAMPLES
+@given(ragged(1, longest=4, least=12, most=12), tails, dirts, st.integers(2, 4))
+def test_advantages_within_the_groups_of_a_batch(estimate, formula, rows, tail, dirt, size):
+    batch = Padded(rows, tail, dirt)
+    advantages, returns = estimate(batch.column(0), batch.mask, size)
+    batch.check(advantages, formula(batch.lists(0), size), 1e-6)
+    batch.check(returns, [[sum(row)] * len(row) for row in batch.lists(0)], EXACT)
 
 
 @EXAMPLES

@@ -68,12 +68,15 @@ def test_k3_in_the_loss_penalises_the_other_direction():
     assert distance(bandit, optimum(0.5)) > 0.05
 
 
-def test_without_a_critic_the_batch_mean_leads_to_the_same_optimum():
-    bandit, monitor, trainer = trained(advantage_estimator="batch_mean")
+@pytest.mark.parametrize(("estimator", "responses"), [("batch_mean", 1), ("rloo", 4)])
+def test_without_a_critic_rewards_lead_to_the_same_optimum(estimator, responses):
+    bandit, monitor, trainer = trained(
+        advantage_estimator=estimator, responses_per_prompt=responses
+    )
     assert distance(bandit, optimum(0.5)) < 0.02
     assert torch.equal(bandit.value, torch.zeros(1))
     assert set(trainer.ppo_step.optimizers) == {"policy"}
-    assert not {"value_loss", "explained_variance"} & set(monitor.metrics[0])
+    assert not {"value_loss", "explained_variance", "value_learning_rate"} & set(monitor.metrics[0])
 
 
 def test_the_critic_alone_learns_in_its_warm_up():

@@ -24,7 +24,17 @@ MATHS_NAMES = {
     *("Advantages", "Clipped", "RunningMoments", "Seed", "Sequences", "TokenLogProbs"),
     *("adapt_beta", "batch_mean_advantages", "bradley_terry_loss", "clipped_surrogate"),
     *("clipped_value_loss", "combine_scores", "explained_variance", "generalized_advantages"),
-    *("importance_ratio", "inverse_cdf", "k1", "k2", "k3", "length_mask", "masked_mean"),
+    *(
+        "group_normalized_advantages",
+        "leave_one_out_advantages",
+        "importance_ratio",
+        "inverse_cdf",
+        "k1",
+        "k2",
+        "k3",
+        "length_mask",
+        "masked_mean",
+    ),
     *("masked_sum", "masked_variance", "shape_rewards", "token_log_probs", "uniform_numbers"),
     "whiten",
 }

@@ -79,24 +79,34 @@ def test_demonstrations_add_the_gradient_of_the_sft_loss_at_temperature_1(roles)
     assert metrics["ptx_loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
-def test_without_a_critic_advantages_are_those_of_the_batch_mean(roles):
+@pytest.mark.parametrize(
+    "changes",
+    [{"gamma": 0.9}, {"responses_per_prompt": 4}, {"responses_per_prompt": 2}],
+    ids=["batch_mean", "rloo", "grpo"],
+)
+def test_without_a_critic_advantages_are_those_of_the_reference(roles, changes, request):
+    estimator = request.node.callspec.id
     before = [weight.clone() for weight in roles.trainable("critic").values()]
     (rollout,), steps, (metrics,) = trained(
-        roles, advantage_estimator="batch_mean", gamma=0.9, learning_rate=1e-3
+        roles, advantage_estimator=estimator, learning_rate=1e-3, **changes
     )
     rows = [
         rollout.rewards[row, :length].tolist()
         for row, length in enumerate(rollout.sequences.response_lengths.tolist())
     ]
-    advantages, to_go = reference.batch_mean(rows, 0.9)
+    if estimator == "batch_mean":
+        advantages, returns = reference.batch_mean(rows, 0.9)
+    else:
+        formula = {"rloo": reference.rloo, "grpo": reference.grpo}[estimator]
+        advantages = formula(rows, changes["responses_per_prompt"])
+        returns = [[sum(row)] * len(row) for row in rows]
     for row, white in enumerate(reference.whiten(advantages)):
         found = rollout.advantages[row, : len(white)].tolist()
-        assert found == pytest.approx(white, abs=2e-5)
-        assert rollout.returns[row, : len(white)].tolist() == pytest.approx(to_go[row], abs=2e-5)
+        assert found == pytest.approx(white, abs=5e-5)
+        assert rollout.returns[row, : len(white)].tolist() == pytest.approx(returns[row], abs=2e-5)
     assert rollout.values is None
     assert not steps["critic"]
-    assert "value_loss" not in metrics
-    assert "explained_variance" not in metrics
+    assert not {name for name in metrics if "value" in name or "variance" in name}
     after = roles.trainable("critic").values()
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
 

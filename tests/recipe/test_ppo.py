@@ -35,6 +35,14 @@ def load(tmp_path):
             "advantage_estimator: batch_mean, critic_warmup_rollouts: 2",
             ("critic_warmup_rollouts (2) needs a critic", "batch_mean"),
         ),
+        (
+            "advantage_estimator: rloo",
+            ("rloo compares the responses to one prompt", "responses_per_prompt is 1"),
+        ),
+        (
+            "advantage_estimator: grpo, responses_per_prompt: 4, gamma: 0.9",
+            ("grpo takes a response as one action", "set gamma to 1 (it is 0.9)"),
+        ),
         ("episodes: 1280, critic_warmup_rollouts: 10", ("fewer than the 10 rollouts",)),
         (
             'reward_sources: [{source: "a:b"}], critic_init: reward_model',
@@ -102,6 +110,19 @@ def test_what_makes_sense_is_taken(load, section):
 )
 def test_the_critic_starts_from_sft_where_no_reward_model_is_trained(load, section, start):
     assert load(section).critic_init == start
+
+
+@pytest.mark.parametrize(
+    ("section", "whitens"),
+    [
+        ("advantage_estimator: batch_mean", True),
+        ("advantage_estimator: rloo, responses_per_prompt: 2", False),
+        ("advantage_estimator: grpo, responses_per_prompt: 4", False),
+        ("advantage_estimator: rloo, responses_per_prompt: 2, whiten_advantages: true", True),
+    ],
+)
+def test_advantages_of_a_group_are_whitened_on_request_alone(load, section, whitens):
+    assert load(section).whiten_advantages is whitens
 
 
 @pytest.mark.parametrize(

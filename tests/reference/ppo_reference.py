@@ -59,6 +59,32 @@ def batch_mean(reward_rows: Rows, gamma: float) -> tuple[list[list[float]], list
     return [[value - baseline for value in row] for row in to_go], to_go
 
 
+def grouped(reward_rows: Rows, group_size: int) -> list[list[float]]:
+    """Whole rewards of the responses, a list per prompt."""
+    whole = [math.fsum(row) for row in reward_rows]
+    return [whole[at : at + group_size] for at in range(0, len(whole), group_size)]
+
+
+def rloo(reward_rows: Rows, group_size: int) -> list[list[float]]:
+    """Ahmadian et al. 2024: R(y_i) - 1 / (k - 1) * sum over j != i of R(y_j), at every token."""
+    advantages = []
+    for group in grouped(reward_rows, group_size):
+        for i, own in enumerate(group):
+            others = [value for j, value in enumerate(group) if j != i]
+            advantages.append(own - sum(others) / len(others))
+    return [[a] * len(row) for a, row in zip(advantages, reward_rows, strict=True)]
+
+
+def grpo(reward_rows: Rows, group_size: int) -> list[list[float]]:
+    """Shao et al. 2024: (r_i - mean(r)) / std(r), at every token; 1e-4 is TRL's."""
+    advantages = []
+    for group in grouped(reward_rows, group_size):
+        mean = sum(group) / len(group)
+        deviation = math.sqrt(sum((r - mean) ** 2 for r in group) / (len(group) - 1))
+        advantages += [(r - mean) / (deviation + 1e-4) for r in group]
+    return [[a] * len(row) for a, row in zip(advantages, reward_rows, strict=True)]
+
+
 def whiten(rows: Rows, shift_mean: bool = True) -> list[list[float]]:
     flat = [value for row in rows for value in row]
     mean = sum(flat) / len(flat)
