@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rlhfctl.run.text import visible
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,7 +173,7 @@ def metrics_line(stage: str, metrics: Mapping[str, float], width: int) -> str:
         width: Columns available; the metrics that come first are shown.
     """
     stage_name = stage.split(" ", maxsplit=1)[0]
-    declared = [name for row in STAGES if row.name == stage_name for name in row.progress]
+    declared = [name for row in ALL_STAGES if row.name == stage_name for name in row.progress]
     names = [name for name in declared if name in metrics] or list(metrics)[:4]
     line = ""
     for name in names:

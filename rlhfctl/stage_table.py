@@ -1,4 +1,4 @@
-"""The four stages: names, inputs, and the recipe keys that each reads."""
+"""The stages: names, inputs, and the recipe keys that each reads."""
 
 from __future__ import annotations
 
@@ -166,8 +166,31 @@ EVALUATION = Stage(
     progress=("proxy", "gold", "kl", "length"),
 )
 
+DPO = Stage(
+    name="dpo",
+    command="dpo",
+    module="dpo",
+    title="DPO",
+    product="a DPO policy",
+    folder="dpo",
+    requires=("sft",),
+    accepts=("sft",),
+    reads=(
+        *(*_TRAINING, "dpo", "generation.stop_tokens", "data.comparisons", *_BAD_ROWS),
+        # Comparisons of the held-out reward model, which may judge the policy, are left out.
+        "reward_model.judge_share",
+    ),
+    neutral=("auto_batch", "dpo.save_minutes", "dpo.save_steps", "dpo.keep_last"),
+    checkpoint_keys={"sft": ("dpo.sft",)},
+    data=("comparisons",),
+    progress=("loss", "accuracy", "margin", "tokens_per_second", "memory_bytes"),
+)
+
 STAGES = (SFT, REWARD_MODEL, PPO, EVALUATION)
+"""The stages of `rlhfctl run`, in order."""
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
+ALL_STAGES = (SFT, REWARD_MODEL, PPO, DPO, EVALUATION)
+"""Also the stages that only a command of their own runs, each before what may read its result."""
 
 
 def stage_named(name: str) -> Stage:
@@ -176,7 +199,7 @@ def stage_named(name: str) -> Stage:
     Raises:
         KeyError: There is no such stage.
     """
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         if stage.name == name:
             return stage
     raise KeyError(name)

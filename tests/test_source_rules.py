@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rlhfctl.stage_table import EVALUATION, REWARD_MODEL, STAGES
+from rlhfctl.stage_table import ALL_STAGES, EVALUATION, REWARD_MODEL
 from tests.source_files import (
     ALL_FILES,
     PACKAGE,
@@ -20,7 +20,7 @@ from tests.source_files import (
     parsed,
 )
 
-STAGE_WORDS = {word for stage in STAGES for word in (stage.name, stage.command)}
+STAGE_WORDS = {word for stage in ALL_STAGES for word in (stage.name, stage.command)}
 
 
 # A dict of `sft` and `ppo` may be about policies; one with these words is about stages.

@@ -12,6 +12,7 @@ import rlhfctl
 from rlhfctl.cli.boundary import Boundary
 from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.doctor_command import doctor
+from rlhfctl.cli.dpo_command import dpo
 from rlhfctl.cli.fetch_command import fetch
 from rlhfctl.cli.finished_commands import chat, export, push, sample
 from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
@@ -80,6 +81,7 @@ _add("run", TRAINING, run, "rlhfctl run base --run first --seed 1")
 _add("sft", TRAINING, sft, "rlhfctl sft base --epochs 2")
 _add("train-rm", TRAINING, train_rm, "rlhfctl train-rm --learning-rate 1e-4")
 _add("ppo", TRAINING, ppo, "rlhfctl ppo --beta 0.1 --episodes 5000")
+_add("dpo", TRAINING, dpo, "rlhfctl dpo base --beta 0.1 --epochs 1")
 _add("eval", TRAINING, evaluate, "rlhfctl eval --prompts 512")
 _add("sweep", TRAINING, sweep, "rlhfctl sweep base --set ppo.beta=0.02,0.1 --jobs 2")
 _add("report", RESULTS, report, "rlhfctl report first second")

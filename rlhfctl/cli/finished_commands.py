@@ -26,6 +26,7 @@ class LanguageStage(StrEnum):
     BASE = "base"
     SFT = "sft"
     PPO = "ppo"
+    DPO = "dpo"
 
 
 class ModelStage(StrEnum):
@@ -34,6 +35,7 @@ class ModelStage(StrEnum):
     SFT = "sft"
     RM = "rm"
     PPO = "ppo"
+    DPO = "dpo"
 
 
 class Form(StrEnum):
@@ -119,7 +121,7 @@ def sample(
             "--stage",
             metavar="STAGE",
             show_default="sft and ppo",
-            help="base, sft or ppo; several are shown side by side.",
+            help="base, sft, ppo or dpo; several are shown side by side.",
         ),
     ] = None,
     prompt: Annotated[
@@ -178,7 +180,7 @@ def chat(
             "--stage",
             metavar="STAGE",
             show_default="ppo, else sft",
-            help="base, sft or ppo; several answer side by side.",
+            help="base, sft, ppo or dpo; several answer side by side.",
         ),
     ] = None,
     system: _SystemOption = None,
@@ -248,7 +250,7 @@ _BaseModelOption = Annotated[
 def export(
     run: RunArg = None,
     stage: Annotated[
-        ModelStage, typer.Option("--stage", metavar="STAGE", help="sft, rm or ppo.")
+        ModelStage, typer.Option("--stage", metavar="STAGE", help="sft, rm, ppo or dpo.")
     ] = ModelStage.PPO,
     output: Annotated[
         Path | None,
@@ -313,7 +315,7 @@ def export(
 def push(
     run: RunArg = None,
     stage: Annotated[
-        ModelStage, typer.Option("--stage", metavar="STAGE", help="sft, rm or ppo.")
+        ModelStage, typer.Option("--stage", metavar="STAGE", help="sft, rm, ppo or dpo.")
     ] = ModelStage.PPO,
     repo: Annotated[
         str | None,

@@ -18,7 +18,7 @@ from rlhfctl.progress import View
 from rlhfctl.run.listing import overview
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.progress_file import Phase, read_phase
-from rlhfctl.stage_table import STAGES, stage_named
+from rlhfctl.stage_table import ALL_STAGES, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,7 +168,7 @@ def print_state(directory: RunDirectory, terminal: Terminal) -> None:
         terminal.write_json({"ok": True, **value})
         return
     terminal.result(f"{directory.name}: {run.state}")
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         record = run.manifest.stages.get(stage.name)
         if record is not None:
             first, *_ = [*headline(record, directory.manifest), ""]

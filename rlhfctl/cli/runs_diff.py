@@ -9,7 +9,7 @@ from rich.table import Table
 from rlhfctl.console import format_metric, safe
 from rlhfctl.pipeline.conclusions import flat_numbers
 from rlhfctl.run.listing import run_named
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ def _cell(name: str, value: float | None) -> str:
 def _numbers(run: RunFacts) -> dict[str, float]:
     return {
         f"{stage.name}.{name}": value
-        for stage in STAGES
+        for stage in ALL_STAGES
         if stage.name in run.records
         for name, value in flat_numbers(run.records[stage.name].metrics)
     }

@@ -15,7 +15,7 @@ from rlhfctl.errors import LockedError, UsageError
 from rlhfctl.pipeline import StageResult
 from rlhfctl.pipeline.conclusions import flat_numbers
 from rlhfctl.run.listing import overview, removable, remove, run_named, runs_in
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES, stage_named
+from rlhfctl.stage_table import ALL_STAGES, DPO, EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MAIN = {
     EVALUATION.name: {"win_rate": "win rate", "policies.ppo.kl": "KL"},
     PPO.name: {"last_rollout.score": "score", "last_rollout.kl": "KL"},
+    DPO.name: {"accuracy": "accuracy", "mean_margin": "margin"},
     REWARD_MODEL.name: {"accuracy": "accuracy"},
     SFT.name: {"eval_loss": "loss", "token_accuracy": "token accuracy"},
 }
@@ -78,7 +79,7 @@ def show_one(name: str | None, runs_dir: Path, terminal: Terminal) -> None:
         *(f"caution: {caution}" for caution in verdict.cautions),
     )
     if run.manifest.stages:
-        records = [run.manifest.stages[s.name] for s in STAGES if s.name in run.manifest.stages]
+        records = [run.manifest.stages[s.name] for s in ALL_STAGES if s.name in run.manifest.stages]
         results = [StageResult(record.stage, "done", record) for record in records]
         terminal.result(results_table(results, directory.manifest))
     terminal.result(f"run folder  {directory.root}")
@@ -152,7 +153,7 @@ def as_json(run: RunOverview) -> dict[str, Any]:
         "path": str(run.directory.root),
         "state": run.state,
         "stage": run.stage or None,
-        "finished": [stage.name for stage in STAGES if stage.name in run.manifest.stages],
+        "finished": [stage.name for stage in ALL_STAGES if stage.name in run.manifest.stages],
         "changed": run.changed.isoformat(timespec="seconds"),
         "size_bytes": run.size,
         "metrics": main_metrics(run),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlhfctl.sampling.settings import Response
 
 _BASE = "base"
-TITLES = {_BASE: "base", "sft": "SFT", "ppo": "PPO"}
+TITLES = {_BASE: "base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
 _STDIN = "-"
 
 
@@ -35,7 +35,7 @@ class SamplingRequest:
     Attributes:
         run: Name or folder of the run; None: the newest.
         runs_dir: Directory for runs.
-        stages: base, sft, ppo; empty: those of the command's default.
+        stages: base, sft, ppo, dpo; empty: those of the command's default.
         temperature: None: the recipe's.
         greedy: Take the most probable token at each step.
         max_new_tokens: None: the recipe's.
@@ -111,7 +111,8 @@ def default_stages(run: FinishedRun) -> list[str]:
     Raises:
         CheckpointError: There is none.
     """
-    stages = [stage for stage in run.stages if stage != "rm"]
+    policies = ("sft", "ppo") if "ppo" in run.stages else ("sft", "dpo")
+    stages = [stage for stage in run.stages if stage in policies]
     if not stages:
         run.record("sft")
     return stages

@@ -11,8 +11,8 @@ from rlhfctl.console import duration, safe
 from rlhfctl.errors import CheckpointError
 from rlhfctl.report.significance import independent_judges
 from rlhfctl.results.evaluation import Comparison, EvaluationResult
-from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
+from rlhfctl.results.training import DPOResult, PPOResult, RewardModelResult, SFTResult
+from rlhfctl.stage_table import DPO, EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +62,8 @@ def headline(record: StageRecord, manifest: Path) -> list[str]:
         lines = _reward_model(record.result(RewardModelResult, manifest))
     elif stage is PPO:
         lines = _ppo(record.result(PPOResult, manifest))
+    elif stage is DPO:
+        lines = _dpo(record.result(DPOResult, manifest))
     elif stage is EVALUATION:
         lines = _evaluation(record.result(EvaluationResult, manifest))
     return [line for line in lines if line]
@@ -83,6 +85,14 @@ def _reward_model(result: RewardModelResult) -> list[str]:
             result.length_baseline.accuracy,
         ),
         _interval("accuracy on gold-ordered pairs", result.gold_accuracy),
+    ]
+
+
+def _dpo(result: DPOResult) -> list[str]:
+    return [
+        _interval("held-out accuracy", result.accuracy),
+        _metric("held-out margin {:.3g}", result.mean_margin),
+        _metric("held-out loss {:.3f}", result.eval_loss),
     ]
 
 

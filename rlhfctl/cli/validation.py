@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.errors import DataError, EnvironmentFault, ErrorDetail, UsageError
 from rlhfctl.recipe.keys import annotation_at, split_key, suggest
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def require_known_changes(keys: Sequence[str]) -> None:
     """
     for key in keys:
         path = split_key(key.partition(":")[0])
-        if key not in {stage.name for stage in STAGES} and annotation_at(path) is None:
+        if key not in {stage.name for stage in ALL_STAGES} and annotation_at(path) is None:
             raise UsageError(
                 f"--allow-change: there is no recipe key or input {key}", hint=suggest(path)
             )

@@ -175,6 +175,7 @@ class Encoder:
             sides = {"chosen_ids": one.prompt + one.response}
             sides["rejected_ids"] = two.prompt + two.response
             length = max(map(len, sides.values()))
+            extra["prompt_length"] = len(one.prompt)
             notes = tuple(dict.fromkeys(one.notes + two.notes))
             yield EncodedRow(length, sides | extra, notes, self.formatter.spelled(*row))
 

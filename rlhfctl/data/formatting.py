@@ -94,7 +94,8 @@ def encode_comparisons(
     """Encode comparisons for TRL's RewardTrainer.
 
     Returns:
-        Columns ``chosen_ids`` and ``rejected_ids`` (prompt, response and end token), and the
+        Columns ``chosen_ids`` and ``rejected_ids`` (prompt, response and end token),
+        ``prompt_length`` (the same for both), and the
         columns of `COMPARISON_EXTRAS` present. Both sides must fit in `max_length` tokens.
 
     Raises:

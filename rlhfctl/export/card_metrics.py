@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import finite, interval, number, share, value_of
 from rlhfctl.report.significance import independent_judges
-from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
+from rlhfctl.stage_table import DPO, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,7 @@ def measured(facts: RunFacts, stage: str) -> list[Measured]:
         SFT.name: _of_sft,
         REWARD_MODEL.name: _of_reward_model,
         PPO.name: _of_policy,
+        DPO.name: _of_dpo,
     }[stage](facts)
     return [metric for metric in metrics if metric is not None]
 
@@ -75,6 +76,13 @@ def _of_reward_model(facts: RunFacts) -> Iterator[Measured | None]:
         result.length_accuracy,
         _COMPARISONS,
     )
+
+
+def _of_dpo(facts: RunFacts) -> Iterator[Measured | None]:
+    result = facts.dpo
+    if result is None:
+        return
+    yield _rate("accuracy", "accuracy of the implicit reward", result.accuracy, _COMPARISONS)
 
 
 def _of_policy(facts: RunFacts) -> Iterator[Measured | None]:

@@ -310,6 +310,8 @@ def _lengths(recipe: Recipe, stages: Collection[str]) -> Iterator[tuple[str, int
         yield "sft.max_length", recipe.sft.max_length
     if "rm" in stages:
         yield "reward_model.max_length", recipe.reward_model.max_length
-    if set(stages) - {"sft"}:
+    if "dpo" in stages:
+        yield "dpo.max_length", recipe.dpo.max_length
+    if set(stages) - {"sft", "dpo"}:
         longest = sampling.max_prompt_length + sampling.max_new_tokens
         yield "generation.max_prompt_length + generation.max_new_tokens", longest

@@ -89,6 +89,12 @@ def take_rows(model: Any, weights: dict[str, torch.Tensor], ids: list[int]) -> N
             module.weight[ids] = rows.to(module.weight.device, module.weight.dtype)
 
 
+def drop_rows(weights: dict[str, torch.Tensor]) -> None:
+    """Remove the new tokens' rows from an adapter's weights, where the model holds them itself."""
+    for key in [key for key in weights if key.endswith(_ROWS)]:
+        del weights[key]
+
+
 def with_rows(
     weights: dict[str, torch.Tensor], config: Any, model: Any, ids: list[int], *, head: bool
 ) -> tuple[dict[str, torch.Tensor], Any]:

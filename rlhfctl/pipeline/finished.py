@@ -13,14 +13,14 @@ from rlhfctl.recipe.schema import Recipe
 from rlhfctl.run.directory import BEST_FOLDER, RunDirectory
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.staleness import output_changes
-from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT, stage_named
+from rlhfctl.stage_table import DPO, PPO, REWARD_MODEL, SFT, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rlhfctl.run.manifest import StageRecord
 
-WITH_MODELS = (SFT, REWARD_MODEL, PPO)
+WITH_MODELS = (SFT, REWARD_MODEL, DPO, PPO)
 """The stages whose results are models."""
 _FROM_RECORD = ("seed", "model", "lora")
 """Sections that a checkpoint is loaded by; the run's recipe may have changed since."""
@@ -80,7 +80,7 @@ class FinishedRun:
         """Return the folder of a stage's model, as the manifest records it.
 
         Args:
-            stage: sft, rm or ppo.
+            stage: sft, rm, dpo or ppo.
             best: PPO's policy with the highest true reward on held-out prompts.
 
         Raises:
@@ -110,7 +110,7 @@ class FinishedRun:
         """Return the recipe with the seed, model and adapters that a stage was made with.
 
         Args:
-            stage: sft, rm or ppo; its record counts, where the file has changed since.
+            stage: sft, rm, dpo or ppo; its record counts, where the file has changed since.
 
         Raises:
             CheckpointError: The record is of another version of rlhfctl.

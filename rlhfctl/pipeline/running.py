@@ -30,7 +30,7 @@ from rlhfctl.run.resumption import UNCHANGED, Resumption
 from rlhfctl.run.trackers import Address
 from rlhfctl.run.tracking import TrackerMonitor
 from rlhfctl.run.versions import installed_versions
-from rlhfctl.stage_table import STAGES, Stage, stage_named
+from rlhfctl.stage_table import ALL_STAGES, Stage, stage_named
 
 if TYPE_CHECKING:
     from rlhfctl.recipe.schema import Recipe
@@ -73,7 +73,7 @@ def run_stages(
     Args:
         recipe: The whole recipe.
         directory: The run's; created if missing.
-        stages: Names of stages, in the order of `STAGES`.
+        stages: Names of stages, in the order of `ALL_STAGES`.
         monitor: Receives progress, notes and warnings.
         resumption: Whether stages start from their beginning, and what may have changed since an
             interruption.
@@ -92,7 +92,7 @@ def run_stages(
     with directory.lock(), stop.handled():
         group.join()
         manifest = Manifest.load(directory.manifest)
-        for stage in STAGES:
+        for stage in ALL_STAGES:
             staging.recover(directory, stage.name, manifest.stages.get(stage.name))
         results: list[StageResult] = []
         for number, stage in enumerate(map(stage_named, stages), start=1):

@@ -12,6 +12,7 @@ from rlhfctl.recipe.data import ComparisonsSection as ComparisonsSection  # noqa
 from rlhfctl.recipe.data import DataSection
 from rlhfctl.recipe.data import DatasetSection as DatasetSection  # noqa: PLC0414
 from rlhfctl.recipe.data import Preset as Preset  # noqa: PLC0414
+from rlhfctl.recipe.dpo import DPOSection
 from rlhfctl.recipe.evaluation import EvaluationSection
 from rlhfctl.recipe.generation import GenerationSection
 from rlhfctl.recipe.library_names import ATTENTIONS, attention_fault
@@ -161,7 +162,7 @@ class TrackingSection(Section):
 
 
 class Recipe(Section):
-    """One run: model, data, and the settings of the four stages."""
+    """One run: model, data, and the settings of the stages."""
 
     name: str = Field(
         "base",
@@ -196,6 +197,10 @@ class Recipe(Section):
         default_factory=RewardModelSection, description="Stage 2, the reward model."
     )
     ppo: PPOSection = Field(default_factory=PPOSection, description="Stage 3, PPO.")
+    dpo: DPOSection = Field(
+        default_factory=DPOSection,
+        description="DPO, which `rlhfctl dpo` runs from SFT in place of reward model and PPO.",
+    )
     evaluation: EvaluationSection = Field(
         default_factory=EvaluationSection, description="Stage 4, the evaluation."
     )

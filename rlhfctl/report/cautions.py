@@ -20,7 +20,7 @@ from rlhfctl.report.numbers import finite, number, share, signed, value_of
 from rlhfctl.report.sections.reward_model import probe_side
 from rlhfctl.report.sections.tax import tax_side
 from rlhfctl.report.significance import judges_of
-from rlhfctl.stage_table import PPO, STAGES, stage_named
+from rlhfctl.stage_table import ALL_STAGES, PPO, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def cautions(facts: RunFacts, level: str) -> Iterator[str]:
             f"PPO skipped {number(facts.ppo.skipped_minibatches)} minibatches because their ratio "
             "was out of bounds."
         )
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         lost = sum(None in step.values() for step in facts.curves.get(stage.name, []))
         if lost:
             yield f"{stage.name}: non-finite metrics at {lost} of the logged steps."

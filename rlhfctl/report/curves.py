@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlhfctl.report.numbers import finite
 from rlhfctl.results.metric import Source
 from rlhfctl.results.names import METRICS
-from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
+from rlhfctl.stage_table import DPO, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 MOST_POINTS = 400
 MOST_EXTRA_CURVES = 24
 _NO_CURVE = {"step", "time", "epoch"}
-_LOGS = {SFT.name: Source.SFT_LOG, REWARD_MODEL.name: Source.RM_LOG, PPO.name: Source.PPO_LOG}
+_LOGS = {
+    SFT.name: Source.SFT_LOG,
+    REWARD_MODEL.name: Source.RM_LOG,
+    PPO.name: Source.PPO_LOG,
+    DPO.name: Source.DPO_LOG,
+}
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,14 @@ MAIN_PLOTS = (
             ),
             _single("Value loss", "value_loss", "loss per token"),
             _single("Explained variance", "explained_variance", "fraction"),
+        ),
+    ),
+    StagePlots(
+        DPO,
+        (
+            _single("Loss", "loss", "loss per comparison"),
+            _single("Training batch accuracy", "accuracy", "fraction of comparisons"),
+            _single("Margin: chosen − rejected", "margin", "implicit reward"),
         ),
     ),
 )

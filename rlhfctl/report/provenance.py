@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import duration, number
 from rlhfctl.results.io import to_json
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
+from rlhfctl.stage_table import DPO, EVALUATION, PPO, REWARD_MODEL, SFT, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,6 +60,7 @@ def all_metrics(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
             (SFT, facts.sft),
             (REWARD_MODEL, facts.reward_model),
             (PPO, facts.ppo),
+            (DPO, facts.dpo),
             (EVALUATION, facts.evaluation),
         )
         if stage.name in facts.records

@@ -13,6 +13,7 @@ from rlhfctl.results.evaluation import Comparison, EvaluationResult
 from rlhfctl.results.io import from_json
 from rlhfctl.results.samples import EvaluationSample, TrainingSample
 from rlhfctl.results.training import (
+    DPOResult,
     HeldOutLine,
     OverOptimisation,
     PPOResult,
@@ -29,7 +30,7 @@ from rlhfctl.run.directory import (
 from rlhfctl.run.manifest import Manifest, StageRecord
 from rlhfctl.run.monitor import read_metrics
 from rlhfctl.run.staleness import log_change, output_changes
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
+from rlhfctl.stage_table import ALL_STAGES, DPO, EVALUATION, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,7 @@ class RunFacts:
         sft: Result of SFT; None before it is finished.
         reward_model: Result of the reward model; None before it is finished.
         ppo: Result of PPO; None before it is finished.
+        dpo: Result of DPO; None before it is finished.
         evaluation: Result of the evaluation; None before the first.
         samples: Held-out prompts with each policy's response and scores.
         training_samples: Responses saved during PPO.
@@ -73,6 +75,7 @@ class RunFacts:
     sft: SFTResult | None = None
     reward_model: RewardModelResult | None = None
     ppo: PPOResult | None = None
+    dpo: DPOResult | None = None
     evaluation: EvaluationResult | None = None
     samples: list[EvaluationSample] = field(default_factory=list)
     training_samples: list[TrainingSample] = field(default_factory=list)
@@ -134,10 +137,11 @@ def read_run(root: Path) -> RunFacts:
         name=root.resolve().name,
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
         records=records,
-        curves={stage.name: _read_curve(directory.metrics(stage.name)) for stage in STAGES},
+        curves={stage.name: _read_curve(directory.metrics(stage.name)) for stage in ALL_STAGES},
         sft=reader.record(SFT, SFTResult),
         reward_model=reader.record(REWARD_MODEL, RewardModelResult),
         ppo=reader.record(PPO, PPOResult),
+        dpo=reader.record(DPO, DPOResult),
         evaluation=reader.file(metrics_file, EvaluationResult)
         if metrics_file.exists()
         else reader.record(EVALUATION, EvaluationResult),
@@ -153,7 +157,7 @@ def read_run(root: Path) -> RunFacts:
 
 def _changed_results(directory: RunDirectory, records: Mapping[str, StageRecord]) -> Iterator[str]:
     """Yield a sentence per result that the report shows and that was changed since its record."""
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         record = records.get(stage.name)
         if record is None:
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.report import verdict
 from rlhfctl.results.io import to_json
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT
+from rlhfctl.stage_table import DPO, EVALUATION, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from rlhfctl.report.sources import RunFacts
@@ -24,6 +24,7 @@ def report(facts: RunFacts) -> dict[str, Any]:
         (SFT, facts.sft),
         (REWARD_MODEL, facts.reward_model),
         (PPO, facts.ppo),
+        (DPO, facts.dpo),
         (EVALUATION, facts.evaluation),
     )
     metrics = {stage.name: None if one is None else to_json(one) for stage, one in results}

@@ -23,6 +23,8 @@ class Source(Enum):
     PPO = "PPO: result (`manifest.json`)"
     HELD_OUT = "PPO: held-out evaluations (`ppo/held_out.jsonl`, one line per evaluation)"
     OVER_OPTIMISATION = "PPO: over-optimisation (`ppo/over_optimisation.json`)"
+    DPO_LOG = "DPO: training log (`logs/dpo.jsonl`)"
+    DPO = "DPO: result (`manifest.json`)"
     EVAL_LOG = "Evaluation: progress log (`logs/eval.jsonl`)"
     EVAL = "Evaluation: result (`eval/metrics.json`)"
 

@@ -87,6 +87,33 @@ class RewardModelResult:
 
 
 @dataclass(frozen=True)
+class DPOResult:
+    """Metrics of DPO; its implicit reward is beta times the policy's log-ratio to SFT.
+
+    Attributes:
+        accuracy: Share of held-out comparisons whose chosen response has the higher reward.
+        mean_margin: Mean reward of chosen minus rejected, on held-out comparisons.
+        chosen_reward: Mean reward of chosen responses on the same.
+        eval_loss: Loss on held-out comparisons.
+        pairs: Held-out comparisons.
+        train_loss: Mean loss over training.
+        train_rows: Comparisons trained on.
+        steps: Optimiser steps.
+        pass_size: Pairs per forward pass that `auto_batch` found.
+    """
+
+    accuracy: Estimate
+    mean_margin: float
+    chosen_reward: float
+    eval_loss: float
+    pairs: int
+    train_loss: float
+    train_rows: int
+    steps: int
+    pass_size: int | None = None
+
+
+@dataclass(frozen=True)
 class LengthBaseline:
     """Always preferring the `longer` or the `shorter` response, whichever is right more often.
 

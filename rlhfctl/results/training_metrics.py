@@ -214,6 +214,36 @@ _OVER_OPTIMISATION = (
     ),
 )
 
+_DPO_LOG = (
+    Metric("loss", "mean loss over pairs, by `dpo.loss_type`", "", LOWER),
+    Metric("accuracy", "share of pairs with the chosen reward above the rejected one", "", HIGHER),
+    Metric("margin", "mean reward of chosen minus rejected", "nats", HIGHER),
+    Metric("chosen_reward", "mean of beta * (log pi - log pi_sft) of chosen responses", "nats"),
+    Metric("rejected_reward", "the same of rejected responses", "nats"),
+    Metric("chosen_log_prob", "mean log pi of chosen responses", "nats/response"),
+    Metric("rejected_log_prob", "mean log pi of rejected responses", "nats/response"),
+    Metric("token_accuracy", "share of chosen responses' tokens that have top probability"),
+    Metric("entropy", "mean entropy of the next-token distribution", "nats/token"),
+    *_training_log(),
+)
+
+_DPO = (
+    estimate(
+        "accuracy",
+        "share of held-out comparisons whose chosen response has the higher implicit reward,"
+        " beta * (log pi - log pi_sft); ties count one half",
+        better=HIGHER,
+    ),
+    Metric("mean_margin", "mean implicit reward of chosen minus rejected, held out", "nats"),
+    Metric("chosen_reward", "mean implicit reward of chosen responses, held out", "nats"),
+    Metric("eval_loss", "loss on held-out comparisons", "", LOWER),
+    Metric("pairs", "held-out comparisons", "pairs"),
+    Metric("train_loss", "mean training loss", "", LOWER),
+    Metric("train_rows", "comparisons trained on", "pairs"),
+    Metric("steps", "optimiser steps", "steps"),
+    Metric("pass_size", "pairs per forward pass found by `auto_batch`", "pairs"),
+)
+
 METRICS: dict[Source, tuple[Metric, ...]] = {
     Source.SFT_LOG: (
         Metric("loss", "mean negative log-likelihood of response tokens", "nats/token", LOWER),
@@ -263,6 +293,8 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("result.step", "episodes before the held-out evaluation of the result", "episodes"),
         *(_under("result", metric) for metric in _RESULT),
     ),
+    Source.DPO_LOG: _DPO_LOG,
+    Source.DPO: _DPO,
     Source.HELD_OUT: _HELD_OUT,
     Source.OVER_OPTIMISATION: _OVER_OPTIMISATION,
 }

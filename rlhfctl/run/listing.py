@@ -14,7 +14,7 @@ from rlhfctl.errors import CheckpointError, RlhfctlError, UsageError
 from rlhfctl.run.directory import SWEEP_FILE, RunDirectory
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.progress_file import read_phase
-from rlhfctl.stage_table import EVALUATION, STAGES
+from rlhfctl.stage_table import ALL_STAGES, EVALUATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,8 +72,8 @@ def overview(root: Path) -> RunOverview:
         manifest = Manifest.load(directory.manifest)
     except RlhfctlError:
         manifest, damaged = Manifest(), True
-    finished = [stage.name for stage in STAGES if stage.name in manifest.stages]
-    begun = [stage.name for stage in STAGES if directory.partial(stage.name).is_dir()]
+    finished = [stage.name for stage in ALL_STAGES if stage.name in manifest.stages]
+    begun = [stage.name for stage in ALL_STAGES if directory.partial(stage.name).is_dir()]
     stage = (begun or finished[::-1] or [""])[0]
     state: State = "unfinished"
     if directory.is_locked():
@@ -160,7 +160,7 @@ def remove(directory: RunDirectory) -> None:
 
 def _last_change(directory: RunDirectory) -> datetime:
     files = [directory.recipe, directory.manifest, directory.log_file, directory.root / SWEEP_FILE]
-    files += [directory.partial_metrics(stage.name) for stage in STAGES]
+    files += [directory.partial_metrics(stage.name) for stage in ALL_STAGES]
     times = [file.stat().st_mtime for file in files if file.is_file()]
     return datetime.fromtimestamp(max(times, default=0.0), UTC)
 

@@ -1,9 +1,10 @@
-"""The base, SFT and PPO models of a run: one base in memory with their adapters."""
+"""The base and the trained models of a run: one base in memory with their adapters."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.errors import UsageError
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.models import adapters, generation
 from rlhfctl.models.device import device
@@ -33,11 +34,12 @@ class StageModels:
 
     Args:
         run: The run.
-        stages: `base`, `sft` or `ppo`, each once.
+        stages: `base`, `sft`, `ppo` or `dpo`, each once; at most two of them adapters.
         best: PPO's best policy on held-out prompts rather than its last.
 
     Raises:
         CheckpointError: A stage is not finished, or its base is another one.
+        UsageError: There are more than two adapters.
     """
 
     def __init__(self, run: FinishedRun, stages: Sequence[str], *, best: bool = False) -> None:
@@ -57,6 +59,12 @@ class StageModels:
 
     def _load_adapters(self, folders: Mapping[str, Path]) -> None:
         paths = list(folders.values())
+        if len(paths) > len(_ROLES):
+            raise UsageError(
+                f"{', '.join(folders)} are more than two adapters at a time",
+                "--stage",
+                "name two of them",
+            )
         self._roles = {BASE: BASE} | dict(zip(folders, _ROLES, strict=False))
         self._adapters = AdapterRoleModels(
             self.context.recipe.model,

@@ -32,6 +32,7 @@ OPTIONS = {
         *STAGE_COMMAND,
         *("--beta X", "--episodes N", "--learning-rate X", "--sft PATH", "--rm PATH"),
     },
+    "dpo": {*STAGE_COMMAND, *TRAINING, "--sft PATH", "--beta X"},
     "eval": {
         *STAGE_COMMAND,
         *("--prompts N", "--sft PATH", "--rm PATH", "--ppo PATH"),

@@ -16,7 +16,7 @@ from rlhfctl.results.evaluation import Comparison, JudgeResult, Preferences
 from rlhfctl.results.io import to_json
 from rlhfctl.results.training import ResultEvaluation
 from rlhfctl.run.manifest import StageRecord
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 from tests.cli.tiny import METRICS
 
 MANIFEST = Path("runs/small/manifest.json")
@@ -91,7 +91,7 @@ def test_metrics_that_are_not_finite_are_left_out():
     assert headline(record("sft", metrics), MANIFEST) == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ALL_STAGES)
 def test_a_record_of_another_format_names_file_stage_and_field(stage):
     with pytest.raises(CheckpointError) as error:
         headline(record(stage.name, {"figure": 1}), MANIFEST)

@@ -21,11 +21,11 @@ from rlhfctl.errors import DivergedError
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.evaluation import Comparison, EvaluationResult, PolicyMetrics
 from rlhfctl.results.io import to_json
-from rlhfctl.results.training import PPOResult, RewardModelResult, SFTResult
+from rlhfctl.results.training import DPOResult, PPOResult, RewardModelResult, SFTResult
 from rlhfctl.run import stop
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.run.sealed import seal
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +40,7 @@ METRICS: dict[str, Any] = {
         Estimate(0.8, 0.75, 0.85), Estimate(0.6), 8, 1.0, -1.0, 1.0, 0.5, 8, 2
     ),
     "ppo": PPOResult(1, 8, 0, 0, {}, {"score": 1.0, "kl": 6.0}),
+    "dpo": DPOResult(Estimate(0.7, 0.6, 0.8), 0.4, 0.1, 0.5, 8, 0.6, 8, 2),
     "evaluation": EvaluationResult(
         prompts=8,
         policies={
@@ -184,7 +185,7 @@ def stage(name: str, module_name: str) -> None:
 
 def install() -> None:
     """Put the tiny stages in the place of the real ones, in this process."""
-    for replaced in STAGES:
+    for replaced in ALL_STAGES:
         stage(replaced.name, replaced.module)
 
 

@@ -192,7 +192,7 @@ class TestErrors:
 
     def test_a_key_in_the_wrong_section_gets_the_right_one_suggested(self, write):
         assert lines_of(write("beta: 0.1")) == [
-            "x.yaml:1: beta: unknown key; did you mean ppo.beta?"
+            "x.yaml:1: beta: unknown key; did you mean ppo.beta or dpo.beta?"
         ]
 
     def test_a_value_of_several_types_is_one_error(self, write):

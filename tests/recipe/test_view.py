@@ -15,7 +15,7 @@ from rlhfctl.recipe.ppo import KLControllerSection
 from rlhfctl.recipe.reward_sources import RewardSourceSection
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.recipe.view import stage_part, view
-from rlhfctl.stage_table import PPO, SFT, STAGES
+from rlhfctl.stage_table import ALL_STAGES, PPO, REWARD_MODEL, SFT
 
 LEAVES = [path for path in all_keys() if section_of(annotation_at(path)) is None]
 OPTIONAL_SECTIONS = {
@@ -31,7 +31,7 @@ READ_OUTSIDE_STAGES = {
     "evaluation.gates": "checked against the recorded metrics after every evaluation",
 }
 """Keys that no stage reads, and what does."""
-NEUTRAL = {key for stage in STAGES for key in stage.neutral}
+NEUTRAL = {key for stage in ALL_STAGES for key in stage.neutral}
 
 
 def full_recipe():
@@ -84,13 +84,15 @@ def changed_stages(path):
     """Return the names of the stages whose part changes with the key at a path."""
     recipe = full_recipe()
     other = replaced(recipe, path, flipped(path, value_at(recipe, path)))
-    return {stage.name for stage in STAGES if stage_part(recipe, stage) != stage_part(other, stage)}
+    return {
+        stage.name for stage in ALL_STAGES if stage_part(recipe, stage) != stage_part(other, stage)
+    }
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=".".join)
 def test_a_key_changes_the_part_of_exactly_the_stages_that_can_read_it(path):
     readers = set()
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         try:
             value_at(view(full_recipe(), stage), path)
         except UndeclaredReadError:
@@ -118,7 +120,7 @@ def test_every_key_is_read_somewhere_in_the_package():
     assert [".".join(path) for path in LEAVES if path[-1] not in read] == []
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", ALL_STAGES, ids=lambda stage: stage.name)
 def test_every_declared_key_is_in_the_schema(stage):
     keys = {".".join(path) for path in all_keys()}
     assert {*stage.reads, *stage.excludes, *stage.neutral} <= keys
@@ -150,4 +152,4 @@ def test_an_unknown_attribute_is_no_undeclared_read():
 def test_properties_read_declared_keys_only():
     assert view(Recipe(), PPO).ppo.rollouts == Recipe().ppo.rollouts
     with pytest.raises(UndeclaredReadError, match=r"ppo\.episodes"):
-        _ = view(Recipe(), STAGES[1]).ppo.rollouts
+        _ = view(Recipe(), REWARD_MODEL).ppo.rollouts

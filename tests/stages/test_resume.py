@@ -16,8 +16,9 @@ SAVING = {
     "sft": {"save_steps": 1, "logging_steps": 1},
     "rm": {"save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 16},
     "ppo": {"save_rollouts": 1, "episodes": 64},
+    "dpo": {"save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 16},
 }
-SECTIONS = {"sft": "sft", "rm": "reward_model", "ppo": "ppo"}
+SECTIONS = {"sft": "sft", "rm": "reward_model", "ppo": "ppo", "dpo": "dpo"}
 
 
 class Signalling(NullMonitor):
@@ -63,7 +64,7 @@ def checkpoints(folder):
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "rm", "ppo", "dpo"])
 def test_cut_and_resumed_equals_uninterrupted(tiny_run, tmp_path, stage):
     """Killed after a checkpoint, resumed, stopped by a signal, and resumed to the end."""
     whole, folder = run(tiny_run, stage, tmp_path / "whole"), tmp_path / "resumed"

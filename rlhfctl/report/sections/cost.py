@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report.blocks import Cell, Column, table
 from rlhfctl.report.numbers import duration, finite, number, size_of
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from rlhfctl.report.blocks import Block
@@ -17,7 +17,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return a row per finished stage, and their sum."""
     whole = sum(record.seconds for record in facts.records.values())
     rows: list[tuple[Cell, ...]] = []
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         record = facts.records.get(stage.name)
         if record is None:
             continue

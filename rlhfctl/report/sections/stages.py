@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlhfctl.report.blocks import Cell, Column, Group, estimate_cells, grouped
 from rlhfctl.report.numbers import duration, number, share
 from rlhfctl.report.significance import independent_judges
-from rlhfctl.stage_table import EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
+from rlhfctl.stage_table import DPO, EVALUATION, PPO, REWARD_MODEL, SFT, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,10 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
                 (SFT, _sft),
                 (REWARD_MODEL, _reward_model),
                 (PPO, _ppo),
+                (DPO, _dpo),
                 (EVALUATION, _evaluation),
             )
+            if stage in STAGES or stage.name in facts.records
         ],
         folded="Key metrics of every stage" if finished else "",
     )
@@ -98,6 +100,16 @@ def _ppo(facts: RunFacts) -> list[Row]:
             if name in last and not (name == "objective_score" and last[name] == last.get("score"))
         ),
         *(_result(ppo.result) if ppo.result is not None else ()),
+    ]
+
+
+def _dpo(facts: RunFacts) -> list[Row]:
+    if (dpo := facts.dpo) is None:
+        return []
+    return [
+        *_shares(("Held-out accuracy of the implicit reward", dpo.accuracy)),
+        _number("Margin: chosen − rejected, held out", dpo.mean_margin),
+        _number("Held-out pairs", dpo.pairs),
     ]
 
 

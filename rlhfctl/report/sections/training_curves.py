@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report import curves
 from rlhfctl.report.blocks import Plots
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
 
 
 def _blocks(facts: RunFacts) -> Iterator[Block]:
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         steps, unit = facts.curves.get(stage.name, []), facts.unit(stage)
         main = tuple(curves.plots(stage, steps, unit))
         extra = tuple(curves.extra_plots(stage, steps, unit))

@@ -44,6 +44,12 @@ _SHOWN = {
     "accuracy": "accuracy",
     "margin": "margin",
     "mean_reward": "mean_score",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "logps/chosen": "chosen_log_prob",
+    "logps/rejected": "rejected_log_prob",
     "num_tokens": "tokens",
     "epoch": "epoch",
 }
@@ -94,7 +100,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def training_arguments(section: TrainingSection, recipe: Recipe, output: Path) -> dict[str, Any]:
-    """Return the arguments that both TRL configurations take from a recipe section."""
+    """Return the arguments that TRL's configurations take from a recipe section."""
     scheduler_options = (
         {"min_lr_rate": 0.1} if section.lr_scheduler_type == "cosine_with_min_lr" else {}
     )
@@ -188,7 +194,7 @@ def make_ready(
 
     Args:
         trainer: TRL trainer.
-        stage: sft or rm.
+        stage: sft, rm or dpo.
         monitor: Receives every logged step.
         section: How often to save checkpoints.
         shard: Shard the base over the processes; the model must have adapters.

@@ -12,7 +12,13 @@ from rlhfctl.stages.shared.loading_code import Loading, loading_code
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rlhfctl.results.training import BestEvaluation, PPOResult, RewardModelResult, SFTResult
+    from rlhfctl.results.training import (
+        BestEvaluation,
+        DPOResult,
+        PPOResult,
+        RewardModelResult,
+        SFTResult,
+    )
     from rlhfctl.stages.shared.stage_context import StageContext
 
 _MEASURED = ("_seconds", "_per_second", "_bytes")
@@ -24,13 +30,13 @@ def write_model_card(
     stage: str,
     context: StageContext,
     task_type: str,
-    result: SFTResult | RewardModelResult | PPOResult | BestEvaluation,
+    result: SFTResult | RewardModelResult | DPOResult | PPOResult | BestEvaluation,
 ) -> None:
     """Write README.md with the checkpoint's description, loading code and metrics.
 
     Args:
         folder: Checkpoint.
-        stage: sft, rm or ppo.
+        stage: sft, rm, dpo or ppo.
         context: Recipe and pad tokens of the run.
         task_type: CAUSAL_LM or SEQ_CLS.
         result: Result of the stage; only numbers are listed, without times and memory.

@@ -198,7 +198,7 @@ def save_trained(
         context: Tokenizer and recipe.
         model: PeftModel, or whole model if `lora` is null.
         output: Folder of the stage.
-        stage: sft or rm.
+        stage: sft, rm or dpo.
         task_type: CAUSAL_LM or SEQ_CLS.
     """
     base = model
@@ -212,9 +212,10 @@ def save_trained(
         weights = get_peft_model_state_dict(model, save_embedding_layers=False)
         config = model.peft_config["default"]
         if config.trainable_token_indices is None:
-            # The reward model takes new tokens' rows from SFT; SFT's own adapter has them.
+            # Reward model and DPO take new tokens' rows from SFT; SFT's own adapter has them.
             ids = new_tokens.new_token_ids(context.recipe.model)
-            weights, config = new_tokens.with_rows(weights, config, base, ids, head=False)
+            head = task_type == "CAUSAL_LM"
+            weights, config = new_tokens.with_rows(weights, config, base, ids, head=head)
         adapters.save_adapter(weights, config, output, str(base.config.name_or_path), task_type)
     context.save_tokenizer(output)
     context.provenance(stage, base).save(output)
