@@ -10,6 +10,7 @@ import typer
 
 import rlhfctl
 from rlhfctl.cli.boundary import Boundary
+from rlhfctl.cli.compare_command import compare
 from rlhfctl.cli.data import app as data_app
 from rlhfctl.cli.doctor_command import doctor
 from rlhfctl.cli.dpo_command import dpo
@@ -84,6 +85,7 @@ _add("ppo", TRAINING, ppo, "rlhfctl ppo --beta 0.1 --episodes 5000")
 _add("dpo", TRAINING, dpo, "rlhfctl dpo base --beta 0.1 --epochs 1")
 _add("eval", TRAINING, evaluate, "rlhfctl eval --prompts 512")
 _add("sweep", TRAINING, sweep, "rlhfctl sweep base --set ppo.beta=0.02,0.1 --jobs 2")
+_add("compare", TRAINING, compare, "rlhfctl compare base --methods ppo,dpo --seeds 3")
 _add("report", RESULTS, report, "rlhfctl report first second")
 _add("watch", RESULTS, watch_run, "rlhfctl watch first")
 app.add_typer(runs_app, name="runs", rich_help_panel=RESULTS)

@@ -74,7 +74,7 @@ def run_grid(options: RunOptions, *, jobs: int, zipped: bool) -> None:
     require_no_connection(plain, STAGES)
     require_valid_files(plain, terminal)
     with Board(terminal) as board:
-        observer = _Observer(terminal, board, len(plan.points) + len(plan.shared))
+        observer = JobObserver(terminal, board, len(plan.points) + len(plan.shared))
         result = run_sweep(plan, root, str(choice.path), jobs, observer, force=options.force)
     directory = RunDirectory(root)
     write_atomic(directory.report, page.html(page.read(root)))
@@ -101,7 +101,7 @@ def _plan(options: RunOptions, path: Path, *, zipped: bool) -> tuple[Plan, Recip
     return make_plan(path, overrides, points, options.runs_dir / name), recipe, name
 
 
-class _Observer:
+class JobObserver:
     """Prints one line per finished job, and the progress of running jobs on a terminal."""
 
     def __init__(self, terminal: Terminal, board: Board, total: int) -> None:
@@ -111,16 +111,20 @@ class _Observer:
         self.ends = 0
 
     def waiting(self, job: Job, reason: str) -> None:
+        """Say that a job cannot start yet."""
         self.terminal.note(f"{job.name} waiting: {reason}")
 
     def began(self, job: Job) -> None:
+        """Say that a job has started, unless its progress is shown."""
         if not self.terminal.live:
             self.terminal.note(f"{job.name} started")
 
     def tick(self, lines: Mapping[str, str]) -> None:
+        """Show the last line of each running job."""
         self.board.show(f"{self.ends}/{self.total}", lines)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
+        """Say how a job ended."""
         self.ends += 1
         line = f"{self.ends}/{self.total} {job.name}"
         if outcome.error is not None:
@@ -154,10 +158,11 @@ def _show(terminal: Terminal, directory: RunDirectory, result: SweepResult) -> N
     terminal.result(*parts)
     for point in result.points:
         if point.error is not None:
-            terminal.error(f"{point.run}: {_error_text(point.error)}")
+            terminal.error(f"{point.run}: {error_text(point.error)}")
 
 
-def _error_text(error: RunError) -> str:
+def error_text(error: RunError) -> str:
+    """Return a failed run's error with place and hint."""
     line = f"{error.where}: {error.message}" if error.where else error.message
     return f"{line}\n{error.hint}" if error.hint else line
 

@@ -229,13 +229,18 @@ class BestOfNRow:
 
 @dataclass(frozen=True)
 class BestOfN:
-    """Best-of-n curves by the score that values the chosen response."""
+    """Best-of-n curves by the score that values the chosen response.
+
+    `win_rate` is over another SFT response to the same prompt, by gold, else by the held-out reward
+    model.
+    """
 
     samples: int
     prompts: int
     proxy: list[BestOfNRow]
     gold: list[BestOfNRow] | None = None
     true_reward: list[BestOfNRow] | None = None
+    win_rate: list[BestOfNRow] | None = None
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,14 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
                 ),
             )
         ),
+        Metric("best_of_n.win_rate[].n", "responses that the best is chosen from"),
+        Metric("best_of_n.win_rate[].kl", "log n - (n - 1) / n", "nats/response"),
+        estimate(
+            "best_of_n.win_rate[].value",
+            "win rate of that response over another of SFT's, by gold, else by the held-out reward"
+            " model",
+            better=HIGHER,
+        ),
         *_STYLE,
         Metric(f"{_TASK}.examples", "examples of the task", "examples"),
         *(

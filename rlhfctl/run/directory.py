@@ -64,6 +64,8 @@ HUMAN_VOTES_FILE = "human_votes.jsonl"
 """In `eval/`: the votes as imported."""
 SWEEP_FILE = "sweep.json"
 """In a sweep's folder: its points and their results."""
+METHODS_FILE = "methods.json"
+"""In the folder of a comparison of methods: its runs and their results."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,10 @@ class RunDirectory:
         """Point the link `latest` beside the run folder to it, in one step.
 
         What is no link is left alone, and so is a file system without links: no command needs it.
-        The runs of a sweep have none.
+        The runs of a sweep or a comparison of methods have none.
         """
         link = self.root.parent / LATEST_LINK
-        is_in_sweep = (self.root.parent / SWEEP_FILE).exists()
+        is_in_sweep = any((self.root.parent / name).exists() for name in (SWEEP_FILE, METHODS_FILE))
         if is_in_sweep or (link.exists() and not link.is_symlink()):
             return
         new = self.root.parent / f".{LATEST_LINK}.{os.getpid()}"

@@ -40,7 +40,7 @@ class _SharedStage:
 
 
 _SHARED_STAGES = (
-    _SharedStage(SFT, ("reward_model.sft", "ppo.sft")),
+    _SharedStage(SFT, ("reward_model.sft", "ppo.sft", "dpo.sft")),
     _SharedStage(REWARD_MODEL, ("ppo.rm",)),
 )
 
@@ -106,7 +106,7 @@ def make_plan(
     points: list[Point] = []
     seen: dict[str, str] = {}
     for name, settings in zip(names(texts), texts, strict=True):
-        reader = _Reader(
+        reader = PointReader(
             recipe, (*overrides, *(Override(*item) for item in settings.items())), root, shared
         )
         plain = reader.read(name)
@@ -122,8 +122,15 @@ def make_plan(
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """Reads the recipe of one point."""
+class PointReader:
+    """Reads the recipe of one point.
+
+    Attributes:
+        path: Recipe file.
+        overrides: Overrides of the point.
+        root: Folder of the runs.
+        shared: Shared runs by name; those of the point are added.
+    """
 
     path: Path
     overrides: tuple[str | Override, ...]
@@ -131,11 +138,21 @@ class _Reader:
     shared: dict[str, Job]
 
     def read(self, name: str, extra: Sequence[Override] = ()) -> Recipe:
+        """Return the recipe under a run's name, with more overrides."""
         overrides = [*self.overrides, *extra, Override("name", name, _LABEL)]
         return load_recipe(self.path, overrides).recipe
 
     def job(self, name: str, plain: Recipe) -> Job:
         """Return the point's job; add its shared jobs to `shared`."""
+        checkpoints, needs = self.shared_checkpoints(plain)
+        if plain.evaluation.best_of_n:
+            needs.append(self.best_of_n(plain, checkpoints, needs))
+            checkpoints.append(Override("evaluation.best_of_n", "0", _LABEL))
+        recipe = self.read(name, checkpoints)
+        return Job(name, "run", tuple(needed_stages(recipe)), recipe, tuple(needs))
+
+    def shared_checkpoints(self, plain: Recipe) -> tuple[list[Override], list[str]]:
+        """Return the keys that name the shared checkpoints, and their runs; adds these."""
         checkpoints: list[Override] = []
         needs: list[str] = []
         for shareable in _SHARED_STAGES:
@@ -147,12 +164,14 @@ class _Reader:
             folder = str((self.root / run_name / stage.folder).absolute())
             checkpoints += [Override(key, folder, _LABEL) for key in shareable.checkpoint_keys]
             needs.append(run_name)
-        if plain.evaluation.best_of_n:
-            part = stage_part(plain, EVALUATION)
-            needs.append(self._share("best-of-n", EVALUATION, part, checkpoints, needs))
-            checkpoints.append(Override("evaluation.best_of_n", "0", _LABEL))
-        recipe = self.read(name, checkpoints)
-        return Job(name, "run", tuple(needed_stages(recipe)), recipe, tuple(needs))
+        return checkpoints, needs
+
+    def best_of_n(
+        self, plain: Recipe, checkpoints: Sequence[Override], needs: Sequence[str]
+    ) -> str:
+        """Add the run that evaluates best-of-n from shared checkpoints, and return its name."""
+        part = stage_part(plain, EVALUATION)
+        return self._share("best-of-n", EVALUATION, part, checkpoints, needs)
 
     def _share(
         self,

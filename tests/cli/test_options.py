@@ -40,6 +40,11 @@ OPTIONS = {
     },
     "run": {*STAGE_COMMAND, "--model NAME"},
     "sweep": {*RUNNING_COMMAND, "--jobs N = 1", "--zip"},
+    "compare": {
+        *RUNNING_COMMAND,
+        *("--methods NAME,... = ppo,rloo,grpo,dpo,best_of_n", "--seeds N = 1"),
+        *("--kl X", "--jobs N = 1"),
+    },
     "init": {
         *("FILE = mine.yaml", "--from RECIPE", "--name NAME", "--model NAME"),
         *("--demonstrations SOURCE", "--comparisons SOURCE", "--prompts SOURCE"),

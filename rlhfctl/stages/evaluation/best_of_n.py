@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlhfctl.evaluation.best_of_n import best_of_n_curve
+from rlhfctl.evaluation.win_rate import pairwise_outcomes
 from rlhfctl.results.evaluation import BestOfN
 from rlhfctl.stages.evaluation.context import saved_batches
 from rlhfctl.stages.shared.responses import PromptSet, generate_responses
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
     from rlhfctl.evaluation.policies import Responses
     from rlhfctl.stages.evaluation.context import EvalContext
 
@@ -36,10 +41,26 @@ def best_of_n(context: EvalContext) -> BestOfN | None:
         for name, values in scores.items()
         if values is not None
     }
+    wins = _wins(context, tables, count)
+    if wins is not None:
+        tables["win_rate"] = wins
     curves = {
         name: best_of_n_curve(tables["proxy"], table, recipe.seed) for name, table in tables.items()
     }
     return BestOfN(samples=count, prompts=len(tables["proxy"]), **curves)
+
+
+def _wins(
+    context: EvalContext, tables: Mapping[str, NDArray[np.float64]], count: int
+) -> NDArray[np.float64] | None:
+    """Return 1, 0.5 or 0 per sample against the evaluated SFT response, [prompts, samples]."""
+    sft = context.policies["sft"]
+    for name, opponents in (("gold", sft.gold), ("true_reward", sft.held_out_rm)):
+        if name in tables and opponents is not None:
+            against = np.repeat(np.asarray(opponents)[: len(tables[name])], count)
+            outcomes = pairwise_outcomes(tables[name].ravel(), against)
+            return np.asarray(outcomes).reshape(-1, count)
+    return None
 
 
 def _samples(context: EvalContext, count: int) -> Responses:
