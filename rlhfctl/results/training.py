@@ -99,6 +99,7 @@ class DPOResult:
         train_loss: Mean loss over training.
         train_rows: Comparisons trained on.
         steps: Optimiser steps.
+        best_step: Steps after which `load_best_model_at_end` took the result.
         pass_size: Pairs per forward pass that `auto_batch` found.
     """
 
@@ -110,6 +111,7 @@ class DPOResult:
     train_loss: float
     train_rows: int
     steps: int
+    best_step: int | None = None
     pass_size: int | None = None
 
 

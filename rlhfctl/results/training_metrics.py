@@ -65,6 +65,11 @@ def _reward_model(prefix: str = "") -> tuple[Metric, ...]:
         Metric(name.format("train_loss"), "mean training loss", "nats", LOWER),
         Metric(name.format("train_rows"), "comparisons trained on", "pairs"),
         Metric(name.format("steps"), "optimiser steps", "steps"),
+        Metric(
+            name.format("best_step"),
+            "steps of the state taken by `load_best_model_at_end`",
+            "steps",
+        ),
         Metric(name.format("pass_size"), "pairs per forward pass found by `auto_batch`", "pairs"),
         Metric(
             name.format("score_mean"),
@@ -224,6 +229,9 @@ _DPO_LOG = (
     Metric("rejected_log_prob", "mean log pi of rejected responses", "nats/response"),
     Metric("token_accuracy", "share of chosen responses' tokens that have top probability"),
     Metric("entropy", "mean entropy of the next-token distribution", "nats/token"),
+    Metric("eval_loss", "loss on held-out pairs during training", "", LOWER),
+    Metric("eval_accuracy", "accuracy on held-out pairs during training", "", HIGHER),
+    Metric("eval_token_accuracy", "token accuracy on held-out pairs during training", "", HIGHER),
     *_training_log(),
 )
 
@@ -241,6 +249,7 @@ _DPO = (
     Metric("train_loss", "mean training loss", "", LOWER),
     Metric("train_rows", "comparisons trained on", "pairs"),
     Metric("steps", "optimiser steps", "steps"),
+    Metric("best_step", "steps of the state taken by `load_best_model_at_end`", "steps"),
     Metric("pass_size", "pairs per forward pass found by `auto_batch`", "pairs"),
 )
 

@@ -92,6 +92,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         train_loss=result.training_loss,
         train_rows=len(train.dataset),
         steps=result.global_step,
+        best_step=trainer.state.best_global_step,
         pass_size=trainer.pass_size.rows if trainer.pass_size is not None else None,
     )
 

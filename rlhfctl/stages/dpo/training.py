@@ -16,7 +16,7 @@ from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.provenance import check_fits, check_tokens
 from rlhfctl.models.scan import scan_folder
 from rlhfctl.stages.dpo.implicit_rewards import PairCollator
-from rlhfctl.stages.shared.hf_training import StageTraining, WholeEvaluation, training_arguments
+from rlhfctl.stages.shared.hf_training import StageTraining, training_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ REFERENCE_ADAPTER = "ref"
 """TRL's name for the frozen copy of an adapter that is trained on."""
 
 
-class PairTrainer(WholeEvaluation, StageTraining, DPOTrainer):  # type: ignore[misc]
+class PairTrainer(StageTraining, DPOTrainer):  # type: ignore[misc]
     """TRL's trainer on rows of token ids, which it would otherwise tokenise itself."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:

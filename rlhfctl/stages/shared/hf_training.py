@@ -57,6 +57,7 @@ _SHOWN_OF_EVALUATIONS = {
     "eval_loss": "eval_loss",
     "eval_mean_token_accuracy": "eval_token_accuracy",
     "eval_accuracy": "eval_accuracy",
+    "eval_rewards/accuracies": "eval_accuracy",
 }
 
 

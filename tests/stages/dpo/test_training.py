@@ -160,3 +160,20 @@ def test_on_a_4bit_base_policy_and_reference_start_as_sft_to_the_last_bit(tiny_4
     trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert {p.dtype for p in trained.values()} == {torch.float32}
     assert all(".default." in name for name in trained), "the reference is frozen"
+
+
+def test_the_best_state_is_loaded_into_the_policy_and_not_into_the_reference(tiny_run, tmp_path):
+    monitor = Recorder()
+    trainer = opened(
+        *(tiny_run, tmp_path, monitor),
+        # A rate far too high: the loss is lowest before the last step.
+        learning_rate=0.3,
+        num_train_epochs=2.0,
+        eval_steps=1,
+        load_best_model_at_end=True,
+    )
+    trainer.train()
+    losses = [metrics["eval_loss"] for metrics in monitor.metrics if "eval_loss" in metrics]
+    assert len(losses) == 2 and losses[1] > losses[0]
+    assert trainer.state.best_global_step == 1
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[0], rel=1e-5)
