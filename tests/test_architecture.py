@@ -17,7 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli", "run", "errors"},
     "cli": {
         *("pipeline", "preflight", "sweep", "human_votes", "evaluation", "report", "results"),
-        *("export", "sampling", "data_view", "doctor", "downloads", "plan"),
+        *("export", "sampling", "data_view", "doctor", "downloads", "plan", "migration"),
         *("console", "progress", "recipe", "run", "activity", "stage_table"),
         *("errors", "json_text"),
     },
@@ -38,6 +38,7 @@ FLOORS: dict[str, set[str]] = {
         *("stages", "ppo", "models", "data", "maths"),
         *("recipe", "run", "stage_table", "errors", "json_text"),
     },
+    "migration": {"recipe", "stage_table", "errors", "json_text"},
     "human_votes": {"evaluation", "report", "results", "run", "stage_table", "errors", "json_text"},
     "pipeline": {"results", "recipe", "run", "activity", "stage_table", "errors", "json_text"},
     "preflight": {
@@ -94,6 +95,7 @@ QUICK_ROOMS = {
     "data_view",
     "doctor",
     "downloads",
+    "migration",
     "progress",
     "recipe",
     "results",

@@ -18,6 +18,7 @@ from rlhfctl.cli.fetch_command import fetch
 from rlhfctl.cli.finished_commands import chat, export, push, sample
 from rlhfctl.cli.help import BEFORE, HELP_NAMES, RESULTS, TRAINING, example
 from rlhfctl.cli.init_command import init
+from rlhfctl.cli.migrate_command import migrate
 from rlhfctl.cli.plan_command import plan
 from rlhfctl.cli.recipe_commands import recipes, schema, show, validate
 from rlhfctl.cli.report_command import report
@@ -70,6 +71,7 @@ def _add(name: str, panel: str, command: Callable[..., None], shown: str) -> Non
 
 
 _add("init", BEFORE, init, "rlhfctl init mine.yaml --from tldr-pythia-1b")
+_add("migrate", BEFORE, migrate, "rlhfctl migrate sft.yaml reward.yaml ppo.yaml -o mine.yaml")
 _add("recipes", BEFORE, recipes, "rlhfctl recipes smollm2-135m")
 _add("schema", BEFORE, schema, "rlhfctl schema > recipe.schema.json")
 _add("validate", BEFORE, validate, "rlhfctl validate mine.yaml --set ppo.beta=0.1")

@@ -58,7 +58,7 @@ def write_recipe(request: InitRequest, terminal: Terminal) -> None:
         DataError: A data source is missing or malformed. Nothing is written.
         EnvironmentFault: The file cannot be written.
     """
-    _require_new(request.file)
+    require_new(request.file)
     name = _run_name(request)
     base, origin = _base(request.base)
     asks = sys.stdin.isatty() and sys.stderr.isatty() and not terminal.as_json
@@ -72,7 +72,7 @@ def write_recipe(request: InitRequest, terminal: Terminal) -> None:
     sources = _sources(request, base, model, asks=asks)
     recipe = _changed(base, name, model, sources)
     require_valid_files(recipe, terminal)
-    schema = _write(request.file, starter_text(recipe, origin, str(request.file)))
+    schema = _write(request.file, starter_text(recipe, f"init{origin}", str(request.file)))
     if terminal.as_json:
         terminal.write_json({"path": str(request.file), "name": name, "schema_path": str(schema)})
         return
@@ -81,7 +81,12 @@ def write_recipe(request: InitRequest, terminal: Terminal) -> None:
     )
 
 
-def _require_new(file: Path) -> None:
+def require_new(file: Path) -> None:
+    """Refuse to write a file that exists.
+
+    Raises:
+        UsageError: It exists.
+    """
     if file.exists() or file.is_symlink():
         raise UsageError("the file exists already", str(file), "name another file, or remove it")
 
@@ -164,13 +169,19 @@ def _write(file: Path, text: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(error, file) from error
-    _create(file, text)
+    create_file(file, text)
     if not os.path.lexists(schema):
-        _create(schema, schema_text())
+        create_file(schema, schema_text())
     return schema
 
 
-def _create(path: Path, text: str) -> None:
+def create_file(path: Path, text: str) -> None:
+    """Write a new file.
+
+    Raises:
+        UsageError: It exists.
+        EnvironmentFault: It cannot be written.
+    """
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -14,7 +14,7 @@ from rlhfctl.recipe.mixture_lists import SOURCES
 from rlhfctl.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rlhfctl.recipe.strict_yaml import KeyPath
 
@@ -39,29 +39,58 @@ STARTING_KEYS = frozenset(
 """Keys that a new recipe has even with their default value: those that most runs change."""
 
 
-def starter_text(recipe: Recipe, origin: str, file: str) -> str:
+def starter_text(
+    recipe: Recipe,
+    origin: str,
+    file: str,
+    notes: Sequence[str] = (),
+) -> str:
     """Return a recipe as YAML with a comment for each key; it is read back equal.
 
     Keys with their default value are left out, except `STARTING_KEYS`.
 
     Args:
         recipe: The recipe.
-        origin: Where its values are from, as the end of "Written by rlhfctl init".
+        origin: Where its values are from, as the end of "Written by rlhfctl".
         file: Its file, for the commands in its first lines.
+        notes: Further lines of its head.
     """
     comments = _Comments()
     lines = [
         EDITOR_LINE,
-        f"# Written by rlhfctl init{origin}. Next:",
+        f"# Written by rlhfctl {origin}. Next:",
         "#",
         f"#   rlhfctl validate {file}",
         f"#   rlhfctl run {file}",
         "#",
         f"# Every key that is not here has its default, which `rlhfctl show {file}` prints.",
+        *(["#"] if notes else []),
+        *_head(notes),
         "",
         *_section(recipe.model_dump(mode="json"), Recipe().model_dump(mode="json"), comments),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _head(notes: Sequence[str]) -> Iterator[str]:
+    """Yield notes as comment lines, the further lines of a long one indented."""
+    for note in notes:
+        indent = " " * (len(note) - len(note.lstrip()))
+        yield from textwrap.wrap(
+            _printable(note.strip()),
+            width=_WIDTH,
+            initial_indent=f"# {indent}",
+            subsequent_indent=f"#   {indent}",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+def _printable(text: str) -> str:
+    """Return a text without characters that would end a comment or that YAML refuses."""
+    return "".join(
+        character if character.isprintable() else f"\\u{ord(character):04x}" for character in text
+    )
 
 
 class _Comments:

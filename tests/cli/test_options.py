@@ -50,6 +50,7 @@ OPTIONS = {
         *("--demonstrations SOURCE", "--comparisons SOURCE", "--prompts SOURCE"),
         *OUTPUT,
     },
+    "migrate": {"FILE ... required", "--from TOOL", "--output -o FILE", *OUTPUT},
     "recipes": {"NAME", *OUTPUT},
     "schema": OUTPUT,
     "doctor": {"RECIPE", "--runs-dir DIR = runs", "--set KEY=VALUE ...", "--offline", *OUTPUT},
