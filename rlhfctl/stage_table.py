@@ -26,7 +26,7 @@ class Stage:
         excludes: Keys within `reads` that the stage cannot read, since its result does not
             depend on them.
         neutral: Keys within `reads` that the result does not depend on: when checkpoints are saved and
-            kept, and how memory is found.
+            kept, how memory is found, and where a server runs.
         checkpoint_keys: Name of an accepted stage -> recipe keys that replace its result by a
             checkpoint from elsewhere; the first that is not null counts.
         data: Kinds of data that it always reads, as named in the recipe's `data`.
@@ -128,7 +128,13 @@ PPO = Stage(
         # The scale of a reward model from elsewhere is measured on as many SFT responses.
         "reward_model.calibration_samples",
     ),
-    neutral=("auto_batch", "ppo.save_minutes", "ppo.save_rollouts", "ppo.keep_last"),
+    neutral=(
+        *("auto_batch", "ppo.save_minutes", "ppo.save_rollouts", "ppo.keep_last"),
+        # Where vLLM runs. What it computes is compared with the policy's own numbers.
+        *("ppo.vllm.server_base_url", "ppo.vllm.api_key_env", "ppo.vllm.adapter_folder"),
+        *("ppo.vllm.server_timeout", "ppo.vllm.request_timeout", "ppo.vllm.python"),
+        "ppo.vllm.gpu_memory_utilization",
+    ),
     checkpoint_keys={"sft": ("ppo.sft",), "rm": ("ppo.rm",)},
     data=("prompts",),
     progress=(

@@ -25,6 +25,21 @@ def importance_ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     return (log_probs - old_log_probs).clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND).exp()
 
 
+def truncated_importance_weights(log_probs: Tensor, engine_log_probs: Tensor, cap: float) -> Tensor:
+    """Return min(pi_old / pi_engine, cap) per token, [B, R].
+
+    These weights make samples of an engine, whose probabilities differ slightly, stand for samples
+    of the policy at collection time (Yao et al. 2025, "Your efficient RL framework secretly brings
+    you off-policy RL training"). They multiply the policy loss and have no gradient.
+
+    Args:
+        log_probs: [B, R], of the policy at collection time, by the training pass.
+        engine_log_probs: [B, R], of the engine that sampled the tokens.
+        cap: Largest weight.
+    """
+    return importance_ratio(log_probs, engine_log_probs).clamp(max=cap)
+
+
 def clipped_surrogate(
     ratio: Tensor, advantages: Tensor, clip_range: float, dual_clip: float | None = None
 ) -> Clipped:

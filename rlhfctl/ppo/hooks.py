@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from rlhfctl import activity
-from rlhfctl.errors import CheckpointError, DivergedError
+from rlhfctl.errors import CheckpointError, DivergedError, EnvironmentFault
 from rlhfctl.ppo import checkpoint
 from rlhfctl.ppo.safe_points import SafePoints, stop_together
 from rlhfctl.ppo.soundness import require_sound
@@ -170,10 +170,11 @@ class TrainingHooks:
 
     @contextmanager
     def collecting(self, progress: Progress) -> Iterator[None]:
-        """Collect a rollout within the context; a stop there saves the state before it.
+        """Collect a rollout within the context; a stop or a lost server saves the state before it.
 
         Raises:
             Stopped: A stop was requested.
+            EnvironmentFault: The code within raised it.
         """
         try:
             with self._leaving_at_once():
@@ -181,13 +182,22 @@ class TrainingHooks:
         except stop.Stopped as error:
             stop.begin(error.number)
             if not error.urgent:
-                if self._saved_rollout != progress.rollout:
-                    self._write(progress)
-                self.monitor.note(
-                    f"saved a checkpoint before rollout {progress.rollout + 1}, which is sampled "
-                    "anew on resuming"
-                )
+                self._write_before(progress)
             raise
+        except EnvironmentFault:
+            # Several processes would wait for one another: the others may have met no fault.
+            if self.processes.count == 1:
+                self._write_before(progress)
+            raise
+
+    def _write_before(self, progress: Progress) -> None:
+        """Save the state at the start of the rollout that is being collected."""
+        if self._saved_rollout != progress.rollout:
+            self._write(progress)
+        self.monitor.note(
+            f"saved a checkpoint before rollout {progress.rollout + 1}, which is sampled anew on "
+            "resuming"
+        )
 
     def stop_together(self) -> None:
         """Stop, within `collecting`, if any process has been asked to.

@@ -10,7 +10,12 @@ import torch
 
 from rlhfctl.errors import EnvironmentFault
 from rlhfctl.maths.kl import k2, k3
-from rlhfctl.maths.losses import clipped_surrogate, clipped_value_loss, importance_ratio
+from rlhfctl.maths.losses import (
+    clipped_surrogate,
+    clipped_value_loss,
+    importance_ratio,
+    truncated_importance_weights,
+)
 from rlhfctl.maths.masking import masked_sum
 from rlhfctl.ppo.pass_size import PassSize
 
@@ -203,8 +208,14 @@ class PPOStep:
         surrogate = clipped_surrogate(
             ratio, rollout.advantages[rows, :width], settings.clip_range, settings.dual_clip
         )
-        loss = objective = masked_sum(surrogate.loss, mask)
         metrics = {}
+        weighted, of_engine = surrogate.loss, rollout.engine_log_probs
+        cap = settings.importance_sampling_clip_max
+        if cap is not None and of_engine is not None:
+            weights = truncated_importance_weights(old, of_engine[rows, :width], cap)
+            weighted = weighted * weights
+            metrics["importance_weight"] = masked_sum(weights, mask)
+        loss = objective = masked_sum(weighted, mask)
         if settings.kl_penalty == "loss":
             estimator = _ESTIMATORS[settings.kl_estimator]
             # The KL is in the loss or in the reward, never in both (known bug 18 in docs/explanation/ppo.md).

@@ -21,6 +21,7 @@ from rlhfctl.maths.kl import k1, k3
 from rlhfctl.maths.masking import masked_mean, whiten
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import explained_variance
+from rlhfctl.ppo.engine import Sampled, TransformersEngine, mismatch, padded, require_agreement
 from rlhfctl.ppo.pass_size import PassSize
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlhfctl.maths.statistics import RunningMoments
+    from rlhfctl.ppo.engine import Engine
     from rlhfctl.ppo.processes import Processes
     from rlhfctl.ppo.rewards import Rewards
     from rlhfctl.ppo.settings import PPOSettings, Roles
@@ -43,6 +45,7 @@ class Episodes:
         rows: Prompt index per episode.
         ended: [batch], True if the response ends with a stop token.
         log_probs: [batch, time], policy, by the training forward pass.
+        engine_log_probs: [batch, time], policy, by the engine that sampled; None if it gave none.
         reference_log_probs: [batch, time].
         entropy: [batch, time], policy, in nats.
         values: [batch, time], critic; None without one.
@@ -54,6 +57,7 @@ class Episodes:
     rows: Sequence[int]
     ended: Tensor
     log_probs: Tensor
+    engine_log_probs: Tensor | None
     reference_log_probs: Tensor
     entropy: Tensor
     values: Tensor | None
@@ -123,6 +127,9 @@ class Rollout(Episodes):
         }
         if self.values is not None:
             metrics["explained_variance"] = explained_variance(self.values, self.returns, self.mask)
+        if self.engine_log_probs is not None:
+            mean, largest = mismatch(self.log_probs, self.engine_log_probs, self.mask)
+            metrics |= {"engine_mismatch": mean, "engine_mismatch_max": largest}
         return metrics | self.source_metrics
 
 
@@ -130,6 +137,7 @@ class _Scored(NamedTuple):
     """Role outputs per episode: [batch, time], and `source_scores` [batch, sources]."""
 
     log_probs: Tensor
+    engine_log_probs: Tensor
     reference_log_probs: Tensor
     entropy: Tensor
     values: Tensor
@@ -137,20 +145,22 @@ class _Scored(NamedTuple):
 
 
 def score_rollout(
-    roles: Roles, rewards: Rewards, batch: Sequences, rows: Sequence[int], settings: PPOSettings
+    roles: Roles, rewards: Rewards, sampled: Sampled, rows: Sequence[int], settings: PPOSettings
 ) -> _Scored:
     """Run every role and reward source on a batch, `forward_batch_size` episodes per pass.
 
     Args:
         roles: Policy, reference and critic.
         rewards: Reward sources.
-        batch: Episodes.
+        sampled: Episodes.
         rows: Prompt index per episode.
         settings: Read for the critic and the size of a pass.
     """
+    batch, of_engine = sampled.sequences, sampled.engine_log_probs
     shape, device = batch.mask.shape, batch.ids.device
     parts = _Scored(
         log_probs=torch.zeros(shape, device=device),
+        engine_log_probs=torch.zeros(shape, device=device) if of_engine is None else of_engine,
         reference_log_probs=torch.zeros(shape, device=device),
         entropy=torch.zeros(shape, device=device),
         values=torch.zeros(shape, device=device),
@@ -279,7 +289,7 @@ class RolloutSampler:
         settings: PPOSettings,
         processes: Processes,
         pass_size: PassSize | None = None,
-        sampling_size: PassSize | None = None,
+        engine: Engine | None = None,
     ) -> None:
         """Store the roles, the reward sources and the prompts' token ids.
 
@@ -290,7 +300,7 @@ class RolloutSampler:
             settings: Batch sizes and seed.
             processes: Processes of the run.
             pass_size: Episodes per scoring pass; None: `forward_batch_size`.
-            sampling_size: Episodes sampled at once; None: the process's whole share.
+            engine: Program that samples; None: transformers, all episodes at once.
         """
         self.roles = roles
         self.rewards = rewards
@@ -298,10 +308,10 @@ class RolloutSampler:
         self.settings = settings
         self.processes = processes
         self.pass_size = pass_size or PassSize(settings.forward_batch_size)
-        self.sampling_size = sampling_size or PassSize(settings.rollout_batch_size)
+        self.engine = engine or TransformersEngine(roles, PassSize(settings.rollout_batch_size))
 
     @torch.no_grad()
-    def sample(self, rows: Sequence[int], rollout: int) -> Sequences:
+    def sample(self, rows: Sequence[int], rollout: int) -> Sampled:
         """Sample this process's share of responses.
 
         Args:
@@ -313,16 +323,15 @@ class RolloutSampler:
         episodes = self.processes.share(range(len(rows)))
         seeds = [(self.settings.seed, rollout, episode) for episode in episodes]
 
-        def generate(size: int) -> list[list[int]]:
-            starts = range(0, len(prompts), size)
-            parts = [roles.generate(prompts[i : i + size], seeds[i : i + size]) for i in starts]
-            return [response for part in parts for response in part]
-
-        responses = self.sampling_size.run(generate)
-        return Sequences.from_lists(prompts, responses, roles.pad_token_id, roles.device)
+        responses = self.engine.sample(
+            prompts, seeds, lambda done: activity.publish("generating", done, len(prompts))
+        )
+        batch = Sequences.from_lists(prompts, responses.ids, roles.pad_token_id, roles.device)
+        of_engine = responses.log_probs
+        return Sampled(batch, None if of_engine is None else padded(of_engine, batch))
 
     @torch.no_grad()
-    def score(self, local: Sequences, rows: Sequence[int]) -> Episodes:
+    def score(self, local: Sampled, rows: Sequence[int]) -> Episodes:
         """Run every role and reward source on this process's share; gather all processes' episodes.
 
         Args:
@@ -330,7 +339,8 @@ class RolloutSampler:
             rows: As in `sample`.
 
         Raises:
-            DivergedError: A role returned NaN or an infinite number.
+            DivergedError: A role returned NaN or an infinite number, or the engine's
+                log-probabilities differ from the policy's.
         """
         share = self.processes.share(rows)
         local_outputs = self.pass_size.run(
@@ -339,8 +349,12 @@ class RolloutSampler:
                 replace(self.settings, forward_batch_size=size),
             )
         )
-        batch, outputs = self._gather(local, local_outputs, rows)
+        batch, outputs = self._gather(local.sequences, local_outputs, rows)
         _require_finite(outputs)
+        of_engine = None if local.engine_log_probs is None else outputs.engine_log_probs
+        if of_engine is not None:
+            bound = self.settings.max_mismatch
+            require_agreement(outputs.log_probs, of_engine, batch.mask, bound)
         ended = torch.tensor([self.roles.ended(ids) for ids in batch.response_lists()])
         source_scores = outputs.source_scores.T
         return Episodes(
@@ -348,6 +362,7 @@ class RolloutSampler:
             rows=rows,
             ended=ended.to(batch.ids.device),
             log_probs=outputs.log_probs,
+            engine_log_probs=of_engine,
             reference_log_probs=outputs.reference_log_probs,
             entropy=outputs.entropy,
             values=outputs.values if self.settings.has_critic else None,

@@ -117,6 +117,8 @@ class PPOSettings:
     save_rollouts: int | None = None
     keep_last: int = 2
     eval_rollouts: int | None = 10
+    max_mismatch: float | None = 0.1
+    importance_sampling_clip_max: float | None = None
     seed: int = 0
 
     @property

@@ -14,6 +14,7 @@ from rlhfctl.maths.kl import adapt_beta
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.maths.statistics import RunningMoments
 from rlhfctl.ppo.checkpoint import Progress
+from rlhfctl.ppo.engine import TransformersEngine
 from rlhfctl.ppo.hooks import TrainingHooks
 from rlhfctl.ppo.pass_size import PassSize, require_single_process
 from rlhfctl.ppo.ppo_step import PPOStep
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from rlhfctl.ppo.engine import Engine
     from rlhfctl.ppo.hooks import HeldOutEvaluator
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.ppo.settings import PPOSettings, Roles
@@ -65,6 +67,7 @@ class PPOTrainer:
         demonstrations: Sequence[tuple[Sequence[int], Sequence[int]]] = (),
         processes: Processes | None = None,
         evaluator: HeldOutEvaluator | None = None,
+        engine: Engine | None = None,
     ) -> None:
         """Set up sampler, optimisers and hooks.
 
@@ -80,6 +83,7 @@ class PPOTrainer:
             processes: Processes of the run; None detects them with accelerate.
             evaluator: Evaluates the policy before the first rollout, every `eval_rollouts` and
                 after the last one.
+            engine: Samples the rollouts; None: transformers.
 
         Raises:
             RecipeError: A batch size is not a multiple of the number of processes.
@@ -98,7 +102,8 @@ class PPOTrainer:
             for size in (settings.rollout_batch_size, settings.forward_batch_size)
         )
         self.sampler = RolloutSampler(
-            roles, rewards, prompts, settings, self.processes, passes, sampling
+            *(roles, rewards, prompts, settings, self.processes, passes),
+            engine or TransformersEngine(roles, sampling),
         )
         self.stream = RowStream(len(prompts), settings.seed)
         self.demonstrations = demonstrations if settings.ptx_coefficient else ()
@@ -191,11 +196,12 @@ class PPOTrainer:
             # 1. Sample: at the temperature of training, never greedily (known bug 19).
             rows = self._next_prompts()
             self.rows, self.sequences = rows, None
-            local_sequences = self.sequences = self.sampler.sample(rows, number)
+            sampled = self.sampler.sample(rows, number)
+            self.sequences = sampled.sequences
             self.hooks.stop_together()
 
             # 2. Score: log-probabilities by the training forward pass, so ratios start at 1 (11).
-            episodes = self.sampler.score(local_sequences, rows)
+            episodes = self.sampler.score(sampled, rows)
             self.hooks.stop_together()
 
         # 3. Reward: the KL penalty enters per token, as k1 without clamp (6); the score enters

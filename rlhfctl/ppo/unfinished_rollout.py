@@ -81,8 +81,8 @@ class UnfinishedRollout:
             for name in list(tensors)
             if name.startswith(_SEQUENCES)
         }
-        # Without a critic there are no values.
-        named: dict[str, Any] = {"values": None} | tensors
+        # Without a critic there are no values, and transformers gives no log-probabilities of its own.
+        named: dict[str, Any] = {"values": None, "engine_log_probs": None} | tensors
         named |= {name: numbers[name] for name in ("rows", "beta", "source_metrics")}
         rollout = Rollout(sequences=Sequences(**sequences), **named)
         update = UpdateMetrics()

@@ -265,6 +265,8 @@ def _server_keys(recipe: Recipe) -> Iterator[Finding]:
         f"ppo.reward_sources.{index}.api_key_env": source.api_key_env
         for index, source in enumerate(recipe.ppo.reward_sources)
     }
+    if recipe.ppo.engine == "vllm":
+        variables["ppo.vllm.api_key_env"] = recipe.ppo.vllm.api_key_env
     if recipe.evaluation.judge_endpoint is not None:
         judge = recipe.evaluation.judge_endpoint
         variables["evaluation.judge_endpoint.api_key_env"] = judge.api_key_env

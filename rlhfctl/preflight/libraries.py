@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from rlhfctl.models.hub import model_source
+from rlhfctl.preflight.engine import check_engine
 from rlhfctl.preflight.finding import Finding
 from rlhfctl.recipe.library_names import (
     ATTENTION_PACKAGES,
@@ -25,9 +26,10 @@ _NEEDS_GPU = ("adamw_8bit", "paged_adamw_8bit")
 
 
 def check_packages(recipe: Recipe) -> Iterator[Finding]:
-    """Check the packages of optimizers, attention and trackers; the schema has checked the names."""
+    """Check the packages of optimizers, attention, vLLM and trackers; names are the schema's."""
     yield from _optimizers(recipe)
     yield from _attention_package(recipe.model)
+    yield from check_engine(recipe)
     yield from _trackers(recipe)
     if recipe.sweep.set:
         yield Finding("not checked", "`rlhfctl sweep` checks its settings", "sweep.set")

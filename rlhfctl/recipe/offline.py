@@ -63,6 +63,9 @@ def _addresses(recipe: Recipe, stages: Collection[Stage]) -> Iterator[tuple[str,
         for place, source in enumerate(recipe.ppo.reward_sources):
             if source.kind == "server":
                 yield f"ppo.reward_sources[{place}].source", source.source
+    if PPO in stages and recipe.ppo.engine == "vllm":
+        for place, address in enumerate(recipe.ppo.vllm.server_base_url):
+            yield f"ppo.vllm.server_base_url[{place}]", address
     endpoint = recipe.evaluation.judge_endpoint
     if endpoint is not None and EVALUATION in stages:
         yield "evaluation.judge_endpoint.url", endpoint.url

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
+from rlhfctl.recipe.engine import VLLMSection
 from rlhfctl.recipe.group_estimators import group_errors, with_published_whitening
 from rlhfctl.recipe.reward_sources import RUN_RM, RewardSourceSection, source_kind
 
@@ -99,6 +100,13 @@ class PPOSection(Section):
     )
     epochs: Count = Field(2, description="Passes over each rollout.")
     responses_per_prompt: Count = Field(1, description="Responses sampled per prompt in a rollout.")
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="Program that samples the rollouts; everything else is computed by transformers.",
+    )
+    vllm: VLLMSection = Field(
+        default_factory=VLLMSection, description="Servers of `engine: vllm`, unused otherwise."
+    )
 
     reward_sources: list[RewardSourceSection] = Field(
         default_factory=lambda: [RewardSourceSection()],

@@ -13,6 +13,7 @@ from rlhfctl.recipe.data import DataSection
 from rlhfctl.recipe.data import DatasetSection as DatasetSection  # noqa: PLC0414
 from rlhfctl.recipe.data import Preset as Preset  # noqa: PLC0414
 from rlhfctl.recipe.dpo import DPOSection
+from rlhfctl.recipe.engine import engine_faults
 from rlhfctl.recipe.evaluation import EvaluationSection
 from rlhfctl.recipe.generation import GenerationSection
 from rlhfctl.recipe.library_names import ATTENTIONS, attention_fault
@@ -220,6 +221,7 @@ class Recipe(Section):
 
     def _contradictions(self) -> Iterator[str]:
         """Yield a sentence per contradiction between sections."""
+        yield from engine_faults(self)
         if self.lora is None and self.model.quantization != "none":
             yield (
                 "lora: null trains all weights, which a quantised base (model.quantization: "

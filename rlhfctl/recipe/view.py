@@ -33,8 +33,11 @@ def stage_part(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """
     part = view(recipe, stage).model_dump(mode="json")
     for key in stage.neutral:
-        section, _, name = key.rpartition(".")
-        del (part[section] if section else part)[name]
+        *sections, name = key.split(".")
+        values = part
+        for section in sections:
+            values = values[section]
+        del values[name]
     return part
 
 

@@ -116,6 +116,22 @@ _ROLLOUT = (
     Metric("kl", "mean over episodes of sum_t r (k1); 0 in the first rollout", "nats/response"),
     Metric("kl_k3", "mean over episodes of sum_t (exp(-r) - 1 + r)", "nats/response"),
     Metric("entropy", "mean over tokens of the policy's entropy", "nats/token"),
+    Metric(
+        "engine_mismatch",
+        "with `engine: vllm`: mean over tokens of |log pi_vllm - log pi|",
+        "nats/token",
+        LOWER,
+    ),
+    Metric(
+        "engine_mismatch_max",
+        "with `engine: vllm`: maximum over tokens of |log pi_vllm - log pi|",
+        "nats/token",
+        LOWER,
+    ),
+    Metric(
+        "importance_weight",
+        "with `vllm.importance_sampling_clip_max`: mean over tokens of min(pi / pi_vllm, maximum)",
+    ),
     Metric("response_length", "mean response length", "tokens"),
     Metric("eos_share", "share of episodes that end with a stop token", "", HIGHER),
     Metric(

@@ -4,6 +4,7 @@ import pytest
 
 SERVER = "evaluation.judge_endpoint={url: 'http://judge.example/v1', model: m}"
 LOCAL = "evaluation.judge_endpoint={url: 'http://localhost:1/v1', model: m}"
+ENGINE = "ppo={engine: vllm, vllm: {server_base_url: 'http://10.0.0.8:8000'}}"
 REWARD = "ppo.reward_sources=[{source: 'https://10.0.0.7/score'}]"
 
 
@@ -13,6 +14,7 @@ REWARD = "ppo.reward_sources=[{source: 'https://10.0.0.7/score'}]"
         ("eval", SERVER, "evaluation.judge_endpoint.url: http://judge.example/v1"),
         ("run", SERVER, "evaluation.judge_endpoint.url: http://judge.example/v1"),
         ("run", REWARD, "ppo.reward_sources[0].source: https://10.0.0.7/score"),
+        ("run", ENGINE, "ppo.vllm.server_base_url[0]: http://10.0.0.8:8000"),
     ],
 )
 def test_a_server_on_another_machine_is_refused_by_name(tiny, folder, command, setting, place):

@@ -53,15 +53,18 @@ def test_public_names_are_pinned_and_each_one_loads(module, names):
 def test_trainer_parameters_are_pinned():
     assert list(inspect.signature(PPOTrainer).parameters) == [
         *("roles", "prompts", "settings", "monitor", "keep_samples", "checkpoints"),
-        *("rewards", "demonstrations", "processes", "evaluator"),
+        *("rewards", "demonstrations", "processes", "evaluator", "engine"),
     ]
     assert list(inspect.signature(PPOTrainer.train).parameters) == ["self"]
 
 
 def test_default_settings_equal_the_recipe():
     recipe, settings = Recipe(), PPOSettings()
+    of_engine = {"max_mismatch", "importance_sampling_clip_max"}
+    for name in of_engine:
+        assert getattr(settings, name) == getattr(recipe.ppo.vllm, name), name
     for field in fields(PPOSettings):
-        if field.name not in {"kl_target", "kl_horizon", "seed", "auto_batch"}:
+        if field.name not in {"kl_target", "kl_horizon", "seed", "auto_batch", *of_engine}:
             assert getattr(settings, field.name) == getattr(recipe.ppo, field.name), field.name
     assert settings.seed == recipe.seed
     assert settings.auto_batch == recipe.auto_batch

@@ -11,7 +11,7 @@ EPISODES = 64
 def responses(rollout, seed=0):
     settings = bandit_settings(rollout_batch_size=EPISODES, seed=seed)
     sampler = RolloutSampler(Bandit(), Rewards([], []), [[1]], settings, Processes())
-    return sampler.sample([0] * EPISODES, rollout).response_lists()
+    return sampler.sample([0] * EPISODES, rollout).sequences.response_lists()
 
 
 def test_the_same_rollout_of_the_same_seed_is_sampled_again():

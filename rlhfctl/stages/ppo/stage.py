@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -38,6 +39,7 @@ from rlhfctl.stages.ppo.start_checks import (
     check_reload,
     check_start,
 )
+from rlhfctl.stages.ppo.vllm_engine import VLLMEngine, require_one_process
 from rlhfctl.stages.shared.foreign_rewards import (
     measure_scales,
     read_scales,
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
     from rlhfctl.run.monitor import Monitor
 
 SAMPLES_PER_ROLLOUT = 8
+_ENGINE_KEYS = ("max_mismatch", "importance_sampling_clip_max")
+"""Settings in `ppo.vllm`."""
 
 
 def ppo_settings(recipe: Recipe) -> PPOSettings:
@@ -75,8 +79,9 @@ def ppo_settings(recipe: Recipe) -> PPOSettings:
     named = {
         name: getattr(section, name)
         for name in PPOSettings.__dataclass_fields__
-        if name not in {"kl_target", "kl_horizon", "seed", "auto_batch"}
+        if name not in {"kl_target", "kl_horizon", "seed", "auto_batch", *_ENGINE_KEYS}
     }
+    named |= {name: getattr(section.vllm, name) for name in _ENGINE_KEYS}
     return PPOSettings(
         **named,
         kl_target=controller.target if controller else None,
@@ -105,7 +110,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
         DivergedError: Metrics are not finite, or KL overran `ppo.kl_stop`.
     """
     opened = open_trainer(recipe, inputs, output, monitor)
-    with stop.deferred(monitor.note):
+    serving = nullcontext() if opened.engine is None else opened.engine.running()
+    with serving, stop.deferred(monitor.note):
         return _train(opened, recipe, output, monitor)
 
 
@@ -165,6 +171,7 @@ class PPOSetup:
         sources: Reward sources.
         checks: Results of the start checks.
         evaluator: Held-out evaluator, if enabled.
+        engine: vLLM, which must run while the trainer does; None: transformers samples.
         monitor: Receives metrics and messages.
     """
 
@@ -176,6 +183,7 @@ class PPOSetup:
     sources: RewardSources
     checks: list[Check]
     evaluator: HeldOutEvaluator | None
+    engine: VLLMEngine | None
     monitor: Monitor
 
 
@@ -215,6 +223,7 @@ def open_trainer(
     )
     settings = ppo_settings(recipe)
     processes = Processes()
+    engine = _engine(recipe, roles, output, monitor, processes)
     sources.load_scorers(prompt_rows)
     for note in sources.revisions():
         monitor.note(note)
@@ -241,6 +250,7 @@ def open_trainer(
         _Demonstrations(context, monitor) if section.ptx_coefficient else (),
         processes,
         evaluator,
+        engine,
     )
     if settings.auto_batch:
         trainer.ppo_step.try_longest(_longest(prompts, roles, settings.forward_batch_size))
@@ -253,8 +263,18 @@ def open_trainer(
         sources,
         checks,
         evaluator,
+        engine,
         monitor,
     )
+
+
+def _engine(
+    recipe: Recipe, roles: Roles, output: Path, monitor: Monitor, processes: Processes
+) -> VLLMEngine | None:
+    if recipe.ppo.engine == "transformers":
+        return None
+    require_one_process(processes)
+    return VLLMEngine(recipe, roles, output, monitor)
 
 
 def _longest(prompts: Sequence[Sequence[int]], roles: Roles, size: int) -> Sequences:

@@ -64,12 +64,23 @@ async def post(client: httpx2.AsyncClient, url: str, body: bytes, seconds: float
         AnswerError: The answer takes longer, or has more than `MAX_BYTES`.
         httpx2.HTTPError: The server cannot be reached or breaks the protocol.
     """
+    return await _request(client, "POST", url, body, seconds)
+
+
+async def get(client: httpx2.AsyncClient, url: str, seconds: float) -> Answer:
+    """Return the answer to a request without content; arguments and errors are those of `post`."""
+    return await _request(client, "GET", url, b"", seconds)
+
+
+async def _request(
+    client: httpx2.AsyncClient, method: str, url: str, body: bytes, seconds: float
+) -> Answer:
     # A compressed answer could be small on the wire and fill the memory.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     try:
         async with (
             asyncio.timeout(seconds),
-            client.stream("POST", url, content=body, headers=headers) as response,
+            client.stream(method, url, content=body, headers=headers) as response,
         ):
             return Answer(
                 response.status_code,

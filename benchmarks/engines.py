@@ -1,0 +1,167 @@
+"""The same small recipe with rollouts by transformers and by vLLM: what is learned, and mismatch.
+
+    make vllm
+    python -m benchmarks.engines --seeds 3
+
+Each seed trains SFT and a reward model once, then PPO by either engine, then evaluates both policies
+on the same prompts. One vLLM server, started from build/vllm, serves all seeds. On a CPU this shows
+that both engines learn the same; seconds there say nothing about a GPU. The result is
+benchmarks/results/engines.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import socket
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.output import ROOT, show, write
+from rlhfctl.recipe.load import load_recipe
+from rlhfctl.recipe.view import view
+from rlhfctl.run.monitor import NullMonitor
+from rlhfctl.run.vllm_environment import find_python, vllm_version
+from rlhfctl.stage_table import stage_named
+from rlhfctl.stages.ppo.vllm_client import Server
+from rlhfctl.stages.ppo.vllm_server import VLLMServer, server_command, server_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+RECIPE = ROOT / "recipes" / "base.yaml"
+SMALL = [
+    "data.demonstrations.max_rows=1000",
+    "data.comparisons.max_rows=1500",
+    "data.prompts.max_rows=1500",
+    "reward_model.calibration_samples=128",
+    "generation.max_new_tokens=24",
+    "ppo.episodes=1536",
+    "ppo.eval_rollouts=null",
+    "ppo.gate=warn",
+    "evaluation.num_prompts=128",
+]
+ENGINES = ("transformers", "vllm")
+COMPARED = ("win_rate", "policies.ppo.proxy", "policies.ppo.gold", "policies.ppo.kl")
+
+
+class Recorder(NullMonitor):
+    """Keeps the metrics of every step."""
+
+    def __init__(self) -> None:
+        self.logged: list[Mapping[str, float]] = []
+
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Keep the metrics of a step."""
+        self.logged.append(metrics)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """Run a vLLM server with the recipe's base, and return its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    recipe, python = load_recipe(RECIPE, SMALL).recipe, find_python(None)
+    command = server_command(recipe, python, ["--host", "127.0.0.1", "--port", str(port)])
+    address = Server(f"http://127.0.0.1:{port}")
+    started = VLLMServer(command, server_environment(), address, folder / "log", 600.0)
+    try:
+        started.start()
+        yield address.url
+    finally:
+        started.end()
+
+
+def run_stage(
+    name: str, overrides: list[str], inputs: dict[str, Path], output: Path
+) -> tuple[dict[str, Any], list[Mapping[str, float]]]:
+    """Run a stage; return its metrics and those of its steps."""
+    stage, recorder = stage_named(name), Recorder()
+    module = importlib.import_module(f"rlhfctl.stages.{stage.module}.stage")
+    recipe = view(load_recipe(RECIPE, [*SMALL, *overrides]).recipe, stage)
+    output.mkdir(parents=True)
+    chosen = {need: folder for need, folder in inputs.items() if need in stage.accepts}
+    return module.run(recipe, chosen, output, recorder).metrics, recorder.logged
+
+
+def at(metrics: dict[str, Any], path: str) -> list[float]:
+    """Return a metric with the ends of its 95 % interval."""
+    *sections, name = path.split(".")
+    for section in sections:
+        metrics = metrics[section]
+    return [float(metrics[key]) for key in (name, f"{name}_low", f"{name}_high")]
+
+
+def measure(engine: str, overrides: list[str], inputs: dict[str, Path], folder: Path) -> Any:
+    """Run PPO and its evaluation; return what they measured."""
+    started = time.perf_counter()
+    _, logged = run_stage("ppo", overrides, inputs, folder / engine)
+    seconds = time.perf_counter() - started
+    result, _ = run_stage(
+        "eval", overrides, inputs | {"ppo": folder / engine}, folder / f"eval-{engine}"
+    )
+    measured: dict[str, Any] = {name: at(result, name) for name in COMPARED}
+    measured |= {
+        "last_score": logged[-1]["score"],
+        "last_kl": logged[-1]["kl"],
+        "seconds": seconds,
+        "rollout_seconds": sum(metrics["rollout_seconds"] for metrics in logged),
+    }
+    if engine == "vllm":
+        measured["mismatch_mean"] = [metrics["engine_mismatch"] for metrics in logged]
+        measured["mismatch_max"] = max(metrics["engine_mismatch_max"] for metrics in logged)
+    return measured
+
+
+def main() -> None:
+    """Parse the command line, run every seed by both engines, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=None)
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    runs: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as address:
+        for seed in range(options.seeds):
+            folder = Path(scratch, str(seed))
+            inputs: dict[str, Path] = {}
+            for stage in ("sft", "rm"):
+                run_stage(stage, [f"seed={seed}"], inputs, folder / stage)
+                inputs[stage] = folder / stage
+            vllm = ["ppo.engine=vllm", f"ppo.vllm.server_base_url={address}"]
+            runs[str(seed)] = {
+                engine: measure(
+                    *(engine, [f"seed={seed}", *(vllm if engine == "vllm" else [])], inputs, folder)
+                )
+                for engine in ENGINES
+            }
+    result = {"machine": describe(1), "vllm": vllm_version(find_python(None)), "recipe": SMALL}
+    write("engines", result | {"seeds": runs}, options.out)
+    rows = [
+        [
+            f"{seed} {engine}",
+            *(interval(measured[name]) for name in COMPARED),
+            f"{measured.get('mismatch_max', 0.0):.1e}",
+            f"{measured['rollout_seconds']:.0f}",
+        ]
+        for seed, engines in runs.items()
+        for engine, measured in engines.items()
+    ]
+    columns = ["seed, engine", "win rate", "score", "gold", "KL", "mismatch", "rollouts, s"]
+    show("PPO by either engine", columns, rows, "95 % intervals over prompts. CPU: no speed test.")
+
+
+def interval(numbers: list[float]) -> str:
+    """Format a value with its interval."""
+    return "{:.2f} ({:.2f} to {:.2f})".format(*numbers)
+
+
+if __name__ == "__main__":
+    main()
