@@ -9,6 +9,7 @@ from rich.table import Table
 
 from rlhfctl.console import duration, safe
 from rlhfctl.errors import CheckpointError
+from rlhfctl.report.cautions import act_sentence
 from rlhfctl.report.significance import independent_judges
 from rlhfctl.results.evaluation import Comparison, EvaluationResult
 from rlhfctl.results.training import DPOResult, PPOResult, RewardModelResult, SFTResult
@@ -108,7 +109,12 @@ def _ppo(result: PPOResult) -> list[str]:
     if lines[1].removeprefix("objective ") == lines[0]:
         del lines[1]
     skipped = result.skipped_minibatches
-    return [*lines, f"{skipped} minibatches skipped" if skipped else ""]
+    acts = (result.over_optimisation.acts if result.over_optimisation else None) or []
+    return [
+        *lines,
+        *map(act_sentence, acts),
+        f"{skipped} minibatches skipped" if skipped else "",
+    ]
 
 
 def _evaluation(result: EvaluationResult) -> list[str]:

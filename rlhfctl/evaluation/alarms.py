@@ -20,7 +20,7 @@ from rlhfctl.evaluation.overoptimisation import fallen, since_best
 from rlhfctl.results.training import Alarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -86,22 +86,45 @@ def alarms(history: Sequence[HeldOutLine], limits: AlarmLimits) -> list[Alarm]:
     Raises:
         ValueError: If the evaluations differ in their number of prompts.
     """
-    metrics = {key: values for key in _KEYS if (values := per_prompt(history, key)) is not None}
-    thresholds = asdict(limits)
-    raised: list[Alarm] = []
+    metrics = _metrics(history)
+    raised: dict[str, Alarm] = {}
     for index in range(1, len(history)):
-        so_far = {key: values[: index + 1] for key, values in metrics.items()}
-        level = limits.false_alarms / len(_ALARMS) / (index * (index + 1))
-        for name, (needed, find) in _ALARMS.items():
-            threshold = thresholds[name]
-            if threshold is None or needed - metrics.keys() or name in {a.name for a in raised}:
-                continue
-            finding = find(so_far, threshold)
-            if finding.beyond and finding.p_value < level:
-                step = history[index].step
-                message = finding.message.format(value=finding.value, threshold=threshold)
-                raised.append(Alarm(name, step, finding.value, threshold, message))
-    return raised
+        for alarm in _alarms_at(index, metrics, history[index].step, limits):
+            raised.setdefault(alarm.name, alarm)
+    return list(raised.values())
+
+
+def active_alarms(history: Sequence[HeldOutLine], limits: AlarmLimits) -> list[Alarm]:
+    """Return the alarms whose condition holds at the last evaluation, raised before or not.
+
+    Args:
+        history: As in `alarms`.
+        limits: As in `alarms`.
+
+    Raises:
+        ValueError: If the evaluations differ in their number of prompts.
+    """
+    last = len(history) - 1
+    return list(_alarms_at(last, _metrics(history), history[last].step, limits)) if last > 0 else []
+
+
+def _metrics(history: Sequence[HeldOutLine]) -> Metrics:
+    return {key: values for key in _KEYS if (values := per_prompt(history, key)) is not None}
+
+
+def _alarms_at(index: int, metrics: Metrics, step: int, limits: AlarmLimits) -> Iterator[Alarm]:
+    """Yield the alarms whose condition holds at evaluation `index`, as known then."""
+    so_far = {key: values[: index + 1] for key, values in metrics.items()}
+    thresholds = asdict(limits)
+    level = limits.false_alarms / len(_ALARMS) / (index * (index + 1))
+    for name, (needed, find) in _ALARMS.items():
+        threshold = thresholds[name]
+        if threshold is None or needed - metrics.keys():
+            continue
+        finding = find(so_far, threshold)
+        if finding.beyond and finding.p_value < level:
+            message = finding.message.format(value=finding.value, threshold=threshold)
+            yield Alarm(name, step, finding.value, threshold, message)
 
 
 def new_alarms(history: Sequence[HeldOutLine], limits: AlarmLimits) -> list[Alarm]:

@@ -109,6 +109,7 @@ def shortened(recipe: Recipe) -> Recipe:
             "save_rollouts": None,
             "eval_rollouts": None,
             "early_stop": "never",
+            "on_alarm": "warn",
             "load_best_model_at_end": False,
         }
     )

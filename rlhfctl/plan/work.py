@@ -82,7 +82,9 @@ def ppo_work(planned: Planned, split: Split) -> Work:
     if seconds is not None and planned.target.bandwidth is not None:
         passes = ppo.rollouts * response
         seconds += passes * split.bytes["weights"] / planned.target.bandwidth
-    return Work(tokens, steps, seconds, _disk(planned, split, trained, ppo.keep_last))
+    # The one that an alarm goes back to is kept, too.
+    checkpoints = ppo.keep_last + (ppo.on_alarm in {"rollback", "stop"})
+    return Work(tokens, steps, seconds, _disk(planned, split, trained, checkpoints))
 
 
 def _per_token(planned: Planned, *, checkpointing: bool) -> int:

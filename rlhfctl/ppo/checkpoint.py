@@ -10,7 +10,7 @@ rollout number only, and so do the learning rates. Tensors are safetensors, numb
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 from rlhfctl.errors import CheckpointError
 from rlhfctl.json_text import parse_json
 from rlhfctl.maths.statistics import RunningMoments
+from rlhfctl.ppo.alarm_acts import AlarmState
 from rlhfctl.ppo.unfinished_rollout import UnfinishedRollout
 from rlhfctl.run.disk import folder_bytes, require_space, space_for
 from rlhfctl.run.files import write_json
-from rlhfctl.run.sealed import newest_undamaged, seal
+from rlhfctl.run.sealed import damage, newest_undamaged, seal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ class Progress:
         ptx_place: Demonstrations consumed.
         skipped: Minibatches skipped.
         early_stops: Rollouts whose epochs were cut short by `kl_early_stop`.
+        alarms: Memory of the acts on alarms.
     """
 
     rollout: int
@@ -62,6 +64,7 @@ class Progress:
     ptx_place: int = 0
     skipped: int = 0
     early_stops: int = 0
+    alarms: AlarmState = field(default_factory=AlarmState)
 
 
 def save(
@@ -72,6 +75,8 @@ def save(
     unfinished: UnfinishedRollout | None = None,
 ) -> Path:
     """Write `folder/rollout-N` atomically, with the digest of each file, and keep the newest ones.
+
+    The one that a rollback would restore is kept, too.
 
     Args:
         folder: Parent of all checkpoints of the stage.
@@ -98,7 +103,8 @@ def save(
         shutil.rmtree(final)
     staging.rename(final)
     for old in _all(folder)[: -step.settings.keep_last]:
-        shutil.rmtree(old)
+        if old.name != _between(progress.alarms.clean):
+            shutil.rmtree(old)
     return final
 
 
@@ -115,7 +121,7 @@ def require_room(folder: Path, step: PPOStep) -> None:
     """
     weights = sum(weight.nbytes for role in step.weights.values() for weight in role)
     size = _COPIES * weights
-    count = step.settings.keep_last
+    count = step.settings.keep_last + (step.settings.on_alarm in {"rollback", "stop"})
     needed = max(size, count * size - folder_bytes(folder))
     require_space(folder, needed, f"room for {count} checkpoints of ppo")
 
@@ -123,10 +129,15 @@ def require_room(folder: Path, step: PPOStep) -> None:
 def _name(progress: Progress, unfinished: UnfinishedRollout | None) -> str:
     """Return a name that sorts by age: `rollout-3`, `rollout-3-000008`, `rollout-3-evaluation`."""
     if unfinished is None:
-        return f"rollout-{progress.rollout:08d}"
+        return _between(progress.rollout)
     if unfinished.metrics is not None:
         return f"rollout-{progress.rollout - 1:08d}-evaluation"
     return f"rollout-{progress.rollout:08d}-{unfinished.minibatches:06d}"
+
+
+def _between(rollout: int | None) -> str:
+    """Return the name of the checkpoint between two rollouts, after `rollout` of them."""
+    return "" if rollout is None else f"rollout-{rollout:08d}"
 
 
 def rollout_of(checkpoint: Path) -> int:
@@ -153,6 +164,29 @@ def load_latest(
         return None
     progress = _load(checkpoint, step, average)
     return progress, UnfinishedRollout.load(checkpoint, step.roles.device)
+
+
+def load(folder: Path, rollout: int, step: PPOStep, average: Sequence[Tensor]) -> Progress:
+    """Restore the checkpoint that was saved after `rollout` rollouts.
+
+    Args:
+        folder: Parent of all checkpoints of the stage.
+        rollout: Rollouts before it.
+        step: As in `load_latest`.
+        average: As in `save`.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    checkpoint = folder / _between(rollout)
+    problem = damage(checkpoint)
+    if problem is not None:
+        raise CheckpointError(
+            f"the checkpoint to go back to is not usable: {problem}",
+            str(checkpoint),
+            "Resume with --set ppo.on_alarm=raise_beta, or start the stage anew with --force.",
+        )
+    return _load(checkpoint, step, average)
 
 
 def _all(folder: Path) -> list[Path]:
@@ -215,7 +249,10 @@ def _load(checkpoint: Path, step: PPOStep, average: Sequence[Tensor]) -> Progres
     try:
         numbers = parse_json((checkpoint / NUMBERS).read_text(encoding="utf-8"))
         values = numbers["progress"]
-        progress = Progress(**(values | {"moments": RunningMoments(**values["moments"])}))
+        moments = RunningMoments(**values["moments"])
+        # Checkpoints of versions that did not act on alarms have no such entry.
+        alarms = AlarmState.of(values["alarms"]) if "alarms" in values else AlarmState()
+        progress = Progress(**(values | {"moments": moments, "alarms": alarms}))
         _restore(step, average, load_file(checkpoint / TENSORS))
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from rlhfctl import activity
 from rlhfctl.errors import CheckpointError, DivergedError, EnvironmentFault
 from rlhfctl.ppo import checkpoint
+from rlhfctl.ppo.alarm_actor import AlarmActor, Response
 from rlhfctl.ppo.safe_points import SafePoints, stop_together
 from rlhfctl.ppo.soundness import require_sound
 from rlhfctl.run import stop
@@ -38,10 +39,14 @@ class HeldOutEvaluation:
     Attributes:
         metrics: Logged next to the rollout's metrics.
         stop: True to end training.
+        alarms: Names of the alarms whose condition holds at this evaluation.
+        has_best: True if the best policy so far is saved, so that a stop needs to restore none.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     stop: bool = False
+    alarms: Sequence[str] = ()
+    has_best: bool = False
 
 
 class HeldOutEvaluator(Protocol):
@@ -122,6 +127,7 @@ class TrainingHooks:
         self.checkpoints = checkpoints
         self.evaluator = evaluator if settings.eval_rollouts is not None else None
         self.average = PolicyAverage(step.weights["policy"], settings.ema_decay)
+        self.actor = AlarmActor(settings, step, self.average.means, checkpoints, monitor)
         self.points = SafePoints(processes, settings.save_minutes)
         self._saved_rollout = -1
         self._trained_on: Rollout | None = None
@@ -164,7 +170,12 @@ class TrainingHooks:
         total = self.settings.rollouts * self.settings.rollout_batch_size
         self.monitor.start("ppo", total, "episodes")
         if restored is None and self.evaluator is not None:
-            self.monitor.step(0, self._evaluate(progress).metrics)
+            evaluation = self._evaluate(progress)
+            self.monitor.step(0, evaluation.metrics)
+            response = self._respond(progress, evaluation)
+            progress = response.progress
+            if response.save:
+                self._write(progress)
         self.points.start()
         return progress, unfinished
 
@@ -233,14 +244,20 @@ class TrainingHooks:
             )
             raise stop.begin(number)
 
-    def after_rollout(self, unfinished: UnfinishedRollout, progress: Progress) -> bool:
-        """Keep samples, evaluate, log, check the KL limits, save; return True to end training.
+    def after_rollout(
+        self, unfinished: UnfinishedRollout, progress: Progress
+    ) -> tuple[Progress, bool]:
+        """Keep samples, evaluate, act on alarms, log, check the KL limits, save.
 
         Args:
             unfinished: The rollout, with its metrics.
             progress: State after it.
 
+        Returns:
+            State to go on from, and True to end training.
+
         Raises:
+            CheckpointError: The checkpoint that an alarm goes back to is not usable.
             DivergedError: KL to the reference exceeds `kl_stop`, or the state to be kept is not
                 sound.
             Stopped: A stop was requested; the state has been saved.
@@ -253,14 +270,31 @@ class TrainingHooks:
         if last:
             require_sound(self.step, rollout)
         every = settings.eval_rollouts
-        evaluation = HeldOutEvaluation()
+        evaluation, response = HeldOutEvaluation(), Response(progress)
         if every is not None and (last or progress.rollout % every == 0):
             evaluation = self._evaluate(progress, unfinished)
-        self.monitor.step(self._episodes(progress), {**metrics, **evaluation.metrics})
-        self._check_kl(metrics["kl"])
-        if not evaluation.stop:
-            self._save(progress)
-        return evaluation.stop
+            response = self._respond(progress, evaluation, last=last)
+            progress = response.progress
+        acts = {} if settings.on_alarm == "warn" else {"alarm_acts": len(progress.alarms.acts)}
+        self.monitor.step(self._episodes(progress), {**metrics, **evaluation.metrics, **acts})
+        if response.restored:
+            self._trained_on = None
+        else:
+            self._check_kl(metrics["kl"])
+        ended = evaluation.stop or response.stop
+        if not ended:
+            self._save(progress, required=response.save)
+        return progress, ended
+
+    def _respond(
+        self, progress: Progress, evaluation: HeldOutEvaluation, *, last: bool = False
+    ) -> Response:
+        """Act on an evaluation's alarms, unless it ends training itself."""
+        if evaluation.stop:
+            return Response(progress)
+        return self.actor.respond(
+            progress, evaluation.alarms, has_best=evaluation.has_best, last=last
+        )
 
     def finish(self) -> None:
         """Replace the policy by its average, if one is kept, and end the log."""
@@ -297,7 +331,7 @@ class TrainingHooks:
                 )
             raise
         seconds = time.perf_counter() - started
-        return HeldOutEvaluation({**result.metrics, "held_out_seconds": seconds}, result.stop)
+        return replace(result, metrics={**result.metrics, "held_out_seconds": seconds})
 
     def _check_kl(self, kl: float) -> None:
         settings = self.settings
@@ -322,8 +356,8 @@ class TrainingHooks:
         if number % every == 0 or number == last:
             self.keep_samples(self._episodes(progress), rollout)
 
-    def _save(self, progress: Progress) -> None:
-        """Save between two rollouts, if that is due or a stop is requested.
+    def _save(self, progress: Progress, *, required: bool) -> None:
+        """Save between two rollouts, if that is required or due, or a stop is requested.
 
         After the last rollout the stage's own output takes the checkpoint's place.
 
@@ -334,7 +368,7 @@ class TrainingHooks:
         if progress.rollout >= self.settings.rollouts:
             return
         every = self.settings.save_rollouts
-        if due or number or (every is not None and progress.rollout % every == 0):
+        if required or due or number or (every is not None and progress.rollout % every == 0):
             self._write(progress)
         if number:
             self.monitor.note(f"saved a checkpoint after rollout {progress.rollout}")

@@ -119,6 +119,10 @@ class PPOSettings:
     eval_rollouts: int | None = 10
     max_mismatch: float | None = 0.1
     importance_sampling_clip_max: float | None = None
+    on_alarm: Literal["warn", "raise_beta", "rollback", "stop"] = "warn"
+    alarm_clear_evaluations: int = 2
+    alarm_beta_factor: float = 2.0
+    alarm_rollbacks: int = 3
     seed: int = 0
 
     @property

@@ -123,19 +123,21 @@ class PPOTrainer:
 
         Each rollout: 1. sample responses; 2. score them with every role and reward source; 3. make
         rewards of score and KL penalty; 4. estimate advantages; 5. update policy and critic over
-        epochs of minibatches, with an early stop; 6. adapt beta; 7. evaluate, log, checkpoint.
+        epochs of minibatches, with an early stop; 6. adapt beta; 7. evaluate, act on alarms, log,
+        checkpoint.
 
         Raises:
             DivergedError: A role or loss is not finite, no minibatch could be applied, or KL to
                 the reference exceeds `kl_stop`.
-            CheckpointError: No checkpoint is valid, or processes resume from different ones.
+            CheckpointError: No checkpoint is valid, processes resume from different ones, or the
+                one that an alarm goes back to is not usable.
         """
         settings, ppo_step = self.settings, self.ppo_step
         self.progress, unfinished = self.hooks.start(self.progress)
         progress, ended = self.progress, False
         self.stream.place, self.ptx_stream.place = progress.place, progress.ptx_place
         if unfinished is not None and unfinished.metrics is not None:
-            ended = self.hooks.after_rollout(unfinished, progress)
+            progress, ended = self._after_rollout(unfinished)
         while not ended and (number := progress.rollout) < settings.rollouts:
             # Shuffling depends on seed and rollout number only, so a resumed run shuffles alike.
             torch.manual_seed(settings.seed * 1_000_003 + number)
@@ -181,11 +183,11 @@ class PPOTrainer:
                     *(len(rollout.rows), settings.kl_horizon),
                 )
 
-            # 7. Evaluate, log, checkpoint.
-            self.progress = progress = self._progress_within()
-            progress.rollout += 1
+            # 7. Evaluate, act on alarms, log, checkpoint.
+            self.progress = self._progress_within()
+            self.progress.rollout += 1
             unfinished.metrics = metrics
-            ended = self.hooks.after_rollout(unfinished, progress)
+            progress, ended = self._after_rollout(unfinished)
         self.hooks.finish()
         return dict(unfinished.metrics or {}) if unfinished is not None else {}
 
@@ -217,6 +219,13 @@ class PPOTrainer:
         # 4. Advantage: values of padding never enter (15).
         estimate = estimate_advantages(rewards, episodes.values, episodes.mask, settings)
         return episodes.with_advantages(scores, rewards, estimate, progress.beta)
+
+    def _after_rollout(self, unfinished: UnfinishedRollout) -> tuple[Progress, bool]:
+        """Do step 7; return the state to go on from, and True to end training."""
+        self.progress, ended = self.hooks.after_rollout(unfinished, self.progress)
+        # A rollback takes the prompts and demonstrations of the restored state again.
+        self.stream.place, self.ptx_stream.place = self.progress.place, self.progress.ptx_place
+        return self.progress, ended
 
     def _progress_within(self) -> Progress:
         """Return the progress with the prompts and demonstrations that were taken since."""

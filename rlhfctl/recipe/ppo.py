@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhfctl.recipe.alarms import AlarmsSection
 from rlhfctl.recipe.base import Count, Natural, NonNegative, Positive, Section, Share
 from rlhfctl.recipe.engine import VLLMSection
 from rlhfctl.recipe.group_estimators import group_errors, with_published_whitening
@@ -21,61 +22,6 @@ class KLControllerSection(Section):
     target: Positive = Field(6.0, description="Target KL, in nats per response.")
     horizon: Positive = Field(
         10_000, description="Time constant of the adaptation of beta, in episodes."
-    )
-
-
-class AlarmsSection(Section):
-    """Alarms of held-out evaluations; null disables one.
-
-    An alarm needs a metric beyond its threshold that has also moved significantly since SFT, in a
-    paired test over prompts. The threshold of KL is `ppo.kl_alarm`.
-    """
-
-    length: Positive | None = Field(
-        0.5,
-        description="Growth of the mean response length, relative to SFT, without a gain in the true "
-        "reward. null disables this alarm.",
-    )
-    repetition: Positive | None = Field(
-        0.1,
-        description="Rise in the share of repeated n-grams since SFT. null disables this alarm.",
-    )
-    certainty: Positive | None = Field(
-        0.2,
-        description="Rise in the share of responses that express certainty since SFT. null disables "
-        "this alarm.",
-    )
-    entropy: float | None = Field(
-        0.1,
-        gt=0.0,
-        lt=1.0,
-        description="Share of SFT's mean entropy below which entropy has collapsed. null disables "
-        "this alarm.",
-    )
-    divergence: Positive | None = Field(
-        0.2,
-        description="Fall of the true reward from its best value while the proxy reward does not "
-        "fall, in standard deviations of SFT's true reward. null disables this alarm.",
-    )
-    score_range: float | None = Field(
-        0.2,
-        gt=0.0,
-        lt=1.0,
-        description="Share of scores outside the range of scores on held-out comparisons. null "
-        "disables this alarm.",
-    )
-    disagreement: float | None = Field(
-        2.0,
-        gt=1.0,
-        description="Ratio of the reward models' disagreement to its value at SFT. null disables "
-        "this alarm.",
-    )
-    false_alarms: float = Field(
-        0.01,
-        gt=0.0,
-        lt=1.0,
-        description="Probability of any false alarm in a whole run, shared among all alarms and "
-        "evaluations.",
     )
 
 
@@ -305,6 +251,26 @@ class PPOSection(Section):
     alarms: AlarmsSection = Field(
         default_factory=AlarmsSection, description="Thresholds of the held-out evaluations' alarms."
     )
+    on_alarm: Literal["warn", "raise_beta", "rollback", "stop"] = Field(
+        "warn",
+        description="Action on an alarm. `warn`: show it. `raise_beta`: multiply beta. `rollback`: "
+        "restore policy and critic of the last evaluation without an alarm, and multiply beta. "
+        "`stop`: end the stage with its best policy (without a true reward: that of the last "
+        "evaluation without an alarm).",
+    )
+    alarm_clear_evaluations: Count = Field(
+        2,
+        description="Evaluations in a row without an alarm that has acted, after which it may act "
+        "again; a rollback lets all act again.",
+    )
+    alarm_beta_factor: float = Field(
+        2.0, gt=1.0, description="Factor of beta in `on_alarm: raise_beta` and `rollback`."
+    )
+    alarm_rollbacks: Count = Field(
+        3,
+        description="Most rollbacks in a run with `on_alarm: rollback`; the next alarm ends the "
+        "stage as `stop` does.",
+    )
 
     @property
     def rollouts(self) -> int:
@@ -439,3 +405,10 @@ class PPOSection(Section):
                 "load_best_model_at_end needs held-out evaluations, and eval_rollouts is "
                 "null; set it to a number"
             )
+        if self.eval_rollouts is None and self.on_alarm != "warn":
+            yield (
+                f"on_alarm: {self.on_alarm} needs held-out evaluations, and eval_rollouts is null; "
+                "set it to a number"
+            )
+        if self.on_alarm in {"raise_beta", "rollback"} and self.beta == 0.0:
+            yield f"on_alarm: {self.on_alarm} multiplies beta, so beta must be above 0"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.report.sources import RunFacts
     from rlhfctl.results.evaluation import EvaluationResult, PolicyMetrics
-    from rlhfctl.results.training import OverOptimisation, RewardModelResult
+    from rlhfctl.results.training import AlarmAct, OverOptimisation, RewardModelResult
 
 LENGTH_CHANGE = 0.3
 SHARE_CHANGE = 0.1
@@ -125,6 +125,7 @@ def _held_out_cautions(summary: OverOptimisation) -> Iterator[str]:
     """Yield alarms on held-out prompts and a significant fall since the best checkpoint."""
     for alarm in summary.alarms:
         yield f"Alarm at episode {number(alarm.step)}: {alarm.message}"
+    yield from (act_sentence(act) for act in summary.acts or () if act.kind != "stop")
     if summary.fallen and summary.best is not None:
         yield (
             "The true reward fell significantly after its best checkpoint (episode "
@@ -132,6 +133,22 @@ def _held_out_cautions(summary: OverOptimisation) -> Iterator[str]:
         )
     if summary.stopped_early:
         yield "PPO stopped early because the true reward fell."
+
+
+def act_sentence(act: AlarmAct) -> str:
+    """Return what was done on alarms at one evaluation, and why."""
+    names = " and ".join(name.replace("_", " ") for name in act.alarms)
+    plural = "s" if len(act.alarms) > 1 else ""
+    cause = f"at episode {number(act.step)} because of the alarm{plural} {names}"
+    beta = f"beta rose from {number(act.beta_before)} to {number(act.beta)}"
+    match act.kind:
+        case "raise_beta":
+            return f"{_capitalized(beta)} {cause}."
+        case "rollback":
+            back = number(act.restored_step or 0)
+            return f"PPO went back to its policy of episode {back} {cause}; {beta}."
+        case "stop":
+            return f"PPO was stopped {cause}."
 
 
 def _capitalized(text: str) -> str:

@@ -57,7 +57,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line on the x axis: the `best` checkpoint, or an `alarm`."""
+    """A vertical line on the x axis: the `best` checkpoint, an `alarm`, or an `act` on alarms."""
 
     position: float
     kind: str

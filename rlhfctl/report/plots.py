@@ -32,7 +32,11 @@ _COLOURS = {colour: f"var(--line-{index})" for index, colour in enumerate(_LINES
     _BEST: "var(--good)",
     _ALARM: "var(--bad)",
 }
-_MARKS = {"best": (_BEST, "best checkpoint"), "alarm": (_ALARM, "alarm")}
+_MARKS = {
+    "best": (_BEST, "best checkpoint"),
+    "alarm": (_ALARM, "alarm"),
+    "act": (_ALARM, "action on an alarm"),
+}
 _STEPS = (1, 2, 2.5, 5, 10)  # ticks that need few digits
 # Width, height and font size in points; about the CSS pixels at which the page shows them.
 _SIZES = {

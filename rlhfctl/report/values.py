@@ -45,6 +45,7 @@ def report(facts: RunFacts) -> dict[str, Any]:
             for stage, record in facts.records.items()
         },
         "alarms": [to_json(alarm) for alarm in summary.alarms] if summary else [],
+        "alarm_acts": [to_json(act) for act in (summary.acts if summary else None) or ()],
         "over_optimisation": to_json(summary) if summary else None,
         "held_out": [_without_prompts(line) for line in facts.held_out],
     }

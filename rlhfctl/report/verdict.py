@@ -16,6 +16,8 @@ people, then an endpoint, then a function, then a reward model that PPO never sa
 | none | - | below | `loss` | PPO scores lower even on its training reward |
 | none | - | neither | `unclear` | no evidence of a gain |
 
+A stop of PPO by an alarm is named after the sentence, with the policy that it returned.
+
 Before that, the level is `unfinished` and the sentence names the next command.
 
 Cautions follow the sentence; `rlhfctl.report.cautions` has their rules.
@@ -26,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlhfctl.report.cautions import cautions
+from rlhfctl.report.cautions import act_sentence, cautions
 from rlhfctl.report.numbers import number, value_of
 from rlhfctl.report.significance import Judge, judges_of, side, win_rate
 from rlhfctl.stage_table import EVALUATION, STAGES
@@ -68,7 +70,22 @@ class Verdict:
 def verdict_of(facts: RunFacts) -> Verdict:
     """Return the verdict on a run, by the rules above."""
     level, sentence = _sentence(facts)
-    return Verdict(level, sentence, tuple(cautions(facts, level)))
+    return Verdict(level, f"{sentence}{_stopped(facts)}", tuple(cautions(facts, level)))
+
+
+def _stopped(facts: RunFacts) -> str:
+    """Return the sentence on a stop by an alarm and the policy that was returned; empty without."""
+    summary = facts.over_optimisation
+    acts = (summary.acts if summary else None) or []
+    if not acts or acts[-1].kind != "stop" or summary is None:
+        return ""
+    if summary.best is not None:
+        result = f"its best policy (episode {number(summary.best.step)})"
+    elif acts[-1].restored_step is not None:
+        result = f"the last policy without an alarm (episode {number(acts[-1].restored_step)})"
+    else:
+        result = "its last policy"
+    return f" {act_sentence(acts[-1])} Its result is {result}."
 
 
 def _sentence(facts: RunFacts) -> tuple[str, str]:

@@ -189,6 +189,27 @@ class Alarm:
 
 
 @dataclass(frozen=True)
+class AlarmAct:
+    """Act of `ppo.on_alarm` at a held-out evaluation.
+
+    Attributes:
+        kind: Raised beta, rolled back to an earlier policy, or stopped PPO.
+        alarms: Names of the alarms that it acted on.
+        step: Episodes before it, discarded ones included.
+        beta_before: KL coefficient before it.
+        beta: KL coefficient after it.
+        restored_step: Episodes before the policy that was restored; None if none was.
+    """
+
+    kind: Literal["raise_beta", "rollback", "stop"]
+    alarms: list[str]
+    step: int
+    beta_before: float
+    beta: float
+    restored_step: int | None = None
+
+
+@dataclass(frozen=True)
 class BestEvaluation:
     """Held-out evaluation with the highest true reward."""
 
@@ -207,7 +228,19 @@ class Change:
 
 @dataclass(frozen=True)
 class OverOptimisation:
-    """Summary of the held-out evaluations; the last four fields need a true reward."""
+    """Summary of the held-out evaluations.
+
+    Attributes:
+        evaluations: Number of evaluations.
+        stopped_early: Whether PPO stopped because the true reward fell.
+        alarms: Alarms at the evaluations that raised them first.
+        fits: Fitted curves by score.
+        true_reward: Its kind; None without one, and then the following fields are None, too.
+        best: Evaluation with the highest true reward.
+        fallen: Whether the true reward fell significantly from its best.
+        last_below_best: Change of the true reward from its best to the last evaluation.
+        acts: What was done on alarms; None with `ppo.on_alarm: warn`.
+    """
 
     evaluations: int
     stopped_early: bool
@@ -217,6 +250,7 @@ class OverOptimisation:
     best: BestEvaluation | None = None
     fallen: bool | None = None
     last_below_best: Change | None = None
+    acts: list[AlarmAct] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

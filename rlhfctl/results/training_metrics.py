@@ -216,6 +216,10 @@ _OVER_OPTIMISATION = (
     Metric("alarms[].step", "episodes before the alarm", "episodes"),
     Metric("alarms[].value", "value that raised the alarm"),
     Metric("alarms[].threshold", "threshold of the alarm"),
+    Metric("acts[].step", "episodes before an act of `on_alarm`, discarded included", "episodes"),
+    Metric("acts[].beta_before", "KL coefficient before the act"),
+    Metric("acts[].beta", "KL coefficient after the act"),
+    Metric("acts[].restored_step", "episodes before the policy that was restored", "episodes"),
     estimate("fits.SCORE.alpha", "coefficient alpha of the fitted curve"),
     estimate("fits.SCORE.beta", "coefficient beta of the fitted curve"),
     estimate("fits.SCORE.peak.distance", "distance of the fitted curve's peak", "sqrt(nats)"),
@@ -308,6 +312,7 @@ METRICS: dict[Source, tuple[Metric, ...]] = {
         Metric("held_out_true_reward", "`true_reward` of a held-out evaluation", "", HIGHER),
         Metric("held_out_length", "`length` of a held-out evaluation", "tokens"),
         Metric("held_out_seconds", "time of a held-out evaluation", "s", LOWER),
+        Metric("alarm_acts", "with `on_alarm` other than `warn`: acts on alarms so far"),
     ),
     Source.PPO: (
         Metric("rollouts", "rollouts trained on", "rollouts"),

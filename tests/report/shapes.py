@@ -42,6 +42,7 @@ from rlhfctl.results.sweep import (
 )
 from rlhfctl.results.training import (
     Alarm,
+    AlarmAct,
     BestEvaluation,
     Change,
     HeldOutLine,
@@ -307,6 +308,9 @@ OVER_OPTIMISATION = OverOptimisation(
         Alarm("divergence", 1792, -0.6, 0.2, "The proxy rises while the true reward falls."),
     ],
 )
+
+ROLLED_BACK = AlarmAct("rollback", ["divergence", "score_range"], 1792, 0.05, 0.1, 1024)
+STOPPED = AlarmAct("stop", ["length"], 2048, 0.1, 0.1)
 
 
 def _point(at: int, beta: float, kl: float, gold: float) -> SweepPoint:

@@ -264,6 +264,24 @@ def test_alarms_and_a_fall_of_the_true_reward_are_cautions() -> None:
     assert "stopped early" in cautions(over_optimisation=replace(quiet, stopped_early=True))
 
 
+def test_acts_on_alarms_are_cautions_and_a_stop_stands_in_the_verdict() -> None:
+    acted = replace(shapes.OVER_OPTIMISATION, acts=[shapes.ROLLED_BACK])
+    assert (
+        "PPO went back to its policy of episode 1,024 at episode 1,792 because of the alarms "
+        "divergence and score range; beta rose from 0.050 to 0.100."
+    ) in cautions(over_optimisation=acted)
+    found = facts(evaluated(ABOVE, ABOVE))
+    plain = verdict_of(replace(found, over_optimisation=acted)).sentence
+    acts = [shapes.ROLLED_BACK, shapes.STOPPED]
+    stopped = replace(found, over_optimisation=replace(acted, acts=acts))
+    said = " PPO was stopped at episode 2,048 because of the alarm length. Its result is "
+    assert verdict_of(stopped).sentence == f"{plain}{said}its best policy (episode 1,024)."
+    blind = replace(acted, best=None, acts=[replace(shapes.STOPPED, restored_step=512)])
+    assert verdict_of(replace(found, over_optimisation=blind)).sentence == (
+        f"{plain}{said}the last policy without an alarm (episode 512)."
+    )
+
+
 @pytest.mark.parametrize(("probe", "is_caution"), [("hedge_removed", False), ("filler", True)])
 def test_a_score_that_rises_where_a_hedge_goes_may_be_right_and_is_no_caution(
     probe: str, is_caution: bool

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Metric = Callable[[HeldOutLine], Estimate | float | None]
 
+ACTS = {"raise_beta": "beta raised", "rollback": "rollback", "stop": "PPO stopped"}
 TRUE_REWARDS = {"gold": "gold", "held_out_rm": "the held-out reward model"}
 _FITTED = " Dashed: R(d) = d (α − β ln d) with d = √KL (Gao et al. 2023)."
 _ALONG: tuple[tuple[str, str, Metric], ...] = (
@@ -59,13 +60,14 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     fits = _fits(summary, rewards, max((line.sqrt_kl for line in lines), default=0.0))
     note = Note(
         "Change since the start of PPO against √KL, with the 95 % CI of each mean. Vertical "
-        f"lines: best checkpoint and alarms.{_FITTED if fits else ''}"
+        f"lines: best checkpoint, alarms and actions on them.{_FITTED if fits else ''}"
     )
     pictures = [_against_distance(lines, summary, rewards), over_episodes(lines, summary)]
     shown = plots(pictures, large=True)
     along = [_held_out_plot(title, unit, lines, metric) for title, unit, metric in _ALONG]
     return (
         *_alarms(summary, len(lines)),
+        *_acts(summary),
         *_best(summary),
         *shown,
         *((note,) if shown else ()),
@@ -109,6 +111,33 @@ def _alarms(summary: OverOptimisation | None, evaluations: int) -> tuple[Block, 
                 alarm.message,
             )
             for alarm in alarms
+        ],
+    )
+
+
+def _acts(summary: OverOptimisation | None) -> tuple[Block, ...]:
+    """Return a table of what was done on alarms."""
+    return table(
+        "Actions on alarms (ppo.on_alarm), at the episodes sampled until then; after a rollback the "
+        "policy is that of an earlier episode.",
+        (
+            Column("Action"),
+            Column("Episode", "number"),
+            Column("Alarms"),
+            Column("Back to episode", "number"),
+            Column("Beta before", "number"),
+            Column("Beta after", "number"),
+        ),
+        [
+            (
+                ACTS[act.kind],
+                number(act.step),
+                ", ".join(name.replace("_", " ") for name in act.alarms),
+                "" if act.restored_step is None else number(act.restored_step),
+                number(act.beta_before),
+                number(act.beta),
+            )
+            for act in (summary.acts if summary else None) or ()
         ],
     )
 
@@ -169,7 +198,7 @@ def _against_distance(
 def over_episodes(
     lines: Sequence[HeldOutLine], summary: OverOptimisation | None, size: str = "large"
 ) -> Plot:
-    """Return both rewards over episodes, with marks at the best checkpoint and at alarms."""
+    """Return both rewards over episodes, with marks at the best checkpoint, alarms, acts."""
     drawn = (
         interval_line(
             reward.label,
@@ -179,10 +208,12 @@ def over_episodes(
         for reward in _rewards(summary)
     )
     best = summary.best if summary else None
-    steps = sorted({alarm.step for alarm in summary.alarms}) if summary else []
+    acts = sorted({act.step for act in (summary.acts or ())}) if summary else []
+    alarms = sorted({alarm.step for alarm in summary.alarms}.difference(acts)) if summary else []
     marks = (
         *((Mark(float(best.step), "best"),) if best else ()),
-        *(Mark(float(step), "alarm") for step in steps),
+        *(Mark(float(step), "alarm") for step in alarms),
+        *(Mark(float(step), "act") for step in acts),
     )
     return Plot(
         "Proxy and true reward on held-out prompts",

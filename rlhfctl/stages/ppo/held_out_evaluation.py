@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlhfctl.evaluation.alarms import AlarmLimits, alarms, new_alarms
+from rlhfctl.evaluation.alarms import AlarmLimits, active_alarms, alarms, new_alarms
 from rlhfctl.evaluation.intervals import paired_bootstrap_mean
 from rlhfctl.evaluation.markers import certainty, hedging
 from rlhfctl.evaluation.overoptimisation import (
@@ -31,6 +31,7 @@ from rlhfctl.ppo.hooks import HeldOutEvaluation
 from rlhfctl.ppo.safe_points import stop_together
 from rlhfctl.results.io import from_json, to_json
 from rlhfctl.results.training import (
+    AlarmAct,
     BestEvaluation,
     Change,
     HeldOutLine,
@@ -67,6 +68,8 @@ class HeldOutEvaluator:
 
     Attributes:
         history: One line per evaluation, as in `ppo/held_out.jsonl`; see docs/reference/metrics.md.
+        acts: What was done on alarms, once training has ended; None with `on_alarm: warn`.
+        restored: Rollouts before the policy that an act at the end restored; None if none did.
     """
 
     def __init__(
@@ -97,6 +100,16 @@ class HeldOutEvaluator:
         self.limits = AlarmLimits(**section.alarms.model_dump(), kl=section.kl_alarm)
         self.history: list[HeldOutLine] = []
         self.stopped = False
+        self.acts: list[AlarmAct] | None = None
+        self.restored: int | None = None
+
+    @property
+    def returns_best(self) -> bool:
+        """True if the best policy becomes the stage's result."""
+        stopped = bool(self.acts) and self.acts is not None and self.acts[-1].kind == "stop"
+        return self.held_out_set.true_reward is not None and (
+            self.section.load_best_model_at_end or stopped
+        )
 
     def resume_from(self, rollout: int) -> None:
         """Drop all evaluations after rollout `rollout`, from which training resumes."""
@@ -126,7 +139,10 @@ class HeldOutEvaluator:
         shown |= {"true_reward": line.true_reward} if line.true_reward else {}
         shown["length"] = line.length
         return HeldOutEvaluation(
-            {f"held_out_{name}": estimate.value for name, estimate in shown.items()}, self.stopped
+            {f"held_out_{name}": estimate.value for name, estimate in shown.items()},
+            self.stopped,
+            tuple(alarm.name for alarm in active_alarms(self.history, self.limits)),
+            has_best=self.held_out_set.true_reward is not None,
         )
 
     def summary(self) -> OverOptimisation:
@@ -140,6 +156,7 @@ class HeldOutEvaluator:
                 for name in ("proxy", "true_reward")
                 if (fit := fit_history(self.history, name))
             },
+            acts=self.acts,
         )
         if self.held_out_set.true_reward is None:
             return summary
@@ -155,9 +172,12 @@ class HeldOutEvaluator:
         )
 
     def result(self) -> ResultEvaluation:
-        """Return the evaluation of the result: the last one, or the best if that is loaded."""
-        best = self.section.load_best_model_at_end and self.held_out_set.true_reward is not None
-        line = self.history[best_evaluation(self.history) if best else -1]
+        """Return the evaluation of the result: the last one, the best, or the one restored."""
+        line = self.history[-1]
+        if self.returns_best:
+            line = self.history[best_evaluation(self.history)]
+        elif self.restored is not None:
+            line = next(line for line in self.history if line.rollout == self.restored)
         return ResultEvaluation(
             step=line.step,
             kl=line.kl,

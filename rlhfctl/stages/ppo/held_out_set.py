@@ -80,11 +80,12 @@ def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
 
 def _go_without(context: StageContext, monitor: Monitor, why: str) -> None:
     section = context.recipe.ppo
-    if section.early_stop == "stop" or section.load_best_model_at_end:
+    acts = section.on_alarm != "warn"
+    if acts or section.early_stop == "stop" or section.load_best_model_at_end:
         raise RecipeError(
             f"held-out evaluation of PPO is not possible: {why}",
-            "ppo.early_stop, ppo.load_best_model_at_end",
-            "Give more prompts or a larger data.prompts.held_out, or leave both keys out.",
+            "ppo.on_alarm" if acts else "ppo.early_stop, ppo.load_best_model_at_end",
+            "Give more prompts or a larger data.prompts.held_out, or leave such keys out.",
         )
     monitor.warn(f"PPO runs without held-out evaluations: {why}")
 

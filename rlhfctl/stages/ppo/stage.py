@@ -24,7 +24,7 @@ from rlhfctl.ppo.settings import PPOSettings
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.results.io import to_json
 from rlhfctl.results.samples import TrainingSample
-from rlhfctl.results.training import PPOResult
+from rlhfctl.results.training import AlarmAct, PPOResult
 from rlhfctl.run import stop
 from rlhfctl.run.directory import BEST_MARKER_FILE, CRITIC_FOLDER, SAMPLES_FILE
 from rlhfctl.run.files import CHECKPOINTS, write_atomic
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.data.row_counts import RowCounts
     from rlhfctl.models.roles import Roles
+    from rlhfctl.ppo.checkpoint import Progress
     from rlhfctl.ppo.rollout import Rollout
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.results.training import BestEvaluation
@@ -123,6 +124,8 @@ def _train(opened: PPOSetup, recipe: Recipe, output: Path, monitor: Monitor) -> 
     report_truncation(opened.sources.scorers, trainer.processes, monitor)
     # The run's total takes the place of the last rollout's count.
     last_rollout.pop("skipped_minibatches", None)
+    if evaluator is not None and recipe.ppo.on_alarm != "warn":
+        _note_acts(evaluator, trainer.progress, recipe.ppo.rollout_batch_size)
     result = PPOResult(
         rollouts=trainer.progress.rollout,
         episodes=trainer.progress.rollout * recipe.ppo.rollout_batch_size,
@@ -138,16 +141,34 @@ def _train(opened: PPOSetup, recipe: Recipe, output: Path, monitor: Monitor) -> 
         _save(context, opened.roles, output)
         folder = evaluator.finish() if evaluator is not None else None
         summary = result.over_optimisation
-        if folder is not None and summary is not None and summary.best is not None:
-            _complete_best(opened, output, folder, summary.best)
+        if evaluator and folder and summary and summary.best is not None:
+            _complete_best(opened, output, folder, summary.best, returned=evaluator.returns_best)
         write_model_card(output, "ppo", context, "CAUSAL_LM", result)
     return StageOutcome(to_json(result), {"prompts": opened.counts.record()})
 
 
-def _complete_best(opened: PPOSetup, output: Path, folder: Path, best: BestEvaluation) -> None:
-    """Complete the best policy's checkpoint; make it the result if the recipe asks for that."""
+def _note_acts(evaluator: HeldOutEvaluator, progress: Progress, size: int) -> None:
+    """Tell the evaluator what was done on alarms; a rollout has `size` episodes."""
+    evaluator.restored = progress.alarms.restored_after(progress.rollout)
+    evaluator.acts = [
+        AlarmAct(
+            kind=act.kind,
+            alarms=list(act.alarms),
+            step=act.step,
+            beta_before=act.beta_before,
+            beta=act.beta,
+            restored_step=None if act.restored is None else act.restored * size,
+        )
+        for act in progress.alarms.acts
+    ]
+
+
+def _complete_best(
+    opened: PPOSetup, output: Path, folder: Path, best: BestEvaluation, *, returned: bool
+) -> None:
+    """Complete the best policy's checkpoint; make it the result if it is to be `returned`."""
     context = opened.context
-    if context.recipe.ppo.load_best_model_at_end:
+    if returned:
         opened.monitor.note(
             f"Result: the best checkpoint by the true reward, episode {best.step:,}"
         )

@@ -9,6 +9,7 @@ import pytest
 
 from rlhfctl.report.blocks import Bar, EstimateCell, Note, Plots, Section, Table
 from rlhfctl.report.sections import sections
+from rlhfctl.report.sections.overoptimisation import over_episodes
 from rlhfctl.report.sources import RunFacts, read_run
 from rlhfctl.results.estimate import Estimate
 from rlhfctl.results.training import Peak
@@ -104,6 +105,18 @@ def test_a_peak_beyond_the_observed_range_has_no_number(make_facts: MakeFacts) -
     found = rows_of(replace(extrapolated, distance=Estimate(1.8, 1.65, 1736.0), observed=True))
     assert found["Gold: peak at √KL"] == ("1.80", "1.65 to beyond the observed range")
     assert found["Gold: change at the peak"] == ("2.00", "")
+
+
+def test_acts_on_alarms_are_listed_and_marked_on_the_curve(make_facts: MakeFacts) -> None:
+    acts = [shapes.ROLLED_BACK, shapes.STOPPED]
+    acted = replace(shapes.OVER_OPTIMISATION, acts=acts)
+    facts = make_facts(held_out=shapes.HELD_OUT, over_optimisation=acted)
+    found = rows(section(facts, "Over-optimisation"))
+    assert found["rollback"] == ("1,792", "divergence, score range", "1,024", "0.050", "0.100")
+    assert found["PPO stopped"] == ("2,048", "length", "", "0.100", "0.100")
+    marks = over_episodes(facts.held_out, facts.over_optimisation).marks
+    # The alarm at 1,792 gives way to what was done about it.
+    assert [(mark.kind, mark.position) for mark in marks[1:]] == [("act", 1792.0), ("act", 2048.0)]
 
 
 def test_evaluations_without_alarms_are_counted(make_facts: MakeFacts) -> None:

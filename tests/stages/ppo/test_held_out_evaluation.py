@@ -21,6 +21,7 @@ from rlhfctl.stages.ppo.held_out_set import held_out_prompts
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from rlhfctl.world.gold import gold_reward
 from tests.evaluation.histories import history
+from tests.pipeline.small_stages import Listener
 from tests.ppo.toy import Cut, Dying
 from tests.present import present
 
@@ -207,3 +208,34 @@ def test_the_held_out_reward_model_is_the_true_reward_without_gold(tiny_run, tmp
     assert metrics["over_optimisation"]["true_reward"] == "held_out_rm"
     for line in lines(tmp_path):
         assert line["each"]["true_reward"] == line["each"]["proxy"]
+
+
+def test_a_stop_by_an_alarm_returns_the_best_policy_and_says_so(tiny_run, tmp_path):
+    """A KL alarm at the least KL: it needs no significance, so that few prompts suffice."""
+    listener = Listener()
+    changes = {"on_alarm": "stop", "kl_alarm": 1e-9}
+    metrics = train(tiny_run, tmp_path / "ppo", listener, **changes)
+    (act,) = metrics["over_optimisation"]["acts"]
+    last, best = lines(tmp_path / "ppo")[-1], metrics["over_optimisation"]["best"]
+    assert (act["kind"], act["step"], act["alarms"]) == ("stop", last["step"], ["kl"])
+    assert metrics["episodes"] == last["step"] < LOOKS["episodes"]
+    assert metrics["result"]["step"] == best["step"]
+    result, kept = (
+        (tmp_path / "ppo" / name / "adapter_model.safetensors").read_bytes()
+        for name in ("", "best")
+    )
+    assert result == kept
+    assert f"On alarm kl at episode {last['step']}: PPO stops" in listener.warnings
+
+
+def test_without_a_true_reward_a_stop_returns_the_policy_of_the_last_clean_evaluation(
+    tiny_run, tmp_path
+):
+    recipe = elsewhere(watched(tiny_run, on_alarm="stop", kl_alarm=1e-9), tmp_path)
+    metrics = ppo.run(recipe, inputs(tiny_run), tmp_path, NullMonitor()).metrics
+    (act,) = metrics["over_optimisation"]["acts"]
+    clean = next(line for line in reversed(lines(tmp_path)) if line["kl"] <= 1e-9)
+    assert act["restored_step"] == clean["step"] < act["step"]
+    assert {name: metrics["result"][name] for name in ("step", "kl")} == {
+        name: clean[name] for name in ("step", "kl")
+    }
