@@ -61,10 +61,12 @@ class PPOSection(Section):
         "reward-model folder, `hub:ID`, `module:function` or an http address), `weight`, and keys "
         "of its kind.",
     )
-    reward_rule: Literal["weighted_sum", "mean", "worst", "uncertainty"] = Field(
+    reward_rule: Literal["weighted_sum", "mean", "worst", "uncertainty", "weight_average"] = Field(
         "weighted_sum",
-        description="Combination of several sources: `weighted_sum`, or one of the ensemble rules of "
-        "Coste et al. 2024: `mean`, `worst` (the minimum), `uncertainty` (mean minus penalty).",
+        description="Combination of several sources: `weighted_sum`; the ensemble rules of Coste et "
+        "al. 2024, `mean`, `worst` (the minimum), `uncertainty` (mean minus penalty); or "
+        "`weight_average`, one model with the mean of the reward models' weights (WARM, Ramé et al. "
+        "2024), for `rm` and folders of `train-rm`.",
     )
     uncertainty_penalty: NonNegative = Field(
         0.1,
@@ -387,6 +389,14 @@ class PPOSection(Section):
         if self.reward_rule != "weighted_sum":
             if len(names) < 2:
                 yield f"reward_rule {self.reward_rule} needs at least two reward_sources"
+            if self.reward_rule == "weight_average" and (
+                not self.uses_rm
+                or not {source.kind for source in self.reward_sources} <= {"rm", "folder"}
+            ):
+                yield (
+                    "reward_rule weight_average averages reward models of train-rm: list rm and "
+                    "folders of others only"
+                )
             if any(source.weight != 1.0 for source in self.reward_sources):
                 yield f"reward_rule {self.reward_rule} takes no weights; remove them"
 

@@ -58,6 +58,12 @@ def load(tmp_path):
         ("reward_sources: [{weight: 0}]", ("weight of 0",)),
         ("reward_rule: worst", ("reward_rule worst needs at least two",)),
         (
+            "reward_rule: weight_average, reward_sources: [{source: rm}, {source: 'a:b'}]",
+            ("averages reward models of train-rm",),
+        ),
+        ("on_alarm: rollback, beta: 0", ("on_alarm: rollback multiplies beta",)),
+        ("on_alarm: stop, eval_rollouts: null", ("on_alarm: stop needs held-out evaluations",)),
+        (
             "reward_rule: mean, reward_sources: [{source: rm, weight: 2}, {source: ./x}]",
             ("mean takes no weights",),
         ),

@@ -24,6 +24,7 @@ from rlhfctl.stages.evaluation.drift import evaluate_drift
 from rlhfctl.stages.evaluation.judges import at_equal_length, judge_function, judges
 from rlhfctl.stages.evaluation.reward_model import benchmark_subsets, evaluate_reward_model
 from rlhfctl.stages.evaluation.scores import write_scores
+from rlhfctl.stages.shared.averaged_rm import with_average
 from rlhfctl.stages.shared.foreign_rewards import measure_scales, read_scales, report_truncation
 from rlhfctl.stages.shared.held_out_rm import (
     held_out_rm_folder,
@@ -92,7 +93,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], output: Path, monitor: Monit
     rows = sources.rows(recipe, encoded, [judge_call] if judge_call else [])
     judge_rm = held_out_rm_folder(recipe, inputs)
     more_rms = [*extra_reward_models(recipe.ppo), *([judge_rm] if judge_rm else [])]
-    roles = open_roles(session, inputs, more_rms).with_sampling(
+    models = with_average(session, inputs, output, monitor)
+    roles = open_roles(session, models, more_rms).with_sampling(
         temperature=recipe.evaluation.temperature,
         max_new_tokens=recipe.evaluation.max_new_tokens or recipe.generation.max_new_tokens,
     )

@@ -40,6 +40,7 @@ from rlhfctl.stages.ppo.start_checks import (
     check_start,
 )
 from rlhfctl.stages.ppo.vllm_engine import VLLMEngine, require_one_process
+from rlhfctl.stages.shared.averaged_rm import averages, with_average
 from rlhfctl.stages.shared.foreign_rewards import (
     measure_scales,
     read_scales,
@@ -216,6 +217,7 @@ def open_trainer(
     Takes and raises what `run` does.
     """
     shard = sharding.is_requested(recipe)
+    processes = Processes()
     context = open_stage_context(recipe, monitor)
     rows = load_prompts(recipe, monitor)
     encoded = encode_prompts(
@@ -234,9 +236,10 @@ def open_trainer(
     sources = RewardSources.open(section)
     prompt_rows = sources.rows(recipe, encoded.dataset)
     judge = held_out_rm_folder(recipe, inputs) if held_out is not None else None
+    models = {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm}
     roles = open_roles(
         context,
-        {name: inputs[name] for name in ("sft", "rm") if name == "sft" or section.uses_rm},
+        with_average(context, models, output, monitor, processes),
         [*extra_reward_models(section), *([judge] if judge else [])],
         section.critic_init if section.has_critic else None,
         shard=shard,
@@ -371,7 +374,9 @@ def _preflight(
     checks = check_start(roles, prompts, recipe.seed, settings.trained)
     rm = inputs["rm"] if recipe.ppo.uses_rm else None
     if rm is not None:
-        checks = [*check_accuracy(rm), check_reload(rm, roles, exact=exact), *checks]
+        # The averaged model has no scores from training to compare with.
+        reload = [] if averages(recipe.ppo) else [check_reload(rm, roles, exact=exact)]
+        checks = [*check_accuracy(rm), *reload, *checks]
     checks.append(check_ending(roles, prompts, recipe.seed, rm))
     failed = [check for check in checks if not check.passed]
     refused = [str(check) for check in failed if not check.caution]

@@ -22,13 +22,13 @@ from rlhfctl.run.files import CHECKPOINTS, write_json
 from rlhfctl.run.manifest import StageOutcome
 from rlhfctl.stages.reward_model.held_out_metrics import evaluate_reward_model
 from rlhfctl.stages.reward_model.labels import aggregated
-from rlhfctl.stages.reward_model.score_normalization import normalize_scores
 from rlhfctl.stages.reward_model.scoring import score_ids
 from rlhfctl.stages.reward_model.training import train
 from rlhfctl.stages.shared.disk_space import weight_bytes
 from rlhfctl.stages.shared.held_out_rm import SEED_OFFSET, HeldOutRMMonitor
 from rlhfctl.stages.shared.hf_checkpoints import discard_unsound
 from rlhfctl.stages.shared.model_card import write_model_card
+from rlhfctl.stages.shared.score_normalization import normalize_scores
 from rlhfctl.stages.shared.stage_context import (
     StageContext,
     add_encoded,

@@ -49,9 +49,13 @@ def foreign_sources(section: PPOSection) -> list[RewardSourceSection]:
 def extra_reward_models(section: PPOSection) -> list[Path]:
     """Return the folders of `train-rm` besides the run's reward model, in recipe order.
 
+    None where their weights are averaged: the average takes the place of the run's reward model.
+
     Raises:
         CheckpointError: A folder does not exist.
     """
+    if section.reward_rule == "weight_average":
+        return []
     folders = [
         Path(source.source).expanduser()
         for source in section.reward_sources
@@ -178,6 +182,8 @@ class RewardSources:
             formatter: Decodes responses to text.
             rows: Prompts with their columns.
         """
+        if self.section.reward_rule == "weight_average":
+            return Rewards([ModelSource("averaged_rm", roles, 0)], [1.0])
         sources: list[RewardSource] = []
         index = int(self.section.uses_rm)
         for source in self.section.reward_sources:

@@ -13,6 +13,7 @@ from rlhfctl.models.provenance import Provenance, check_fits, check_tokens
 from rlhfctl.models.roles import Roles, load_roles
 from rlhfctl.models.scan import scan_folder
 from rlhfctl.models.tokenizer import read_tokenizer
+from rlhfctl.stages.shared.averaged_rm import is_average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +170,7 @@ def open_roles(
             context.stop_token_ids,
             context.recipe.model.chat_template_kwargs,
         )
-        if recipe.lora is not None:
+        if recipe.lora is not None and not is_average(folder):
             adapters.check_rank(folder, recipe.lora)
     roles = load_roles(
         recipe,

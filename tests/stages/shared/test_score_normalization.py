@@ -7,12 +7,12 @@ from rlhfctl.errors import DivergedError
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stages.reward_model import score_normalization
-from rlhfctl.stages.reward_model.score_normalization import (
+from rlhfctl.stages.shared import score_normalization
+from rlhfctl.stages.shared.calibration import responses_used
+from rlhfctl.stages.shared.score_normalization import (
     CalibrationSample,
     normalize_scores,
 )
-from rlhfctl.stages.shared.calibration import responses_used
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
 from tests.conftest import tiny_recipe
 from tests.present import present
