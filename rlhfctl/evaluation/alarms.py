@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from rlhfctl.evaluation.changes import p_value_of_fall, p_value_of_rise, per_prompt
 from rlhfctl.evaluation.overoptimisation import fallen, since_best
 from rlhfctl.results.training import Alarm
@@ -22,7 +24,6 @@ from rlhfctl.results.training import Alarm
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from rlhfctl.results.training import HeldOutLine
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 _KEYS = (
     *("kl", "proxy", "true_reward", "length", "repetition", "certainty", "entropy"),
-    *("disagreement", "out_of_range"),
+    *("disagreement", "out_of_range", "state_distance", "saturated"),
 )
+CONTRIBUTION = "contribution_"
+"""Prefix of the metric of a source's weighted score."""
 _GAIN_LEVEL = 0.05  # one-sided; a loose level suffices to excuse growth that raises the true reward
 _HELD_LEVEL = 0.05  # one-sided: below it the proxy has fallen too
 
@@ -52,6 +55,11 @@ class AlarmLimits:
         score_range: Share of responses whose proxy score lies outside the range seen in RM training.
         disagreement: Mean standard deviation of the ensemble's scores, in multiples of the first
             evaluation's.
+        state_distance: Mean Mahalanobis distance of the reward model's states to those of SFT's
+            responses to other prompts, in multiples of the first evaluation's.
+        saturation: Rise of the share of scores at the clip.
+        takeover: Fall of the other sources' summed weighted score, as a share of the rise of one
+            source's.
         false_alarms: Probability of any false alarm over a whole run without change.
     """
 
@@ -63,6 +71,9 @@ class AlarmLimits:
     divergence: float | None = 0.2
     score_range: float | None = 0.2
     disagreement: float | None = 2.0
+    state_distance: float | None = 1.5
+    saturation: float | None = 0.2
+    takeover: float | None = 0.1
     false_alarms: float = 0.01
 
 
@@ -109,7 +120,13 @@ def active_alarms(history: Sequence[HeldOutLine], limits: AlarmLimits) -> list[A
 
 
 def _metrics(history: Sequence[HeldOutLine]) -> Metrics:
-    return {key: values for key in _KEYS if (values := per_prompt(history, key)) is not None}
+    names = history[0].per_prompt if history else ()
+    sources = (name for name in names if name.startswith(CONTRIBUTION))
+    return {
+        key: values
+        for key in (*_KEYS, *sources)
+        if (values := per_prompt(history, key)) is not None
+    }
 
 
 def _alarms_at(index: int, metrics: Metrics, step: int, limits: AlarmLimits) -> Iterator[Alarm]:
@@ -240,6 +257,50 @@ def _disagreement(metrics: Metrics, threshold: float) -> _Finding:
     )
 
 
+def _state_distance(metrics: Metrics, threshold: float) -> _Finding:
+    values = metrics["state_distance"]
+    factor = _ratio(values)
+    return _Finding(
+        factor,
+        factor > threshold,
+        p_value_of_rise(values[-1] - values[0]),
+        "The reward model's states are {value:.2f} times as far from those of SFT's responses as at "
+        "the start (threshold {threshold:g}).",
+    )
+
+
+def _saturation(metrics: Metrics, threshold: float) -> _Finding:
+    return _rise(
+        metrics["saturated"],
+        threshold,
+        "The share of scores at the clip has risen by {value:.3f} (threshold {threshold:g}).",
+    )
+
+
+def _takeover(metrics: Metrics, threshold: float) -> _Finding:
+    """Detect one source that rises while the sum of the others falls."""
+    changes = {
+        name.removeprefix(CONTRIBUTION): values[-1] - values[0]
+        for name, values in metrics.items()
+        if name.startswith(CONTRIBUTION)
+    }
+    if len(changes) < 2:
+        return _Finding(0.0, beyond=False, p_value=1.0, message="")
+    name = max(changes, key=lambda source: float(changes[source].mean()))
+    others = sum(change for source, change in changes.items() if source != name)
+    rise, fall = float(changes[name].mean()), -float(np.mean(others))
+    value = fall / rise if rise > 0 else 0.0
+    return _Finding(
+        value,
+        value > threshold,
+        max(p_value_of_rise(changes[name]), p_value_of_fall(others)),
+        "The reward source "
+        + name.replace("{", "{{").replace("}", "}}")
+        + " takes over: the others have lost {value:.0%} of what it has gained (threshold "
+        "{threshold:.0%}).",
+    )
+
+
 def _ratio(values: NDArray[np.float64]) -> float:
     """Return the last mean as a share of the first; 1 if the first is 0 (undefined)."""
     first, last = float(values[0].mean()), float(values[-1].mean())
@@ -256,4 +317,7 @@ _ALARMS: dict[str, tuple[frozenset[str], Callable[[Metrics, float], _Finding]]] 
     "divergence": (frozenset({"true_reward", "proxy"}), _divergence),
     "score_range": (frozenset({"out_of_range"}), _score_range),
     "disagreement": (frozenset({"disagreement"}), _disagreement),
+    "state_distance": (frozenset({"state_distance"}), _state_distance),
+    "saturation": (frozenset({"saturated"}), _saturation),
+    "takeover": (frozenset({"proxy"}), _takeover),
 }

@@ -137,13 +137,17 @@ class Roles:
             return _scatter(linear_float32(self.models.value_head, states).squeeze(-1), mask)
 
     @torch.no_grad()
+    def score_states(self, batch: Sequences, number: int = 0) -> Tensor:
+        """Return the states [B, H] that a reward model's head reads, at the last response token."""
+        hidden = self._hidden(reward_role(number), batch)
+        rows = torch.arange(len(batch), device=hidden.device)
+        return hidden[rows, batch.last_positions]
+
+    @torch.no_grad()
     def raw_scores(self, batch: Sequences, number: int = 0) -> Tensor:
         """Return a reward model's scores [B], read at the last response token."""
-        role = reward_role(number)
-        hidden = self._hidden(role, batch)
-        rows = torch.arange(len(batch), device=hidden.device)
-        states = hidden[rows, batch.last_positions]
-        return linear_float32(self.models.score_heads[role], states).squeeze(-1)
+        states = self.score_states(batch, number)
+        return linear_float32(self.models.score_heads[reward_role(number)], states).squeeze(-1)
 
     def scores(self, batch: Sequences, number: int = 0) -> Tensor:
         """Return scores [B] on the scale of rewards: mean 0, deviation 1 over SFT samples.

@@ -53,6 +53,24 @@ class AlarmsSection(Section):
         description="Ratio of the reward models' disagreement to its value at SFT. null disables "
         "this alarm.",
     )
+    state_distance: float | None = Field(
+        1.5,
+        gt=1.0,
+        description="Ratio of the mean Mahalanobis distance of the reward model's states from SFT's "
+        "states to its value at SFT. null disables this alarm.",
+    )
+    saturation: float | None = Field(
+        0.2,
+        gt=0.0,
+        lt=1.0,
+        description="Rise since SFT in the share of scores at `ppo.score_clip`. null disables this "
+        "alarm.",
+    )
+    takeover: Positive | None = Field(
+        0.1,
+        description="Fall of the other sources' summed score as a share of the rise of one source's, "
+        "with several `ppo.reward_sources`. null disables this alarm.",
+    )
     false_alarms: float = Field(
         0.01,
         gt=0.0,

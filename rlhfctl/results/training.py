@@ -277,6 +277,8 @@ class HeldOutLine:
     eos_share: float
     score_disagreement: float | None = None
     out_of_range_share: float | None = None
+    state_distance: float | None = None
+    saturated_share: float | None = None
     sqrt_kl: float
     per_prompt: dict[str, list[float]] = field(metadata={"key": "each"})
 

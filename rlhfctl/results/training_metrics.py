@@ -203,6 +203,14 @@ _HELD_OUT = (
         "",
         LOWER,
     ),
+    Metric(
+        "state_distance",
+        "mean Mahalanobis distance, divided by the square root of the dimension, of the states that"
+        " the score head reads to those of SFT's responses to other prompts",
+        "",
+        LOWER,
+    ),
+    Metric("saturated_share", "share of scores at `score_clip` or beyond", "", LOWER),
 )
 
 _RESULT = tuple(

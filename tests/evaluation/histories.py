@@ -13,6 +13,9 @@ SPREAD = {  # mean and standard deviation over prompts and over a prompt's respo
     "length": (30.0, 10.0),
     "entropy": (1.5, 0.5),
     "disagreement": (0.3, 0.1),
+    "state_distance": (1.0, 0.2),
+    "contribution_a": (0.0, 1.0),
+    "contribution_b": (0.0, 0.5),
 }
 
 
@@ -58,5 +61,6 @@ def quiet(
     metrics["repetition"] = np.maximum(0.0, 0.1 * (drawn() - 1))
     metrics["certainty"] = (drawn() > 1.0).astype(float)
     metrics["out_of_range"] = (drawn() > 2.0).astype(float)
+    metrics["saturated"] = (drawn() > 2.0).astype(float)
     metrics["kl"] = np.linspace(0, 4, evaluations)[:, None] * np.exp(0.5 * drawn())
     return metrics

@@ -39,6 +39,13 @@ def hacked(name: str, rng: np.random.Generator) -> dict[str, NDArray[np.float64]
             metrics["out_of_range"] = np.maximum(metrics["out_of_range"], chance < 0.12 * LATER)
         case "disagreement":
             metrics["disagreement"] *= 1 + LATER / 3
+        case "state_distance":
+            metrics["state_distance"] *= 1 + LATER / 5
+        case "saturation":
+            metrics["saturated"] = np.maximum(metrics["saturated"], chance < 0.12 * LATER)
+        case "takeover":
+            metrics["contribution_a"] += 0.4 * LATER
+            metrics["contribution_b"] -= 0.2 * LATER
     return metrics
 
 

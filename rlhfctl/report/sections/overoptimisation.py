@@ -37,6 +37,8 @@ _ALONG: tuple[tuple[str, str, Metric], ...] = (
     ("Ended by EOS", "fraction of responses", lambda line: line.eos_share),
     ("Reward model disagreement", "standard deviation", lambda line: line.score_disagreement),
     ("Scores outside the training range", "fraction", lambda line: line.out_of_range_share),
+    ("Scores at the clip", "fraction", lambda line: line.saturated_share),
+    ("Distance of reward model states", "Mahalanobis / √H", lambda line: line.state_distance),
 )
 DISTANCE = "√KL to SFT, √nats"
 

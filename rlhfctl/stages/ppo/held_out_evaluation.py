@@ -45,6 +45,7 @@ from rlhfctl.run.directory import (
     OVER_OPTIMISATION_FILE,
 )
 from rlhfctl.run.files import CHECKPOINTS, write_atomic, write_json
+from rlhfctl.stages.ppo.observed_scores import StateReference
 from rlhfctl.stages.shared.responses import generate_responses
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class HeldOutEvaluator:
         self.limits = AlarmLimits(**section.alarms.model_dump(), kl=section.kl_alarm)
         self.history: list[HeldOutLine] = []
         self.stopped = False
+        self.states = StateReference(output)
         self.acts: list[AlarmAct] | None = None
         self.restored: int | None = None
 
@@ -228,6 +230,8 @@ class HeldOutEvaluator:
             eos_share=float(np.mean(per_prompt["ended"])),
             score_disagreement=mean("disagreement"),
             out_of_range_share=mean("out_of_range"),
+            state_distance=mean("state_distance"),
+            saturated_share=mean("saturated"),
             sqrt_kl=math.sqrt(max(kl.value, 0.0)),
             per_prompt=per_prompt,
         )
@@ -237,8 +241,9 @@ class HeldOutEvaluator:
         prompt_set, processes = self.held_out_set.prompt_set, self.processes
         prompts = len(prompt_set.prompts)
         rows = [row % prompts for row in range(-(-prompts // processes.count) * processes.count)]
+        observed = self.held_out_set.observer(self.limits)
         responses = generate_responses(
-            prompt_set,
+            replace(prompt_set, observe=observed),
             "policy",
             processes.share(rows),
             on_batch=lambda _done, _kl: stop_together(processes),
@@ -259,15 +264,24 @@ class HeldOutEvaluator:
             "ended": responses.ended,
             "disagreement": responses.disagreement,
             "out_of_range": self._out_of_range(responses.proxy),
+            "saturated": self._saturated(responses.proxy),
+            **(observed.contributions if observed is not None else {}),
         }
         measurements = {name: values for name, values in measured.items() if values is not None}
         columns = [np.asarray(values, np.float64).tolist() for values in measurements.values()]
         items = list(zip(*columns, strict=True))
         whole = processes.gather_items(items)[:prompts]
-        return {
+        per_prompt = {
             name: list(values)
             for name, values in zip(measurements, zip(*whole, strict=True), strict=True)
         }
+        if observed is not None and observed.with_states:
+            per_prompt["state_distance"] = self.states.distances(
+                processes.gather_items(observed.states)[:prompts],
+                first=not self.history,
+                write=processes.is_main,
+            )
+        return per_prompt
 
     def _out_of_range(self, scores: ArrayLike | None) -> ArrayLike | None:
         """Return whether each score, [prompts], is outside the reward model's range."""
@@ -276,6 +290,13 @@ class HeldOutEvaluator:
         low, high = self.held_out_set.score_range
         values = np.asarray(scores, np.float64)
         return ~((low <= values) & (values <= high))
+
+    def _saturated(self, scores: ArrayLike | None) -> ArrayLike | None:
+        """Return whether each score, [prompts], is at `score_clip`, where more earns nothing."""
+        clip = self.section.score_clip
+        if clip is None or scores is None or self.section.score_normalization == "running":
+            return None
+        return np.abs(np.asarray(scores, np.float64)) >= clip
 
     def _since_best(self) -> Interval:
         return fallen_significantly(self.history, best_evaluation(self.history))

@@ -11,6 +11,7 @@ from rlhfctl.errors import CheckpointError, DataError, RecipeError
 from rlhfctl.results.io import read_result
 from rlhfctl.results.training import RewardModelResult
 from rlhfctl.run.directory import METRICS_FILE
+from rlhfctl.stages.ppo.observed_scores import ObservedScores
 from rlhfctl.stages.shared.held_out_rm import held_out_rm_source, load_foreign_judge
 from rlhfctl.stages.shared.responses import PromptSet
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
+    from rlhfctl.evaluation.alarms import AlarmLimits
     from rlhfctl.models.roles import Roles
     from rlhfctl.run.monitor import Monitor
     from rlhfctl.stages.shared.reward_sources import RewardSources
@@ -37,11 +39,21 @@ class HeldOutSet:
         true_reward: `gold` or `held_out_rm`; None without a true reward.
         score_range: Lowest and highest normalised score that the reward model gave on held-out
             comparisons; None if unknown, or if there are other reward sources.
+        has_rm: True if the run's reward model is among the roles.
     """
 
     prompt_set: PromptSet
     true_reward: str | None
     score_range: tuple[float, float] | None
+    has_rm: bool = False
+
+    def observer(self, limits: AlarmLimits) -> ObservedScores | None:
+        """Return a new collector of what some alarms need; None if there are no scores."""
+        rewards = self.prompt_set.rewards
+        if rewards is None:
+            return None
+        with_states = self.has_rm and limits.state_distance is not None
+        return ObservedScores(self.prompt_set.roles, rewards, with_states=with_states)
 
 
 def held_out_prompts(context: StageContext, monitor: Monitor) -> Dataset | None:
@@ -136,7 +148,7 @@ def open_held_out_set(
     )
     only_rm = section.uses_rm and len(section.reward_sources) == 1
     score_range = _score_range(inputs["rm"], roles) if only_rm else None
-    return HeldOutSet(prompt_set, true_reward, score_range)
+    return HeldOutSet(prompt_set, true_reward, score_range, section.uses_rm)
 
 
 def _score_range(rm: Path, roles: Roles) -> tuple[float, float] | None:

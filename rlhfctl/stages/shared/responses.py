@@ -38,6 +38,7 @@ class PromptSet:
         prompt_ids: [prompts] token ids.
         batch_size: Prompts per batch; affects memory, not responses.
         judge: The held-out reward model, if any.
+        observe: Called with each batch of responses and its scores [sources, batch].
     """
 
     context: StageContext
@@ -47,6 +48,7 @@ class PromptSet:
     prompt_ids: Sequence[Sequence[int]]
     batch_size: int
     judge: RewardSource | None = None
+    observe: Callable[[Sequences, Tensor], None] | None = None
 
 
 def generate_responses(
@@ -100,6 +102,8 @@ def _measured_batch(prompt_set: PromptSet, role: Role, rows: Sequence[int]) -> R
     if rewards is not None:
         scores = rewards.scores_per_source(sequences, rows)
         measurements["proxy"] = rewards.combine(scores).tolist()
+        if prompt_set.observe is not None:
+            prompt_set.observe(sequences, scores)
         if len(scores) > 1:
             measurements["disagreement"] = scores.std(dim=0, correction=1).tolist()
     if prompt_set.judge is not None:
