@@ -1,10 +1,11 @@
-"""Comparisons in named subsets, in RewardBench's format."""
+"""Comparisons in named subsets, in the formats of RewardBench and RewardBench 2."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data.best_of_rows import BestOfRow, best_of_row
 from rlhfctl.data.files import read_local
 from rlhfctl.data.row_counts import RowCounts
 from rlhfctl.data.rows import BadRowError, comparison, is_conversation
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rlhfctl.data.rows import Row
 
 _COLUMNS = ("subset", "prompt", "chosen", "rejected")
+_ID = "id"
+"""Column that RewardBench 2's subset Ties needs."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,12 @@ class Subsets:
     Attributes:
         rows: Rows with `subset`, `prompt`, `chosen`, `rejected`.
         report: Row counts of the file.
+        best_of: Rows with lists of responses, in RewardBench 2's format; `rows` is then empty.
     """
 
     rows: list[Row]
     report: RowCounts
+    best_of: list[BestOfRow] = field(default_factory=list)
 
 
 def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Subsets:
@@ -52,21 +57,39 @@ def read_subsets(source: str, *, messages: bool, limit: int | None = None) -> Su
             source,
             f"each row needs {', '.join(_COLUMNS)}",
         )
-    raw = raw.only(_COLUMNS)
+    raw = raw.only((*_COLUMNS, _ID) if _ID in raw.columns else _COLUMNS)
     report = RowCounts(source, notes=raw.notes)
     rows: list[Row] = []
+    best_of: list[BestOfRow] = []
     for number, row in enumerate(raw.rows):
         if limit is not None and number >= limit:
             break
         report.read += 1
         try:
-            rows.append(_row(row, messages=messages))
+            if _has_lists(row):
+                best_of.append(best_of_row(row, messages=messages))
+            else:
+                rows.append(_row(row, messages=messages))
         except BadRowError as error:
             report.drop(str(error), raw.place(number))
         else:
             report.usable += 1
     report.check(1.0)
-    return Subsets(rows, report)
+    if rows and best_of:
+        raise DataError(
+            f"{len(best_of)} rows have lists of responses and {len(rows)} have one each",
+            source,
+            "split the file, into RewardBench's form and RewardBench 2's",
+        )
+    return Subsets(rows, report, best_of)
+
+
+def _has_lists(row: Mapping[str, Any]) -> bool:
+    """Return whether a row's responses are lists of texts, not texts or messages."""
+    return any(
+        isinstance(row.get(name), list | tuple) and any(isinstance(text, str) for text in row[name])
+        for name in ("chosen", "rejected")
+    )
 
 
 def _row(row: Mapping[str, Any], *, messages: bool) -> Row:

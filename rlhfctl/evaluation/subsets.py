@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlhfctl.evaluation.intervals import wilson
 from rlhfctl.evaluation.preferences import accuracy_by_group
+from rlhfctl.evaluation.ties import ties_score
+from rlhfctl.results.estimate import GroupAccuracy
 from rlhfctl.results.evaluation import SubsetAccuracies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike
+
+    from rlhfctl.evaluation.ties import RatedPrompt
 
 # RewardBench v1's subsets per section with their weights (Lambert et al. 2024,
 # rewardbench/constants.py): the number of pairs, but math-prm weighs as much as all code subsets.
@@ -75,6 +80,36 @@ def subset_metrics(
     sections = section_accuracies(accuracies)
     mean = float(np.mean(list((sections or accuracies).values())))
     return SubsetAccuracies(groups, mean, sections or None)
+
+
+def best_of_metrics(
+    prompts: Sequence[RatedPrompt],
+    subsets: Sequence[str],
+    ties: Mapping[str, Mapping[int, RatedPrompt]],
+) -> SubsetAccuracies:
+    """Return accuracies per subset of RewardBench 2, the score of its Ties, and their mean.
+
+    A prompt is answered correctly where the right response scores above all wrong ones; responses
+    of equal scores share it. The mean is over subsets, as RewardBench 2's.
+
+    Args:
+        prompts: [prompts] scores, with one right response each.
+        subsets: [prompts] the subset of each.
+        ties: `ref` and `tied` -> number -> scores, of the subset of ties.
+    """
+    won: dict[str, list[float]] = {}
+    for prompt, subset in zip(prompts, subsets, strict=True):
+        right = prompt.right[0]
+        equal = 1 + sum(score == right for score in prompt.wrong)
+        won.setdefault(subset, []).append(1 / equal if right >= max(prompt.wrong) else 0.0)
+    groups = {
+        name: GroupAccuracy(wilson(sum(values), len(values)), len(values))
+        for name, values in won.items()
+    }
+    score = ties_score(ties.get("ref", {}), ties.get("tied", {}))
+    means = [group.accuracy.value for group in groups.values()]
+    means += [] if score is None else [score.score]
+    return SubsetAccuracies(groups, float(np.mean(means)), ties=score)
 
 
 def section_accuracies(accuracies: Mapping[str, float]) -> dict[str, float]:

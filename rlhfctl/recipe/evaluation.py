@@ -120,12 +120,14 @@ class EvaluationSection(Section):
     probes: Natural = Field(
         128,
         description="Held-out responses that are corrupted to test whether the reward model's "
-        "scores fall; 0 disables it.",
+        "scores fall, and comparisons that are edited harmlessly to test whether its preference "
+        "stands; 0 disables both.",
     )
     reward_bench: str | None = Field(
         None,
         description="File (.json, .jsonl, .csv or .parquet) with columns subset, prompt, chosen and "
-        "rejected, as in RewardBench, that the reward model is evaluated on; null uses none.",
+        "rejected, as in RewardBench and RewardBench 2, that the reward model is evaluated on; null uses "
+        "none.",
     )
     gates: dict[str, str] = Field(
         default_factory=dict,

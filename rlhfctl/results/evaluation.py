@@ -188,13 +188,63 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
+class HarmlessEditResult:
+    """Comparisons whose preference flips when one response is edited harmlessly.
+
+    Attributes:
+        flipped: Share of the comparisons with the other order of scores after the edit, over edits
+            of the chosen and of the rejected response.
+        change: Mean absolute change of the edited response's normalised score.
+        comparisons: Edited comparisons; one counts twice if both of its responses can be edited.
+        description: Phrase for the edited response.
+    """
+
+    flipped: Estimate
+    change: float
+    comparisons: int
+    description: str
+
+
+@dataclass(frozen=True)
 class SubsetAccuracies:
-    """Accuracy on each benchmark subset; `sections` are those of RewardBench v1, if all are."""
+    """Accuracy on each benchmark subset.
+
+    Attributes:
+        subsets: Accuracy by subset: of pairs, or of the best of several responses.
+        subsets_mean: Mean over sections, else over subsets.
+        sections: Accuracy by section of RewardBench v1, if all subsets are of it.
+        ties: Score of RewardBench 2's subset Ties, which enters the mean; None without it.
+        subsets_file: File of the subsets.
+    """
 
     subsets: dict[str, GroupAccuracy]
     subsets_mean: float
     sections: dict[str, float] | None = None
+    ties: TiesScore | None = None
     subsets_file: str | None = None
+
+
+@dataclass(frozen=True)
+class TiesScore:
+    """RewardBench 2's score of prompts with several equally right responses.
+
+    Attributes:
+        score: Its weighted score of the following.
+        accuracy: Share of prompts with several right responses whose worst right one scores above
+            the best wrong one.
+        reference_accuracy: The same of the prompts with one right response.
+        margin_accuracy: Share of prompts whose right responses differ by less than the worst of them
+            is above the best wrong one.
+        margin_accuracy_hard: The same, with the smaller of that distance and its reference prompt's.
+        prompts: Prompts with several right responses that have a reference prompt.
+    """
+
+    score: float
+    accuracy: float
+    reference_accuracy: float
+    margin_accuracy: float
+    margin_accuracy_hard: float
+    prompts: int
 
 
 @dataclass(frozen=True)
@@ -208,6 +258,7 @@ class HeldOutAccuracies:
     per_source: dict[str, GroupAccuracy] | None = None
     per_margin: dict[str, GroupAccuracy] | None = None
     probes: dict[str, ProbeResult] | None = None
+    harmless_edits: dict[str, HarmlessEditResult] | None = None
 
 
 @dataclass(frozen=True)

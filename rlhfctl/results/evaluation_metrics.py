@@ -142,7 +142,43 @@ _REWARD_MODEL = (
         better=LOWER,
     ),
     Metric(f"{_RM}.probes.PROBE.responses", "perturbed responses", "responses"),
+    estimate(
+        f"{_RM}.harmless_edits.EDIT.flipped",
+        "share of comparisons whose order of scores turns when one response is edited; Wilson",
+        better=LOWER,
+    ),
+    Metric(
+        f"{_RM}.harmless_edits.EDIT.change",
+        "mean absolute change of the edited response's normalised score",
+        "",
+        LOWER,
+    ),
+    Metric(f"{_RM}.harmless_edits.EDIT.comparisons", "comparisons with an edited response"),
     *group_accuracy(f"{_RM}.subsets.SUBSET", "accuracy on one subset of `evaluation.reward_bench`"),
+    Metric(
+        f"{_RM}.ties.score",
+        "RewardBench 2's Ties: 0.3 accuracy + 0.3 reference accuracy + 0.2 margin accuracy"
+        " + 0.2 hard margin accuracy + 0.01 mean tanh(margin ratio - 1)",
+        "",
+        HIGHER,
+    ),
+    Metric(f"{_RM}.ties.accuracy", "share of prompts, worst right above best wrong", "", HIGHER),
+    Metric(
+        f"{_RM}.ties.reference_accuracy", "the same of prompts with one right response", "", HIGHER
+    ),
+    Metric(
+        f"{_RM}.ties.margin_accuracy",
+        "share of prompts whose right responses are nearer to each other than to the wrong ones",
+        "",
+        HIGHER,
+    ),
+    Metric(
+        f"{_RM}.ties.margin_accuracy_hard",
+        "the same, with the smaller of that distance and the reference prompt's",
+        "",
+        HIGHER,
+    ),
+    Metric(f"{_RM}.ties.prompts", "prompts with several right responses and a reference prompt"),
     Metric(f"{_RM}.sections.SECTION", "accuracy on one section of RewardBench v1", "", HIGHER),
     Metric(f"{_RM}.subsets_mean", "mean accuracy over sections, else over subsets", "", HIGHER),
 )

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from rlhfctl.results.estimate import Estimate, GroupAccuracy
     from rlhfctl.results.evaluation import (
         Calibration,
+        HarmlessEditResult,
         HeldOutAccuracies,
         LengthBias,
         ProbeResult,
         SubsetAccuracies,
+        TiesScore,
     )
     from rlhfctl.results.training import RewardModelResult
 
@@ -58,6 +60,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         *(_calibration(held_out.calibration) if held_out else ()),
         *(_length(held_out.length) if held_out else ()),
         *_probes((held_out.probes if held_out else None) or {}),
+        *_harmless_edits((held_out.harmless_edits if held_out else None) or {}),
         *(_subsets(evaluation.benchmark) if evaluation.benchmark else ()),
     )
 
@@ -119,7 +122,47 @@ def _accuracy(label: str, group: GroupAccuracy) -> tuple[Cell, ...]:
 
 def _subsets(benchmark: SubsetAccuracies) -> tuple[Block, ...]:
     by = f"subset of {benchmark.subsets_file or 'the file of subsets'}"
-    return _slices(by, list(benchmark.subsets.items()))
+    return (*_slices(by, list(benchmark.subsets.items())), *_ties(benchmark.ties))
+
+
+def _ties(ties: TiesScore | None) -> tuple[Block, ...]:
+    if ties is None:
+        return ()
+    parts = (
+        ("RewardBench 2's score", ties.score),
+        ("All right above all wrong responses", ties.accuracy),
+        ("The same, prompts with one right response", ties.reference_accuracy),
+        ("Right responses nearer to each other than to the wrong ones", ties.margin_accuracy),
+        ("The same, and than at the reference prompt", ties.margin_accuracy_hard),
+    )
+    return table(
+        f"Ties: {number(ties.prompts)} prompts with several equally right responses.",
+        (Column("Ties"), Column("Share", "number")),
+        [(label, share(value)) for label, value in parts],
+    )
+
+
+def _harmless_edits(edits: Mapping[str, HarmlessEditResult]) -> tuple[Block, ...]:
+    return table(
+        "Harmless edits: the share of held-out comparisons whose order of scores turns when one "
+        "response is edited in a way that people would not mind (after reWordBench, Wu et al. 2025), "
+        "and the mean absolute change of the normalised score.",
+        (
+            Column("Edit"),
+            *SHARE_COLUMNS,
+            Column("Change", "number"),
+            Column("Comparisons", "number"),
+        ),
+        [
+            (
+                f"{name.capitalize()}: {edit.description}",
+                *share_cells(edit.flipped),
+                number(edit.change),
+                number(edit.comparisons),
+            )
+            for name, edit in edits.items()
+        ],
+    )
 
 
 def _calibration(calibration: Calibration) -> tuple[Block, ...]:

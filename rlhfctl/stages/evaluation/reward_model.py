@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlhfctl.data.formatter import Pair
 from rlhfctl.data.rows import content, is_conversation
 from rlhfctl.data.split import prompt_key
 from rlhfctl.data.subsets import read_subsets
@@ -19,7 +18,6 @@ from rlhfctl.evaluation.preferences import accuracy
 from rlhfctl.evaluation.probes import PROBES
 from rlhfctl.evaluation.slices import accuracy_by_margin, accuracy_by_name
 from rlhfctl.evaluation.subsets import subset_metrics
-from rlhfctl.maths.sequences import Sequences
 from rlhfctl.results.estimate import GroupAccuracy
 from rlhfctl.results.evaluation import (
     HeldOutAccuracies,
@@ -27,18 +25,15 @@ from rlhfctl.results.evaluation import (
     RewardModelEvaluation,
     SubsetAccuracies,
 )
+from rlhfctl.stages.evaluation.best_of_subsets import best_of_accuracies
+from rlhfctl.stages.evaluation.harmless_edits import edited_comparisons, in_form_of
+from rlhfctl.stages.evaluation.scored_pairs import Pairs, score_pairs, score_responses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from rlhfctl.data.rows import Row, Value
+    from rlhfctl.data.rows import Value
     from rlhfctl.data.subsets import Subsets
     from rlhfctl.recipe.schema import Recipe
     from rlhfctl.stages.evaluation.context import EvalContext
-
-_ROWS_ENCODED_AT_ONCE = 256
 
 
 def evaluate_reward_model(context: EvalContext) -> RewardModelEvaluation | None:
@@ -60,90 +55,6 @@ def evaluate_reward_model(context: EvalContext) -> RewardModelEvaluation | None:
     if context.subsets is not None:
         benchmark = _on_subsets(context, context.subsets)
     return RewardModelEvaluation(held_out, benchmark) if held_out or benchmark else None
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Comparisons with scores of the reward model.
-
-    Attributes:
-        rows: [pairs] comparisons that fit the reward model's maximum length.
-        chosen: [pairs] raw scores of the chosen responses.
-        rejected: [pairs] raw scores of the rejected ones.
-        chosen_lengths: [pairs] tokens of the chosen responses, including the end token.
-        rejected_lengths: [pairs] tokens of the rejected responses.
-    """
-
-    rows: Sequence[Row]
-    chosen: NDArray[np.float64]
-    rejected: NDArray[np.float64]
-    chosen_lengths: NDArray[np.float64]
-    rejected_lengths: NDArray[np.float64]
-
-
-def score_pairs(context: EvalContext, rows: Sequence[Row], what: str) -> Pairs:
-    """Score both responses of each comparison; leave out pairs that are too long, with a warning.
-
-    Args:
-        context: The evaluation, with a reward model.
-        rows: Rows with `prompt`, `chosen` and `rejected`.
-        what: Name of the rows in messages.
-    """
-    texts = [(row["prompt"], row[side]) for row in rows for side in ("chosen", "rejected")]
-    scores, lengths = score_responses(context, texts)
-    scores, lengths = scores.reshape(-1, 2), lengths.reshape(-1, 2)
-    complete = np.isfinite(lengths).all(axis=1)
-    if not complete.all():
-        context.monitor.warn(
-            f"{what}: {int((~complete).sum()):,} of {len(rows):,} rows are longer than "
-            f"reward_model.max_length ({context.recipe.reward_model.max_length:,}), or refused by "
-            "the chat template, and left out"
-        )
-    return Pairs(
-        [rows[index] for index in np.flatnonzero(complete).tolist()],
-        *scores[complete].T,
-        *lengths[complete].T,
-    )
-
-
-def score_responses(
-    context: EvalContext, texts: Sequence[tuple[Value, Value]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return raw scores and token lengths of responses, terminated as in training.
-
-    Args:
-        context: The evaluation, with a reward model.
-        texts: [responses] prompt and response.
-
-    Returns:
-        Scores and lengths, [responses] each; NaN where prompt and response exceed
-        `reward_model.max_length` or cannot be rendered.
-    """
-    roles, section = context.roles, context.recipe.reward_model
-    formatter = context.session.formatter_for("comparisons")
-    scores, lengths = np.full(len(texts), np.nan), np.full(len(texts), np.nan)
-    context.monitor.start("eval reward model", len(texts), "scores")
-    for start in range(0, len(texts), _ROWS_ENCODED_AT_ONCE):
-        part = texts[start : start + _ROWS_ENCODED_AT_ONCE]
-        fitting = {
-            index: pair
-            for index, pair in enumerate(formatter.each_pair(part))
-            if isinstance(pair, Pair) and len(pair.prompt + pair.response) <= section.max_length
-        }
-        if fitting:
-            places = start + np.array(list(fitting))
-            sequences = Sequences.from_lists(
-                [pair.prompt for pair in fitting.values()],
-                [pair.response for pair in fitting.values()],
-                roles.pad_token_id,
-                roles.device,
-            )
-            lengths[places] = sequences.response_lengths.tolist()
-            for rows, chunk in sequences.in_chunks(section.per_device_eval_batch_size):
-                scores[places[rows.tolist()]] = roles.raw_scores(chunk).tolist()
-        context.monitor.step(start + len(part), {})
-    context.monitor.finish()
-    return scores, lengths
 
 
 def _on_comparisons(context: EvalContext) -> HeldOutAccuracies:
@@ -181,6 +92,7 @@ def _on_comparisons(context: EvalContext) -> HeldOutAccuracies:
             seed,
         ),
         probes=_probe(context, pairs) if section.probes else None,
+        harmless_edits=edited_comparisons(context, pairs) if section.probes else None,
     )
 
 
@@ -199,7 +111,7 @@ def _probe(context: EvalContext, pairs: Pairs) -> dict[str, ProbeResult]:
         for index, row in enumerate(rows):
             changed = probe.change(texts, index, seed + index)
             if changed is not None:
-                changed_texts.append((row["prompt"], _as(row["chosen"], changed)))
+                changed_texts.append((row["prompt"], in_form_of(row["chosen"], changed)))
                 origin.append((name, index))
     raw, _ = score_responses(context, changed_texts)
     scale = context.roles.normalizations[0].deviation
@@ -215,11 +127,6 @@ def _probe(context: EvalContext, pairs: Pairs) -> dict[str, ProbeResult]:
                 paired_bootstrap_mean(changes, seed), len(changes), probe.description
             )
     return metrics
-
-
-def _as(like: Value, text: str) -> Value:
-    """Return the text in the format of another response."""
-    return [like[-1] | {"content": text}] if is_conversation(like) else text
 
 
 def benchmark_subsets(recipe: Recipe, prompt: Value) -> Subsets | None:
@@ -246,6 +153,9 @@ def benchmark_subsets(recipe: Recipe, prompt: Value) -> Subsets | None:
 def _on_subsets(context: EvalContext, subsets: Subsets) -> SubsetAccuracies:
     if subsets.report.dropped:
         context.monitor.warn(f"evaluation.reward_bench: {subsets.report.summary()}")
+    if subsets.best_of:
+        accuracies = best_of_accuracies(context, subsets.best_of)
+        return replace(accuracies, subsets_file=context.recipe.evaluation.reward_bench)
     pairs = score_pairs(context, subsets.rows, "evaluation.reward_bench")
     names = [row["subset"] for row in pairs.rows]
     accuracies = subset_metrics(pairs.chosen, pairs.rejected, names)

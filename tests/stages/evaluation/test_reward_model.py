@@ -179,6 +179,46 @@ def test_subsets_of_a_file_are_judged_and_rows_too_long_are_told(tmp_path):
     assert "1 of 4 rows are longer" in told
 
 
+SAMPLE = Path(__file__).parent / "reward_bench_2.jsonl"
+"""Made rows in the form of RewardBench 2: two subsets of best of four, and three prompts of Ties."""
+
+
+def test_rewardbench_2_takes_the_right_response_against_three_and_scores_ties():
+    recipe = small_recipe(f"evaluation.reward_bench={SAMPLE}", "evaluation.probes=0")
+    monitor = Listening()
+    metrics = trial(recipe, LIKINGS["length"], monitor)
+    # Longer responses score higher; in one of the two prompts of Focus a wrong one is the longest.
+    assert {name: part["accuracy"] for name, part in metrics["subsets"].items()} == {
+        "Factuality": 1.0,
+        "Focus": 0.5,
+    }
+    ties = metrics["ties"]
+    assert ties["prompts"] == 1
+    # Right responses of 3 and 4 words, wrong ones of 1 and 2; the reference has 5 against 1.
+    assert (ties["accuracy"], ties["reference_accuracy"]) == (1.0, 1.0)
+    assert (ties["margin_accuracy"], ties["margin_accuracy_hard"]) == (0.0, 0.0)
+    assert ties["score"] == pytest.approx(0.6)
+    assert metrics["subsets_mean"] == pytest.approx((1.0 + 0.5 + 0.6) / 3)
+    (told,) = monitor.warnings
+    assert "1 of 6 rows cannot be used: 1 id of the subset Ties" in told
+
+
+def test_harmless_edits_turn_no_preference_of_a_sound_reward_and_many_of_a_fragile_one(planted):
+    for name in ("length", "certainty", "gold"):
+        edits = planted[name]["harmless_edits"]
+        assert edits["whitespace"]["flipped"] == 0.0
+        assert edits["whitespace"]["change"] == pytest.approx(0.0, abs=1e-6)
+        assert edits["whitespace"]["flipped_high"] < 0.1
+    recipe = small_recipe("data.comparisons.max_rows=400", "data.comparisons.held_out=0.3")
+    fragile = trial(recipe, lambda prompt, text: sum(map(str.isupper, text)) + 0.01 * len(text))
+    edits = fragile["harmless_edits"]
+    assert edits["case"]["flipped_low"] > 0.2
+    # Two swapped letters leave their number and their case.
+    assert edits["typos"]["flipped"] == 0.0
+    assert edits["case"]["change"] > 0.5
+    assert edits["case"]["comparisons"] > 100
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(None, "there is no such file"), ('{"prompt": "a"}\n', "chosen, rejected are missing")],
