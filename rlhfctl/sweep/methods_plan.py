@@ -102,14 +102,14 @@ def make_methods_plan(
     recipe = load_recipe(path, overrides).recipe
     judge = _judge(recipe)
     shared: dict[str, Job] = {}
-    found = []
+    runs = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         for method in methods:
             changes = [("seed", str(seed)), *_changes(method, recipe)]
             extra = tuple(Override(key, value, _LABEL) for key, value in changes)
             reader = PointReader(path, (*overrides, *extra), root, shared)
-            found.append(_method_jobs(method, seed, recipe, reader))
-    return MethodsPlan(judge, tuple(found), tuple(shared.values()))
+            runs.append(_method_jobs(method, seed, recipe, reader))
+    return MethodsPlan(judge, tuple(runs), tuple(shared.values()))
 
 
 def _judge(recipe: Recipe) -> Judge:

@@ -24,7 +24,7 @@ from tests.source_files import ROOT
 
 RUN = {"init", "migrate", "recipes", "schema", "show", "validate", "data show"}
 NOT_RUN = {
-    **dict.fromkeys(("run", "sft", "train-rm", "ppo", "eval", "sweep"), "trains or samples"),
+    **dict.fromkeys(("run", "sft", "train-rm", "ppo", "eval", "sweep", "dpo", "compare"), "trains"),
     **dict.fromkeys(("sample", "chat", "export"), "needs the models of a finished run"),
     **dict.fromkeys(("report", "watch", "runs list", "runs show"), "needs a run"),
     **dict.fromkeys(("runs diff", "runs rm"), "needs runs"),

@@ -246,7 +246,6 @@ def open_trainer(
         gradient_checkpointing=section.gradient_checkpointing,
     )
     settings = ppo_settings(recipe)
-    processes = Processes()
     engine = _engine(recipe, roles, output, monitor, processes)
     sources.load_scorers(prompt_rows)
     for note in sources.revisions():
