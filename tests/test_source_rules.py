@@ -100,6 +100,7 @@ JSON_EDGES = {
     "report/page.py:_view": "variables of the report's template",
     "report/plots.py:DrawnPlot": "points of a plot, read by the page's script",
     "report/provenance.py:_flattened": "the JSON form of a result, name by name",
+    "report/methods.py:value": "the comparison of methods as JSON",
     "report/sweep.py:value": "the sweep as JSON",
     "report/values.py:report": "the report as JSON",
     "report/values.py:_without_prompts": "one line of the report as JSON",

@@ -76,7 +76,7 @@ def compare_methods(
             plan, root, str(choice.path), jobs, observer, kl=kl, force=options.force
         )
     directory = RunDirectory(root)
-    write_atomic(directory.report, page.html(name, result))
+    write_atomic(directory.report, page.html(page.read(root)))
     _show(terminal, directory, result)
     code = exit_code(result)
     if code:

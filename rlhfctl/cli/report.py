@@ -1,4 +1,4 @@
-"""The `report` command: render a run, several runs or a sweep from their folders."""
+"""The `report` command: render a run, several runs, a sweep or a comparison of methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.cli.report_format import ReportFormat
 from rlhfctl.cli.resolve import newest_run
 from rlhfctl.errors import EnvironmentFault, UsageError
-from rlhfctl.run.directory import LATEST_LINK, SWEEP_FILE, linked_run
+from rlhfctl.run.directory import LATEST_LINK, METHODS_FILE, SWEEP_FILE, linked_run
 from rlhfctl.run.files import write_atomic
 
 if TYPE_CHECKING:
@@ -54,14 +54,14 @@ def write_report(request: ReportRequest, terminal: Terminal) -> None:
             hint="leave --json out; --format json --output - prints the report's own values",
         )
     roots = [_root(name, request.runs_dir) for name in request.runs] or [_newest(request.runs_dir)]
-    sweeps = [root for root in roots if (root / SWEEP_FILE).is_file()]
+    sweeps = [root for root in roots if _file_of_runs(root) is not None]
     if sweeps and len(roots) > 1:
         raise UsageError(
-            "a sweep cannot be combined with other runs",
+            "a sweep or a comparison of methods cannot be combined with other runs",
             where=str(sweeps[0]),
             hint=f"run `rlhfctl report {sweeps[0]}`",
         )
-    text = _rendered(roots, request.report_format, is_sweep=bool(sweeps))
+    text = _rendered(roots, request.report_format)
     if request.output == STDOUT:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -74,11 +74,27 @@ def write_report(request: ReportRequest, terminal: Terminal) -> None:
         terminal.result(str(path))
 
 
-def _rendered(roots: Sequence[Path], report_format: ReportFormat, *, is_sweep: bool) -> str:
-    from rlhfctl.report import comparison, markdown, page, sources, sweep, values
+def _file_of_runs(root: Path) -> str | None:
+    """Return the name of the file that makes a folder one of many runs; None without it."""
+    return next((name for name in (SWEEP_FILE, METHODS_FILE) if (root / name).is_file()), None)
+
+
+def _rendered(roots: Sequence[Path], report_format: ReportFormat) -> str:
+    from rlhfctl.report import comparison, markdown, methods, page, sources, sweep, values
 
     value: dict[str, Any]
-    if is_sweep:
+    file_of_runs = _file_of_runs(roots[0])
+    if file_of_runs == METHODS_FILE:
+        methods_report = methods.read(roots[0])
+        if report_format is ReportFormat.JSON:
+            value = methods.value(methods_report)
+        else:
+            return (
+                methods.html(methods_report)
+                if report_format is ReportFormat.HTML
+                else methods.markdown_text(methods_report)
+            )
+    elif file_of_runs == SWEEP_FILE:
         sweep_report = sweep.read(roots[0])
         if report_format is ReportFormat.JSON:
             value = sweep.value(sweep_report)

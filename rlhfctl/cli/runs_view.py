@@ -138,7 +138,7 @@ def newest(runs_dir: Path) -> RunOverview:
     Raises:
         UsageError: There is none.
     """
-    runs = [run for run in runs_in(runs_dir) if run.state != "sweep"]
+    runs = [run for run in runs_in(runs_dir) if run.state not in {"sweep", "comparison"}]
     if not runs:
         raise UsageError(
             "no runs found", str(runs_dir), "start one with `rlhfctl run`, or set --runs-dir"

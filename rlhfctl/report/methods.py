@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rlhfctl.report.blocks import Block, Cell, Column, Note, Section, estimate_cell, plots, table
-from rlhfctl.report.curves import Line, Plot, at_distance
+from rlhfctl.report import markdown
+from rlhfctl.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Note,
+    Section,
+    estimate_cell,
+    plots,
+    table,
+    warnings,
+)
+from rlhfctl.report.curves import Line, Plot, at_distance, interval_line
 from rlhfctl.report.html import write
 from rlhfctl.report.numbers import duration, number, share, size_of
+from rlhfctl.report.values import finite_only
+from rlhfctl.results.io import read_result, to_json
+from rlhfctl.results.methods import MethodsResult
+from rlhfctl.run.directory import METHODS_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from rlhfctl.results.estimate import Estimate
-    from rlhfctl.results.methods import FrontierPoint, MethodRun, MethodsResult, MethodSummary
+    from rlhfctl.results.methods import MeanPoint, MethodRun, MethodSummary
 
 TITLES = {
     "ppo": "PPO",
@@ -24,6 +40,7 @@ TITLES = {
     "dpo": "DPO",
     "best_of_n": "Best of n",
 }
+_SMALL_KL = 0.1
 _JUDGES = {"gold": "gold reward", "held_out_rm": "held-out reward model"}
 _RULE = (
     "A method's value at a KL is read off its frontier, linear in √KL between the two policies "
@@ -33,13 +50,42 @@ _RULE = (
 )
 
 
-def html(name: str, result: MethodsResult) -> str:
+@dataclass(frozen=True)
+class Methods:
+    """A comparison's name and results."""
+
+    name: str
+    result: MethodsResult
+
+
+def read(root: Path) -> Methods:
+    """Read the comparison of a folder.
+
+    Raises:
+        CheckpointError: Its file is damaged, or written by another version of rlhfctl.
+    """
+    return Methods(root.resolve().name, read_result(MethodsResult, root / METHODS_FILE))
+
+
+def markdown_text(methods: Methods) -> str:
+    """Return the comparison as Markdown."""
+    head = [f"## {markdown.plain(methods.name)}: comparison of methods", ""]
+    return "\n".join([*head, *markdown.written(sections(methods.result))])
+
+
+def value(methods: Methods) -> dict[str, Any]:
+    """Return the comparison as a JSON object."""
+    cleaned: dict[str, Any] = finite_only({"comparison": methods.name, **to_json(methods.result)})
+    return cleaned
+
+
+def html(methods: Methods) -> str:
     """Return the comparison as one self-contained page."""
-    parts = sections(result)
+    parts = sections(methods.result)
     view = {
-        "name": name,
+        "name": methods.name,
         "kind": "comparison of methods",
-        "summary": [("recipe", result.recipe)],
+        "summary": [("recipe", methods.result.recipe)],
         "sections": parts,
         "contents": [(part.anchor, part.title) for part in parts],
     }
@@ -51,6 +97,7 @@ def sections(result: MethodsResult) -> list[Section]:
     parts = (
         ("At equal KL", _table(result)),
         ("Frontiers", _frontiers(result)),
+        ("Cost", _costs(result)),
         ("Runs", _runs(result)),
     )
     return [Section(title, blocks) for title, blocks in parts if blocks]
@@ -58,27 +105,25 @@ def sections(result: MethodsResult) -> list[Section]:
 
 def _table(result: MethodsResult) -> tuple[Block, ...]:
     judge = _JUDGES[result.judge]
-    place = f"at a KL of {number(result.kl)} nats" if result.kl is not None else "at equal KL"
+    place = f"at a KL of {number(result.kl)}" if result.kl is not None else "at equal KL"
     columns = (
         Column("Method"),
-        Column(f"Win rate over SFT {place}", "number"),
+        Column(f"Win rate {place}", "number"),
         Column(f"Gain {place}", "number"),
-        Column("KL of the result, nats", "number"),
-        Column("Win rate of the result", "number"),
-        Column("Gain of the result", "number"),
-        Column("Gain in the training reward", "number"),
-        Column("Over-optimisation", "number"),
-        Column("Training time", "number"),
-        Column("With shared stages", "number"),
-        Column("Peak memory", "number"),
+        Column("KL of the result", "number"),
+        Column("Its win rate", "number"),
+        Column("Its gain", "number"),
     )
     caption = (
-        f"Win rate and gain by {judge}. Means over seeds, with 95 % CIs between seeds. "
-        "Over-optimisation is the gain at the largest KL minus the best gain on the frontier: at "
-        "most 0, and below it by selection even where nothing is lost."
+        f"Win rate over SFT, and gain over SFT in the {judge}; KL in nats per response. Means over "
+        "seeds, with 95 % CIs between seeds."
     )
     blocks = table(caption, columns, [_row(method) for method in result.methods])
-    return (*blocks, Note(_RULE)) if blocks else ()
+    if not blocks:
+        return ()
+    if result.kl is None or result.kl < _SMALL_KL:
+        blocks += warnings(["Some method has hardly moved from SFT, so this KL compares little."])
+    return (*blocks, Note(_RULE))
 
 
 def _row(method: MethodSummary) -> tuple[Cell, ...]:
@@ -89,11 +134,34 @@ def _row(method: MethodSummary) -> tuple[Cell, ...]:
         estimate_cell(method.kl, number),
         estimate_cell(method.win_rate, share),
         estimate_cell(method.gain, number),
-        estimate_cell(method.proxy_gain, number),
-        estimate_cell(method.over_optimisation, number),
+    )
+
+
+def _costs(result: MethodsResult) -> tuple[Block, ...]:
+    columns = (
+        Column("Method"),
+        Column("Training time", "number"),
+        Column("With SFT and reward model", "number"),
+        Column("Peak memory", "number"),
+        Column("Gain in the training reward", "number"),
+        Column("Over-optimisation", "number"),
+    )
+    caption = (
+        "Means over seeds. DPO needs no reward model. Over-optimisation is the gain at the largest "
+        "KL minus the best gain on the frontier: at most 0, and below it by selection even where "
+        "nothing is lost."
+    )
+    return table(caption, columns, [_cost(method) for method in result.methods])
+
+
+def _cost(method: MethodSummary) -> tuple[Cell, ...]:
+    return (
+        TITLES.get(method.method, method.method),
         _mean(method.seconds, duration),
         _mean(method.total_seconds, duration),
         _mean(method.memory_bytes, size_of),
+        estimate_cell(method.proxy_gain, number),
+        estimate_cell(method.over_optimisation, number),
     )
 
 
@@ -102,8 +170,7 @@ def _mean(estimate: Estimate | None, form: Callable[[float], str]) -> str:
 
 
 def _frontiers(result: MethodsResult) -> tuple[Block, ...]:
-    finished = [run for run in result.runs if run.status == "done"]
-    values: tuple[tuple[str, Callable[[FrontierPoint], float | None]], ...] = (
+    values: tuple[tuple[str, Callable[[MeanPoint], Estimate | None]], ...] = (
         ("Win rate over SFT", lambda point: point.win_rate),
         ("Gain", lambda point: point.gain),
         ("Gain in the training reward", lambda point: point.proxy_gain),
@@ -111,7 +178,7 @@ def _frontiers(result: MethodsResult) -> tuple[Block, ...]:
     pictures = [
         Plot(
             f"{title} against √KL",
-            tuple(_lines(finished, value)),
+            tuple(line for line in _lines(result.methods, value) if line is not None),
             "√KL to SFT, √nats",
             title,
             whole_steps=False,
@@ -119,29 +186,20 @@ def _frontiers(result: MethodsResult) -> tuple[Block, ...]:
         for title, value in values
     ]
     drawn = plots(pictures, large=True)
-    note = Note("One line per method and seed, from SFT on; methods share a colour.")
+    note = Note(
+        "One line per method: its mean over seeds, as far as all of its seeds reach, with 95 % CIs "
+        "between seeds. Bold: the value at its end."
+    )
     return (*drawn, note) if drawn else ()
 
 
-def _lines(runs: Sequence[MethodRun], value: Callable[[FrontierPoint], float | None]) -> list[Line]:
-    """Return a line per run; the first of each method has its label."""
-    methods = list(dict.fromkeys(run.method for run in runs))
-    labelled: set[str] = set()
-    lines = []
-    for run in runs:
-        points = [
-            (at_distance(point.kl), height)
-            for point in run.frontier
-            if (height := value(point)) is not None
-        ]
-        if not points:
-            continue
-        steps, heights = zip(*points, strict=True)
-        label = TITLES.get(run.method, run.method)
-        line = Line(label, steps, heights, style="points", colour=methods.index(run.method) + 1)
-        lines.append(line if run.method not in labelled else replace(line, label=""))
-        labelled.add(run.method)
-    return lines
+def _lines(
+    methods: Sequence[MethodSummary], value: Callable[[MeanPoint], Estimate | None]
+) -> Iterator[Line | None]:
+    for number_of_method, method in enumerate(methods, start=1):
+        points = [(at_distance(point.kl), value(point)) for point in method.frontier]
+        title = TITLES.get(method.method, method.method)
+        yield interval_line(title, points, colour=number_of_method)
 
 
 def _runs(result: MethodsResult) -> tuple[Block, ...]:

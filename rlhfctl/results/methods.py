@@ -62,6 +62,16 @@ class MethodRun:
 
 
 @dataclass(frozen=True)
+class MeanPoint:
+    """A method's frontier at one KL: means over seeds, with 95 % CIs between them."""
+
+    kl: float
+    win_rate: Estimate
+    gain: Estimate
+    proxy_gain: Estimate | None = None
+
+
+@dataclass(frozen=True)
 class MethodSummary:
     """A method over its seeds: means, with 95 % CIs between seeds.
 
@@ -78,6 +88,7 @@ class MethodSummary:
         seconds: Training time of the method's own stage.
         total_seconds: The same with the shared stages that it needs.
         memory_bytes: Peak memory of its own stage.
+        frontier: Its mean frontier, as far as all of its seeds reach.
     """
 
     method: str
@@ -92,6 +103,7 @@ class MethodSummary:
     seconds: Estimate | None = None
     total_seconds: Estimate | None = None
     memory_bytes: Estimate | None = None
+    frontier: list[MeanPoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

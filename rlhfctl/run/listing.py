@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from rlhfctl.errors import CheckpointError, RlhfctlError, UsageError
-from rlhfctl.run.directory import SWEEP_FILE, RunDirectory
+from rlhfctl.run.directory import METHODS_FILE, SWEEP_FILE, RunDirectory
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.progress_file import read_phase
 from rlhfctl.stage_table import ALL_STAGES, EVALUATION
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-State = Literal["running", "finished", "interrupted", "unfinished", "sweep", "damaged"]
+State = Literal[
+    "running", "finished", "interrupted", "unfinished", "sweep", "comparison", "damaged"
+]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class RunOverview:
     Attributes:
         directory: Run folder.
         state: `running` by a process; `finished` with an evaluation; `interrupted` within a stage
-            that can be resumed; `unfinished` otherwise; `sweep` for a folder of runs; `damaged`
+            that can be resumed; `unfinished` otherwise; `sweep` or `comparison` for a folder of runs; `damaged`
             where its manifest cannot be read.
         stage: Stage that is running or interrupted, else the last one that finished; empty if none.
         changed: Time of the last change of its records.
@@ -60,8 +62,13 @@ def is_run(root: Path) -> bool:
     if root.is_symlink() or not root.is_dir():
         return False
     directory = RunDirectory(root)
-    marks = (directory.recipe, directory.manifest, directory.log_file, root / SWEEP_FILE)
+    marks = (directory.recipe, directory.manifest, directory.log_file, *_files_of_runs(root))
     return any(mark.is_file() for mark in marks)
+
+
+def _files_of_runs(root: Path) -> tuple[Path, ...]:
+    """Return the files that mark a folder of runs."""
+    return (root / SWEEP_FILE, root / METHODS_FILE)
 
 
 def overview(root: Path) -> RunOverview:
@@ -82,6 +89,8 @@ def overview(root: Path) -> RunOverview:
         stage = phase.stage if phase else stage
     elif (root / SWEEP_FILE).is_file():
         state = "sweep"
+    elif (root / METHODS_FILE).is_file():
+        state = "comparison"
     elif damaged:
         state = "damaged"
     elif begun:
@@ -159,7 +168,8 @@ def remove(directory: RunDirectory) -> None:
 
 
 def _last_change(directory: RunDirectory) -> datetime:
-    files = [directory.recipe, directory.manifest, directory.log_file, directory.root / SWEEP_FILE]
+    files = [directory.recipe, directory.manifest, directory.log_file]
+    files += _files_of_runs(directory.root)
     files += [directory.partial_metrics(stage.name) for stage in ALL_STAGES]
     times = [file.stat().st_mtime for file in files if file.is_file()]
     return datetime.fromtimestamp(max(times, default=0.0), UTC)

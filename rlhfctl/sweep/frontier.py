@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rlhfctl.evaluation.win_rate import pairwise_outcomes
-from rlhfctl.results.methods import FrontierPoint
+from rlhfctl.results.methods import FrontierPoint, MeanPoint
+from rlhfctl.sweep.metrics import mean_over_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rlhfctl.results.estimate import Estimate
     from rlhfctl.results.evaluation import BestOfN, BestOfNRow
     from rlhfctl.results.methods import Judge
     from rlhfctl.results.scores import PromptScores
     from rlhfctl.results.training import HeldOutLine
 
-Value = Literal["win_rate", "gain"]
+Value = Literal["win_rate", "gain", "proxy_gain"]
+_STEPS = 13
 START = FrontierPoint(kl=0.0, win_rate=0.5, gain=0.0, proxy_gain=0.0, name="SFT")
 """SFT against itself."""
 
@@ -103,17 +106,17 @@ def in_order(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
 def value_at(points: Sequence[FrontierPoint], kl: float, value: Value) -> float | None:
     """Return a value at some KL: linear in the root of KL between the two points around it.
 
-    None beyond the last point: nothing is extrapolated.
+    None beyond the last point, since nothing is extrapolated, and where a point lacks the value.
 
     Args:
         points: Result of `in_order`.
         kl: Nats per response.
         value: Name of the value.
     """
-    if kl > points[-1].kl:
+    values = [getattr(point, value) for point in points]
+    if kl > points[-1].kl or None in values:
         return None
     distances = np.sqrt([point.kl for point in points])
-    values = [getattr(point, value) for point in points]
     return float(np.interp(np.sqrt(kl), distances, values))
 
 
@@ -121,6 +124,34 @@ def common_kl(frontiers: Sequence[Sequence[FrontierPoint]]) -> float | None:
     """Return the largest KL that every frontier reaches; None if one has SFT alone, or for none."""
     ends = [points[-1].kl for points in frontiers if points]
     return min(ends) if ends and min(ends) > 0.0 else None
+
+
+def mean_frontier(frontiers: Sequence[Sequence[FrontierPoint]]) -> list[MeanPoint]:
+    """Return the mean of a method's frontiers at equal steps of the root of KL; empty without any.
+
+    A single frontier keeps its own points.
+    """
+    end = common_kl(frontiers)
+    if end is None:
+        return []
+    if len(frontiers) == 1:
+        kls = [point.kl for point in frontiers[0]]
+    else:
+        kls = [*(np.linspace(0.0, np.sqrt(end), _STEPS)[:-1] ** 2).tolist(), end]
+    return [
+        MeanPoint(kl, win_rate, gain, _mean_at(frontiers, kl, "proxy_gain"))
+        for kl in kls
+        if (win_rate := _mean_at(frontiers, kl, "win_rate")) is not None
+        and (gain := _mean_at(frontiers, kl, "gain")) is not None
+    ]
+
+
+def _mean_at(
+    frontiers: Sequence[Sequence[FrontierPoint]], kl: float, value: Value
+) -> Estimate | None:
+    values = [value_at(points, kl, value) for points in frontiers]
+    measured = [number for number in values if number is not None]
+    return mean_over_seeds(measured) if len(measured) == len(frontiers) else None
 
 
 def over_optimisation(points: Sequence[FrontierPoint]) -> float:

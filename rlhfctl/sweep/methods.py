@@ -18,6 +18,7 @@ from rlhfctl.stage_table import DPO, EVALUATION, PPO
 from rlhfctl.sweep.frontier import (
     common_kl,
     in_order,
+    mean_frontier,
     of_best_of_n,
     of_evaluation,
     of_held_out,
@@ -206,6 +207,7 @@ def summary(method: str, runs: Sequence[MethodRun], kl: float | None) -> MethodS
         seconds=mean([run.seconds for run in runs]),
         total_seconds=mean([run.total_seconds for run in runs]),
         memory_bytes=mean([run.memory_bytes for run in runs]),
+        frontier=mean_frontier([run.frontier for run in runs]),
     )
 
 

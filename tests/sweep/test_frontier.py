@@ -15,6 +15,7 @@ from rlhfctl.sweep.frontier import (
     START,
     common_kl,
     in_order,
+    mean_frontier,
     of_best_of_n,
     of_evaluation,
     of_held_out,
@@ -81,9 +82,12 @@ def test_best_of_n_gains_over_its_first():
         of_best_of_n(result, "held_out_rm")
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 9), st.floats(-2, 2)), min_size=1), st.floats(0.01, 9))
-def test_values_are_read_between_the_two_points_around_a_kl(pairs, kl):
-    points = in_order([point(*pair) for pair in pairs])
+@given(
+    st.dictionaries(st.integers(1, 900), st.floats(-2, 2), min_size=1, max_size=6),
+    st.integers(1, 900),
+)
+def test_values_are_read_between_the_two_points_around_a_kl(gains, hundredths):
+    points, kl = in_order([point(key / 100, gain) for key, gain in gains.items()]), hundredths / 100
     found = value_at(points, kl, "gain")
     if kl > max(p.kl for p in points):
         assert found is None
@@ -110,6 +114,19 @@ def test_the_common_kl_is_the_largest_that_all_reach():
     assert common_kl([one, two]) == 2.0
     assert common_kl([one, [START]]) is None
     assert common_kl([]) is None
+
+
+def test_the_mean_frontier_reaches_as_far_as_every_seed_and_one_seed_keeps_its_points():
+    one, two = in_order([point(1.0, 1.0)]), in_order([point(1.0, 0.5), point(4.0, 2.0)])
+    means = mean_frontier([one, two])
+    assert [mean.kl for mean in means[:2]] == pytest.approx([0.0, 1 / 144])
+    assert means[-1].kl == 1.0
+    assert (means[0].gain.value, means[-1].gain.value) == (0.0, 0.75)
+    assert means[-1].gain.low == pytest.approx(0.75 - 12.706 * 0.25, abs=1e-3)
+    assert means[-1].proxy_gain is None
+    (alone, *_, end) = mean_frontier([two])
+    assert (alone.kl, end.kl, end.gain) == (0.0, 4.0, Estimate(2.0))
+    assert mean_frontier([[START], two]) == []
 
 
 def test_over_optimisation_is_what_is_lost_since_the_best():
