@@ -56,8 +56,10 @@ def write_report(request: ReportRequest, terminal: Terminal) -> None:
     roots = [_root(name, request.runs_dir) for name in request.runs] or [_newest(request.runs_dir)]
     sweeps = [root for root in roots if _file_of_runs(root) is not None]
     if sweeps and len(roots) > 1:
+        is_sweep = _file_of_runs(sweeps[0]) == SWEEP_FILE
         raise UsageError(
-            "a sweep or a comparison of methods cannot be combined with other runs",
+            f"a {'sweep' if is_sweep else 'comparison of methods'} cannot be combined with other "
+            "runs",
             where=str(sweeps[0]),
             hint=f"run `rlhfctl report {sweeps[0]}`",
         )
