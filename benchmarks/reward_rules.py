@@ -6,13 +6,15 @@ Each label of the embedded comparisons is flipped with a probability of 0, 20 or
 of one SFT checkpoint are trained on the same labels with seeds of their own. Every rule combines
 them: PPO maximises the result for a fixed number of episodes, and the gold reward, which neither has
 seen, judges its policy on held-out prompts. `one` is the first model alone. The accuracy is that of
-the combined score on held-out pairs in gold order. One thread, in one process; the result is
-benchmarks/results/reward_rules.json.
+the combined score on held-out pairs in gold order. One thread, in one process; --out, by default
+benchmarks/results/reward_rules.json, is updated after each level of noise, so an interrupted
+benchmark resumes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import torch
 
 from benchmarks.labels import RECIPE, flipped, sft_checkpoint
 from benchmarks.machine import describe
-from benchmarks.output import CHECKPOINTS, show, write
+from benchmarks.output import CHECKPOINTS, RESULTS, show, write
 from rlhfctl.data.formatting import encode_comparisons
 from rlhfctl.data.sources import gold_comparisons, load_comparisons
 from rlhfctl.evaluation.preferences import accuracy
@@ -175,17 +177,20 @@ def main() -> None:
         open_stage_context(recipe).formatter,
         recipe.reward_model.max_length,
     ).dataset
-    started = time.perf_counter()
-    by_noise: dict[str, Any] = {}
+    path = options.out or RESULTS / "reward_rules.json"
+    result: dict[str, Any] = {"machine": describe(1), **vars(sweep), "gold_pairs": len(gold)}
+    result |= {"seconds": {}, "noise": {}}
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if all(earlier[name] == value for name, value in vars(sweep).items()):
+            result = earlier
+    by_noise = result["noise"]
     for noise in options.noise:
+        if f"{noise:g}" in by_noise:
+            continue
+        started = time.perf_counter()
         by_noise[f"{noise:g}"] = measure(sweep, noise, sft, gold)
-        result = {
-            "machine": describe(1),
-            **vars(sweep),
-            "gold_pairs": len(gold),
-            "seconds": round(time.perf_counter() - started, 1),
-            "noise": by_noise,
-        }
+        result["seconds"][f"{noise:g}"] = round(time.perf_counter() - started, 1)
         write("reward_rules", result, options.out)
     show(
         f"PPO against {sweep.members} reward models, {sweep.episodes:,} episodes",
