@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rlhfctl.evaluation.alarms import AlarmLimits, alarms, new_alarms
+from rlhfctl.evaluation.alarms import AlarmLimits, active_alarms, alarms, new_alarms
 from rlhfctl.results.io import from_json, to_json
 from rlhfctl.results.training import Alarm
 from tests.evaluation.histories import history, quiet
@@ -97,6 +97,10 @@ def test_an_alarm_comes_once_at_the_evaluation_that_raises_it(name: str) -> None
     told = [new_alarms(lines[:looks], LIMITS) for looks in range(1, EVALUATIONS + 1)]
     assert [new for new in told if new] == [[alarm]]
     assert told.index([alarm]) > 4
+    active = [active_alarms(lines[:looks], LIMITS) for looks in range(EVALUATIONS + 1)]
+    assert [bool(now) for now in active].index(True) == told.index([alarm]) + 1
+    assert active[-1], "it stays active at the end, where it is no new alarm"
+    assert {one.name for now in active for one in now} == {name}
     assert alarm.step == lines[told.index([alarm])].step
     assert alarm.threshold == getattr(LIMITS, name)
     assert (alarm.value < alarm.threshold) == (name == "entropy")
@@ -110,6 +114,16 @@ def test_an_alarm_can_be_turned_off(name: str) -> None:
     lines = history(hacked(name, np.random.default_rng(5)))
     off: dict[str, Any] = {name: None}
     assert not alarms(lines, dataclasses.replace(LIMITS, **off))
+
+
+def test_sources_that_rise_together_or_one_alone_are_no_takeover() -> None:
+    metrics = hacked("takeover", np.random.default_rng(0))
+    (alarm,) = alarms(history(metrics), LIMITS)
+    assert alarm.message.startswith("The reward source a takes over: the others have lost ")
+    metrics["contribution_b"] += 0.5 * LATER
+    assert not alarms(history(metrics), LIMITS)
+    del metrics["contribution_a"]
+    assert not alarms(history(metrics), LIMITS)
 
 
 def test_length_that_pays_is_no_hack() -> None:

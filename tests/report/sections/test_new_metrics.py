@@ -12,7 +12,14 @@ from rlhfctl.report.sections import sections
 from rlhfctl.report.sections.overoptimisation import over_episodes
 from rlhfctl.report.sources import RunFacts, read_run
 from rlhfctl.results.estimate import Estimate
+from rlhfctl.results.evaluation import (
+    HarmlessEditResult,
+    RewardModelEvaluation,
+    SubsetAccuracies,
+    TiesScore,
+)
 from rlhfctl.results.training import Peak
+from tests.present import present
 from tests.report import shapes
 
 MakeFacts = Callable[..., RunFacts]
@@ -117,6 +124,20 @@ def test_acts_on_alarms_are_listed_and_marked_on_the_curve(make_facts: MakeFacts
     marks = over_episodes(facts.held_out, facts.over_optimisation).marks
     # The alarm at 1,792 gives way to what was done about it.
     assert [(mark.kind, mark.position) for mark in marks[1:]] == [("act", 1792.0), ("act", 2048.0)]
+
+
+def test_harmless_edits_and_ties_are_tables(make_facts: MakeFacts) -> None:
+    held_out = present(shapes.REWARD_MODEL.held_out)
+    edits = {"case": HarmlessEditResult(Estimate(0.25, 0.2, 0.31), 0.4, 256, "lower case")}
+    ties = TiesScore(0.61, 0.7, 0.8, 0.4, 0.3, 51)
+    benchmark = SubsetAccuracies({"Math": held_out.overall}, 0.6, ties=ties)
+    model = RewardModelEvaluation(replace(held_out, harmless_edits=edits), benchmark)
+    facts = make_facts(evaluation=shapes.evaluation(reward_model=model))
+    found = rows(section(facts, "Reward model"))
+    assert found["Case: lower case"][0] == "0.25"
+    assert found["Case: lower case"][-2:] == ("0.400", "256")
+    assert found["RewardBench 2's score"] == ("0.61",)
+    assert found["All right above all wrong responses"] == ("0.70",)
 
 
 def test_evaluations_without_alarms_are_counted(make_facts: MakeFacts) -> None:
