@@ -61,15 +61,15 @@ def with_average(
     members = _members(context.recipe.ppo, inputs["rm"])
     digests = {"members": [digest(folder) for folder in members]}
     made = [folder / AVERAGED_RM_FOLDER for folder in (output, inputs.get("ppo")) if folder]
-    for folder in made:
-        if read_sealed(folder / AVERAGED_MARKER_FILE) == digests:
-            return {**inputs, "rm": folder}
-    if processes is None or processes.is_main:
+    whole = [f for f in made if read_sealed(f / AVERAGED_MARKER_FILE) == digests]
+    if processes is not None:
+        processes.wait()  # until all have looked, so that all find the same
+    if not whole and (processes is None or processes.is_main):
         _make(context, inputs["sft"], members, made[0], monitor)
         write_sealed(made[0] / AVERAGED_MARKER_FILE, digests)
     if processes is not None:
         processes.wait()
-    return {**inputs, "rm": made[0]}
+    return {**inputs, "rm": whole[0] if whole else made[0]}
 
 
 def _members(section: PPOSection, rm: Path) -> list[Path]:
