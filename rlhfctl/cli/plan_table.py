@@ -67,7 +67,7 @@ def show_plan(
         path = str(resolved.choice.path)
         terminal.write_json({"path": path} | as_json(plan))
         return
-    terminal.result(*_parts(plan, recipe.model.name_or_path))
+    terminal.result(*parts(plan, recipe.model.name_or_path))
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -94,7 +94,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _parts(plan: Plan, model: str) -> Iterator[RenderableType]:
+def parts(plan: Plan, model: str) -> Iterator[RenderableType]:
+    """Yield the parts of a plan for people."""
     target = plan.target
     yield safe(
         f"{model}, {_count(plan.parameters)} weights, on {target.name}: "
@@ -156,6 +157,8 @@ def _work(plan: Plan) -> Table:
 
 
 def _advice(stage: StagePlan) -> Iterator[RenderableType]:
+    from rlhfctl.plan.advice import ROLLOUT_KEY
+
     if stage.verdict == "fits":
         return
     yield ""
@@ -167,6 +170,8 @@ def _advice(stage: StagePlan) -> Iterator[RenderableType]:
         yield safe(f"  {figure} {options[0]}", _STYLES[suggestion.verdict])
         for option in options[1:]:
             yield safe(f"{'':18}{option}", _STYLES[suggestion.verdict])
+    if any(ROLLOUT_KEY in suggestion.settings for suggestion in stage.suggestions):
+        yield safe(f"  {ROLLOUT_KEY} changes the update: more and smaller rollouts.")
     if stage.stage == "eval":
         return
     yield safe("  auto_batch: true halves the rows per pass where memory runs out.")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.plan.estimates import peak_of_stage
 from rlhfctl.plan.verdict import Verdict, verdict
-from rlhfctl.stage_table import stage_named
+from rlhfctl.stage_table import PPO, REWARD_MODEL, stage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rlhfctl.plan.stage_memory import Planned
     from rlhfctl.recipe.schema import Recipe
+
+
+SAMPLING = "sampling"
+"""Name of the peak of sampling, in a stage that samples whole rollouts."""
+ROLLOUT_KEY = "ppo.rollout_batch_size"
 
 
 @dataclass(frozen=True)
@@ -31,24 +37,28 @@ class Suggestion:
     verdict: Verdict
 
 
-def suggestions(planned: Planned, stage: str) -> list[Suggestion]:
+def suggestions(planned: Planned, stage: str, place: str) -> list[Suggestion]:
     """Return settings that make a stage fit; if none does alone, all of them together.
 
     The smaller batch comes with as many more accumulation steps (in PPO no key is needed), so that
-    the update stays the same.
+    the update stays the same. Where sampling takes the most, smaller rollouts do change it.
 
     Args:
         planned: Recipe on a device, of which the stage does not fit well.
         stage: sft, rm, ppo or eval.
+        place: Where its peak is.
     """
     computed: list[Suggestion] = []
     combined: dict[str, Any] = {}
-    for settings in _single(planned.recipe, stage):
+    for settings in (
+        *_single(planned.recipe, stage),
+        *_smaller_rollouts(planned.recipe, stage, place),
+    ):
         suggestion = _computed(planned, stage, settings)
         computed.append(suggestion)
         combined |= settings
     fitting = [suggestion for suggestion in computed if suggestion.verdict == "fits"]
-    if fitting or len(combined) < 2:
+    if fitting or len(computed) < 2:
         return fitting or computed
     return [*computed, _computed(planned, stage, combined)]
 
@@ -72,6 +82,17 @@ def _single(recipe: Recipe, stage: str) -> Iterator[dict[str, Any]]:
             yield {f"{name}.gradient_checkpointing": True}
     if recipe.lora is not None and recipe.model.quantization in {"none", "8bit"}:
         yield {"model.quantization": "4bit"}
+
+
+def _smaller_rollouts(recipe: Recipe, stage: str, place: str) -> Iterator[dict[str, Any]]:
+    """Yield half the rollout and less: its rows are sampled at once, and fill the KV cache."""
+    section = recipe.ppo
+    size = section.rollout_batch_size
+    least = math.lcm(section.minibatch_size, section.responses_per_prompt)
+    samples_rollouts = stage in (REWARD_MODEL.name, PPO.name) and place == SAMPLING
+    while samples_rollouts and size % 2 == 0 and (size // 2) % least == 0:
+        size //= 2
+        yield {ROLLOUT_KEY: size}
 
 
 def _smaller_batch(recipe: Recipe, stage: str, name: str) -> Iterator[dict[str, Any]]:

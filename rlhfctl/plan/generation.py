@@ -31,18 +31,19 @@ def sample(shadow: Shadow, live: LiveBytes, rows: int, lengths: tuple[int, int])
     with places(shadow, live):
         cache = _Cache(shadow, live)
         _pass(shadow, live, cache, rows, prompt, prompt)
-        shapes = [(layer.keys, layer.values) for layer in cache.layers]
+        # Clones without rows, so that the prompts' cache is freed.
+        like = [[part[:0].clone() for part in (layer.keys, layer.values)] for layer in cache.layers]
         del cache
         cache = _Cache(shadow, live)
-        for number, (keys, values) in enumerate(shapes):
-            cache.update(*(_longer(part, prompt + response - 1) for part in (keys, values)), number)
-        del shapes, keys, values
+        for number, pair in enumerate(like):
+            cache.update(*(_filled(part, rows, prompt + response - 1) for part in pair), number)
         live.enter("last token")
         _pass(shadow, live, cache, rows, 1, prompt + response)
 
 
-def _longer(part: Tensor, length: int) -> Tensor:
-    return part.new_empty((*part.shape[:2], length, part.shape[3]))
+def _filled(like: Tensor, rows: int, length: int) -> Tensor:
+    """Return keys or values of `rows` rows and `length` tokens, of the kind of others."""
+    return like.new_empty((rows, like.shape[1], length, like.shape[3]))
 
 
 class _Cache(DynamicCache):  # type: ignore[misc]

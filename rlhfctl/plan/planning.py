@@ -108,7 +108,7 @@ def _on_a_gpu(planned: Planned) -> Planned:
 def _stage_plan(planned: Planned, stage: str, title: str) -> StagePlan:
     peak = peak_of_stage(planned, stage)
     judged = verdict(peak.split.total, planned.target)
-    advice = [] if judged == "fits" else suggestions(planned, stage)
+    advice = [] if judged == "fits" else suggestions(planned, stage, peak.name)
     return StagePlan(stage, title, peak, judged, _work(planned, stage, peak), advice)
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rlhfctl.plan.advice import with_settings
 from rlhfctl.plan.layers import peak_of
 from rlhfctl.plan.live_bytes import LiveBytes, Split
 from rlhfctl.plan.packed import packed_bytes
+from rlhfctl.plan.ppo_memory import sampling_peak
 from rlhfctl.plan.shadow import read_architecture
 from rlhfctl.plan.stage_memory import Planned, sft_peak
 from rlhfctl.plan.target import GIB, GPUS, Target
@@ -78,3 +80,19 @@ def test_a_verdict_depends_on_the_room():
     assert [verdict(int(share * target.usable), target) for share in sizes] == [
         *("fits", "tight", "no")
     ]
+
+
+def test_the_cache_of_sampling_holds_every_token_once():
+    """Rows times tokens times layers times heads; a layer's own tokens are joined to new ones."""
+    recipe = with_settings(
+        tiny_recipe(), {"generation.max_prompt_length": 500, "generation.max_new_tokens": 1000}
+    )
+    planned = Planned(recipe, read_architecture(recipe.model), SMALL)
+    text = planned.architecture.config.get_text_config()
+    head = text.hidden_size // text.num_attention_heads
+    layer = 2 * 4 * text.num_key_value_heads * head  # keys and values in fp32
+    rows, (prompt, response) = 8, planned.lengths
+    tokens = rows * (prompt + response)
+    cache = sampling_peak(planned, rows, training=False).bytes["kv_cache"]
+    assert layer * text.num_hidden_layers * (tokens - rows) <= cache
+    assert cache <= layer * (text.num_hidden_layers + 1) * tokens
