@@ -1,0 +1,94 @@
+"""The command `plan`: its table, its advice, its JSON, and what it refuses."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rlhfctl.cli.plan_table import as_json, parts
+from rlhfctl.plan import advice
+from rlhfctl.plan.advice import suggestions
+from rlhfctl.plan.planning import make_plan
+from rlhfctl.plan.target import GIB, Target
+from rlhfctl.recipe.schema import Recipe
+from tests.conftest import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """Return a real plan of the tiny recipe; it takes seconds."""
+    return make_plan(tiny_recipe(), "A100-80")
+
+
+def test_every_stage_has_a_row_of_memory_and_of_work(plan, capsys):
+    Console(width=80).print(*parts(plan, "embedded"), sep="\n")
+    shown = capsys.readouterr().out
+    assert "79.4 GiB usable of 80.0 GiB" in shown
+    memory, _, work = shown.partition("Work")
+    for stage in ("sft", "rm", "ppo", "eval"):
+        assert f"\n{stage} " in memory
+        assert f"\n{stage} " in work
+    assert memory.count("fits") == 4
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--gpu", "RTX5090"), "unknown GPU RTX5090"),
+        (("--gpu", "T4", "--probe"), "--probe measures this machine"),
+        (("--tflops", "0"), "--tflops 0 is no speed"),
+    ],
+)
+def test_a_device_or_speed_that_cannot_be_is_refused(rlhfctl, arguments, said):
+    done = rlhfctl("plan", "base", *arguments)
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
+def test_the_json_has_verdicts_and_peaks(plan):
+    value = json.loads(json.dumps(as_json(plan)))
+    assert [stage["stage"] for stage in value["stages"]] == ["sft", "rm", "ppo", "eval"]
+    for stage in value["stages"]:
+        assert stage["verdict"] == "fits"
+        assert sum(stage["bytes"].values()) == stage["peak_bytes"] > 0
+        assert stage["suggestions"] == []
+    assert value["device"]["usable"] < value["device"]["memory"]
+    assert value["longest_response"] is None
+
+
+@pytest.fixture
+def advised(monkeypatch):
+    """Return a function that gives the advice on a recipe whose every change frees `factor`."""
+
+    def run(stage, place, *, factor=0.5, **ppo):
+        recipe = Recipe.model_validate({"ppo": {"gradient_checkpointing": True, **ppo}})
+        target = Target("card", "cuda", 24 * GIB)
+        planned: Any = SimpleNamespace(recipe=recipe, target=target)
+        monkeypatch.setattr(
+            advice, "replace", lambda _planned, recipe: SimpleNamespace(recipe=recipe)
+        )
+        peak = SimpleNamespace(split=SimpleNamespace(total=int(factor * 24 * GIB)))
+        monkeypatch.setattr(advice, "peak_of_stage", lambda _planned, _stage: peak)
+        return [dict(one.settings) for one in suggestions(planned, stage, place)]
+
+    return run
+
+
+def test_where_sampling_takes_the_most_smaller_rollouts_are_advised(advised):
+    keys = advised("ppo", "sampling", rollout_batch_size=128, minibatch_size=32)
+    assert {"ppo.rollout_batch_size": 64} in keys
+    assert {"ppo.rollout_batch_size": 32} in keys
+    assert {"ppo.rollout_batch_size": 16} not in keys
+    assert {"ppo.rollout_batch_size": 64} in advised("rm", "sampling")
+    for stage, place in (("ppo", "update"), ("eval", "sampling"), ("sft", "training")):
+        assert not any("ppo.rollout_batch_size" in change for change in advised(stage, place))
+
+
+def test_changes_that_do_not_fit_alone_are_advised_together_and_once(advised):
+    changes = advised("ppo", "update", factor=2.0, forward_batch_size=16)
+    assert changes[-1] == {"ppo.forward_batch_size": 1, "model.quantization": "4bit"}
+    assert len(changes) == len({tuple(change.items()) for change in changes})
+    alone = advised("eval", "sampling", factor=2.0)
+    assert alone[0] == {"evaluation.batch_size": 16}
