@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.output import ROOT, show, write
+from benchmarks.output import CHECKPOINTS, ROOT, show, write
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.recipe.view import view
 from rlhfctl.run.monitor import NullMonitor
@@ -63,14 +63,17 @@ class Recorder(NullMonitor):
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Run a vLLM server with the recipe's base, and return its address."""
+def server() -> Iterator[str]:
+    """Run a vLLM server with the recipe's base, and return its address; its log is in build/."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     recipe, python = load_recipe(RECIPE, SMALL).recipe, find_python(None)
     command = server_command(recipe, python, ["--host", "127.0.0.1", "--port", str(port)])
     address = Server(f"http://127.0.0.1:{port}")
-    started = VLLMServer(command, server_environment(), address, folder / "log", 600.0)
+    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    log = CHECKPOINTS / "engines.log"
+    log.unlink(missing_ok=True)
+    started = VLLMServer(command, server_environment(), address, log, 600.0)
     try:
         started.start()
         yield address.url
@@ -128,7 +131,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     runs: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as address:
+    with tempfile.TemporaryDirectory() as scratch, server() as address:
         for seed in range(options.seeds):
             folder = Path(scratch, str(seed))
             inputs: dict[str, Path] = {}

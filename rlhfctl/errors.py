@@ -31,7 +31,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "invalid usage or recipe",
     ExitCode.DATA: "invalid data",
     ExitCode.ENVIRONMENT: "environment (device, library, Hub, folder, lost process)",
-    ExitCode.DIVERGED: "diverged (NaN, infinity, or KL budget exceeded)",
+    ExitCode.DIVERGED: "diverged (NaN, infinity, KL budget or engine mismatch exceeded)",
     ExitCode.GATE_FAILED: "a gate failed",
     ExitCode.NO_CHECKPOINT: "no valid checkpoint",
     ExitCode.LOCKED: "the run is locked by another process",
@@ -115,7 +115,7 @@ class LostProcessFault(EnvironmentFault):
 
 
 class DivergedError(RlhfctlError):
-    """Training diverged: metrics are NaN or infinite, or the KL budget is exceeded."""
+    """Training diverged: metrics are NaN or infinite, or a bound on KL or mismatch is exceeded."""
 
     exit_code = ExitCode.DIVERGED
 

@@ -118,13 +118,13 @@ _ROLLOUT = (
     Metric("entropy", "mean over tokens of the policy's entropy", "nats/token"),
     Metric(
         "engine_mismatch",
-        "with `engine: vllm`: mean over tokens of |log pi_vllm - log pi|",
+        "with `engine: vllm`: mean over tokens of abs(log pi_vllm - log pi)",
         "nats/token",
         LOWER,
     ),
     Metric(
         "engine_mismatch_max",
-        "with `engine: vllm`: maximum over tokens of |log pi_vllm - log pi|",
+        "with `engine: vllm`: maximum over tokens of abs(log pi_vllm - log pi)",
         "nats/token",
         LOWER,
     ),

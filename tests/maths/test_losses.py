@@ -10,6 +10,7 @@ from rlhfctl.maths.losses import (
     clipped_surrogate,
     clipped_value_loss,
     importance_ratio,
+    truncated_importance_weights,
 )
 from tests.present import present
 from tests.reference import ppo_reference as reference
@@ -27,6 +28,16 @@ def test_the_surrogate_and_its_gradient_by_the_log_prob(advantage, ratio, loss, 
     value.backward()
     assert value.item() == pytest.approx(loss)
     assert present(new.grad).item() == pytest.approx(gradient)
+
+
+def test_truncated_importance_weights_are_probability_ratios_up_to_the_cap():
+    ours, engine = [0.1, 0.2, 0.5, 0.9, 1e-30], [0.2, 0.1, 0.2, 0.8, 1.0]
+    weights = truncated_importance_weights(
+        torch.tensor(ours).log(), torch.tensor(engine).log(), 2.0
+    )
+    assert weights.tolist() == pytest.approx([0.5, 2.0, 2.0, 1.125, 0.0], abs=1e-6)
+    longer = truncated_importance_weights(torch.tensor(ours).log(), torch.tensor(engine).log(), 3.0)
+    assert longer.tolist() == pytest.approx([0.5, 2.0, 2.5, 1.125, 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
