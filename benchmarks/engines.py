@@ -61,6 +61,10 @@ class Recorder(NullMonitor):
         """Keep the metrics of a step."""
         self.logged.append(metrics)
 
+    def warn(self, message: str) -> None:
+        """Print a warning, such as of a server that failed."""
+        print(message, flush=True)
+
 
 @contextmanager
 def server() -> Iterator[str]:

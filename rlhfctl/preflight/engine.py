@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.errors import EnvironmentFault
 from rlhfctl.preflight.finding import Finding
-from rlhfctl.run.vllm_environment import KEY, find_python, vllm_version
+from rlhfctl.run.vllm_environment import KEY, adapter_folder, find_python, vllm_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 
 
 def check_engine(recipe: Recipe) -> Iterator[Finding]:
-    """Check the environment of a vLLM server that the run would start; nothing is started."""
+    """Check what vLLM needs of this machine; nothing is started, and no server is asked."""
     if recipe.ppo.engine != "vllm":
         return
     section = recipe.ppo.vllm
     for address in section.server_base_url:
         what = f"{address}: asked when PPO starts"
         yield Finding("not checked", what, "ppo.vllm.server_base_url")
-    if section.server_base_url:
-        return
     try:
-        python = find_python(section.python)
-        yield Finding("ok", f"vLLM {vllm_version(python)} in {python}", KEY)
+        folder = adapter_folder(section.adapter_folder)
+        if folder is not None:
+            yield Finding("ok", f"{folder}: a folder", "ppo.vllm.adapter_folder")
+        if not section.server_base_url:
+            python = find_python(section.python)
+            yield Finding("ok", f"vLLM {vllm_version(python)} in {python}", KEY)
     except EnvironmentFault as error:
         hint = error.hint[:1].lower() + error.hint[1:].rstrip(".")
         yield Finding("error", error.what, error.where, hint, "environment")

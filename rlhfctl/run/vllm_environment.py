@@ -1,4 +1,4 @@
-"""The Python environment that a vLLM server is started from."""
+"""A vLLM server's needs on this machine: its environment, and a folder to read adapters from."""
 
 from __future__ import annotations
 
@@ -68,3 +68,21 @@ def vllm_version(python: Path) -> str:
     if not version:
         raise EnvironmentFault("this Python has no vLLM", where, hint)
     return version
+
+
+def adapter_folder(path: str | None) -> Path | None:
+    """Return the folder of `ppo.vllm.adapter_folder`; None: the system's temporary folder.
+
+    Raises:
+        EnvironmentFault: There is no such folder.
+    """
+    if path is None:
+        return None
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise EnvironmentFault(
+            f"there is no folder {path}",
+            "ppo.vllm.adapter_folder",
+            "Make it, where rlhfctl and the servers reach it by the same path.",
+        )
+    return folder

@@ -2,8 +2,12 @@
 
 import sys
 
+import pytest
+
+from rlhfctl.errors import EnvironmentFault
 from rlhfctl.preflight.engine import check_engine
 from rlhfctl.preflight.libraries import check_packages
+from rlhfctl.run.vllm_environment import adapter_folder
 from tests.conftest import tiny_recipe
 
 VLLM = "ppo.engine=vllm"
@@ -38,6 +42,16 @@ def test_an_environment_is_asked_for_its_version(tmp_path):
     finding = only(tiny_recipe(VLLM, f"ppo.vllm.python={python}"))
     assert finding.level == "ok"
     assert finding.what == f"vLLM 0.32.0 in {python}"
+
+
+def test_a_folder_for_adapters_must_be_there(tmp_path):
+    there = f"ppo.vllm.adapter_folder={tmp_path}"
+    _, folder = check_engine(tiny_recipe(VLLM, "ppo.vllm.server_base_url=http://a", there))
+    assert (folder.level, folder.what) == ("ok", f"{tmp_path}: a folder")
+    missing = only(tiny_recipe(VLLM, f"{there}/none"))
+    assert (missing.level, missing.where) == ("error", "ppo.vllm.adapter_folder")
+    with pytest.raises(EnvironmentFault, match="there is no folder"):
+        adapter_folder(str(tmp_path / "none"))
 
 
 def test_no_environment_a_missing_python_and_one_without_vllm_are_errors(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from rlhfctl.errors import EnvironmentFault, UsageError
 from rlhfctl.ppo.engine import Responses
 from rlhfctl.recipe.addresses import authorization
 from rlhfctl.run.directory import VLLM_LOG_FILE
-from rlhfctl.run.vllm_environment import find_python, vllm_version
+from rlhfctl.run.vllm_environment import adapter_folder, find_python, vllm_version
 from rlhfctl.stages.ppo.vllm_client import (
     Completion,
     EngineDownError,
@@ -63,7 +63,8 @@ class VLLMEngine:
             monitor: Told of starts and restarts.
 
         Raises:
-            EnvironmentFault: A server is to be started, and there is no environment with vLLM.
+            EnvironmentFault: A server is to be started, and there is no environment with vLLM; or
+                there is no `adapter_folder`.
             RecipeError: The environment variable of the servers' key is not set.
         """
         self.recipe = recipe
@@ -86,6 +87,7 @@ class VLLMEngine:
         ]
         self.own: VLLMServer | None = None
         self._log = output / VLLM_LOG_FILE
+        self._parent = adapter_folder(self.section.adapter_folder)
         self._folder: Path | None = None
         self._adapter: Path | None = None
         self._python = None if self.servers else find_python(self.section.python)
@@ -97,10 +99,9 @@ class VLLMEngine:
         Raises:
             EnvironmentFault: A server cannot be started, or a running one does not answer.
         """
-        parent = self.section.adapter_folder
         # Readable by this user alone; the short path of a socket may have 100 characters.
         with (
-            tempfile.TemporaryDirectory(prefix="rlhfctl-", dir=parent) as folder,
+            tempfile.TemporaryDirectory(prefix="rlhfctl-", dir=self._parent) as folder,
             tempfile.TemporaryDirectory(prefix="rlhfctl-") as sockets,
         ):
             self._folder = Path(folder).resolve()
