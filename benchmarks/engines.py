@@ -6,24 +6,27 @@
 Each seed trains SFT and a reward model once, then PPO by either engine, then evaluates both policies
 on the same prompts. One vLLM server, started from build/vllm, serves all seeds. On a CPU this shows
 that both engines learn the same; seconds there say nothing about a GPU. The result is
-benchmarks/results/engines.json.
+benchmarks/results/engines.json, to which a run with more seeds adds.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import socket
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.stats import sem, t
 
 from benchmarks.machine import describe
-from benchmarks.output import CHECKPOINTS, ROOT, show, write
+from benchmarks.output import CHECKPOINTS, RESULTS, ROOT, show, write
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.recipe.view import view
 from rlhfctl.run.monitor import NullMonitor
@@ -126,31 +129,42 @@ def measure(engine: str, overrides: list[str], inputs: dict[str, Path], folder: 
     return measured
 
 
+def measured_before(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the seeds of an earlier result of the same recipe."""
+    if not path.is_file():
+        return {}
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    return dict(earlier["seeds"]) if earlier["recipe"] == SMALL else {}
+
+
+def over_seeds(runs: dict[str, dict[str, Any]], name: str) -> list[float]:
+    """Return vLLM minus transformers with its 95 % interval over seeds, by paired t; at least two."""
+    values = [
+        engines["vllm"][name][0] - engines["transformers"][name][0] for engines in runs.values()
+    ]
+    low, high = t.interval(0.95, len(values) - 1, np.mean(values), sem(values))
+    return [float(np.mean(values)), float(low), float(high)]
+
+
 def main() -> None:
-    """Parse the command line, run every seed by both engines, print and write the result."""
+    """Parse the command line, run every missing seed by both engines, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--out", type=Path, default=RESULTS / "engines.json")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
-    runs: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as scratch, server() as address:
-        for seed in range(options.seeds):
-            folder = Path(scratch, str(seed))
-            inputs: dict[str, Path] = {}
-            for stage in ("sft", "rm"):
-                run_stage(stage, [f"seed={seed}"], inputs, folder / stage)
-                inputs[stage] = folder / stage
-            vllm = ["ppo.engine=vllm", f"ppo.vllm.server_base_url={address}"]
-            runs[str(seed)] = {
-                engine: measure(
-                    *(engine, [f"seed={seed}", *(vllm if engine == "vllm" else [])], inputs, folder)
-                )
-                for engine in ENGINES
-            }
+    runs = measured_before(options.out)
     result = {"machine": describe(1), "vllm": vllm_version(find_python(None)), "recipe": SMALL}
-    write("engines", result | {"seeds": runs}, options.out)
+    missing = [seed for seed in range(options.seeds) if str(seed) not in runs]
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        address = stack.enter_context(server()) if missing else ""
+        for seed in missing:
+            runs[str(seed)] = by_both(seed, address, Path(scratch, str(seed)))
+            write("engines", result | {"seeds": runs}, options.out)
+    differences = {name: over_seeds(runs, name) for name in COMPARED}
+    write("engines", result | {"seeds": runs, "differences": differences}, options.out)
     rows = [
         [
             f"{seed} {engine}",
@@ -161,8 +175,25 @@ def main() -> None:
         for seed, engines in runs.items()
         for engine, measured in engines.items()
     ]
+    rows.append(["vllm - transformers", *map(interval, differences.values()), "", ""])
     columns = ["seed, engine", "win rate", "score", "gold", "KL", "mismatch", "rollouts, s"]
-    show("PPO by either engine", columns, rows, "95 % intervals over prompts. CPU: no speed test.")
+    note = "95 % intervals: over prompts; of differences over seeds. CPU: no speed test."
+    show("PPO by either engine", columns, rows, note)
+
+
+def by_both(seed: int, address: str, folder: Path) -> dict[str, Any]:
+    """Train SFT and reward model of a seed, then measure both engines."""
+    inputs: dict[str, Path] = {}
+    for stage in ("sft", "rm"):
+        run_stage(stage, [f"seed={seed}"], inputs, folder / stage)
+        inputs[stage] = folder / stage
+    vllm = ["ppo.engine=vllm", f"ppo.vllm.server_base_url={address}"]
+    return {
+        engine: measure(
+            *(engine, [f"seed={seed}", *(vllm if engine == "vllm" else [])], inputs, folder)
+        )
+        for engine in ENGINES
+    }
 
 
 def interval(numbers: list[float]) -> str:

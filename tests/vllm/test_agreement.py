@@ -115,6 +115,18 @@ def test_samples_have_the_frequencies_of_the_policy(engine):
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
+def test_whole_responses_are_as_probable_as_samples_of_the_policy_are(engine):
+    """Log-probability plus entropy of each token has mean 0 under the policy, at every position."""
+    prompts = [PROMPTS[n % 48] for n in range(1_500)]
+    responses, batch, _ = sampled(engine, prompts, [(8, 0, n) for n in range(1_500)])
+    ours = engine.roles.log_probs("policy", batch)
+    excess = (ours.log_probs + ours.entropy)[batch.mask].double()
+    assert len(excess) == sum(map(len, responses.ids))
+    # A sum of martingale differences: its variance is the sum of theirs.
+    deviations = float(excess.sum() / excess.square().sum().sqrt())
+    assert abs(deviations) < 4, deviations
+
+
 def test_a_server_that_cannot_read_the_adapter_says_so(engine, monkeypatch, tmp_path):
     monkeypatch.setattr(engine.roles.models, "save_policy", lambda folder: folder.mkdir())
     with pytest.raises(EnvironmentFault, match="vLLM"):

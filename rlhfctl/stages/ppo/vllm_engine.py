@@ -116,7 +116,9 @@ class VLLMEngine:
                     self.section.server_timeout,
                 )
                 self.servers = [self.own.address]
-                self.monitor.note(f"starting vLLM {version}; its log is {self._log.name}")
+                self.monitor.note(
+                    f"starting a vLLM {version} {self.section.mode}; its log is {self._log.name}"
+                )
             else:
                 # A running server reads as another user, perhaps.
                 self._folder.chmod(0o755)
