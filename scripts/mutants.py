@@ -16,8 +16,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mutant_faults import FAULTS, Fault
+from mutant_faults import FAULTS
+
+if TYPE_CHECKING:
+    from mutant_fault import Fault
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("rlhfctl", "tests", "recipes", "benchmarks", "scripts", "pyproject.toml")

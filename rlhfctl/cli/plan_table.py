@@ -157,8 +157,6 @@ def _work(plan: Plan) -> Table:
 
 
 def _advice(stage: StagePlan) -> Iterator[RenderableType]:
-    from rlhfctl.plan.advice import ROLLOUT_KEY
-
     if stage.verdict == "fits":
         return
     yield ""
@@ -170,8 +168,6 @@ def _advice(stage: StagePlan) -> Iterator[RenderableType]:
         yield safe(f"  {figure} {options[0]}", _STYLES[suggestion.verdict])
         for option in options[1:]:
             yield safe(f"{'':18}{option}", _STYLES[suggestion.verdict])
-    if any(ROLLOUT_KEY in suggestion.settings for suggestion in stage.suggestions):
-        yield safe(f"  {ROLLOUT_KEY} changes the update: more and smaller rollouts.")
     if stage.stage == "eval":
         return
     yield safe("  auto_batch: true halves the rows per pass where memory runs out.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLING = "sampling"
 """Name of the peak of sampling, in a stage that samples whole rollouts."""
-ROLLOUT_KEY = "ppo.rollout_batch_size"
+SAMPLING_KEY = "generation.batch_size"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def suggestions(planned: Planned, stage: str, place: str) -> list[Suggestion]:
     """Return settings that make a stage fit; if none does alone, all of them together.
 
     The smaller batch comes with as many more accumulation steps (in PPO no key is needed), so that
-    the update stays the same. Where sampling takes the most, smaller rollouts do change it.
+    the update stays the same.
 
     Args:
         planned: Recipe on a device, of which the stage does not fit well.
@@ -52,7 +51,7 @@ def suggestions(planned: Planned, stage: str, place: str) -> list[Suggestion]:
     combined: dict[str, Any] = {}
     for settings in (
         *_single(planned.recipe, stage),
-        *_smaller_rollouts(planned.recipe, stage, place),
+        *_fewer_at_once(planned.recipe, stage, place),
     ):
         suggestion = _computed(planned, stage, settings)
         computed.append(suggestion)
@@ -84,15 +83,12 @@ def _single(recipe: Recipe, stage: str) -> Iterator[dict[str, Any]]:
         yield {"model.quantization": "4bit"}
 
 
-def _smaller_rollouts(recipe: Recipe, stage: str, place: str) -> Iterator[dict[str, Any]]:
-    """Yield half the rollout and less: its rows are sampled at once, and fill the KV cache."""
-    section = recipe.ppo
-    size = section.rollout_batch_size
-    least = math.lcm(section.minibatch_size, section.responses_per_prompt)
-    samples_rollouts = stage in (REWARD_MODEL.name, PPO.name) and place == SAMPLING
-    while samples_rollouts and size % 2 == 0 and (size // 2) % least == 0:
-        size //= 2
-        yield {ROLLOUT_KEY: size}
+def _fewer_at_once(recipe: Recipe, stage: str, place: str) -> Iterator[dict[str, Any]]:
+    """Yield a quarter of the responses sampled at once, which fill the KV cache, and a 16th."""
+    rows = recipe.sampled_at_once
+    if stage in (REWARD_MODEL.name, PPO.name) and place == SAMPLING:
+        for size in sorted({max(1, rows // 4), max(1, rows // 16)} - {rows}, reverse=True):
+            yield {SAMPLING_KEY: size}
 
 
 def _smaller_batch(recipe: Recipe, stage: str, name: str) -> Iterator[dict[str, Any]]:

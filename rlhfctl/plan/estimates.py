@@ -30,7 +30,7 @@ def passes(planned: Planned, stage: str) -> Passes:
             "training": lambda: sft_peak(planned),
             "evaluation": lambda: sft_evaluation_peak(planned),
         }
-    rollout = planned.recipe.ppo.rollout_batch_size
+    rollout = planned.recipe.sampled_at_once
     if stage == REWARD_MODEL.name:
         return {
             "training": lambda: reward_peak(planned),

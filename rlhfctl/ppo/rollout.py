@@ -308,7 +308,7 @@ class RolloutSampler:
         self.settings = settings
         self.processes = processes
         self.pass_size = pass_size or PassSize(settings.forward_batch_size)
-        self.engine = engine or TransformersEngine(roles, PassSize(settings.rollout_batch_size))
+        self.engine = engine or TransformersEngine(roles, PassSize(settings.sampled_at_once))
 
     @torch.no_grad()
     def sample(self, rows: Sequence[int], rollout: int) -> Sampled:

@@ -66,12 +66,16 @@ class Roles(Protocol):
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """Hyperparameters; meanings, units and defaults are those of the recipe's `ppo` section."""
+    """Hyperparameters; meanings, units and defaults are those of the recipe's `ppo` section.
+
+    `sampling_batch_size` is the section `generation`'s `batch_size`.
+    """
 
     episodes: int = 10_000
     rollout_batch_size: int = 128
     minibatch_size: int = 32
     forward_batch_size: int = 16
+    sampling_batch_size: int | None = None
     auto_batch: bool = False
     epochs: int = 2
     responses_per_prompt: int = 1
@@ -124,6 +128,11 @@ class PPOSettings:
     alarm_beta_factor: float = 2.0
     alarm_rollbacks: int = 3
     seed: int = 0
+
+    @property
+    def sampled_at_once(self) -> int:
+        """Responses per batch of sampling, at most a rollout."""
+        return min(self.sampling_batch_size or self.rollout_batch_size, self.rollout_batch_size)
 
     @property
     def rollouts(self) -> int:

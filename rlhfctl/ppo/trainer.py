@@ -99,7 +99,7 @@ class PPOTrainer:
         # Sampling and training run out of memory at sizes of their own.
         sampling, passes = (
             PassSize(size, automatic=settings.auto_batch, say=monitor.note)
-            for size in (settings.rollout_batch_size, settings.forward_batch_size)
+            for size in (settings.sampled_at_once, settings.forward_batch_size)
         )
         self.sampler = RolloutSampler(
             *(roles, rewards, prompts, settings, self.processes, passes),

@@ -21,6 +21,11 @@ class GenerationSection(Section):
         description="Divisor of the logits before sampling; log-probabilities are of the "
         "distribution sampled from.",
     )
+    batch_size: Count | None = Field(
+        None,
+        description="Responses sampled at once in PPO's rollouts and for score normalization; null: "
+        "a whole rollout. Each has random numbers of its own, so this is for memory and speed alone.",
+    )
     stop_tokens: list[str] = Field(
         default_factory=list,
         description="Tokens of the vocabulary that end a response, besides EOS.",

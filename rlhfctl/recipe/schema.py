@@ -212,6 +212,13 @@ class Recipe(Section):
         default_factory=SweepSection, description="Settings that `rlhfctl sweep` combines."
     )
 
+    @property
+    def sampled_at_once(self) -> int:
+        """Responses per batch of sampling in rollouts: `generation.batch_size`, else all of them."""
+        return min(
+            self.generation.batch_size or self.ppo.rollout_batch_size, self.ppo.rollout_batch_size
+        )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = list(self._contradictions())

@@ -76,14 +76,13 @@ def advised(monkeypatch):
     return run
 
 
-def test_where_sampling_takes_the_most_smaller_rollouts_are_advised(advised):
+def test_where_sampling_takes_the_most_fewer_responses_at_once_are_advised(advised):
     keys = advised("ppo", "sampling", rollout_batch_size=128, minibatch_size=32)
-    assert {"ppo.rollout_batch_size": 64} in keys
-    assert {"ppo.rollout_batch_size": 32} in keys
-    assert {"ppo.rollout_batch_size": 16} not in keys
-    assert {"ppo.rollout_batch_size": 64} in advised("rm", "sampling")
+    assert {"generation.batch_size": 32} in keys
+    assert {"generation.batch_size": 8} in keys
+    assert {"generation.batch_size": 32} in advised("rm", "sampling")
     for stage, place in (("ppo", "update"), ("eval", "sampling"), ("sft", "training")):
-        assert not any("ppo.rollout_batch_size" in change for change in advised(stage, place))
+        assert not any("generation.batch_size" in change for change in advised(stage, place))
 
 
 def test_changes_that_do_not_fit_alone_are_advised_together_and_once(advised):

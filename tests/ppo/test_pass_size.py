@@ -105,6 +105,28 @@ def test_a_rollout_and_its_gradients_are_those_of_whole_batches(tiny_run):
     assert EPISODES == 8
 
 
+def test_responses_sampled_a_few_at_a_time_are_those_of_a_whole_rollout(tiny_run):
+    roles = opened(tiny_run)
+    sizes = []
+
+    class Counted:
+        def __getattr__(self, name):
+            return getattr(roles, name)
+
+        def generate(self, prompts, seeds):
+            sizes.append(len(prompts))
+            return roles.generate(prompts, seeds)
+
+    def sampled(at_once):
+        settings = bandit_settings(rollout_batch_size=8, sampling_batch_size=at_once)
+        trainer = PPOTrainer(Counted(), PROMPTS, settings, NullMonitor())  # type: ignore[arg-type]
+        return trainer.sampler.sample([0, 1, 0, 1, 1, 0, 0, 1], 0).sequences.response_lists()
+
+    whole = sampled(None)
+    assert sampled(3) == whole == sampled(100)
+    assert sizes == [8, 3, 3, 2, 8]
+
+
 def test_the_longest_episodes_are_tried_with_memory_for_the_moments(tiny_run):
     cramped = Cramped(opened(tiny_run))
     settings = bandit_settings(forward_batch_size=8, auto_batch=True)

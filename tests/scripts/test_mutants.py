@@ -5,7 +5,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import mutants
-from mutant_faults import FAULTS, Fault
+from mutant_fault import Fault
+from mutant_faults import FAULTS
 
 HARMLESS = Fault("harmless", "maths/kl.py", ".square() / 2", ".square() * 0.5", "maths/test_kl.py")
 

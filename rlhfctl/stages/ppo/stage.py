@@ -81,7 +81,15 @@ def ppo_settings(recipe: Recipe) -> PPOSettings:
     named = {
         name: getattr(section, name)
         for name in PPOSettings.__dataclass_fields__
-        if name not in {"kl_target", "kl_horizon", "seed", "auto_batch", *_ENGINE_KEYS}
+        if name
+        not in {
+            "kl_target",
+            "kl_horizon",
+            "seed",
+            "auto_batch",
+            "sampling_batch_size",
+            *_ENGINE_KEYS,
+        }
     }
     named |= {name: getattr(section.vllm, name) for name in _ENGINE_KEYS}
     return PPOSettings(
@@ -89,6 +97,7 @@ def ppo_settings(recipe: Recipe) -> PPOSettings:
         kl_target=controller.target if controller else None,
         kl_horizon=controller.horizon if controller else 1.0,
         seed=recipe.seed,
+        sampling_batch_size=recipe.generation.batch_size,
         auto_batch=recipe.auto_batch,
     )
 
@@ -323,7 +332,7 @@ def _measure_scales(
         return
     scales = read_scales(output)
     if scales.keys() != scorers.keys():
-        size = context.recipe.ppo.rollout_batch_size
+        size = context.recipe.sampled_at_once
         scales = measure_scales(context, roles, scorers, size, monitor, processes)
     processes.wait()
     if processes.is_main:

@@ -108,7 +108,7 @@ def _sample(
     recipe: Recipe, roles: Roles, prompts: Sequence[Sequence[int]], models: int
 ) -> CalibrationSample:
     """Sample and score responses until enough have ended or the most have been sampled."""
-    requested, size = recipe.reward_model.calibration_samples, recipe.ppo.rollout_batch_size
+    requested, size = recipe.reward_model.calibration_samples, recipe.sampled_at_once
     sample = CalibrationSample([[] for _ in range(models)])
     while (needed := responses_needed(sample.ended, requested)) > 0:
         start = len(sample.ended)
