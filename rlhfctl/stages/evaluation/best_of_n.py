@@ -41,7 +41,7 @@ def best_of_n(context: EvalContext) -> BestOfN | None:
         for name, values in scores.items()
         if values is not None
     }
-    wins = _wins(context, tables, count)
+    wins = wins_over(context.policies["sft"], tables)
     if wins is not None:
         tables["win_rate"] = wins
     curves = {
@@ -50,16 +50,26 @@ def best_of_n(context: EvalContext) -> BestOfN | None:
     return BestOfN(samples=count, prompts=len(tables["proxy"]), **curves)
 
 
-def _wins(
-    context: EvalContext, tables: Mapping[str, NDArray[np.float64]], count: int
+def wins_over(
+    sft: Responses, tables: Mapping[str, NDArray[np.float64]]
 ) -> NDArray[np.float64] | None:
-    """Return 1, 0.5 or 0 per sample against the evaluated SFT response, [prompts, samples]."""
-    sft = context.policies["sft"]
+    """Return 1, 0.5 or 0 per sample against another SFT response to its prompt.
+
+    Args:
+        sft: One response to each of at least as many prompts, in the same order.
+        tables: [prompts, samples] scores of samples, `gold` or `true_reward` among them.
+
+    Returns:
+        [prompts, samples] by gold, else by the held-out reward model; None without either.
+    """
     for name, opponents in (("gold", sft.gold), ("true_reward", sft.held_out_rm)):
         if name in tables and opponents is not None:
-            against = np.repeat(np.asarray(opponents)[: len(tables[name])], count)
-            outcomes = pairwise_outcomes(tables[name].ravel(), against)
-            return np.asarray(outcomes).reshape(-1, count)
+            scores = tables[name]
+            against = np.asarray(opponents)[: len(scores), None]
+            outcomes = pairwise_outcomes(
+                scores.ravel(), np.broadcast_to(against, scores.shape).ravel()
+            )
+            return np.asarray(outcomes).reshape(scores.shape)
     return None
 
 
