@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rlhfctl.stage_table import EVALUATION, STAGES
+from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +54,7 @@ def attention(migration: Migration) -> Iterator[str]:
         yield "Conflicts:"
         yield from (f"  {sentence}" for sentence in migration.conflicts)
     stages = {source.stage for source in migration.sources}
-    others = [stage.title for stage in STAGES if stage not in stages and stage != EVALUATION]
+    others = [stage.title for stage in (SFT, REWARD_MODEL, PPO) if stage not in stages]
     if others:
         yield f"Stages that no file configures, with rlhfctl's defaults: {', '.join(others)}"
     if migration.missing:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from rlhfctl.recipe.dpo import DPOSection
 from rlhfctl.recipe.library_names import ATTENTIONS, TRACKER_PACKAGES, Optimizer
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.stage_table import PPO, REWARD_MODEL
@@ -296,6 +297,13 @@ def _at_least_two(value: Any, _: Context) -> int:
     return max(2, _whole(value))
 
 
+def _preference_loss(value: Any, _: Context) -> str:
+    losses = get_args(DPOSection.model_fields["loss_type"].annotation)
+    if value in losses:
+        return str(value)
+    raise NotCarriedError(f"DPO has the losses {', '.join(losses)}, not {value}; sigmoid is used")
+
+
 CONVERSIONS: dict[str, Callable[[Any, Context], object]] = {
     "accumulation": _accumulation,
     "adam": _adam,
@@ -321,6 +329,7 @@ CONVERSIONS: dict[str, Callable[[Any, Context], object]] = {
     "number": lambda value, _: _number(value),
     "only_reward_model": _only_reward_model,
     "optimizer": _optimizer,
+    "preference_loss": _preference_loss,
     "remote_code": _remote_code,
     "revision": _revision,
     "sampling_strategy": _group_by_length,

@@ -15,7 +15,7 @@ from rlhfctl.recipe import strict_yaml
 from rlhfctl.recipe.error_messages import sentences
 from rlhfctl.recipe.mixture_lists import DATA_KINDS
 from rlhfctl.recipe.schema import Recipe
-from rlhfctl.stage_table import STAGES
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ def _sources(
             llamafactory.complete(source, sources)
         else:
             axolotl.complete(source, table)
-    return sorted(sources, key=lambda source: STAGES.index(source.stage))
+    return sorted(sources, key=lambda source: ALL_STAGES.index(source.stage))
 
 
 def _merged(sources: Sequence[SourceFile]) -> tuple[dict[str, Setting], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.recipe import strict_yaml
+from rlhfctl.stage_table import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +115,8 @@ def by_key(reasons: Mapping[str, list[str]]) -> dict[str, str]:
 def _rule(rule: Any) -> Rule:
     if isinstance(rule, str):
         return Rule((rule,))
-    stages = {key: _targets(rule[key]) for key in ("sft", "rm", "ppo") if key in rule}
+    names = [stage.name for stage in ALL_STAGES]
+    stages = {key: _targets(rule[key]) for key in names if key in rule}
     return Rule(
         _targets(rule["to"]),
         rule.get("by", ""),

@@ -55,7 +55,7 @@ def test_a_refusal_writes_nothing(rlhfctl, folder):
     (folder / "file.yml").write_text(AXOLOTL["qlora"] + "rl: dpo\n")
     done = rlhfctl("migrate", "file.yml", "-o", "mine.yaml")
     assert done.returncode == 2
-    assert "file.yml: rl: dpo is none of rlhfctl's stages" in done.stderr
+    assert "file.yml: rl: dpo is not migrated" in done.stderr
     assert not (folder / "mine.yaml").exists()
     done = rlhfctl("migrate", "none.yml")
     assert (done.returncode, "there is no such file" in done.stderr) == (2, True)

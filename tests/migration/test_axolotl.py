@@ -158,7 +158,7 @@ def test_several_entries_are_a_mixture(migrated):
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"rl": "dpo"}, RecipeError, "rl: dpo is none of rlhfctl's stages"),
+        ({"rl": "dpo"}, RecipeError, "rl: dpo is not migrated"),
         ({"adapter": "llama-adapter"}, RecipeError, "llama-adapter has no counterpart"),
         ({"pretraining_dataset": [{"path": "org/c4"}]}, RecipeError, "pretraining is none"),
         ({"datasets": None}, DataError, "datasets is missing"),

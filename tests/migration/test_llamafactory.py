@@ -1,10 +1,13 @@
 """Files of LLaMA-Factory as recipes: values, data, merging, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from rlhfctl.errors import DataError, RecipeError, UsageError
 from rlhfctl.migration import migrate
-from tests.migration.examples import BASE, LLAMAFACTORY, write_llamafactory
+from rlhfctl.recipe.schema import Recipe
+from tests.migration.examples import BASE, LLAMAFACTORY, changed, write_llamafactory
 
 ALL = ("sft", "reward", "ppo")
 
@@ -182,6 +185,27 @@ def test_a_key_sets_what_it_means(migrated, changes, read):
     assert read(migrated("sft", sft=changes).recipe)
 
 
+def test_a_file_of_dpo_sets_the_stage_dpo(migrated):
+    changes = {"stage": "dpo", "pref_beta": 0.3, "pref_loss": "ipo", "output_dir": None}
+    migration = migrated("reward", reward=changes)
+    dpo = migration.recipe.dpo
+    assert (dpo.beta, dpo.loss_type, dpo.learning_rate) == (0.3, "ipo", 1e-4)
+    assert dpo.per_device_train_batch_size * dpo.gradient_accumulation_steps == 8
+    assert migration.recipe.data.comparisons.source == "data/dpo_en_demo.json"
+    assert migration.recipe.ppo == Recipe().ppo
+    named = outcome(migration, "pref_loss")
+    assert named == ("mapped", "")
+    odd = migrate_text(changes | {"pref_loss": "simpo"})
+    assert outcome(odd, "pref_loss")[0] == "unsupported"
+
+
+def migrate_text(changes):
+    """Migrate the reward model's example file in the working folder with other values."""
+    path = Path("odd.yaml")
+    path.write_text(changed(LLAMAFACTORY["reward"], changes))
+    return migrate([path], "x")
+
+
 def test_conflicts_are_named_and_the_earlier_stage_wins(migrated):
     migration = migrated(*ALL, ppo={"lora_rank": 64})
     assert migration.recipe.lora.r == 8
@@ -203,7 +227,7 @@ def test_steps_of_ppo_are_rollouts(migrated):
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"stage": "dpo"}, RecipeError, "stage: DPO is none of rlhfctl's stages"),
+        ({"stage": "kto"}, RecipeError, "stage: kto is none of rlhfctl's stages"),
         ({"stage": "pt"}, RecipeError, "pt is none of rlhfctl's stages"),
         ({"finetuning_type": "freeze"}, RecipeError, r"training a few layers \(freeze\)"),
         ({"lora_rank": 0}, RecipeError, r"sft.yaml: lora_rank \(lora.r\): is 0"),

@@ -7,10 +7,10 @@ import pytest
 from rlhfctl.migration.conversions import CONVERSIONS
 from rlhfctl.migration.tables import BY_TOOL, TOOLS, by_key, key_table
 from rlhfctl.recipe.keys import all_keys
-from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
+from rlhfctl.stage_table import DPO, PPO, REWARD_MODEL, SFT
 
 RECIPE_KEYS = {".".join(path) for path in all_keys()}
-STAGES = {"llamafactory": (SFT, REWARD_MODEL, PPO), "axolotl": (SFT, REWARD_MODEL)}
+STAGES = {"llamafactory": (SFT, REWARD_MODEL, PPO, DPO), "axolotl": (SFT, REWARD_MODEL)}
 
 
 def listed(name):
