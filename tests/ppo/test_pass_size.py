@@ -119,7 +119,7 @@ def test_responses_sampled_a_few_at_a_time_are_those_of_a_whole_rollout(tiny_run
 
     def sampled(at_once):
         settings = bandit_settings(rollout_batch_size=8, sampling_batch_size=at_once)
-        trainer = PPOTrainer(Counted(), PROMPTS, settings, NullMonitor())  # type: ignore[arg-type]
+        trainer = PPOTrainer(Counted(), PROMPTS, settings, NullMonitor())
         return trainer.sampler.sample([0, 1, 0, 1, 1, 0, 0, 1], 0).sequences.response_lists()
 
     whole = sampled(None)
