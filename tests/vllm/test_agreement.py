@@ -127,6 +127,13 @@ def test_whole_responses_are_as_probable_as_samples_of_the_policy_are(engine):
     assert abs(deviations) < 4, deviations
 
 
+def test_more_prompts_than_one_pass_takes_do_not_end_the_server(engine):
+    """Prompts that a pass would take in part, which seeded sampling on a CPU does not survive."""
+    prompts = [[5 + n % 7, *range(40, 95), 200 + n % 300] for n in range(400)]
+    responses, _, _ = sampled(engine, prompts, [(9, 0, n) for n in range(400)])
+    assert len(responses.ids) == 400
+
+
 def test_a_server_that_cannot_read_the_adapter_says_so(engine, monkeypatch, tmp_path):
     monkeypatch.setattr(engine.roles.models, "save_policy", lambda folder: folder.mkdir())
     with pytest.raises(EnvironmentFault, match="vLLM"):

@@ -58,7 +58,9 @@ def server_command(recipe: Recipe, python: Path, place: Sequence[str]) -> list[s
         # After temperature, as the policy's own log-probabilities are.
         *("--logprobs-mode", "processed_logprobs"),
         "--disable-uvicorn-access-log",
-        *(["--enforce-eager"] if on_cpu else memory),
+        # With seeds and prompts computed in parts, vLLM 0.32's CPU engine dies: "CPU Generator does
+        # not use offset".
+        *(["--enforce-eager", "--no-enable-chunked-prefill"] if on_cpu else memory),
         *section.server_args,
     ]
 
