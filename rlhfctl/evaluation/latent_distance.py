@@ -50,8 +50,10 @@ class StateDistribution:
         fourth = float((np.square(centred).sum(axis=1) ** 2).sum())
         noise = (fourth / count - squares) / count
         shrinkage = min(1.0, max(0.0, noise / spread)) if spread > 0 else 1.0
-        # States that do not vary at all still have a distance.
-        rest = shrinkage * average or float(np.finfo(np.float64).tiny)
+        # At least what rounding alone would give in single precision, so that states which hardly
+        # vary, or in few directions, still have finite distances.
+        rounding = float(np.square(states).mean() * np.finfo(np.float32).eps ** 2)
+        rest = max(shrinkage * average, rounding, float(np.finfo(np.float32).tiny))
         return cls(mean, axes, (1.0 - shrinkage) * eigenvalues + rest, rest)
 
     def distances(self, states: NDArray[np.float64]) -> NDArray[np.float64]:

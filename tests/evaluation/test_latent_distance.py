@@ -52,4 +52,14 @@ def test_states_of_the_same_policy_are_as_far_as_the_references_own() -> None:
 def test_states_without_variation_have_a_distance() -> None:
     still = np.ones((8, 3))
     assert held_out_distances(still, still).tolist() == [0.0] * 8
-    assert (held_out_distances(still, still + 1.0) > 1e6).all()
+    far = held_out_distances(still, still + 1.0)
+    assert (far > 1e6).all() and np.isfinite(far).all()
+
+
+def test_states_in_few_directions_have_finite_distances_to_all() -> None:
+    """Two kinds of states alone, whose covariance nothing shrinks."""
+    rng = np.random.default_rng(2)
+    two = rng.normal(size=(2, 16))
+    reference = two[[0, 1, 0, 1, 0, 1, 0, 1]]
+    distances = StateDistribution.of(reference).distances(rng.normal(size=(5, 16)))
+    assert np.isfinite(distances).all() and (distances > 100).all()

@@ -60,14 +60,16 @@ def test_trainer_parameters_are_pinned():
 
 def test_default_settings_equal_the_recipe():
     recipe, settings = Recipe(), PPOSettings()
+    elsewhere = {"kl_target", "kl_horizon", "seed", "auto_batch", "sampling_batch_size"}
     of_engine = {"max_mismatch", "importance_sampling_clip_max"}
     for name in of_engine:
         assert getattr(settings, name) == getattr(recipe.ppo.vllm, name), name
     for field in fields(PPOSettings):
-        if field.name not in {"kl_target", "kl_horizon", "seed", "auto_batch", *of_engine}:
+        if field.name not in elsewhere | of_engine:
             assert getattr(settings, field.name) == getattr(recipe.ppo, field.name), field.name
     assert settings.seed == recipe.seed
     assert settings.auto_batch == recipe.auto_batch
+    assert settings.sampling_batch_size == recipe.generation.batch_size
     assert settings.kl_target is None
     assert recipe.ppo.kl_controller is None
     assert settings.kl_horizon == KLControllerSection.model_fields["horizon"].default

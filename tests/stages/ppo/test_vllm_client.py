@@ -5,6 +5,7 @@ import json
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def test_an_adapter_is_loaded_in_place_from_a_path(fake):
         async with fake.address.client() as client:
             await load_adapter(client, fake.address, "name", Path("/a/b"), 5.0)
 
-    asyncio.run(load())
+    # In a thread: playwright, in the same worker, leaves an event loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, load()).result()
     body = {"lora_name": "name", "lora_path": "/a/b", "load_inplace": True}
     assert fake.asked == [("/v1/load_lora_adapter", body)]
