@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data import cache
@@ -171,8 +171,12 @@ def gold_comparisons(recipe: Recipe, n: int = 2000) -> Dataset:
         recipe: Recipe with the seed and the held-out shares.
         n: Number of pairs generated before prompts used in training are removed.
     """
-    share = _smallest_share(recipe)
-    rows = (NORMALISERS["comparisons"](row) for row in corpora.gold_comparisons(n, recipe.seed))
+    return _gold_table(n, recipe.seed, _smallest_share(recipe))
+
+
+@lru_cache(maxsize=4)  # the reward model, the held-out one and the evaluation take the same pairs
+def _gold_table(n: int, seed: int, share: float) -> Dataset:
+    rows = (NORMALISERS["comparisons"](row) for row in corpora.gold_comparisons(n, seed))
     return _table([row for row in rows if position(prompt_key(row["prompt"])) < share])
 
 
