@@ -106,7 +106,7 @@ from rlhfctl.recipe.load import load_recipe
 
 kind, source, recipe = sys.argv[1:]
 named = [f"data.{name}.source={source}" for name in ("comparisons", "prompts")]
-text = f"data.demonstrations={{source: {source}, columns: {{text: chosen}}}}"
+text = f"data.demonstrations={{source: {source}, columns: {{text: chosen}}, max_rows: null}}"
 none = [f"data.{name}.max_rows=null" for name in ("comparisons", "prompts")]
 loaded = load_recipe(Path(recipe), [*named, *none, text]).recipe
 formatter = Formatter(read_tokenizer(loaded.model))

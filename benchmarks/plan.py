@@ -2,12 +2,14 @@
 
 `python -m benchmarks.plan` on a CPU. Every stage trains two real optimizer steps at its greatest length,
 each in a process of its own; the peak is of resident memory minus the libraries. The estimate
-sees the configuration only.
+sees the configuration only. `--measured FILE` takes the measured peaks from an earlier result, after a
+change of the estimate alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,8 +108,13 @@ def write_base(shape: Shape, folder: Path) -> None:
     write_tokenizer(shape.vocab_size, folder)
 
 
-def compare(case: Case) -> dict[str, dict[str, int]]:
-    """Return estimated and measured bytes per stage."""
+def compare(case: Case, peaks: dict[str, int] | None = None) -> dict[str, dict[str, int]]:
+    """Return estimated and measured bytes per stage.
+
+    Args:
+        case: Recipe.
+        peaks: Measured bytes per stage; None measures them.
+    """
     from rlhfctl.plan.estimates import training_peak
     from rlhfctl.plan.shadow import read_architecture
     from rlhfctl.plan.stage_memory import Planned
@@ -121,9 +128,10 @@ def compare(case: Case) -> dict[str, dict[str, int]]:
         recipe = load_recipe(path).recipe
         planned = Planned(recipe, read_architecture(recipe.model), target_named(None))
         estimates = {stage: training_peak(planned, stage) for stage in PROBED}
-        measured = measure(recipe)
+        if peaks is None:
+            peaks = {stage: found.peak for stage, found in measure(recipe).items()}
     return {
-        stage: {"estimated_bytes": estimates[stage], "measured_bytes": measured[stage].peak}
+        stage: {"estimated_bytes": estimates[stage], "measured_bytes": peaks[stage]}
         for stage in PROBED
     }
 
@@ -132,11 +140,16 @@ def main() -> None:
     """Read the command line, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=[*CASES], action="append", help="one case; repeatable")
+    parser.add_argument("--measured", type=Path, help="an earlier result, for its measured peaks")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    earlier = json.loads(options.measured.read_text("utf-8")) if options.measured else None
     results = {}
     for name in options.only or CASES:
-        results[name] = compare(CASES[name])
+        peaks = None
+        if earlier is not None:
+            peaks = {s: found["measured_bytes"] for s, found in earlier["cases"][name].items()}
+        results[name] = compare(CASES[name], peaks)
         print(name, results[name], flush=True)
     described = machine.describe(torch.get_num_threads())
     rows = [
