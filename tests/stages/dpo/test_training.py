@@ -1,4 +1,4 @@
-"""What DPO trains on: log-probabilities, reference and loss against plain transformers and peft."""
+"""DPO's log-probabilities, reference and loss against plain transformers and peft."""
 
 import math
 from typing import Any
