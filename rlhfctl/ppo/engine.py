@@ -124,10 +124,11 @@ def require_agreement(
         bound: Largest mean difference, in nats per token; None: no bound.
 
     Raises:
-        DivergedError: The mean difference is above the bound.
+        DivergedError: The mean difference is above the bound, or NaN.
     """
     mean, largest = mismatch(log_probs, engine_log_probs, mask)
-    if bound is not None and mean > bound:
+    # NaN is no agreement either.
+    if bound is not None and not mean <= bound:
         raise DivergedError(
             f"the engine's log-probabilities differ from the policy's by {mean:.3g} nats per token "
             f"on average (at most {largest:.3g}), above ppo.vllm.max_mismatch ({bound:g})",

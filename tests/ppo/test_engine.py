@@ -8,7 +8,7 @@ import torch
 
 from rlhfctl.errors import DivergedError, EnvironmentFault
 from rlhfctl.maths.advantages import Advantages
-from rlhfctl.ppo.engine import Responses, TransformersEngine
+from rlhfctl.ppo.engine import Responses, TransformersEngine, require_agreement
 from rlhfctl.ppo.pass_size import PassSize
 from rlhfctl.ppo.ppo_step import PPOStep
 from rlhfctl.ppo.processes import Processes
@@ -156,3 +156,10 @@ def test_an_unfinished_rollout_keeps_the_engines_log_probabilities(tmp_path):
             assert loaded.engine_log_probs is None
         else:
             assert torch.equal(present(loaded.engine_log_probs), expected)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_log_probabilities_that_are_no_numbers_are_refused_too(value):
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(DivergedError, match=r"above ppo\.vllm\.max_mismatch"):
+        require_agreement(torch.zeros(1, 2), torch.tensor([[0.0, value]]), mask, 0.1)
