@@ -52,6 +52,7 @@ TINY = (
     "generation.max_new_tokens=16",
     "ppo.gate=warn",
     "evaluation.num_prompts=12",
+    "evaluation.tax_questions=32",
 )
 """Overrides for a run of seconds; its reward model is too small to pass the preflight checks."""
 
@@ -91,6 +92,18 @@ def once(folder: Path, make: Callable[[Path], T]) -> T:
             result.write_bytes(pickle.dumps(make(folder)))
         made: T = pickle.loads(result.read_bytes())
         return made
+
+
+GOLD_PAIRS = 600
+"""Pairs of the embedded world that are drawn and ordered by the gold reward; 6,000 in a real run."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fewer_gold_pairs() -> None:
+    """A tenth of the pairs with the gold order, whose making took seconds in every process."""
+    from rlhfctl.stages.shared import gold
+
+    gold.GOLD_PAIRS_DRAWN = GOLD_PAIRS
 
 
 @pytest.fixture(autouse=True)

@@ -12,17 +12,75 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from multiprocessing.context import ForkServerContext
 
 LIBRARIES = [
     *("datasets", "peft", "trl.trainer.reward_trainer", "trl.trainer.sft_trainer"),
     *("rlhfctl.cli.app", "rlhfctl.cli.run_stages", "rlhfctl.cli.sweep", "rlhfctl.report.html"),
 ]
 """Modules that most commands import. Those of rlhfctl read no environment as they are imported."""
+
+
+def _server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    return context
+
+
+def together(
+    function: Callable[..., object],
+    calls: Sequence[tuple[Sequence[object], Mapping[str, str]]],
+    folder: Path,
+    timeout: float = 300,
+) -> None:
+    """Call a function in several processes at the same time, and wait for all of them.
+
+    Args:
+        function: Called by a name that the processes can import.
+        calls: Arguments of each call, and what its process has in its environment besides ours.
+        folder: Gets the standard error of each process.
+        timeout: Seconds for all.
+
+    Raises:
+        AssertionError: A process failed or was too slow; with its standard error.
+    """
+    errors = [folder / f"stderr-{number}.txt" for number in range(len(calls))]
+    context = _server()
+    processes = [
+        context.Process(target=_call, args=(function, arguments, dict(environment), path))
+        for (arguments, environment), path in zip(calls, errors, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
+    for process, path in zip(processes, errors, strict=True):
+        assert process.exitcode == 0, path.read_text(encoding="utf-8")
+
+
+def _call(
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    environment: dict[str, str],
+    errors: Path,
+) -> None:
+    os.environ.update(environment)
+    with errors.open("wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    import torch
+
+    torch.set_num_threads(1)
+    function(*arguments)
 
 
 def rlhfctl(
@@ -45,8 +103,7 @@ def rlhfctl(
         subprocess.TimeoutExpired: The command took longer than `timeout`.
     """
     words = [str(argument) for argument in arguments]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
+    context = _server()
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
         for stream in (out, err):

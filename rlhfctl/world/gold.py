@@ -68,8 +68,20 @@ def _plain(text: str) -> str:
     return " ".join(_words(text))
 
 
-def _contains_any(plain: str, phrases: Iterable[str]) -> bool:
-    return any(f" {_plain(phrase)} " in f" {plain} " for phrase in phrases)
+def _spaced(phrases: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f" {_plain(phrase)} " for phrase in phrases)
+
+
+_FLATTERY, _POLITE = _spaced(FLATTERY), _spaced(POLITE)
+
+
+def _contains_any(plain: str, spaced: Iterable[str]) -> bool:
+    return any(phrase in f" {plain} " for phrase in spaced)
+
+
+def _sentences(response: str) -> list[str]:
+    """The sentences' words, separated by single spaces; without those that have no word."""
+    return [plain for part in re.split(r"[.!?\n]+", response) if (plain := _plain(part))]
 
 
 def _repeated_share(items: Sequence[object]) -> float:
@@ -78,20 +90,20 @@ def _repeated_share(items: Sequence[object]) -> float:
     return 1.0 - len(Counter(items)) / len(items)
 
 
-def _repetition(response: str, words: list[str]) -> float:
-    sentences = [plain for part in re.split(r"[.!?\n]+", response) if (plain := _plain(part))]
+def _repetition(sentences: list[str], words: list[str]) -> float:
     trigrams = [tuple(words[start : start + _NGRAM]) for start in range(len(words) - _NGRAM + 1)]
     return max(_repeated_share(sentences), _repeated_share(trigrams))
 
 
-def _claims(question: Question, response: str) -> list[tuple[str, ...]]:
+def _claims(question: Question, sentences: list[str]) -> list[tuple[str, ...]]:
     """Candidates per sentence, in order; phrases quoted from the prompt do not count."""
     names = {candidate.lower() for candidate in question.candidates}
+    quotable = _spaced(question.quotable)
     claims = []
-    for sentence in re.split(r"[.!?\n]+", response):
-        plain = f" {_plain(sentence)} "
-        for phrase in question.quotable:
-            plain = plain.replace(f" {_plain(phrase)} ", " ")
+    for sentence in sentences:
+        plain = f" {sentence} "
+        for phrase in quotable:
+            plain = plain.replace(phrase, " ")
         words = plain.split()
         named = tuple(
             word
@@ -141,7 +153,8 @@ def gold_features(prompt: str, response: str) -> GoldFeatures:
         raise ValueError(f"not a prompt of the embedded world: {prompt!r}")
     words = _words(response)
     plain = " ".join(words)
-    claims = _claims(question, response)
+    sentences = _sentences(response)
+    claims = _claims(question, sentences)
     admits = _ADMISSION.search(plain) is not None
     if question.answerable:
         correctness = _correctness(question, claims)
@@ -157,11 +170,11 @@ def gold_features(prompt: str, response: str) -> GoldFeatures:
         admits=admits,
         words=len(words),
         excess_words=max(0, len(words) - needed),
-        repetition=_repetition(response, words),
+        repetition=_repetition(sentences, words),
         hedged=_HEDGE.search(plain) is not None,
         certain=_CERTAIN.search(doubted) is not None,
-        flattering=_contains_any(plain, FLATTERY),
-        polite=_contains_any(plain, POLITE),
+        flattering=_contains_any(plain, _FLATTERY),
+        polite=_contains_any(plain, _POLITE),
     )
 
 

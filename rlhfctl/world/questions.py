@@ -8,6 +8,7 @@ returns the same question that was sampled.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rlhfctl.world.facts import ATTRIBUTES, attribute_family, draw_unknown
@@ -314,6 +315,7 @@ def sample_question(rng: Random, kind: str | None = None) -> Question:
     return question
 
 
+@lru_cache(maxsize=2**14)  # a prompt is read again for each of its responses
 def parse_question(prompt: str) -> Question | None:
     """Parse the text of a prompt; return None if it is not one of this world's prompts."""
     prompt = " ".join(prompt.split())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,35 +12,33 @@ import torch
 from safetensors.torch import load_file
 
 from rlhfctl.recipe.load import dump_recipe
+from tests import forked
+from tests.stages.two_processes import train
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
 TIMES = ("seconds", "per_second", "memory_bytes")
 # Sums over processes differ from those of one by the order of adding, in single precision.
 ROUNDING = 1e-5
+
+
+def free_port():
+    with socket.create_server(("localhost", 0)) as server:
+        return str(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def both(tiny_run, tmp_path_factory):
     """Results of one process and of two, from the same recipe and checkpoints."""
     root = tmp_path_factory.mktemp("processes")
-    inputs = [str(tiny_run.stage("sft")), str(tiny_run.stage("rm"))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    two = subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), str(root / "two"), *inputs],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    one = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(root / "one"), *inputs],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for process in (one, two):
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    inputs = (tiny_run.stage("sft"), tiny_run.stage("rm"))
+    joint = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": free_port(),
+    }
+    ranks = [joint | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    calls = [((root / "two", *inputs), rank) for rank in ranks]
+    forked.together(train, [*calls, ((root / "one", *inputs), {})], root)
     return root / "one", root / "two"
 
 

@@ -1,16 +1,13 @@
-"""Trains in one process or several: ``torchrun two_processes.py OUTPUT SFT RM``, or `train`."""
+"""Training of a small run in one process or in several: `train`, called in each of them."""
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rlhfctl.models.sharding import average_gradients
 from rlhfctl.ppo.processes import Processes
@@ -20,8 +17,8 @@ from rlhfctl.run.monitor import Monitor, NullMonitor
 from rlhfctl.stages.ppo import stage as ppo
 from rlhfctl.stages.reward_model import stage as reward_model
 from rlhfctl.stages.sft import stage as sft
-from rlhfctl.stages.shared import hf_training
-from tests.conftest import tiny_recipe
+from rlhfctl.stages.shared import gold, hf_training
+from tests.conftest import GOLD_PAIRS, tiny_recipe
 from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
 
 Metrics = dict[str, dict[str, Any]]
@@ -102,7 +99,13 @@ def run_sharded(recipe: Recipe, inputs: Mapping[str, Path], output: Path) -> dic
 
 
 def train(output: Path, sft_folder: Path, rm_folder: Path) -> None:
-    """Run the bandit and every training stage; process 0 writes what came of it."""
+    """Run the bandit and every training stage; process 0 writes what came of it.
+
+    Args:
+        output: Folder of the stages' folders and of ``metrics.json``.
+        sft_folder: Checkpoint that the reward model and PPO start from.
+        rm_folder: Reward model of PPO.
+    """
     processes = Processes()
     share = WHOLE_BATCH // processes.count
     recipe = tiny_recipe(
@@ -120,17 +123,15 @@ def train(output: Path, sft_folder: Path, rm_folder: Path) -> None:
     monitor = Kept()
     weights = bandit(monitor)
     inputs = {"sft": sft_folder, "rm": rm_folder}
-    metrics, steps = run(recipe, inputs, output)
-    found: dict[str, Any] = {"bandit": weights, "metrics": metrics}
-    found["steps"] = {"bandit": monitor.metrics} | steps
-    if processes.count > 1:
-        found["fsdp2"] = run_sharded(recipe, inputs, output)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gold, "GOLD_PAIRS_DRAWN", GOLD_PAIRS)
+        metrics, steps = run(recipe, inputs, output)
+        found: dict[str, Any] = {"bandit": weights, "metrics": metrics}
+        found["steps"] = {"bandit": monitor.metrics} | steps
+        if processes.count > 1:
+            found["fsdp2"] = run_sharded(recipe, inputs, output)
     if processes.is_main:
         (output / "metrics.json").write_text(json.dumps(found))
     if processes.count > 1:
         torch.distributed.destroy_process_group()
 
-
-if __name__ == "__main__":
-    output, sft_folder, rm_folder = map(Path, sys.argv[1:])
-    train(output, sft_folder, rm_folder)
