@@ -12,11 +12,14 @@ import torch
 
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
+from tests.loaded_roles import loaded
 
 PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 6)] for i in range(16)]
 
 
 def opened(run, dtype=None, **folders):
+    if dtype is None and not folders:
+        return loaded(run)
     recipe = run.recipe
     if dtype is not None:
         recipe = recipe.model_copy(

@@ -5,7 +5,9 @@ import torch
 
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models.heads import ScoreNormalization
+from rlhfctl.models.role_models import AdapterRoleModels
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
+from tests.loaded_roles import loaded
 
 PROMPT_A, PROMPT_B = [300, 301, 302, 303], [310, 311]
 RESPONSE_A, RESPONSE_B = [320, 321, 322], [330, 331, 332, 333, 334, 335]
@@ -19,12 +21,6 @@ def run(request):
 @pytest.fixture
 def roles(run):
     return loaded(run)
-
-
-def loaded(run):
-    session = open_stage_context(run.recipe)
-    folders = {"sft": run.stage("sft"), "rm": run.stage("rm")}
-    return open_roles(session, folders, critic="reward_model")
 
 
 def batch_of(*pairs):
@@ -193,6 +189,7 @@ def test_the_base_exists_once_in_memory(request, name):
 
     run = request.getfixturevalue(name)
     roles = loaded(run)
+    assert isinstance(roles.models, AdapterRoleModels)
     models = {
         id(module): module
         for role in ("policy", "reference")

@@ -8,8 +8,9 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.ppo.pass_size import PassSize, require_single_process
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
+from tests.loaded_roles import loaded
 from tests.ppo.toy import bandit_settings
-from tests.ppo.whole import EPISODES, PROMPTS, close, opened, trained
+from tests.ppo.whole import EPISODES, PROMPTS, close, trained
 
 
 def exhaust_memory() -> None:
@@ -92,7 +93,7 @@ class Cramped:
 
 
 def test_a_rollout_and_its_gradients_are_those_of_whole_batches(tiny_run):
-    roles = opened(tiny_run)
+    roles = loaded(tiny_run)
     cramped = Cramped(roles)
     (whole,), whole_steps, _ = trained(roles)
     (split,), split_steps, _ = trained(cramped, auto_batch=True)  # type: ignore[arg-type]
@@ -106,7 +107,7 @@ def test_a_rollout_and_its_gradients_are_those_of_whole_batches(tiny_run):
 
 
 def test_responses_sampled_a_few_at_a_time_are_those_of_a_whole_rollout(tiny_run):
-    roles = opened(tiny_run)
+    roles = loaded(tiny_run)
     sizes = []
 
     class Counted:
@@ -128,7 +129,7 @@ def test_responses_sampled_a_few_at_a_time_are_those_of_a_whole_rollout(tiny_run
 
 
 def test_the_longest_episodes_are_tried_with_memory_for_the_moments(tiny_run):
-    cramped = Cramped(opened(tiny_run))
+    cramped = Cramped(loaded(tiny_run))
     settings = bandit_settings(forward_batch_size=8, auto_batch=True)
     trainer = PPOTrainer(cramped, PROMPTS, settings, NullMonitor())
     longest = Sequences.from_lists(PROMPTS, [[300] * 9] * EPISODES, cramped.pad_token_id)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.ppo.whole import BETA, EPISODES, close, episode_gradients, flat, opened, spoken, trained
+from tests.loaded_roles import loaded
+from tests.ppo.whole import BETA, EPISODES, close, episode_gradients, flat, spoken, trained
 from tests.present import present
 from tests.reference import ppo_reference as reference
 
@@ -14,7 +15,7 @@ DEMONSTRATIONS = [([300, 301], [310, 311, 312, 1]), ([302], [313, 1]), ([303, 30
 
 @pytest.fixture
 def roles(tiny_run):
-    return opened(tiny_run)
+    return loaded(tiny_run)
 
 
 def as_before(roles, step, role="policy"):

@@ -10,6 +10,7 @@ from itertools import chain, combinations
 import pytest
 import torch
 
+from tests.loaded_roles import loaded
 from tests.ppo.whole import (
     BETA,
     EPISODES,
@@ -18,7 +19,6 @@ from tests.ppo.whole import (
     TRAINED,
     close,
     episode_gradients,
-    opened,
     spoken,
     tokens_of,
     trained,
@@ -30,13 +30,13 @@ from tests.reference import ppo_reference as reference
 
 @pytest.fixture(params=["tiny_run", "tiny_4bit_run", "tiny_full_run"])
 def roles(request):
-    return opened(request.getfixturevalue(request.param))
+    return loaded(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
 def lora_roles(tiny_run):
     """For what does not depend on the kind of weights."""
-    return opened(tiny_run)
+    return loaded(tiny_run)
 
 
 def test_a_rollout_is_that_of_the_slow_reference(roles):
@@ -175,7 +175,7 @@ def test_the_controller_takes_kl_per_response_where_its_error_is_not_clipped(tin
 
     def metrics_at(target):
         _, _, metrics = trained(
-            opened(tiny_run),
+            loaded(tiny_run),
             episodes=6 * EPISODES,
             learning_rate=1e-2,
             value_learning_rate=1e-2,

@@ -12,8 +12,6 @@ from rlhfctl.ppo.rollout import Rollout
 from rlhfctl.ppo.settings import TrainedRole
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
-from tests.conftest import TinyRun
 from tests.ppo.toy import bandit_settings
 from tests.present import present
 
@@ -21,11 +19,6 @@ PROMPTS = [[300 + 7 * i + j for j in range(1 + i % 5)] for i in range(8)]
 BETA, LAMBDA, MISSING = 0.1, 0.9, -0.75
 EPISODES = len(PROMPTS)
 TRAINED: tuple[TrainedRole, ...] = ("policy", "critic")
-
-
-def opened(run: TinyRun) -> Roles:
-    folders = {stage: run.stage(stage) for stage in ("sft", "rm")}
-    return open_roles(open_stage_context(run.recipe), folders, critic="reward_model")
 
 
 class Recorder(NullMonitor):

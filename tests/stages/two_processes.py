@@ -134,4 +134,3 @@ def train(output: Path, sft_folder: Path, rm_folder: Path) -> None:
         (output / "metrics.json").write_text(json.dumps(found))
     if processes.count > 1:
         torch.distributed.destroy_process_group()
-
