@@ -73,9 +73,12 @@ TRAINING = (
     ),
     Fault(
         "SIGTERM to one of two processes",
-        "All processes stop at the same step and save.",
+        "All processes stop at the same step and save; before all are connected, none waits.",
         143,
-        ("faults/test_preemption.py::test_one_of_two_processes_is_stopped",),
+        (
+            "faults/test_preemption.py::test_one_of_two_processes_is_stopped",
+            "run/test_connection.py::test_one_that_is_stopped_before_the_others_are_ready_leaves_and_so_do_they",
+        ),
     ),
     Fault(
         "`kill -9` of the launcher, or of `sweep`",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import LostProcessFault, UsageError
 from rlhfctl.json_text import parse_json
+from rlhfctl.run.connection import connect_together
 from rlhfctl.stage_table import stage_named
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ class ProcessGroup:
         """Connect to the other processes, if any.
 
         Raises:
+            LostProcessFault: Another process was stopped before all were connected.
             RuntimeError: The processes are unreachable.
+            Stopped: This process received a signal to stop.
         """
         if self.count == 1 or self._store is not None:
             return
-        join_processes()
+        connect_together(join_processes, self.rank, self.count)
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
