@@ -7,6 +7,8 @@ from typing import Any
 
 MAX_DEPTH = 128
 """Levels of nesting. Python's own limit, 1,000 calls, would be met where a value is walked."""
+_TOO_LONG = "a number has thousands of digits"
+_DECODER = json.JSONDecoder()
 _TOO_DEEP = f"nested too deeply, more than {MAX_DEPTH} levels"
 
 
@@ -23,16 +25,40 @@ def parse_json(text: str | bytes) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError as error:  # Python's limit on the digits of a number
-        raise ValueError("a number has thousands of digits") from error
+        raise ValueError(_TOO_LONG) from error
     brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
     if sum(map(text.count, brackets)) > MAX_DEPTH and _is_deep(value):  # type: ignore[arg-type]
         raise ValueError(_TOO_DEEP)
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def parse_value(text: str, start: int) -> tuple[Any, int]:
+    """Return a value within the text of an array, and the place after it.
+
+    Args:
+        text: The text.
+        start: Place of the value's first character.
+
+    Raises:
+        ValueError: There is no JSON value, or the array is nested too deeply.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(_TOO_LONG) from error
+    brackets = text.count("[", start, end) + text.count("{", start, end)
+    if brackets >= MAX_DEPTH and _is_deep(value, MAX_DEPTH - 1):
+        raise ValueError(_TOO_DEEP)
+    return value, end
+
+
+def _is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(most + 1):
         level = [
             inner
             for outer in level

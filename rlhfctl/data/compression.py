@@ -26,6 +26,7 @@ _REFUSED = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
 }
 _PARQUET = b"PAR1"
+_BLOCK = 1 << 20
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 _DAMAGED = "the compressed file is damaged"
 
@@ -100,6 +101,23 @@ def lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
         if not is_compressed(path):
             raise
         raise DataError(f"{_DAMAGED}: {error}", f"{path}:{number + 1}") from error
+
+
+def blocks(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file in blocks.
+
+    Raises:
+        DataError: The compressed file is damaged; names the line.
+    """
+    line = 1
+    try:
+        while block := stream.read(_BLOCK):
+            yield block
+            line += block.count(b"\n")
+    except _DAMAGE as error:
+        if not is_compressed(path):
+            raise
+        raise DataError(f"{_DAMAGED}: {error}", f"{path}:{line}") from error
 
 
 def read_bytes(path: Path, count: int = -1) -> bytes:

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 from rlhfctl.data.compression import lines, open_data
 from rlhfctl.data.form_table import COLUMN_NAMES
-from rlhfctl.data.text_files import Faults, decoded, not_utf8
+from rlhfctl.data.text_files import Faults
+from rlhfctl.data.utf8 import decoded, not_utf8
 from rlhfctl.errors import DataError
 
 if TYPE_CHECKING:

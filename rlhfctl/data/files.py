@@ -20,22 +20,14 @@ from rlhfctl.data.text_files import read_json, read_json_lines
 from rlhfctl.errors import DataError, UnsafeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from rlhfctl.data.streamed_rows import Reader as StreamReader
-
-    Reader = Callable[[Path, int | None], Iterable[tuple[int, dict[str, Any]]]]
+    from rlhfctl.data.streamed_rows import Reader
 
 _READERS: dict[str, Reader] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_csv,
-}
-_STREAMED: dict[str, StreamReader] = {
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
     ".csv": read_csv,
     ".tsv": read_csv,
 }
@@ -67,23 +59,28 @@ def is_local(source: str) -> bool:
     )
 
 
-def read_local(source: str, split: str, limit: int | None = None) -> RawRows:
+def read_local(
+    source: str, split: str, limit: int | None = None, *, streaming: bool = False
+) -> RawRows:
     """Read a file, the files that a pattern matches, a folder of files, or a saved data set.
 
     Args:
         source: The path or pattern; relative ones start from the current folder.
         split: Split of a saved data set; in a folder, selects the files that are named after it.
         limit: Maximum number of rows read per file; None reads all.
+        streaming: No file's rows are in memory together, however small it is.
 
     Raises:
-        DataError: The file is missing, damaged, or of an unsupported type; names file and line.
+        DataError: The file is missing, damaged, of an unsupported type, or cannot be streamed;
+            names file and line.
         UnsafeError: A folder contains a loading script and no data.
     """
     path = Path(source).expanduser()
     if exists(path) and _is_saved(path):
         return _read_saved(path, split, source)
     files, notes = files_of(path, source, split)
-    parts = [_read_file(file, limit) for file in files]
+    fewest = 0 if streaming else FEWEST_BYTES_STREAMED
+    parts = [_read_file(file, limit, fewest) for file in files]
     notes += tuple(note for part in parts for note in part.notes)
     if len(parts) == 1:
         (only,) = parts
@@ -106,31 +103,34 @@ def local_files(source: str, split: str) -> list[Path]:
     return files_of(path, source, split)[0]
 
 
-def _read_file(path: Path, limit: int | None) -> RawRows:
+def _read_file(path: Path, limit: int | None, fewest_bytes: int) -> RawRows:
+    """Read one file; a text file of `fewest_bytes` or more is parsed in each pass."""
     suffix = format_of(path)
     try:
         if not suffix:
             raise _unsupported(path)
         if suffix == ".parquet" or is_parquet(path):
+            if fewest_bytes == 0 and is_compressed(path):
+                raise _compressed_parquet(path)
             return read_parquet(path)
         if suffix in (".jsonl", ".ndjson") and _is_array(path):
             suffix = ".json"
-        if limit is None and suffix in _STREAMED and path.stat().st_size >= FEWEST_BYTES_STREAMED:
+        if limit is None and path.stat().st_size >= fewest_bytes:
             return _streamed(path, suffix)
-        numbered = list(_READERS[suffix](path, limit))
+        numbered = list(_READERS[suffix](path, limit, None))
         note = delimiter_note(path) if suffix == ".csv" else None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", str(path)) from error
     if not numbered:
         raise DataError("the file is empty", str(path))
     lines, rows = zip(*numbered, strict=True)
-    unit = "row " if suffix == ".json" else ""
+    unit = _unit(suffix)
     notes = () if note is None else (note,)
     return RawRows(str(path), _columns(rows), rows, lambda row: f"{path}:{unit}{lines[row]}", notes)
 
 
 def _streamed(path: Path, suffix: str) -> RawRows:
-    rows = StreamedRows(path, _STREAMED[suffix])
+    rows = StreamedRows(path, _READERS[suffix])
     if not rows.head:
         raise DataError("the file is empty", str(path))
     note = delimiter_note(path) if suffix == ".csv" else None
@@ -138,8 +138,20 @@ def _streamed(path: Path, suffix: str) -> RawRows:
         str(path),
         _columns(rows.head),
         rows,
-        lambda row: f"{path}:{rows.line(row)}",
+        lambda row: f"{path}:{_unit(suffix)}{rows.line(row)}",
         () if note is None else (note,),
+    )
+
+
+def _unit(suffix: str) -> str:
+    return "row " if suffix == ".json" else ""
+
+
+def _compressed_parquet(path: Path) -> DataError:
+    return DataError(
+        "cannot be streamed: a compressed Parquet file is decompressed in memory as a whole",
+        str(path),
+        "decompress it (Parquet compresses its columns itself), or set streaming: false",
     )
 
 

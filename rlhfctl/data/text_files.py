@@ -6,7 +6,9 @@ import json
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
-from rlhfctl.data.compression import lines, open_data
+from rlhfctl.data.compression import lines, open_data, read_bytes
+from rlhfctl.data.json_array import ArrayText
+from rlhfctl.data.utf8 import decoded, not_utf8
 from rlhfctl.errors import DataError
 from rlhfctl.json_text import parse_json
 
@@ -18,6 +20,8 @@ NumberedRow = tuple[int, dict[str, Any]]
 
 _SHOWN_FAULTS = 5
 _BOM = b"\xef\xbb\xbf"
+_START = 1 << 20
+_LARGEST_OBJECT = 1 << 26
 
 
 class Faults:
@@ -83,44 +87,57 @@ def read_json_lines(
     faults.check()
 
 
-def read_json(path: Path, limit: int | None = None) -> Iterator[NumberedRow]:
+def read_json(
+    path: Path, limit: int | None = None, raw_file: IO[bytes] | None = None
+) -> Iterator[NumberedRow]:
     """Yield row number (from 1) and object of a JSON array, or of JSON Lines in a .json file.
+
+    Args:
+        path: File, compressed or not.
+        limit: Maximum number of rows read; None reads all.
+        raw_file: The file opened for reading, if the caller follows its position.
 
     Raises:
         DataError: The file is broken (names the line) or is not an array of objects.
         OSError: The file cannot be read.
     """
-    with open_data(path) as stream:
-        raw = b"".join(line for _, line in lines(stream, path))
-    if not raw.lstrip().removeprefix(_BOM).lstrip().startswith(b"["):
-        _refuse_single_object(raw, path)
-        yield from read_json_lines(path, limit)
+    start = read_bytes(path, _START)
+    if not start.lstrip().removeprefix(_BOM).lstrip().startswith(b"["):
+        _refuse_single_object(path, start)
+        yield from read_json_lines(path, limit, raw_file)
         return
-    try:
-        rows = parse_json(decoded(raw, first=True))
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(not_utf8(raw, error), f"{path}:{line}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(_not_json(error), f"{path}:{error.lineno}") from error
-    except ValueError as error:  # nested too deeply, or a number of thousands of digits
-        raise DataError(str(error), str(path)) from error
     faults = Faults(path, "row ")
-    for number, row in enumerate(rows[:limit], start=1):
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            faults.add(number, "not a JSON object ({...})")
+    with open_data(path, raw_file) as stream:
+        values = islice(ArrayText(stream, path).values(), limit)
+        for number, row in enumerate(values, start=1):
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                faults.add(number, "not a JSON object ({...})")
     faults.check()
 
 
-def _refuse_single_object(raw: bytes, path: Path) -> None:
-    """Refuse one object over several lines, which line by line would only be broken JSON."""
-    if raw.lstrip().removeprefix(_BOM).count(b"\n") == 0 or not raw.rstrip().endswith(b"}"):
+def _refuse_single_object(path: Path, start: bytes) -> None:
+    """Refuse one object over several lines, which line by line would only be broken JSON.
+
+    Args:
+        path: The file.
+        start: Its first bytes.
+
+    Raises:
+        DataError: The file is one object. Larger ones are refused line by line.
+    """
+    first, _, rest = start.lstrip().removeprefix(_BOM).partition(b"\n")
+    if rest.strip() and _is_json(first):
+        return
+    raw = read_bytes(path, _LARGEST_OBJECT)
+    if len(raw) == _LARGEST_OBJECT or raw.lstrip().count(b"\n") == 0:
         return
     try:
         value = parse_json(decoded(raw, first=True))
     except ValueError:
+        return
+    if not isinstance(value, dict):
         return
     listed = [name for name, part in value.items() if isinstance(part, list)]
     within = f"; its key {listed[0]} has a list" if listed else ""
@@ -131,14 +148,12 @@ def _refuse_single_object(raw: bytes, path: Path) -> None:
     )
 
 
-def decoded(raw: bytes, *, first: bool) -> str:
-    """Decode a line; the first may start with a byte order mark."""
-    return raw.decode("utf-8-sig" if first else "utf-8")
-
-
-def not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
-    """Return the message for a line that is not UTF-8."""
-    return f"not UTF-8 text (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+def _is_json(raw: bytes) -> bool:
+    try:
+        parse_json(raw)
+    except ValueError:
+        return False
+    return True
 
 
 def _not_json(error: json.JSONDecodeError) -> str:
