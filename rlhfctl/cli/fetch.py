@@ -28,7 +28,12 @@ def fetch_recipe(options: RunOptions, *, dry_run: bool) -> None:
     """
     from rlhfctl.downloads.errors import require_online
     from rlhfctl.downloads.fetching import cache_folder, fetch
-    from rlhfctl.downloads.needs import fetched_by_others, local_inputs, needed_repositories
+    from rlhfctl.downloads.needs import (
+        fetched_by_others,
+        local_inputs,
+        needed_repositories,
+        streamed,
+    )
     from rlhfctl.downloads.sizes import measure
     from rlhfctl.run.disk import require_space
 
@@ -45,6 +50,9 @@ def fetch_recipe(options: RunOptions, *, dry_run: bool) -> None:
     downloads = [measure(repository) for repository in repositories]
     if downloads:
         terminal.result(_table(downloads))
+    later = streamed(recipe)
+    for key, source in later.items():
+        terminal.note(f"{key}: {source} is streamed; the first stage reads its rows from the Hub")
     for key, source in others.items():
         terminal.warn(f"{key}: {source} is not fetched; its package downloads it in the first run")
     missing = [download for download in downloads if download.missing_bytes]
@@ -61,10 +69,19 @@ def fetch_recipe(options: RunOptions, *, dry_run: bool) -> None:
                 "dry_run": dry_run,
                 "repositories": [_as_json(download) for download in downloads],
                 "local": local,
+                "streamed": later,
                 "not_fetched": others,
             }
         )
-    terminal.result(_summary(downloads, str(options.recipe or path), dry_run=dry_run))
+    name = str(options.recipe or path)
+    # What is streamed needs the Hub, unless its rows are in rlhfctl's cache already.
+    command = f"rlhfctl run {name}" if later else f"rlhfctl run {name} --offline"
+    if downloads:
+        terminal.result(_summary(downloads, command, dry_run=dry_run))
+    elif later:
+        terminal.result(f"nothing to download; next: {command}")
+    else:
+        terminal.result(f"{name} needs nothing from the Hub")
 
 
 def _table(downloads: Sequence[Download]) -> Table:
@@ -94,12 +111,10 @@ def _as_json(download: Download) -> dict[str, object]:
     }
 
 
-def _summary(downloads: Sequence[Download], recipe: str, *, dry_run: bool) -> str:
+def _summary(downloads: Sequence[Download], command: str, *, dry_run: bool) -> str:
     missing = sum(download.missing_bytes for download in downloads)
-    if not downloads:
-        return f"{recipe} needs nothing from the Hub"
     if not missing:
-        return f"all is in the cache; next: rlhfctl run {recipe} --offline"
+        return f"all is in the cache; next: {command}"
     if dry_run:
         return f"{byte_size(missing)} to download; without --dry-run, they are"
-    return f"downloaded {byte_size(missing)}; next: rlhfctl run {recipe} --offline"
+    return f"downloaded {byte_size(missing)}; next: {command}"

@@ -73,7 +73,7 @@ def cache_folder() -> Path | None:
     return root / "rlhfctl" / "data"
 
 
-def stored(key: str | None, make: Make, progress: Progress) -> Entry:
+def stored(key: str | None, make: Make, progress: Progress, *, in_memory: bool = True) -> Entry:
     """Return the entry of a key, made and stored if there is none.
 
     Processes that ask at the same time make it once. Where nothing can be written the rows are
@@ -83,6 +83,10 @@ def stored(key: str | None, make: Make, progress: Progress) -> Entry:
         key: Result of `digest_of`; None stores nothing.
         make: Writes the rows and returns the record; raises what it wants.
         progress: Receives notes.
+        in_memory: Whether the rows may be in memory instead.
+
+    Raises:
+        CannotStoreError: Nothing can be written, and the rows must not be in memory.
     """
     folder = cache_folder()
     if key is None or folder is None:
@@ -95,6 +99,8 @@ def stored(key: str | None, make: Make, progress: Progress) -> Entry:
             # Damage was said above.
             return _reusable(folder / key, NO_PROGRESS) or _new(folder, key, make)
     except CannotStoreError as error:
+        if not in_memory:
+            raise
         progress.note(
             f"nothing is stored in the cache, since {folder} cannot be written: {error}. "
             f"Name another folder by {VARIABLE}."

@@ -210,7 +210,7 @@ def check_section(kind: Kind, mapping: Mapping[str, str], preset: str | None) ->
     Raises:
         RecipeError: A key is not a column of this kind of data, or the preset has no such rows.
     """
-    forms = _candidates(kind, preset)
+    forms = named_forms(kind, preset)
     if not forms:
         served = sorted({form.name for form in DATA_FORMS[kind]})
         raise RecipeError(
@@ -246,7 +246,7 @@ def choose_form(
     check_section(kind, mapping, preset)
     available = _available(kind, raw, mapping)
     required = set(mapping) - set(EXTRAS)
-    for form in _candidates(kind, preset):
+    for form in named_forms(kind, preset):
         names = (*form.columns, *form.optional)
         if not (set(form.columns) <= set(available) and required <= set(names)):
             continue
@@ -265,7 +265,8 @@ def choose_form(
     raise _nothing_fits(kind, raw, preset)
 
 
-def _candidates(kind: Kind, preset: str | None) -> list[Form]:
+def named_forms(kind: Kind, preset: str | None) -> list[Form]:
+    """Return the forms of a kind of data with a name; None: all, in the order they are tried."""
     return [form for form in DATA_FORMS[kind] if preset in (None, form.name)]
 
 
@@ -313,7 +314,7 @@ def renamed(row: Source, columns: Mapping[str, str]) -> dict[str, object]:
 
 
 def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
-    forms = _candidates(kind, preset or TRL)
+    forms = named_forms(kind, preset or TRL)
     layouts = "; or ".join(" + ".join(form.columns) for form in forms)
     if preset is None:
         theirs = [form.columns for form in forms]

@@ -60,13 +60,25 @@ def read_hub(source: str, config: str | None, split: str, revision: str | None) 
         loaded = load_dataset(source, config, split=split, revision=revision)
     if not isinstance(loaded, Dataset) or not len(loaded):
         raise DataError(f"split {split} is empty", source)
-    _require_commit(loaded, source, revision)
+    require_commit(cached_commit(loaded), source, revision)
     return RawRows(
         source, tuple(loaded.column_names), loaded, lambda row: f"{source}:row {row + 1}"
     )
 
 
-def _require_commit(loaded: Dataset, source: str, revision: str | None) -> None:
+def is_commit(revision: str) -> bool:
+    """Return whether a revision is a commit, which never moves, and no branch or tag."""
+    return _COMMIT.match(revision) is not None
+
+
+def cached_commit(loaded: Dataset) -> str | None:
+    """Return the commit that rows of `read_hub` are of; None if datasets' cache does not tell."""
+    files = loaded.cache_files
+    name = Path(files[0]["filename"]).parent.name if files else ""
+    return name if is_commit(name) else None
+
+
+def require_commit(cached: str | None, source: str, revision: str | None) -> None:
     """Refuse rows of another commit: without the Hub, datasets takes the newest that is cached.
 
     What a branch or tag was cannot be told without the Hub.
@@ -74,11 +86,9 @@ def _require_commit(loaded: Dataset, source: str, revision: str | None) -> None:
     Raises:
         EnvironmentFault: The rows are of another commit than the recipe's.
     """
-    files = loaded.cache_files
-    if revision is None or not _COMMIT.match(revision) or not files:
+    if revision is None or cached is None or not (is_commit(revision) and is_commit(cached)):
         return
-    cached = Path(files[0]["filename"]).parent.name
-    if _COMMIT.match(cached) and cached != revision:
+    if cached != revision:
         raise _unreachable(
             f"{source} at {revision}", f"the Hub was not asked, and the cache has commit {cached}"
         )

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.data.files import is_local, read_local
 from rlhfctl.data.form_table import ChosenForm, choose_form
 from rlhfctl.data.hub import read_hub
+from rlhfctl.data.hub_rows import HubSplit, stream_hub
 from rlhfctl.data.raw import RawRows
+from rlhfctl.data.streamed_rows import FirstRows
+from rlhfctl.errors import DataError
 from rlhfctl.recipe.data import EMBEDDED, ComparisonsSection
 from rlhfctl.world import corpora
 
 if TYPE_CHECKING:
-    from rlhfctl.data.forms import Kind
+    from rlhfctl.data.forms import Form, Kind
     from rlhfctl.recipe.data import SourceSection
 
 _EMBEDDED_ROWS: dict[str, int] = {"demonstrations": 2000, "comparisons": 4000, "prompts": 4000}
@@ -30,7 +33,7 @@ def source_rows(section: SourceSection, kind: Kind, seed: int) -> tuple[RawRows,
         seed: Draws `max_rows` of the rows.
 
     Raises:
-        DataError: The source is missing, damaged or in another format.
+        DataError: The source is missing, damaged, in another format, or cannot be streamed.
         EnvironmentFault: The Hub data set cannot be loaded.
         UnsafeError: The source is a script.
     """
@@ -39,8 +42,34 @@ def source_rows(section: SourceSection, kind: Kind, seed: int) -> tuple[RawRows,
     if section.source == EMBEDDED:
         mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
     chosen = choose_form(kind, raw, mapping, section.preset)
+    if section.streaming:
+        refuse_whole(section, chosen.form)
+        return first_rows(raw, section.max_rows), chosen
     # A form of several rows is drawn from after its conversion.
     return (raw if chosen.form.whole else _limited(raw, section.max_rows, seed)), chosen
+
+
+def refuse_whole(section: SourceSection, *forms: Form) -> None:
+    """Refuse to stream forms whose rows depend on each other.
+
+    Raises:
+        DataError: The section is streamed, and each of the forms needs all rows at once.
+    """
+    if section.streaming and all(form.whole for form in forms):
+        raise DataError(
+            f"cannot be streamed: rows of form {forms[0].name} depend on each other, so that all of "
+            "them are read at once",
+            section.source,
+            "set streaming: false",
+        )
+
+
+def first_rows(raw: RawRows, max_rows: int | None) -> RawRows:
+    """Return the first rows of a source: a random draw would need the number of all."""
+    if max_rows is None:
+        return raw
+    note = f"streaming: the first {max_rows:,} rows, none drawn at random"
+    return replace(raw, rows=FirstRows(raw.rows, max_rows), notes=(*raw.notes, note))
 
 
 def _read(section: SourceSection, kind: Kind, seed: int) -> RawRows:
@@ -48,8 +77,15 @@ def _read(section: SourceSection, kind: Kind, seed: int) -> RawRows:
         labels = section.labels_per_pair if isinstance(section, ComparisonsSection) else 1
         return _embedded(kind, section.max_rows, seed, labels)
     if is_local(section.source):
-        return read_local(section.source, section.split)
+        return read_local(section.source, section.split, streaming=section.streaming)
+    if section.streaming:
+        return stream_hub(hub_split(section))
     return read_hub(section.source, section.config, section.split, section.revision)
+
+
+def hub_split(section: SourceSection) -> HubSplit:
+    """Return the split of a Hub data set that a section names."""
+    return HubSplit(section.source, section.config, section.split, section.revision)
 
 
 def _embedded(kind: Kind, max_rows: int | None, seed: int, labels_per_pair: int) -> RawRows:

@@ -9,9 +9,16 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data import cache
+from rlhfctl.data.arrow_parts import CannotStoreError
 from rlhfctl.data.digests import STORED, digest_of
 from rlhfctl.data.files import is_local, read_local
-from rlhfctl.data.form_table import ChosenForm, check_section, choose_form, renamed
+from rlhfctl.data.form_table import (
+    ChosenForm,
+    check_section,
+    choose_form,
+    named_forms,
+    renamed,
+)
 from rlhfctl.data.mixture import PART, Shares, mixed, with_columns
 from rlhfctl.data.progress import NO_PROGRESS
 from rlhfctl.data.raw import JoinedRows, RawRows
@@ -22,9 +29,15 @@ from rlhfctl.data.row_check import (
 )
 from rlhfctl.data.row_counts import RowCounts, bad_limit
 from rlhfctl.data.rows import NORMALISERS, Row, content, is_conversation
-from rlhfctl.data.source_rows import drawn_rows, source_rows
+from rlhfctl.data.source_rows import drawn_rows, refuse_whole, source_rows
 from rlhfctl.data.split import held_out_positions, position, prompt_key
-from rlhfctl.data.stored_rows import POSITION, followed, rows_key, write_rows
+from rlhfctl.data.stored_rows import (
+    POSITION,
+    followed,
+    no_cache_to_stream_to,
+    rows_key,
+    write_rows,
+)
 from rlhfctl.errors import DataError
 from rlhfctl.recipe.data import EMBEDDED as EMBEDDED  # noqa: PLC0414
 from rlhfctl.world import corpora
@@ -221,9 +234,12 @@ def preview(
     if section.source == EMBEDDED:
         return Preview(messages=True, report=RowCounts(EMBEDDED))
     if not is_local(section.source):
+        if section.preset is not None:
+            refuse_whole(section, *named_forms(kind, section.preset))
         return None
-    raw = read_local(section.source, section.split, rows)
+    raw = read_local(section.source, section.split, rows, streaming=section.streaming)
     chosen = choose_form(kind, raw, section.columns, section.preset)
+    refuse_whole(section, chosen.form)
     if chosen.form.whole:
         raw = read_local(section.source, section.split)
     raw = raw.only(list(chosen.columns.values()))
@@ -253,18 +269,22 @@ def _load(recipe: Recipe, kind: Kind, progress: Progress, *, margins: bool = Fal
         reports = _write(recipe, kind, parts, shown, margins=margins)
         return {"sources": [asdict(report) for report in reports]}
 
-    entry = cache.stored(key, make, progress)
+    streamed = any(part.streaming for part in section.parts)
+    try:
+        entry = cache.stored(key, make, progress, in_memory=not streamed)
+    except CannotStoreError as error:
+        raise no_cache_to_stream_to(f"it cannot be written: {error}") from error
     reports = [RowCounts.of(record) for record in entry.record["sources"]]
     for report in reports:
         report.check(bad_limit(recipe.data), _mixed_hint(report) if section.sources else "")
     report = reports[0] if not section.sources else RowCounts.total(section.title, reports)
     columns = entry.rows.with_format("numpy")
-    positions = columns[POSITION][:].tolist()
+    positions = columns[POSITION][:]
     outside = held_out_positions(positions, section.held_out, report.name)
     rows = entry.rows.remove_columns(POSITION)
     if not section.sources:
-        train = [row for row, out in enumerate(outside) if not out]
-        held_out = [row for row, out in enumerate(outside) if out]
+        train: Sequence[int] = array("q", (row for row, out in enumerate(outside) if not out))
+        held_out: Sequence[int] = array("q", (row for row, out in enumerate(outside) if out))
     else:
         shares = Shares.of(section, recipe.seed)
         numbers = columns[PART][:].tolist()
@@ -273,7 +293,7 @@ def _load(recipe: Recipe, kind: Kind, progress: Progress, *, margins: bool = Fal
     return Split(_selected(rows, train, key), _selected(rows, held_out, key), report)
 
 
-def _selected(rows: Dataset, indices: list[int], key: str | None) -> Dataset:
+def _selected(rows: Dataset, indices: Sequence[int], key: str | None) -> Dataset:
     """Return some rows; of stored ones they are named by what determines them."""
     name = None
     if key is not None:

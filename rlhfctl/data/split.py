@@ -72,14 +72,13 @@ def held_out_positions(positions: Sequence[float], share: float, name: str) -> l
     Raises:
         DataError: There is only one prompt, so one part would be empty.
     """
-    distinct = set(positions)
-    if len(distinct) < 2:
+    lowest, highest = min(positions, default=0.0), max(positions, default=0.0)
+    if lowest == highest:
         raise DataError(
             "all rows have the same prompt, so none can be held out",
             name,
             "provide at least two different prompts",
         )
-    lowest, highest = min(distinct), max(distinct)
     if lowest >= share:
         return [place == lowest for place in positions]
     if highest < share:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.cache import cache_folder
+from rlhfctl.data.cache import VARIABLE, cache_folder
 from rlhfctl.data.digests import digest_of, files_digest
 from rlhfctl.data.files import is_local, local_files
-from rlhfctl.data.hub import read_hub
-from rlhfctl.errors import DataError
+from rlhfctl.data.hub import cached_commit, read_hub
+from rlhfctl.data.source_rows import hub_split
+from rlhfctl.errors import DataError, EnvironmentFault
 from rlhfctl.recipe.data import EMBEDDED
 
 if TYPE_CHECKING:
@@ -37,14 +38,16 @@ def rows_key(
 ) -> str | None:
     """Return the name of the cache entry of the rows of some sources; None if they are not stored.
 
-    They are stored if one of the sources is large.
+    They are stored if one of the sources is large or streamed.
 
     Raises:
         DataError: A source is missing, or a file cannot be read.
-        EnvironmentFault: The Hub data set cannot be loaded.
+        EnvironmentFault: The Hub data set cannot be loaded, or there is no cache to stream to.
         UnsafeError: A source is a script.
     """
     if cache_folder() is None:
+        if any(part.streaming for part in sources):
+            raise no_cache_to_stream_to(f"{VARIABLE} is empty")
         return None
     contents = [_content(part, seed) for part in sources]
     if not any(content.large for content in contents):
@@ -54,11 +57,22 @@ def rows_key(
         {
             "files": content.digests(),
             "section": {name: getattr(part, name) for name in read},
-            "seed": None if part.max_rows is None else seed,
+            # Without a limit, streaming reads the same rows.
+            "first": part.streaming and part.max_rows is not None,
+            "seed": None if part.max_rows is None or part.streaming else seed,
         }
         for part, content in zip(sources, contents, strict=True)
     ]
     return digest_of({"what": "rows", "kind": kind, "margins": margins, "sources": parts})
+
+
+def no_cache_to_stream_to(reason: str) -> EnvironmentFault:
+    """Return the error of streamed rows that cannot be stored."""
+    return EnvironmentFault(
+        f"streaming stores the rows in the cache, and {reason}",
+        "data",
+        f"name a folder on a disk with room for them by {VARIABLE}, or set streaming: false",
+    )
 
 
 @dataclass(frozen=True)
@@ -78,14 +92,21 @@ def _content(part: SourceSection, seed: int) -> _Content:
     if part.source == EMBEDDED:
         return _Content(large=False, digests=lambda: [(EMBEDDED, str(seed))])
     if not is_local(part.source):
-        rows: Any = read_hub(part.source, part.config, part.split, part.revision).rows
-        return _Content(len(rows) >= _FEWEST_HUB_ROWS, lambda: [("hub", str(rows._fingerprint))])
+        return _hub_content(part)
     try:
         files = local_files(part.source, part.split)
         large = sum(file.stat().st_size for file in files) >= FEWEST_BYTES_STORED
     except OSError as error:
         raise _unreadable(part, error) from error
-    return _Content(large, lambda: _local_digests(part, files))
+    return _Content(large or part.streaming, lambda: _local_digests(part, files))
+
+
+def _hub_content(part: SourceSection) -> _Content:
+    if part.streaming:
+        return _Content(large=True, digests=lambda: [("hub", hub_split(part).commit())])
+    rows: Any = read_hub(part.source, part.config, part.split, part.revision).rows
+    name = cached_commit(rows) or str(rows._fingerprint)
+    return _Content(len(rows) >= _FEWEST_HUB_ROWS, lambda: [("hub", name)])
 
 
 def _local_digests(part: SourceSection, files: Sequence[Path]) -> list[tuple[str, str]]:

@@ -79,7 +79,17 @@ def local_inputs(recipe: Recipe) -> dict[str, str]:
     sources = {"model.name_or_path": recipe.model.name_or_path}
     sources |= {key: part.source for key, part in _sources(recipe)}
     remote = {key for repository in needed_repositories(recipe) for key in repository.keys}
+    remote |= streamed(recipe).keys()
     return {key: source for key, source in sources.items() if key not in remote}
+
+
+def streamed(recipe: Recipe) -> dict[str, str]:
+    """Return the data sets whose rows are read from the Hub when a stage runs, by recipe key."""
+    return {
+        key: part.source
+        for key, part in _sources(recipe)
+        if part.streaming and not is_local(part.source)
+    }
 
 
 def fetched_by_others(recipe: Recipe) -> dict[str, str]:
@@ -116,7 +126,7 @@ def _models(recipe: Recipe) -> Iterator[Repository]:
 
 def _data(recipe: Recipe) -> Iterator[Repository]:
     for key, part in _sources(recipe):
-        if part.source != EMBEDDED and not is_local(part.source):
+        if part.source != EMBEDDED and not part.streaming and not is_local(part.source):
             require_hub_id(part.source)
             yield Repository(
                 "data set", part.source, part.revision, (key,), part.config, (part.split,)

@@ -68,9 +68,30 @@ class SourceSection(Section):
     )
     max_rows: Count | None = Field(
         None,
-        description="Number of rows, drawn at random by the seed; null uses all rows. For "
-        "`embedded`, the number of rows to generate.",
+        description="Number of rows, drawn at random by the seed; null uses all rows. With "
+        "`streaming`, the first rows. For `embedded`, the number of rows to generate.",
     )
+    streaming: bool = Field(
+        False,
+        description="Read the rows one after another, for sets larger than memory or disk: those "
+        "of a Hub data set straight from the Hub, without a download of its files. The checked "
+        "rows are in rlhfctl's cache on disk afterwards, so that order, epochs and splits are "
+        "those without streaming.",
+    )
+
+    @model_validator(mode="after")
+    def _can_stream(self) -> Self:
+        if self.streaming and self.source == EMBEDDED:
+            raise ValueError(
+                "streaming needs a source of its own, a file or a Hub data set; embedded rows are "
+                "generated in memory"
+            )
+        if self.streaming and "[" in self.split:
+            raise ValueError(
+                f"split {self.split} is a slice, which streaming cannot take; name a whole split, "
+                "and limit its rows by max_rows"
+            )
+        return self
 
 
 SOURCE_KEYS = tuple(SourceSection.model_fields)
