@@ -40,7 +40,10 @@ FLOORS: dict[str, set[str]] = {
     },
     "migration": {"recipe", "stage_table", "errors", "json_text"},
     "human_votes": {"evaluation", "report", "results", "run", "stage_table", "errors", "json_text"},
-    "pipeline": {"results", "recipe", "run", "activity", "stage_table", "errors", "json_text"},
+    "pipeline": {
+        *("results", "recipe", "run", "activity", "hub_commits", "stage_table"),
+        *("errors", "json_text"),
+    },
     "preflight": {
         "models",
         "data",
@@ -64,8 +67,8 @@ FLOORS: dict[str, set[str]] = {
     "report": {"results", "run", "stage_table", "errors", "json_text"},
     "evaluation": {"results", "data", "maths", "run", "errors", "json_text"},
     "ppo": {"maths", "run", "activity", "errors", "json_text"},
-    "models": {"world", "recipe", "maths", "activity", "errors", "json_text"},
-    "data": {"world", "recipe", "maths", "errors", "json_text"},
+    "models": {"world", "recipe", "maths", "activity", "hub_commits", "errors", "json_text"},
+    "data": {"world", "recipe", "maths", "hub_commits", "errors", "json_text"},
     "world": {"recipe", "maths", "errors", "json_text"},
     "console": {"results", "run", "stage_table", "errors", "json_text"},
     "recipe": {"results", "stage_table", "errors", "json_text"},
@@ -74,6 +77,7 @@ FLOORS: dict[str, set[str]] = {
     "maths": set(),
     "stage_table": set(),
     "activity": set(),
+    "hub_commits": set(),
     "errors": set(),
     "json_text": set(),
 }
@@ -95,6 +99,7 @@ QUICK_ROOMS = {
     "data_view",
     "doctor",
     "downloads",
+    "hub_commits",
     "migration",
     "progress",
     "recipe",

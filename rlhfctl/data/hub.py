@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.data.raw import RawRows
 from rlhfctl.errors import DataError, EnvironmentFault, RlhfctlError, UnsafeError
+from rlhfctl.hub_commits import note_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,9 @@ def read_hub(source: str, config: str | None, split: str, revision: str | None) 
         loaded = load_dataset(source, config, split=split, revision=revision)
     if not isinstance(loaded, Dataset) or not len(loaded):
         raise DataError(f"split {split} is empty", source)
-    require_commit(cached_commit(loaded), source, revision)
+    commit = cached_commit(loaded)
+    require_commit(commit, source, revision)
+    note_loaded("dataset", source, revision, commit)
     return RawRows(
         source, tuple(loaded.column_names), loaded, lambda row: f"{source}:row {row + 1}"
     )

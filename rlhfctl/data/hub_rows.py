@@ -9,6 +9,7 @@ from rlhfctl.data.hub import is_commit, load_errors, require_commit, require_hub
 from rlhfctl.data.raw import RawRows
 from rlhfctl.data.streamed_rows import RowStream
 from rlhfctl.errors import DataError
+from rlhfctl.hub_commits import note_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ class HubSplit:
             builder: Any = load_dataset_builder(self.source, self.config, revision=self.revision)
             stream = builder.as_streaming_dataset(split=self.split)
         require_commit(str(builder.hash), self.source, self.revision)
+        note_loaded("dataset", self.source, self.revision, str(builder.hash))
         info = (builder.info.splits or {}).get(self.split)
         return stream, str(builder.hash), (info.num_examples or None) if info else None
 
@@ -59,6 +61,7 @@ class HubSplit:
             DataError, EnvironmentFault, UnsafeError: As `opened`.
         """
         if self.revision is not None and is_commit(self.revision):
+            note_loaded("dataset", self.source, self.revision, self.revision)
             return self.revision
         return self.opened()[1]
 

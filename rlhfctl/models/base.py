@@ -13,7 +13,7 @@ from rlhfctl.models import load_progress
 from rlhfctl.models.device import device, effective_dtype, effective_quantization
 from rlhfctl.models.dropout import disable_dropout, silence_config
 from rlhfctl.models.finite_weights import require_finite_model
-from rlhfctl.models.hub import hub_errors, model_source, runs_remote_code
+from rlhfctl.models.hub import hub_errors, model_source, note_repository, runs_remote_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,7 @@ def load_config(section: ModelSection, source: str) -> Any:
         config = AutoConfig.from_pretrained(
             source, revision=section.revision, trust_remote_code=runs_remote_code(section)
         )
+    note_repository(source, section.revision)
     silence_config(config)
     if hasattr(config.get_text_config(), "output_router_logits"):
         config.get_text_config().output_router_logits = False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError, UnsafeError
+from rlhfctl.hub_commits import note_loaded
 from rlhfctl.json_text import parse_json
 from rlhfctl.models.hub import hub_errors
 from rlhfctl.models.scan import scan_folder
@@ -128,6 +129,8 @@ def _snapshot(source: str, loading: RewardModelLoading, key: str, offline: bool)
         )
         if not (folder / _CONFIG).is_file():
             raise FileNotFoundError(f"no {_CONFIG} in the repository, or not in the Hub's cache")
+    # The cache has a folder per commit.
+    note_loaded("model", source.removeprefix(HUB), loading.revision, folder.name)
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import EnvironmentFault, UnsafeError
+from rlhfctl.hub_commits import note_loaded
 from rlhfctl.models.scan import scan_folder
 from rlhfctl.recipe.permissions import require_remote_code
 
@@ -44,6 +45,20 @@ def model_source(section: ModelSection) -> str:
     if path.is_dir():
         scan_folder(path, remote_code=section.trust_remote_code)
     return str(path) if path.is_dir() else section.name_or_path
+
+
+def note_repository(source: str, revision: str | None) -> None:
+    """Remember the commit of a model whose config was just loaded, if it is of the Hub.
+
+    The Hub's cache, where the config is now, has a folder per commit.
+    """
+    if Path(source).is_dir():
+        return
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source, "config.json", revision=revision)
+    if isinstance(config, str):
+        note_loaded("model", source, revision, Path(config).parent.name)
 
 
 def runs_remote_code(section: ModelSection) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
-from rlhfctl.models.hub import hub_errors, model_source, runs_remote_code
+from rlhfctl.models.hub import hub_errors, model_source, note_repository, runs_remote_code
 from rlhfctl.models.padding import choose_padding
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def embedding_rows(section: ModelSection, source: str) -> int | None:
     config = AutoConfig.from_pretrained(
         source, revision=section.revision, trust_remote_code=runs_remote_code(section)
     )
+    note_repository(source, section.revision)
     rows: int | None = getattr(config.get_text_config(), "vocab_size", None)
     return rows
 

@@ -18,6 +18,7 @@ from rlhfctl.pipeline.processes import (
     load_stage,
     run_in_all_processes,
 )
+from rlhfctl.pipeline.repositories import read_repositories
 from rlhfctl.recipe.load import dump_recipe
 from rlhfctl.run import staging, stop
 from rlhfctl.run.directory import DIVERGED_FILE
@@ -222,6 +223,7 @@ class _StageRunner:
             metrics=self._finite(outcome.metrics),
             versions=installed_versions(),
             machine=machine(),
+            repositories=read_repositories(self.recipe, self.stage),
             seed=self.recipe.seed,
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock, 3),

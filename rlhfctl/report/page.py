@@ -60,6 +60,7 @@ def _view(facts: RunFacts) -> dict[str, Any]:
         "training_samples": samples.of_training(facts.training_samples),
         "versions": provenance.versions(records),
         "artifacts": provenance.artifacts(records),
+        "repositories": provenance.repositories(records),
         "all_metrics": provenance.all_metrics(facts),
         "recipe": facts.recipe,
     }

@@ -52,6 +52,16 @@ def artifacts(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]
     ]
 
 
+def repositories(records: Iterable[StageRecord]) -> list[tuple[str, str, str, str]]:
+    """Return (stage, recipe key, id, commit) of every repository of the Hub that was read."""
+    return [
+        (stage_named(record.stage).title, key, name, commit)
+        for record in records
+        for key, repository in record.repositories.items()
+        for name, _, commit in (repository.rpartition("@"),)
+    ]
+
+
 def all_metrics(facts: RunFacts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return all metrics of every finished stage by dotted name."""
     return [

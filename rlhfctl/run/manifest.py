@@ -63,6 +63,7 @@ class StageRecord:
         changes: Settings and numbers of processes that changed while it was interrupted.
         log: Its training log, which reports draw curves from.
         machine: Hardware, and commit of rlhfctl's source if known.
+        repositories: Recipe key -> id and commit of the Hub's repository that it names.
     """
 
     stage: str
@@ -78,6 +79,7 @@ class StageRecord:
     changes: list[str] = field(default_factory=list)
     log: Artifact | None = field(default=None, metadata={"null": True})
     machine: dict[str, str] = field(default_factory=dict)
+    repositories: dict[str, str] = field(default_factory=dict)
 
     def result(self, kind: type[T], manifest: Path) -> T:
         """Return the metrics as a result dataclass.

@@ -19,12 +19,19 @@ data:
 """
 READ = """
 import torch
+from pathlib import Path
 from rlhfctl.data.hub import read_hub
 from rlhfctl.models.base import load_causal_lm
 from rlhfctl.models.finite_weights import _files
 from rlhfctl.models.tokenizer import load_tokenizer
 from rlhfctl.recipe.schema import ModelSection
+from rlhfctl.pipeline.repositories import read_repositories
+from rlhfctl.recipe.load import load_recipe
+from rlhfctl.stage_table import REWARD_MODEL
 section = ModelSection(name_or_path="org/tiny")
+def repositories():
+    recipe = load_recipe(Path("small.yaml"), []).recipe
+    return sorted(read_repositories(recipe, REWARD_MODEL).items())
 def logits():
     model, ids = load_causal_lm(section), load_tokenizer(section)("What is 1 plus 1?")
     return model(torch.tensor([ids["input_ids"]])).logits.double().sum().item()
@@ -79,6 +86,7 @@ def test_what_is_fetched_is_stated_before_and_read_without_the_hub(
         "read_hub('org/pairs', 'other', 'test', None)",
         f"len(read_hub('org/pairs', None, 'train', {COMMIT!r}).rows)",
         f"read_hub('org/pairs', None, 'train', {'f' * 40!r})",
+        "repositories()",
     ]
     read = outcomes(READ, calls, **offline)
     assert float(read[0][1]) == pytest.approx(logits_of_the_embedded_model(), abs=1e-6)
@@ -89,6 +97,11 @@ def test_what_is_fetched_is_stated_before_and_read_without_the_hub(
     assert read[4] == ["", "40"]
     assert read[5][0] == "EnvironmentFault"
     assert f"the cache has commit {COMMIT}" in read[5][1]
+    keys = ("data.comparisons.source", "data.prompts.source", "model.name_or_path")
+    names = ("org/pairs", "org/pairs", "org/tiny")
+    assert read[6][1] == str(
+        [(key, f"{name}@{COMMIT}") for key, name in zip(keys, names, strict=True)]
+    )
     refused = fetch("--json", **offline)
     assert refused.returncode == 4
     assert "org/tiny, org/pairs" in json.loads(refused.stdout)["errors"][0]["message"]

@@ -9,7 +9,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rlhfctl.errors import CheckpointError, DataError, EnvironmentFault, RecipeError, UnsafeError
 from rlhfctl.models.foreign_files import ForeignFiles, is_foreign
 from rlhfctl.models.foreign_scorer import ForeignScorer
+from rlhfctl.pipeline.repositories import read_repositories
 from rlhfctl.recipe.reward_sources import RewardModelLoading
+from rlhfctl.recipe.schema import Recipe
+from rlhfctl.stage_table import EVALUATION, PPO, SFT
 from tests.foreign import changed, chatml, encoder, inst, language_model
 
 KEY = "ppo.reward_sources"
@@ -272,5 +275,13 @@ def test_a_hub_model_in_the_cache_is_found_at_its_revision(folders, tmp_path, mo
         files = ForeignFiles.find("hub:lab/judge", loading, KEY, offline=True)
         assert files.folder.name == commit
         assert files.has_template
+    sources = {"reward_sources": [{"source": "rm"}, {"source": "hub:lab/judge"}]}
+    rewarded = Recipe.model_validate({"ppo": sources})
+    assert read_repositories(rewarded, SFT) == {}
+    named = f"lab/judge@{commit}"
+    assert read_repositories(rewarded, PPO) == {"ppo.reward_sources[1].source": named}
+    judge = {"judge_rm": "hub:lab/judge", "judge_rm_loading": {"revision": commit}}
+    judged = Recipe.model_validate({"evaluation": judge})
+    assert read_repositories(judged, EVALUATION) == {"evaluation.judge_rm": named}
     with pytest.raises(EnvironmentFault):
         ForeignFiles.find("hub:lab/judge", RewardModelLoading(revision="v9"), KEY, offline=True)

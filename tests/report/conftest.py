@@ -41,6 +41,7 @@ def record(stage: str, metrics: dict[str, Any], **changes: Any) -> StageRecord:
         "seed": 7,
         "started": "2026-11-23T15:00:00+00:00",
         "seconds": 61.0,
+        "repositories": {"data.prompts.source": "org/questions@0123abcd"},
     }
     return StageRecord(**fields | changes)
 

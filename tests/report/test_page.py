@@ -209,6 +209,7 @@ def test_a_finished_run_shows_verdict_metrics_curves_samples_and_provenance(
         assert f" {section} " in text
     for part in ("Annotator ada", "question 11", "kept on the way", "hash-ppo", "1.16.0", "seed 7"):
         assert part in text
+    assert "data.prompts.sourceorg/questions0123abcd" in text  # cells
     assert (
         page.tags.count("figure") == 7
     )  # the first; a loss each; PPO score, KL, its loss and beta
