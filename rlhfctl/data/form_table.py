@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rlhfctl.data.forms import EXTRAS, Form, Kind, as_given, per_row
+from rlhfctl.data.forms import EXTRAS, TOOLS, Form, Kind, as_given, extras_of, per_row
 from rlhfctl.data.instructions import PANDALM_PREFIX, alpaca, dolly, pandalm
 from rlhfctl.data.kto import has_labels, kto
 from rlhfctl.data.message_trees import oasst
@@ -186,7 +186,7 @@ COLUMN_NAMES = frozenset(
     name.casefold()
     for data_forms in DATA_FORMS.values()
     for form in data_forms
-    for name in (*form.columns, *form.optional, *EXTRAS)
+    for name in (*form.columns, *form.optional, *EXTRAS, TOOLS)
 )
 """Names that a header is recognised by, in lower case."""
 
@@ -218,7 +218,7 @@ def check_section(kind: Kind, mapping: Mapping[str, str], preset: str | None) ->
             f"data.{kind}.preset",
         )
     valid = {column for form in forms for column in (*form.columns, *form.optional)}
-    valid |= set(EXTRAS if kind == "comparisons" else ())
+    valid |= set(extras_of(kind))
     for ours in mapping:
         if ours not in valid:
             raise RecipeError(
@@ -245,14 +245,15 @@ def choose_form(
     """
     check_section(kind, mapping, preset)
     available = _available(kind, raw, mapping)
-    required = set(mapping) - set(EXTRAS)
+    required = set(mapping) - set(EXTRAS) - {TOOLS}
     for form in named_forms(kind, preset):
         names = (*form.columns, *form.optional)
         if not (set(form.columns) <= set(available) and required <= set(names)):
             continue
-        extras = EXTRAS if kind == "comparisons" else ()
         chosen = {
-            name: available[name] for name in dict.fromkeys((*names, *extras)) if name in available
+            name: available[name]
+            for name in dict.fromkeys((*names, *extras_of(kind)))
+            if name in available
         }
         if form.prefix is not None:
             numbered = _numbered(raw.columns, form.prefix)
@@ -287,7 +288,7 @@ def _available(kind: Kind, raw: RawRows, mapping: Mapping[str, str]) -> dict[str
     recognised = {column for form in DATA_FORMS[kind] for column in (*form.columns, *form.optional)}
     by_case = {
         name: folded[name.casefold()]
-        for name in (*recognised, *EXTRAS)
+        for name in (*recognised, *EXTRAS, TOOLS)
         if name.casefold() in folded
     }
     return by_case | {name: name for name in columns} | mapped

@@ -216,7 +216,10 @@ class Formatter:
 
     def _prompt(self, prompt: Value) -> Marked:
         turns, marks = self.marked(_turns(prompt))
-        return Marked(self.text(turns, ask=True), marks)
+        text = self.text(turns, ask=True)
+        if is_conversation(prompt):
+            self.template.check_tools(turns, text, ask=True)
+        return Marked(text, marks)
 
     def _row(self, row: tuple[Value, Value]) -> _Row:
         prompt, response = row

@@ -20,6 +20,13 @@ ConvertRow = Callable[[Source, Kind, bool], Iterable[Item]]
 WEIGHT = "weight"
 EXTRAS = ("annotator", "margin", "source")
 """Columns that comparisons of any form may have."""
+TOOLS = "tools"
+"""Column that rows of any form may have: JSON schemas of functions, as OpenAI's API has them."""
+
+
+def extras_of(kind: Kind) -> tuple[str, ...]:
+    """Return the columns that a kind of data may have whatever its form."""
+    return (*EXTRAS, TOOLS) if kind == "comparisons" else (TOOLS,)
 
 
 @dataclass(frozen=True)
@@ -55,17 +62,17 @@ def per_row(convert: ConvertRow) -> Convert:
         for number, row in rows:
             try:
                 for item in convert(row, kind, chat):
-                    yield number, _with_extras(item, row) if kind == "comparisons" else item
+                    yield number, _with_extras(item, row, kind)
             except (BadRowError, LeftOutError) as error:
                 yield number, error
 
     return all_rows
 
 
-def _with_extras(item: Item, row: Source) -> Item:
+def _with_extras(item: Item, row: Source, kind: Kind) -> Item:
     if not isinstance(item, Mapping):
         return item
-    return {name: row[name] for name in EXTRAS if name in row} | dict(item)
+    return {name: row[name] for name in extras_of(kind) if name in row} | dict(item)
 
 
 def as_given(

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.forms import WEIGHT, compared
+from rlhfctl.data.forms import TOOLS, WEIGHT, compared
 from rlhfctl.data.rows import BadRowError, LeftOutError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def kto(rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool) -> Iterator[
         if label is None:
             yield number, BadRowError("label is not true or false")
         elif kind == "comparisons":
-            key = json.dumps(row.get("prompt"), sort_keys=True, default=str)
+            asked = [row.get("prompt"), row.get(TOOLS)]
+            key = json.dumps(asked, sort_keys=True, default=str)
             groups[key].append((number, row, label))
         elif kind == "demonstrations" and not label:
             yield number, LeftOutError("undesirable response (label false)")
@@ -57,4 +58,5 @@ def kto(rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool) -> Iterator[
         for number, row in good:
             for other in bad:
                 sides = row.get("completion"), other.get("completion")
-                yield number, compared(row.get("prompt"), *sides, **{WEIGHT: weight})
+                extras = {WEIGHT: weight} | {name: row[name] for name in (TOOLS,) if name in row}
+                yield number, compared(row.get("prompt"), *sides, **extras)

@@ -48,18 +48,19 @@ def parted(turn: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 def calls_tool(message: Mapping[str, str]) -> bool:
     """Return whether a message calls a tool."""
-    return "tool_calls" in _fields(message)
+    return "tool_calls" in fields_of(message)
 
 
 def whole_turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     """Return messages with all of their fields, as a chat template reads them."""
     return [
-        {"role": message["role"], "content": message["content"]} | _fields(message)
+        {"role": message["role"], "content": message["content"]} | fields_of(message)
         for message in messages
     ]
 
 
-def _fields(message: Mapping[str, str]) -> dict[str, Any]:
+def fields_of(message: Mapping[str, str]) -> dict[str, Any]:
+    """Return the further fields of a message."""
     text = message.get(FIELDS)  # None beside messages that have fields
     fields: dict[str, Any] = parse_json(text) if text else {}
     return fields

@@ -121,17 +121,32 @@ class ChatTemplate:
             RenderingError: Tool calls, tools or the last turn's reasoning are not in the text.
         """
         last = len(turns) - 1
-        if any("tool_calls" in turn for turn in turns):
-            self._check_differs("tool_calls", text, [_less(turn, "tool_calls") for turn in turns])
+        self.check_tools(turns, text, ask=False)
         if any(name in turns[last] for name in _REASONING):
             without = [*turns[:last], _less(turns[last], *_REASONING)]
-            self._check_differs("reasoning_content", text, without)
-        if turns and "tools" in turns[0]:
-            self._check_differs("tools", text, [_less(turn, "tools") for turn in turns])
+            self._check_differs("reasoning_content", text, without, ask=False)
 
-    def _check_differs(self, name: str, text: str, without: list[Turn]) -> None:
+    def check_tools(self, turns: Sequence[Turn], text: str, *, ask: bool) -> None:
+        """Refuse a conversation with tools or calls of tools that the template leaves out.
+
+        Args:
+            turns: The conversation.
+            text: Its rendering.
+            ask: Whether the rendering ends with the beginning of an answer.
+
+        Raises:
+            RenderingError: Tool calls or tools are not in the text.
+        """
+        if any("tool_calls" in turn for turn in turns):
+            without = [_less(turn, "tool_calls") for turn in turns]
+            self._check_differs("tool_calls", text, without, ask=ask)
+        if turns and "tools" in turns[0]:
+            without = [_less(turn, "tools") for turn in turns]
+            self._check_differs("tools", text, without, ask=ask)
+
+    def _check_differs(self, name: str, text: str, without: list[Turn], *, ask: bool) -> None:
         try:
-            same = self.render(without, ask=False) == text
+            same = self.render(without, ask=ask) == text
         except RenderingError:
             return  # the template needs the field, so it reads it
         if same:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rlhfctl.data.forms import TOOLS
 from rlhfctl.data.row_counts import REPEATED
 from rlhfctl.data.rows import (
     NORMALISERS,
@@ -15,6 +17,7 @@ from rlhfctl.data.rows import (
     is_conversation,
 )
 from rlhfctl.data.split import same_prompt_key
+from rlhfctl.data.tools import has_tools, with_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +30,7 @@ SOURCE_ROW = "source_row"
 """Column of prompts: index of the row in `raw_prompts`, where its further columns are."""
 MESSAGES_BESIDE_TEXT = "messages beside text"
 TEXT_BESIDE_MESSAGES = "text beside messages"
+_TOOLS_BESIDE_TEXT = "{:,} rows have tools, which plain text leaves out; as_chat: true gives them to the chat template"
 
 
 class RowCheck:
@@ -62,6 +66,7 @@ class RowCheck:
             start: Returns the number of raw rows in the sources before.
         """
         first: int | None = None
+        toolless = 0
         for number, item in items:
             first = start() if first is None else first
             report.read += 1
@@ -76,7 +81,10 @@ class RowCheck:
                 report.leave_out(str(error))
             else:
                 report.usable += 1
+                toolless += _leaves_out_tools(item, row)
                 yield row | {SOURCE_ROW: first + number} if self._kind == "prompts" else row
+        if toolless:
+            report.notes += (_TOOLS_BESIDE_TEXT.format(toolless),)
 
     def _row(self, item: Item, *, chat: bool) -> Row:
         if isinstance(item, (BadRowError, LeftOutError)):
@@ -84,7 +92,8 @@ class RowCheck:
         row = NORMALISERS[self._kind](item)
         if self._margins and row.get("margin") is None:
             raise BadRowError("margin is missing or not a number")
-        return as_chat(row) if chat else row
+        row = as_chat(row) if chat else row
+        return with_tools(row, item.get(TOOLS))
 
     def _refuse_repeated(self, row: Row) -> None:
         # Digests: the texts of millions of prompts would fill the memory.
@@ -100,3 +109,8 @@ class RowCheck:
             self._conversational = messages
         elif messages != self._conversational:
             raise BadRowError(MESSAGES_BESIDE_TEXT if messages else TEXT_BESIDE_MESSAGES)
+
+
+def _leaves_out_tools(item: Item, row: Row) -> bool:
+    text = not is_conversation(row["prompt"])
+    return text and isinstance(item, Mapping) and has_tools(item.get(TOOLS))

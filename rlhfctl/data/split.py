@@ -6,6 +6,7 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING
 
+from rlhfctl.data.message_fields import FIELDS
 from rlhfctl.data.rows import content, is_conversation
 from rlhfctl.errors import DataError
 
@@ -30,11 +31,17 @@ def same_prompt_key(prompt: Value) -> str:
     """Return the key of a prompt under which only repetitions are equal.
 
     Unicode is composed (NFC), line endings are unified, and white space at the end as well as empty
-    lines at the start are removed. Case, indentation, superscripts and roles are kept.
+    lines at the start are removed. Case, indentation, superscripts, roles and fields such as tools
+    are kept.
     """
     if not is_conversation(prompt):
         return _composed(prompt)
-    return "\0".join(f"{turn['role']}\0{_composed(turn['content'])}" for turn in prompt)
+    parts = [
+        part
+        for turn in prompt
+        for part in (turn["role"], _composed(turn["content"]), *filter(None, [turn.get(FIELDS)]))
+    ]
+    return "\0".join(parts)
 
 
 def _composed(text: str) -> str:
