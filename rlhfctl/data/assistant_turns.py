@@ -66,8 +66,11 @@ def _beginning(formatter: Formatter, turns: list[Turn], place: int, whole: str) 
         return len(before)
     # Some templates begin an answer to sample with more than a past answer, such as <think>.
     before = _text(formatter, turns[:place], ask=False)
-    content = turns[place]["content"].strip()
-    position = whole.find(content, len(before)) if content and whole.startswith(before) else -1
+    content = turns[place]["content"]
+    # They leave out the reasoning of past answers, too.
+    parts = [part.strip() for part in (content, content.rpartition("</think>")[2]) if part.strip()]
+    positions = (whole.find(part, len(before)) for part in parts if whole.startswith(before))
+    position = next((start for start in positions if start >= 0), -1)
     end = formatter.tokenizer.decode([formatter.end_id])
     if position < 0 or end in whole[len(before) : position]:
         raise _not_found(formatter)

@@ -16,6 +16,7 @@ from rlhfctl.data.control_tokens import (
     unused_marks,
 )
 from rlhfctl.data.message_fields import whole_turns
+from rlhfctl.data.reasoning import continued
 from rlhfctl.data.rendering import ChatTemplate, RenderingError, lost_text
 from rlhfctl.data.rows import Value, is_conversation
 from rlhfctl.errors import DataError, RecipeError
@@ -183,6 +184,12 @@ class Formatter:
         """
         turns = [{"role": role, "content": _PROBE} for role in ("user", "assistant")]
         whole = self.template.render(turns, ask=False)
+        if _PROBE not in whole:
+            raise RecipeError(
+                f"the chat template of {self.template.name} leaves out an answer that is text",
+                "model.chat_template",
+                "name a template for text; some are for lists of images and texts only",
+            )
         behind = whole[whole.rindex(_PROBE) + len(_PROBE) :].lstrip()
         ids = self.tokenised([Marked(behind, "")])[0]
         return ids[0] if ids and ids[0] in self._special else self.eos_id
@@ -226,12 +233,19 @@ class Formatter:
         turns, marks = self.marked(_turns(prompt) + _turns(response))
         before = turns[: len(_turns(prompt))]
         start, whole = self.text(before, ask=True), self.text(turns, ask=False)
-        if not whole.startswith(start):
-            raise self._not_preserved(start, whole)
+        if not is_conversation(prompt):
+            return _Row(Marked(start, marks), Marked(whole, marks), ())
+        self.template.check_tools(turns, whole, ask=False)
         notes: list[str] = []
-        if is_conversation(prompt):
-            self.template.check_fields(turns, whole)
-            notes = lost_text(_turns(prompt) + _turns(response), Marked(whole, marks).plain)
+        if whole.startswith(start):
+            self.template.check_reasoning(turns, whole)
+        else:
+            joined = continued(start, whole, turns[-1])
+            if joined is None:
+                raise self._not_preserved(start, whole)
+            whole = joined.whole
+            notes += [joined.note] if joined.note else []
+        notes += lost_text(_turns(prompt) + _turns(response), Marked(whole, marks).plain)
         return _Row(Marked(start, marks), Marked(whole, marks), tuple(notes))
 
     def marked(self, turns: list[Turn]) -> tuple[list[Turn], str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
 
+from rlhfctl.data.reasoning import REASONING
 from rlhfctl.data.time_limit import TimeLimitError, time_limit
 from rlhfctl.errors import DataError, RecipeError
 
@@ -25,7 +26,6 @@ _REFUSALS = (
 )
 LONGEST_RENDERING = 10.0
 """Seconds for one conversation; templates take less than a millisecond."""
-_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 class RenderingError(DataError):
@@ -108,22 +108,21 @@ class ChatTemplate:
             ) from error
         return cast("str", text)
 
-    def check_fields(self, turns: Sequence[Turn], text: str) -> None:
-        """Refuse a conversation with fields that the template leaves out.
+    def check_reasoning(self, turns: Sequence[Turn], text: str) -> None:
+        """Refuse an answer with reasoning of its own that the template leaves out.
 
-        Reasoning counts in the last turn only: templates drop that of earlier turns on purpose.
+        Templates drop that of earlier turns on purpose.
 
         Args:
             turns: The whole conversation.
             text: Its rendering.
 
         Raises:
-            RenderingError: Tool calls, tools or the last turn's reasoning are not in the text.
+            RenderingError: The last turn's reasoning is not in the text.
         """
         last = len(turns) - 1
-        self.check_tools(turns, text, ask=False)
-        if any(name in turns[last] for name in _REASONING):
-            without = [*turns[:last], _less(turns[last], *_REASONING)]
+        if any(name in turns[last] for name in REASONING):
+            without = [*turns[:last], _less(turns[last], *REASONING)]
             self._check_differs("reasoning_content", text, without, ask=False)
 
     def check_tools(self, turns: Sequence[Turn], text: str, *, ask: bool) -> None:
@@ -168,9 +167,12 @@ def lost_text(turns: Sequence[Turn], text: str) -> list[str]:
     *earlier, answer = turns
     if not _holds(text, answer["content"]):
         thought, end, said = answer["content"].rpartition("</think>")
-        stripped = bool(end and thought.strip()) and _holds(text, said)
+        thought = thought.strip().removeprefix("<think>")
+        stripped = bool(end and thought) and _holds(text, said)
         what = "<think>...</think> of their answer" if stripped else "part of their answer"
-        clauses.append(f"lose {what} to the chat template")
+        # White space around the tags may be the template's.
+        if not (stripped and _holds(text, thought)):
+            clauses.append(f"lose {what} to the chat template")
     lost = {
         turn["role"]
         for turn in earlier

@@ -90,7 +90,7 @@ class TestConversations:
         assert formatter.decode(formatter.response_ids(QUESTION, answer)) == "So."
 
     def test_a_template_that_changes_the_prompt_is_named(self, make_tokenizer, chatml):
-        template = chatml.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+        template = chatml.replace("assistant\n{% endif", "assistant\nWell: {% endif")
         formatter = Formatter(make_tokenizer(template))
         with pytest.raises(DataError, match="renders a prompt differently once a response follows"):
             formatter.response_ids(QUESTION, ANSWER)
