@@ -7,6 +7,7 @@ scored row ends with a stop token.
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ _CANDIDATES = (
     "<|fim_pad|>",
     "<unk>",
 )
+ADDED = "<|pad|>"
+"""Token that an unused embedding row is given."""
 _SPARE_NAME = re.compile(r"pad|reserved|unused|extra|dummy|placeholder|empty|blank|null", re.I)
 # Bytes that occur in no UTF-8 text, as byte-level BPE and byte-fallback vocabularies name them.
 _IMPOSSIBLE_BYTES = ("ÿ", "þ", "õ", "À", "Á", "<0xFF>", "<0xFE>", "<0xC0>", "<0xC1>")
@@ -67,6 +70,27 @@ def choose_padding(tokenizer: Any, stops: Collection[int]) -> Padding:
             return Padding(index, token, index)
     filler = _filler(tokenizer, vocabulary, stops)
     return Padding(filler, tokenizer.eos_token, tokenizer.eos_token_id)
+
+
+def add_unused_row(tokenizer: Any, rows: int | None) -> None:
+    """Give a tokenizer without a spare token one for the first unused row of the embeddings.
+
+    Some models have more rows than their tokenizer has tokens, such as Phi-2 (51,200 and 50,295).
+
+    Args:
+        tokenizer: Tokenizer with an EOS.
+        rows: Embedding rows of its model; None: unknown.
+    """
+    vocabulary = tokenizer.get_vocab()
+    spare = any(
+        vocabulary.get(t) not in {None, tokenizer.eos_token_id} for t in _spare_tokens(tokenizer)
+    )
+    if spare or rows is None or max(vocabulary.values()) + 1 >= rows:
+        return
+    grown = copy.deepcopy(tokenizer)
+    grown.add_special_tokens({"pad_token": ADDED}, replace_extra_special_tokens=False)
+    if max(vocabulary.values()) < grown.pad_token_id < rows:
+        tokenizer.add_special_tokens({"pad_token": ADDED}, replace_extra_special_tokens=False)
 
 
 def _spare_tokens(tokenizer: Any) -> Iterator[str]:

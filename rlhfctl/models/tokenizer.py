@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import EnvironmentFault, RecipeError
 from rlhfctl.models.hub import hub_errors, model_source, note_repository, runs_remote_code
-from rlhfctl.models.padding import choose_padding
+from rlhfctl.models.padding import add_unused_row, choose_padding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,14 +55,15 @@ def read_tokenizer(section: ModelSection) -> Any:
                 "It must be a single token of the vocabulary.",
             )
         tokenizer.pad_token = section.pad_token
-    _check_embeddings(tokenizer, section, source)
+    with hub_errors(source, "model.name_or_path"):
+        rows = embedding_rows(section, source)
+    _check_embeddings(tokenizer, section, rows)
+    add_unused_row(tokenizer, rows)
     return tokenizer
 
 
-def _check_embeddings(tokenizer: Any, section: ModelSection, source: str) -> None:
+def _check_embeddings(tokenizer: Any, section: ModelSection, rows: int | None) -> None:
     """Refuse a tokenizer with ids beyond the model's embeddings, unless these are resized."""
-    with hub_errors(source, "model.name_or_path"):
-        rows = embedding_rows(section, source)
     beyond = {
         index: token
         for token, index in tokenizer.get_vocab().items()

@@ -13,7 +13,7 @@ from transformers import (
 
 from rlhfctl.errors import RecipeError
 from rlhfctl.models.heads import initialise_score_head
-from rlhfctl.models.padding import choose_padding
+from rlhfctl.models.padding import add_unused_row, choose_padding
 from rlhfctl.models.scorer import load_scorer
 from rlhfctl.models.tokenizer import read_tokenizer
 from rlhfctl.recipe.schema import ModelSection, Recipe
@@ -57,6 +57,42 @@ def test_without_a_spare_token_eos_is_exported_and_batches_hold_an_id_of_no_text
     assert (padding.exported, padding.is_shared) == (EOS, True)
     assert tokenizer.decode([padding.token_id]) == "\ufffd"
     assert padding.token_id not in tokenizer("ÿ À <0xFF> \ufffd þ")["input_ids"]
+
+
+@torch.no_grad()
+def test_an_unused_embedding_row_becomes_the_pad_as_in_phi(gpt2, tmp_path):
+    """More rows than tokens: the exported tokenizer pads with the first row that none has."""
+    byte_level(bos_token=EOS, unk_token=EOS).save_pretrained(tmp_path)
+    size = len(AutoTokenizer.from_pretrained(tmp_path))
+    torch.manual_seed(0)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=size + 40, n_positions=64, n_embd=16, n_layer=2, n_head=2)
+    ).save_pretrained(tmp_path)
+    context = open_stage_context(Recipe(model=ModelSection(name_or_path=str(tmp_path))))
+    padding = context.padding
+    assert (padding.exported, padding.is_shared) == ("<|pad|>", False)
+    assert padding.token_id == context.tokenizer.pad_token_id == size
+    # A text that spells it is a text.
+    assert size not in context.formatter.prompt_ids("a <|pad|> b")
+    context.save_tokenizer(tmp_path / "out")
+    exported = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (exported.pad_token, exported.pad_token_id, len(exported)) == ("<|pad|>", size, size + 1)
+    # Again from what was exported: nothing is added twice.
+    exported.save_pretrained(tmp_path)
+    assert len(read_tokenizer(ModelSection(name_or_path=str(tmp_path)))) == size + 1
+    # transformers' classifier with that pad scores a batch as it scores each row.
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1).eval()
+    plain.config.pad_token_id = size
+    rows = [[40, 41, 42, 0], [50, 0]]
+    alone = [float(plain(torch.tensor([row])).logits) for row in rows]
+    ids = torch.tensor([row + [size] * (4 - len(row)) for row in rows])
+    mask = (ids != size).long()
+    assert plain(ids, attention_mask=mask).logits[:, 0].tolist() == pytest.approx(alone, abs=1e-6)
+    # A vocabulary that fills the rows, and one that has a token to spare, are unchanged.
+    assert read_tokenizer(ModelSection(name_or_path=str(gpt2))).pad_token is None
+    spare = byte_level("<pad>")
+    add_unused_row(spare, 5000)
+    assert len(spare) == len(byte_level("<pad>"))
 
 
 @pytest.mark.parametrize(
