@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ def example(command: str) -> str:
 
 
 class Group(TyperGroup):
-    """A command group whose help shows no type after flags."""
+    """A command group whose help shows no type after flags and arguments."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command by name, or None."""
@@ -48,11 +48,24 @@ class Group(TyperGroup):
 
 
 def _without_types(parameters: Any) -> Any:
-    """Set an empty placeholder for the value of each flag, where Typer would print ``<bool>``."""
+    """Leave out types that Typer would print: ``<bool>`` of a flag, ``<path>`` after ``RECIPE``."""
     for parameter in parameters:
         if getattr(parameter, "is_bool_flag", False) and parameter.metavar is None:
             parameter.metavar = ""
+        if isinstance(parameter, TyperArgument) and parameter.metavar:
+            repeatable = parameter.nargs == -1
+            parameter.__dict__["display_type_rich"] = _repeatable if repeatable else _no_type
     return parameters
+
+
+def _no_type(ctx: Any) -> None:
+    """Return no type, in place of `TyperArgument.display_type_rich`."""
+
+
+def _repeatable(ctx: Any) -> str:
+    """Return the mark of an argument that may be given several times, in place of its type."""
+    del ctx
+    return "..."
 
 
 def overview(summary: str, commands: Iterable[Any]) -> str:

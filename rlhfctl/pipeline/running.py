@@ -197,9 +197,10 @@ class _StageRunner:
             resumable = self._keep_or_discard(error)
             if isinstance(error, stop.Stopped):
                 error.resumption = (
-                    f"re-running the command resumes {name} from its checkpoint"
+                    f"a checkpoint of {name} was kept; re-running the command resumes from it"
                     if resumable
-                    else f"finished stages are kept, and re-running the command starts {name} again"
+                    else f"{name} had saved no checkpoint; finished stages are kept, and re-running "
+                    f"the command starts {name} again"
                 )
             raise
 
@@ -257,10 +258,6 @@ class _StageRunner:
         if staging.has_checkpoints(directory.partial(name)):
             self._report_checkpoint(error)
             return True
-        if not isinstance(error, Exception):
-            self.monitor.note(
-                f"{name} had saved no checkpoint; re-running the command starts it again"
-            )
         staging.discard_partial(directory, name)
         recorded = name in self.manifest.stages
         metrics = directory.failed_metrics(name) if recorded else directory.metrics(name)
@@ -275,9 +272,12 @@ class _StageRunner:
             error.hint = f"{error.hint}\nThe batch is in {moved}.".strip()
 
     def _report_checkpoint(self, error: BaseException) -> None:
-        """Say that a checkpoint was kept, unless the stage failed because none is usable."""
+        """Say that a checkpoint was kept, unless the stage failed because none is usable.
+
+        A stop says it itself.
+        """
         name = self.stage.name
-        if isinstance(error, CheckpointError):
+        if isinstance(error, CheckpointError | stop.Stopped):
             return
         message = f"a checkpoint of {name} was kept; re-running the command resumes from it"
         if isinstance(error, DivergedError):

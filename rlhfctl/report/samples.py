@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rlhfctl.results import samples
 
 MOST_CHARACTERS = 2000
+# A KL divergence is a mean over responses and not negative; the estimate from one may be.
+_K1 = "log ratio to the reference"
 _POLICIES = (("sft", "SFT"), ("ppo", "PPO"))
 
 
@@ -66,7 +68,7 @@ def of_training(rows: Sequence[samples.TrainingSample]) -> list[TrainingSample]:
             number(row.episode),
             cut(row.prompt),
             cut(row.response),
-            _written(("score", row.score), ("KL", row.kl)),
+            _written(("score", row.score), (_K1, row.kl)),
         )
         for row in rows
     ]
@@ -126,7 +128,7 @@ def _pair(row: samples.EvaluationSample, score: str) -> tuple[float | None, floa
 def _scores(scores: samples.SampleScores | None) -> str:
     if scores is None:
         return ""
-    return _written(("proxy", scores.proxy), ("gold", scores.gold), ("KL", scores.kl))
+    return _written(("proxy", scores.proxy), ("gold", scores.gold), (_K1, scores.kl))
 
 
 def _written(*scores: tuple[str, float | None]) -> str:

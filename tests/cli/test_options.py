@@ -1,10 +1,12 @@
 """Arguments and options of every command: names, value placeholders and defaults."""
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from rlhfctl.cli.app import app
 
@@ -159,3 +161,10 @@ def test_an_option_that_overrides_the_recipe_or_the_run_names_its_default(name):
         flag = parameter.opts[0]
         if flag.startswith("--") and not parameter.is_flag and flag not in silent:
             assert isinstance(parameter.show_default, str) or parameter.default is not None, flag
+
+
+@pytest.mark.parametrize("name", ["report", "sft"])
+def test_help_shows_no_types_of_python(name):
+    page = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "100"}).output
+    assert not re.search(r"<(bool|str|path|list)", page)
+    assert ("RUN      ...  Run names" in page) == (name == "report")

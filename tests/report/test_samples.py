@@ -15,7 +15,7 @@ def test_gold_prefers_before_the_proxy_does() -> None:
     (sample,) = held_out([ROW])
     sft, ppo = sample.responses
     assert (sft.preferred, ppo.preferred) == ("", "preferred by gold")
-    assert sft.scores == "proxy 2.00 · gold 0.100 · KL 0"
+    assert sft.scores == "proxy 2.00 · gold 0.100 · log ratio to the reference 0"
 
 
 def test_the_proxy_prefers_where_gold_is_unknown_and_nobody_does_at_a_tie() -> None:
