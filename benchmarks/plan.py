@@ -21,10 +21,11 @@ import yaml
 from benchmarks import machine, output
 from benchmarks.checkpoints import write_tokenizer
 from benchmarks.shapes import Shape
-from rlhfctl.plan.probe import PROBED, measure
+from rlhfctl.plan.probe import measure
 from rlhfctl.recipe.load import load_recipe
 
 BAR = 0.15
+MEASURED = ("sft", "rm", "ppo")
 MEDIUM = Shape(8192, 512, 1408, 8, 8, 8)
 GROUPED = Shape(8192, 768, 2048, 6, 12, 2)
 WIDE = Shape(4096, 1024, 2816, 6, 16, 16)
@@ -127,12 +128,12 @@ def compare(case: Case, peaks: dict[str, int] | None = None) -> dict[str, dict[s
         path.write_text(yaml.safe_dump(values_of(case, base)), encoding="utf-8")
         recipe = load_recipe(path).recipe
         planned = Planned(recipe, read_architecture(recipe.model), target_named(None))
-        estimates = {stage: training_peak(planned, stage) for stage in PROBED}
+        estimates = {stage: training_peak(planned, stage) for stage in MEASURED}
         if peaks is None:
-            peaks = {stage: found.peak for stage, found in measure(recipe).items()}
+            peaks = {stage: found.peak for stage, found in measure(recipe, MEASURED).items()}
     return {
         stage: {"estimated_bytes": estimates[stage], "measured_bytes": peaks[stage]}
-        for stage in PROBED
+        for stage in MEASURED
     }
 
 

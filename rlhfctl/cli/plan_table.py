@@ -91,6 +91,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "parameters": plan.parameters,
         "stages": stages,
         "longest_response": longest,
+        "server": None if plan.server is None else asdict(plan.server),
     }
 
 
@@ -104,6 +105,7 @@ def parts(plan: Plan, model: str) -> Iterator[RenderableType]:
     yield ""
     yield safe("Peak memory", "bold")
     yield _memory(plan)
+    yield from _server(plan)
     yield ""
     yield safe("Work", "bold")
     yield _work(plan)
@@ -118,6 +120,23 @@ def parts(plan: Plan, model: str) -> Iterator[RenderableType]:
         yield safe("PPO's longest response, with reward model and critic", "bold")
         for size, tokens in plan.longest.items():
             yield safe(f"  {size} GB  {f'{tokens:,} tokens' if tokens else 'none fits'}")
+
+
+def _server(plan: Plan) -> Iterator[RenderableType]:
+    """Yield what the server of vLLM takes from PPO's memory."""
+    server = plan.server
+    if server is None:
+        return
+    left = _bytes(max(0, plan.target.usable - server.memory))
+    yield ""
+    yield safe(
+        "ppo shares the device with the server of vLLM, a process of its own: the server takes "
+        f"{_bytes(server.memory)} ({_bytes(server.weights)} of weights) and leaves {left}."
+    )
+    if server.cache <= 0:
+        yield safe(
+            "Its share does not hold its weights: raise ppo.vllm.gpu_memory_utilization.", "red"
+        )
 
 
 def _memory(plan: Plan) -> Table:

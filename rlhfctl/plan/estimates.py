@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlhfctl.plan.ppo_memory import ppo_update_peak, sampling_peak, scoring_peak
-from rlhfctl.plan.stage_memory import reward_peak, sft_evaluation_peak, sft_peak
-from rlhfctl.stage_table import PPO, REWARD_MODEL, SFT
+from rlhfctl.plan.stage_memory import dpo_peak, reward_peak, sft_evaluation_peak, sft_peak
+from rlhfctl.stage_table import DPO, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +37,15 @@ def passes(planned: Planned, stage: str) -> Passes:
             "sampling": lambda: sampling_peak(planned, rollout, training=False),
         }
     if stage == PPO.name:
-        return {
+        steps: Passes = {
             "update": lambda: ppo_update_peak(planned),
             "scoring": lambda: scoring_peak(planned),
-            "sampling": lambda: sampling_peak(planned, rollout, training=True),
         }
+        if planned.recipe.ppo.engine == "vllm":
+            return steps  # the server samples, in memory of its own
+        return steps | {"sampling": lambda: sampling_peak(planned, rollout, training=True)}
+    if stage == DPO.name:
+        return {"training": lambda: dpo_peak(planned)}
     rows = planned.recipe.evaluation.batch_size
     return {"sampling": lambda: sampling_peak(planned, rows, training=False)}
 
@@ -77,7 +81,7 @@ def training_peak(planned: Planned, stage: str) -> int:
 
     Args:
         planned: Recipe on a device.
-        stage: sft, rm or ppo.
+        stage: sft, rm, ppo or dpo.
     """
     if stage == PPO.name:
         return peak_of_stage(planned, stage).split.total

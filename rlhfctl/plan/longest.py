@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.plan.advice import with_settings
 from rlhfctl.plan.estimates import peak_of_stage
+from rlhfctl.plan.server import beside_server
 from rlhfctl.plan.target import GIB, Target
 from rlhfctl.plan.verdict import roomy
 
@@ -35,12 +36,13 @@ def longest_responses(planned: Planned) -> dict[int, int]:
         planned: Recipe on a GPU, whose precision counts for every size.
     """
     peaks: dict[int, int] = {}
-    return {size: _longest(planned, _sized(planned.target, size), peaks) for size in SIZES}
+    return {size: _longest(planned, _sized(planned, size), peaks) for size in SIZES}
 
 
-def _sized(target: Target, size: int) -> Target:
+def _sized(planned: Planned, size: int) -> Target:
     memory = int(size * GIB * _REPORTED)
-    return replace(target, name=f"{size} GB", kind="cuda", memory=memory)
+    target = replace(planned.target, name=f"{size} GB", kind="cuda", memory=memory)
+    return beside_server(replace(planned, target=target)).target
 
 
 def _longest(planned: Planned, target: Target, peaks: dict[int, int]) -> int:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from rlhfctl.plan.advice import Suggestion, suggestions
 from rlhfctl.plan.estimates import peak_of_stage
 from rlhfctl.plan.longest import longest_responses
+from rlhfctl.plan.server import Server, beside_server, server_of
 from rlhfctl.plan.shadow import read_architecture
 from rlhfctl.plan.stage_memory import Planned
 from rlhfctl.plan.target import GPUS, Target, target_named
 from rlhfctl.plan.verdict import Verdict, verdict
-from rlhfctl.plan.work import Work, ppo_work, supervised_work
-from rlhfctl.stage_table import STAGES
+from rlhfctl.plan.work import Work, dpo_work, ppo_work, supervised_work
+from rlhfctl.stage_table import ALL_STAGES, PPO
 
 if TYPE_CHECKING:
     from rlhfctl.plan.estimates import Peak
@@ -46,19 +47,21 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages.
+    """All stages, with DPO, which a command of its own runs.
 
     Attributes:
         target: Device.
         parameters: Weights of the base model.
         stages: Stages, in order.
         longest: Tokens of the longest response per GPU size in GB; None: not asked for.
+        server: Server of vLLM that PPO starts beside itself; None without one.
     """
 
     target: Target
     parameters: int
     stages: list[StagePlan]
     longest: dict[int, int] | None = None
+    server: Server | None = None
 
 
 def make_plan(
@@ -89,14 +92,15 @@ def make_plan(
 
         target = replace(target, flops=tflops * 1e12 / UTILISATION)
     planned = Planned(recipe, read_architecture(recipe.model), target)
-    stages = [_stage_plan(planned, stage.name, stage.title) for stage in STAGES]
+    stages = [_stage_plan(planned, stage.name, stage.title) for stage in ALL_STAGES]
     if probe:
         from rlhfctl.plan.probe import measure
 
         measured = measure(recipe)
         stages = [replace(stage, measured=measured.get(stage.stage)) for stage in stages]
     responses = longest_responses(_on_a_gpu(planned)) if longest else None
-    return Plan(target, planned.architecture.parameters, stages, responses)
+    parameters = planned.architecture.parameters
+    return Plan(target, parameters, stages, responses, server_of(planned))
 
 
 def _on_a_gpu(planned: Planned) -> Planned:
@@ -106,6 +110,8 @@ def _on_a_gpu(planned: Planned) -> Planned:
 
 
 def _stage_plan(planned: Planned, stage: str, title: str) -> StagePlan:
+    if stage == PPO.name:
+        planned = beside_server(planned)
     peak = peak_of_stage(planned, stage)
     judged = verdict(peak.split.total, planned.target)
     advice = [] if judged == "fits" else suggestions(planned, stage, peak.name)
@@ -118,4 +124,6 @@ def _work(planned: Planned, stage: str, peak: Peak) -> Work | None:
         return supervised_work(planned, recipe.sft, recipe.data.demonstrations, peak.split, 1)
     if stage == "rm":
         return supervised_work(planned, recipe.reward_model, recipe.data.comparisons, peak.split, 2)
+    if stage == "dpo":
+        return dpo_work(planned, peak.split)
     return ppo_work(planned, peak.split) if stage == "ppo" else None

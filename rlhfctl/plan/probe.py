@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rlhfctl.recipe.schema import Recipe
 
-PROBED = ("sft", "rm", "ppo")
+PROBED = ("sft", "rm", "ppo", "dpo")
 """Stages with training steps, in the order in which they need one another's results."""
 _SHOWN_LINES = 3
 _RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -86,13 +86,13 @@ def _run(stage: str, folder: Path) -> Measured:
 def shortened(recipe: Recipe) -> Recipe:
     """Return a recipe of two optimizer steps per stage, with the same passes."""
     supervised = {"num_train_epochs": 1.0, "save_minutes": None, "save_steps": None}
-    sft, rm = (
+    sft, rm, dpo = (
         section.model_copy(
             update=supervised
             # Gradients of an earlier pass are there from the second on.
             | {"gradient_accumulation_steps": min(2, section.gradient_accumulation_steps)}
         )
-        for section in (recipe.sft, recipe.reward_model)
+        for section in (recipe.sft, recipe.reward_model, recipe.dpo)
     )
     ppo = recipe.ppo.model_copy(
         update={
@@ -113,4 +113,4 @@ def shortened(recipe: Recipe) -> Recipe:
             "load_best_model_at_end": False,
         }
     )
-    return recipe.model_copy(update={"sft": sft, "reward_model": rm, "ppo": ppo})
+    return recipe.model_copy(update={"sft": sft, "reward_model": rm, "ppo": ppo, "dpo": dpo})

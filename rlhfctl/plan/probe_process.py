@@ -26,7 +26,9 @@ from rlhfctl.recipe.load import load_recipe
 from rlhfctl.run.directory import RECIPE_FILE
 from rlhfctl.run.memory import peak_memory_bytes
 from rlhfctl.run.monitor import NullMonitor
-from rlhfctl.stage_table import REWARD_MODEL, SFT
+from rlhfctl.stage_table import DPO, REWARD_MODEL, SFT
+from rlhfctl.stages.dpo.training import new_trainer as new_dpo_trainer
+from rlhfctl.stages.dpo.training import start_at_sft
 from rlhfctl.stages.ppo.stage import ppo_settings
 from rlhfctl.stages.reward_model.training import train
 from rlhfctl.stages.sft.stage import new_trainer
@@ -60,6 +62,8 @@ def probe(stage: str, folder: Path) -> dict[str, float]:
         tokens, mapped = _sft(context, folder)
     elif stage == REWARD_MODEL.name:
         tokens, mapped = _reward_model(context, folder)
+    elif stage == DPO.name:
+        tokens, mapped = _dpo(context, folder)
     else:
         tokens, mapped = _ppo(context, folder)
     return {
@@ -134,6 +138,23 @@ def _ppo(context: StageContext, folder: Path) -> tuple[int, int]:
     response = recipe.generation.max_new_tokens
     tokens = sum(len(prompt) + response for prompt in prompts)
     return tokens, _mapped_checkpoint(recipe)
+
+
+def _dpo(context: StageContext, folder: Path) -> tuple[int, int]:
+    from datasets import Dataset
+
+    section = context.recipe.dpo
+    count = _count(section)
+    rows = _rows(context, section.max_length, 2 * count)
+    # Prompts of one token: every other token counts in the loss.
+    data = Dataset.from_dict(
+        {"chosen_ids": rows[:count], "rejected_ids": rows[count:], "prompt_length": [1] * count}
+    )
+    trainer = new_dpo_trainer(context, folder / "sft", data, data.select(range(1)), folder)
+    make_ready(trainer, "dpo", NullMonitor(), section, shard=False)
+    start_at_sft(trainer, folder / "sft")
+    trainer.train()
+    return sum(map(len, rows)), _mapped_checkpoint(context.recipe)
 
 
 def _count(section: TrainingSection) -> int:

@@ -155,6 +155,41 @@ def reward_peak(planned: Planned) -> Split:
     return planned.peak(step)
 
 
+def dpo_peak(planned: Planned) -> Split:
+    """Return the peak of a DPO step with the longest pairs.
+
+    The reference reads chosen and rejected rows while the policy's activations are held. With
+    adapters it is a frozen one on the same base, else a model of its own.
+    """
+    section = planned.recipe.dpo
+    rows, whole = 2 * section.per_device_train_batch_size, planned.recipe.lora is None
+
+    def step(live: LiveBytes, mode: FakeTensorMode, layers: int) -> None:
+        shadow = planned.shadow(mode, layers, roles=("default", "ref"))
+        reference = planned.shadow(mode, layers) if whole else shadow
+        for name, weight in reference.model.named_parameters():
+            if whole or ".ref." in name:
+                weight.requires_grad_(requires_grad=False)
+        _prepare(shadow, live, section.optim, checkpointing=section.gradient_checkpointing)
+        if whole:
+            hold_model(reference, live)
+
+        def loss() -> torch.Tensor:
+            with planned.trainer_autocast():
+                policy = sft_loss(shadow, live, rows, section.max_length, on_gpu=planned.on_gpu)
+                live.enter("reference")
+                with torch.no_grad():
+                    frozen = sft_loss(
+                        reference, live, rows, section.max_length, on_gpu=planned.on_gpu
+                    )
+            return policy - frozen
+
+        train(shadow, live, loss, accumulates=section.gradient_accumulation_steps > 1)
+        _step(shadow, live, section.optim, planned)
+
+    return planned.peak(step)
+
+
 def _prepare(shadow: Shadow, live: LiveBytes, optim: str, *, checkpointing: bool) -> None:
     """Count the model and the optimizer's state, and set up checkpointing as TRL does."""
     hold_model(shadow, live)

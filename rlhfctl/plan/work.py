@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rlhfctl.plan.target import UTILISATION
@@ -61,6 +61,18 @@ def supervised_work(
     tokens = int(sides * rows * section.max_length * section.num_train_epochs)
     operations = tokens * _per_token(planned, checkpointing=section.gradient_checkpointing)
     return Work(tokens, steps, _seconds(planned, operations), disk)
+
+
+def dpo_work(planned: Planned, split: Split) -> Work:
+    """Return the work of DPO: both rows of a pair are trained on, and read by the reference too."""
+    section, data = planned.recipe.dpo, planned.recipe.data.comparisons
+    # Half of the adapters' bytes are the reference's.
+    trained = replace(split, bytes=split.bytes | {"adapters": split.bytes["adapters"] // 2})
+    work = supervised_work(planned, section, data, trained, 2)
+    if work.tokens is None or work.seconds is None:
+        return work
+    reading = _seconds(planned, work.tokens * _FORWARD * planned.architecture.parameters)
+    return replace(work, seconds=work.seconds + (reading or 0.0))
 
 
 def ppo_work(planned: Planned, split: Split) -> Work:

@@ -1,6 +1,7 @@
 """The command `plan`: its table, its advice, its JSON, and what it refuses."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from rlhfctl.cli.plan_table import as_json, parts
 from rlhfctl.plan import advice
 from rlhfctl.plan.advice import suggestions
 from rlhfctl.plan.planning import make_plan
+from rlhfctl.plan.server import Server
 from rlhfctl.plan.target import GIB, Target
 from rlhfctl.recipe.schema import Recipe
 from tests.conftest import tiny_recipe
@@ -27,10 +29,10 @@ def test_every_stage_has_a_row_of_memory_and_of_work(plan, capsys):
     shown = capsys.readouterr().out
     assert "79.4 GiB usable of 80.0 GiB" in shown
     memory, _, work = shown.partition("Work")
-    for stage in ("sft", "rm", "ppo", "eval"):
+    for stage in ("sft", "rm", "ppo", "dpo", "eval"):
         assert f"\n{stage} " in memory
         assert f"\n{stage} " in work
-    assert memory.count("fits") == 4
+    assert memory.count("fits") == 5
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -49,7 +51,7 @@ def test_a_device_or_speed_that_cannot_be_is_refused(rlhfctl, arguments, said):
 
 def test_the_json_has_verdicts_and_peaks(plan):
     value = json.loads(json.dumps(as_json(plan)))
-    assert [stage["stage"] for stage in value["stages"]] == ["sft", "rm", "ppo", "eval"]
+    assert [stage["stage"] for stage in value["stages"]] == ["sft", "rm", "ppo", "dpo", "eval"]
     for stage in value["stages"]:
         assert stage["verdict"] == "fits"
         assert sum(stage["bytes"].values()) == stage["peak_bytes"] > 0
@@ -91,3 +93,14 @@ def test_changes_that_do_not_fit_alone_are_advised_together_and_once(advised):
     assert len(changes) == len({tuple(change.items()) for change in changes})
     alone = advised("eval", "sampling", factor=2.0)
     assert alone[0] == {"evaluation.batch_size": 16}
+
+
+def test_the_server_of_vllm_is_said(plan, capsys):
+    Console(width=200).print(*parts(plan, "embedded"), sep="\n")
+    assert "vLLM" not in capsys.readouterr().out
+    small = replace(plan, server=Server(memory=8 * GIB, weights=9 * GIB, cache=-2 * GIB))
+    Console(width=200).print(*parts(small, "embedded"), sep="\n")
+    shown = capsys.readouterr().out
+    assert "the server takes 8.0 GiB (9.0 GiB of weights) and leaves 71.4 GiB." in shown
+    assert "Its share does not hold its weights" in shown
+    assert as_json(small)["server"]["memory"] == 8 * GIB
