@@ -10,6 +10,7 @@ from rich.table import Table
 from rlhfctl.console import duration, safe
 from rlhfctl.errors import CheckpointError
 from rlhfctl.report.cautions import act_sentence
+from rlhfctl.report.policy_name import policy_name
 from rlhfctl.report.significance import independent_judges
 from rlhfctl.results.evaluation import Comparison, EvaluationResult
 from rlhfctl.results.training import DPOResult, PPOResult, RewardModelResult, SFTResult
@@ -66,7 +67,8 @@ def headline(record: StageRecord, manifest: Path) -> list[str]:
     elif stage is DPO:
         lines = _dpo(record.result(DPOResult, manifest))
     elif stage is EVALUATION:
-        lines = _evaluation(record.result(EvaluationResult, manifest))
+        name = policy_name(record, manifest.parent)
+        lines = _evaluation(record.result(EvaluationResult, manifest), name)
     return [line for line in lines if line]
 
 
@@ -117,16 +119,16 @@ def _ppo(result: PPOResult) -> list[str]:
     ]
 
 
-def _evaluation(result: EvaluationResult) -> list[str]:
+def _evaluation(result: EvaluationResult, policy: str) -> list[str]:
     comparison = result.comparison or Comparison()
     ppo = result.policies.get("ppo")
     return [
-        _interval("PPO win rate over SFT (gold reward)", comparison.gold_win_rate),
+        _interval(f"{policy} win rate over SFT (gold reward)", comparison.gold_win_rate),
         *(
-            _interval(f"PPO win rate over SFT ({name})", judge.preferences.win_rate)
+            _interval(f"{policy} win rate over SFT ({name})", judge.preferences.win_rate)
             for name, judge in independent_judges(result)
         ),
-        _interval("PPO win rate over SFT (reward model score)", comparison.proxy_win_rate),
+        _interval(f"{policy} win rate over SFT (reward model score)", comparison.proxy_win_rate),
         _versus("gold reward", result, lambda policy: policy.gold),
         _versus("score", result, lambda policy: policy.proxy),
         _versus("objective score", result, lambda policy: policy.objective_score),

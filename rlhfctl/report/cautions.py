@@ -47,12 +47,15 @@ def cautions(facts: RunFacts, level: str) -> Iterator[str]:
     if facts.reward_model is not None:
         yield from _reward_model_cautions(facts.reward_model)
     if facts.evaluation is not None:
-        yield from _evaluation_cautions(facts.evaluation)
+        yield from _evaluation_cautions(facts.evaluation, facts.policy_name)
     yield from _policy_cautions(facts.policy("sft"), facts.policy("ppo"), kl_limit(facts))
     gain = facts.comparison.gold_gain
     low = finite(gain.low) if gain else None
     if level == "gain" and low is not None and low <= 0:
-        yield "PPO wins more often, but its mean gold reward is not significantly above SFT's."
+        yield (
+            f"{facts.policy_name} wins more often, but its mean gold reward is not significantly "
+            "above SFT's."
+        )
     yield from _judge_cautions(facts, level)
     if facts.over_optimisation is not None:
         yield from _held_out_cautions(facts.over_optimisation)
@@ -83,7 +86,7 @@ def _reward_model_cautions(result: RewardModelResult) -> Iterator[str]:
         )
 
 
-def _evaluation_cautions(result: EvaluationResult) -> Iterator[str]:
+def _evaluation_cautions(result: EvaluationResult, policy: str) -> Iterator[str]:
     """Yield failed reward model probes, annotator warnings and the alignment tax."""
     held_out = result.reward_model.held_out if result.reward_model else None
     fooled = [
@@ -101,7 +104,7 @@ def _evaluation_cautions(result: EvaluationResult) -> Iterator[str]:
         if tax_side(task) == "worse" and name != _IMITATION
     ]
     if worse:
-        yield f"PPO is worse than SFT at {', '.join(worse)}."
+        yield f"{policy} is worse than SFT at {', '.join(worse)}."
 
 
 def _judge_cautions(facts: RunFacts, level: str) -> Iterator[str]:

@@ -38,7 +38,10 @@ class FirstScreen:
 def of(facts: RunFacts, verdict: Verdict) -> FirstScreen:
     """Return the first screen of a run."""
     return FirstScreen(
-        verdict, tuple(tiles(facts)), _chart(facts), highlights.typical(facts.samples)
+        verdict,
+        tuple(tiles(facts)),
+        _chart(facts),
+        highlights.typical(facts.samples, facts.policy_name),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import number, signed
 from rlhfctl.report.samples import Sample, change_of, held_out
+from rlhfctl.stage_table import PPO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,16 +37,20 @@ class _Scored:
         return self.row.responses.get("sft") != self.row.responses.get("ppo")
 
 
-def typical(rows: Sequence[EvaluationSample]) -> Highlight | None:
+def typical(rows: Sequence[EvaluationSample], policy: str = PPO.title) -> Highlight | None:
     """Return the sample with the median change among those whose responses differ."""
     scored = sorted(_scored(rows), key=lambda one: one.change)
     differing = [one for one in scored if one.differs] or scored
     if not differing:
         return None
-    return _highlight("A typical sample", "median change", differing[(len(differing) - 1) // 2])
+    return _highlight(
+        "A typical sample", "median change", differing[(len(differing) - 1) // 2], policy
+    )
 
 
-def best_worst_and_tie(rows: Sequence[EvaluationSample]) -> list[Highlight]:
+def best_worst_and_tie(
+    rows: Sequence[EvaluationSample], policy: str = PPO.title
+) -> list[Highlight]:
     """Return the largest rise, the largest fall and a tie of the score, where there are any.
 
     Of several ties, one whose responses differ comes first.
@@ -56,12 +61,12 @@ def best_worst_and_tie(rows: Sequence[EvaluationSample]) -> list[Highlight]:
     ties = sorted((one for one in scored if one.change == 0), key=lambda one: not one.differs)
     shown = []
     if best is not None and best.change > 0:
-        shown.append(_highlight("Best gain", "largest rise", best))
+        shown.append(_highlight("Best gain", "largest rise", best, policy))
     if worst is not None and worst.change < 0:
-        shown.append(_highlight("Worst loss", "largest fall", worst))
+        shown.append(_highlight("Worst loss", "largest fall", worst, policy))
     if ties:
         same = "" if ties[0].differs else ", same response"
-        shown.append(_highlight("A tie", f"no change{same}", ties[0]))
+        shown.append(_highlight("A tie", f"no change{same}", ties[0], policy))
     return shown
 
 
@@ -75,7 +80,7 @@ def _scored(rows: Iterable[EvaluationSample]) -> Iterable[_Scored]:
                 break
 
 
-def _highlight(title: str, reason: str, scored: _Scored) -> Highlight:
-    (sample,) = held_out([scored.row])
+def _highlight(title: str, reason: str, scored: _Scored, policy: str = PPO.title) -> Highlight:
+    (sample,) = held_out([scored.row], policy)
     size = f" ({signed(scored.change, number)})" if scored.change else ""
     return Highlight(title, f"{reason} of {scored.judge}{size}", sample)

@@ -39,8 +39,8 @@ def _view(facts: RunFacts) -> dict[str, Any]:
     judgement = verdict.verdict_of(facts)
     parts = sections(facts)
     first = first_screen.of(facts, judgement)
-    shown = samples.held_out(facts.samples)
-    readings = highlights.best_worst_and_tie(facts.samples)
+    shown = samples.held_out(facts.samples, facts.policy_name)
+    readings = highlights.best_worst_and_tie(facts.samples, facts.policy_name)
     contents = [
         *((("cautions", "Cautions"),) if judgement.cautions else ()),
         *((("three-samples", "Three samples"),) if readings else ()),
@@ -57,6 +57,7 @@ def _view(facts: RunFacts) -> dict[str, Any]:
         "contents": contents,
         "sections": parts,
         "samples": shown,
+        "policy": facts.policy_name,
         "training_samples": samples.of_training(facts.training_samples),
         "versions": provenance.versions(records),
         "artifacts": provenance.artifacts(records),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.report.numbers import finite, number
 from rlhfctl.run.text import visible
+from rlhfctl.stage_table import PPO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 2000
 # A KL divergence is a mean over responses and not negative; the estimate from one may be.
 _K1 = "log ratio to the reference"
-_POLICIES = (("sft", "SFT"), ("ppo", "PPO"))
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,14 @@ class TrainingSample:
     metrics: str
 
 
-def held_out(rows: Sequence[samples.EvaluationSample]) -> list[Sample]:
-    """Return the evaluation's samples; of two responses the higher gold (else proxy) is marked."""
-    return [_sample(row) for row in rows]
+def held_out(rows: Sequence[samples.EvaluationSample], policy: str = PPO.title) -> list[Sample]:
+    """Return the evaluation's samples; of two responses the higher gold (else proxy) is marked.
+
+    Args:
+        rows: Prompts with responses.
+        policy: Method of the policy beside SFT.
+    """
+    return [_sample(row, policy) for row in rows]
 
 
 def of_training(rows: Sequence[samples.TrainingSample]) -> list[TrainingSample]:
@@ -82,7 +87,7 @@ def cut(text: str) -> str:
     return f"{shown[:MOST_CHARACTERS]} … ({len(shown) - MOST_CHARACTERS:,} more characters)"
 
 
-def _sample(row: samples.EvaluationSample) -> Sample:
+def _sample(row: samples.EvaluationSample, policy: str) -> Sample:
     judge, winner = _preferred(row)
     return Sample(
         cut(row.prompt),
@@ -93,7 +98,7 @@ def _sample(row: samples.EvaluationSample) -> Sample:
                 _scores(row.scores.get(name)),
                 f"preferred by {judge}" if name == winner else "",
             )
-            for name, label in _POLICIES
+            for name, label in (("sft", "SFT"), ("ppo", policy))
             if name in row.responses
         ),
         winner or ("tie" if judge else ""),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rlhfctl.errors import CheckpointError
 from rlhfctl.json_text import parse_json
 from rlhfctl.report.numbers import finite
+from rlhfctl.report.policy_name import policy_name
 from rlhfctl.results.evaluation import Comparison, EvaluationResult
 from rlhfctl.results.io import from_json
 from rlhfctl.results.samples import EvaluationSample, TrainingSample
@@ -66,6 +67,7 @@ class RunFacts:
         over_optimisation: Summary of those evaluations; None without any.
         unreadable: A sentence per file or record that another version of rlhfctl wrote, whose part
             of the report is left out, and per result that was changed.
+        policy_name: Method of the policy that was evaluated against SFT, `PPO` or `DPO`.
     """
 
     name: str
@@ -82,6 +84,7 @@ class RunFacts:
     held_out: list[HeldOutLine] = field(default_factory=list)
     over_optimisation: OverOptimisation | None = None
     unreadable: tuple[str, ...] = ()
+    policy_name: str = PPO.title
 
     @property
     def comparison(self) -> Comparison:
@@ -151,6 +154,7 @@ def read_run(root: Path) -> RunFacts:
         ),
         held_out=reader.rows(ppo / HELD_OUT_FILE, HeldOutLine),
         over_optimisation=reader.file(summary_file, OverOptimisation),
+        policy_name=policy_name(records.get(EVALUATION.name), root),
         unreadable=(*reader.unreadable, *_changed_results(directory, records)),
     )
 

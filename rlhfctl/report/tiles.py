@@ -101,7 +101,7 @@ def _reward(facts: RunFacts) -> Tile | None:
             unit,
             signed(end - start if change is None else change) + (f" ({ends})" if ends else ""),
             bars,
-            note="SFT, PPO: 95 % CI" if bars else "",
+            note=f"SFT, {facts.policy_name}: 95 % CI" if bars else "",
             tone=_tone_of(gain),
         )
     return None
@@ -162,7 +162,7 @@ def _kl(facts: RunFacts) -> Tile | None:
 def _length(facts: RunFacts) -> Tile | None:
     sft, ppo = facts.policy("sft"), facts.policy("ppo")
     lengths = (sft.length, ppo.length) if sft and ppo else None
-    bars, note = _length_bars(facts), "SFT, PPO: middle half of responses"
+    bars, note = _length_bars(facts), f"SFT, {facts.policy_name}: middle half of responses"
     if lengths is None and facts.held_out:
         first, last = facts.held_out[0].length, facts.held_out[-1].length
         lengths, bars = (first.value, last.value), _bars((first, last))

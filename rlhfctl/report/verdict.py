@@ -95,14 +95,15 @@ def _sentence(facts: RunFacts) -> tuple[str, str]:
     kl = value_of(ppo.kl) if ppo else None
     at_kl = f" at {number(kl)} nats of KL" if kl is not None else ""
     proxy, judges = facts.comparison.proxy_win_rate, judges_of(facts)
-    return _by_judge(judges[0], proxy, at_kl) if judges else _by_proxy(proxy, at_kl)
+    name = facts.policy_name
+    return _by_judge(name, judges[0], proxy, at_kl) if judges else _by_proxy(name, proxy, at_kl)
 
 
-def _by_judge(judge: Judge, proxy: Estimate | None, at_kl: str) -> tuple[str, str]:
+def _by_judge(name: str, judge: Judge, proxy: Estimate | None, at_kl: str) -> tuple[str, str]:
     judge_side = judge.side
     won, by_proxy = judge.rate, win_rate("proxy", proxy)
     if judge_side == "above":
-        return "gain", f"PPO beats SFT: {won}{at_kl}."
+        return "gain", f"{name} beats SFT: {won}{at_kl}."
     if side(proxy) == "above":
         fell, did_not = (
             ("gold fell", "gold did not")
@@ -116,19 +117,19 @@ def _by_judge(judge: Judge, proxy: Estimate | None, at_kl: str) -> tuple[str, st
         )
         return "hacking", f"{finding}: {won}, {by_proxy}{at_kl}."
     if judge_side == "below":
-        return "loss", f"PPO is worse than SFT: {won}{at_kl}."
+        return "loss", f"{name} is worse than SFT: {won}{at_kl}."
     return "unclear", f"No evidence of a gain: {won}{at_kl}."
 
 
-def _by_proxy(proxy: Estimate | None, at_kl: str) -> tuple[str, str]:
+def _by_proxy(name: str, proxy: Estimate | None, at_kl: str) -> tuple[str, str]:
     won, proxy_side = win_rate("proxy", proxy), side(proxy)
     if proxy_side == "above":
         return "proxy", (
-            f"PPO beats SFT on the score it was trained on: {won}{at_kl}. Without a gold reward or "
+            f"{name} beats SFT on the score it was trained on: {won}{at_kl}. Without a gold reward or "
             "an independent judge, this does not show that its responses are better."
         )
     if proxy_side == "below":
-        return "loss", f"PPO is below SFT even on the score it was trained on: {won}{at_kl}."
+        return "loss", f"{name} is below SFT even on the score it was trained on: {won}{at_kl}."
     return "unclear", f"No evidence of a gain: {won}{at_kl}."
 
 

@@ -3,18 +3,20 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlhfctl.cli.summary import headline
 from rlhfctl.report.markdown import report
 from rlhfctl.report.page import render
 from rlhfctl.report.sources import read_run
 from rlhfctl.results.io import to_json
 from rlhfctl.results.samples import TrainingSample
-from rlhfctl.run.manifest import Manifest, StageRecord
+from rlhfctl.run.manifest import Artifact, Manifest, StageRecord
 from rlhfctl.run.sealed import sealed
 from tests.report import shapes
 
@@ -213,6 +215,31 @@ def test_a_finished_run_shows_verdict_metrics_curves_samples_and_provenance(
     assert (
         page.tags.count("figure") == 7
     )  # the first; a loss each; PPO score, KL, its loss and beta
+
+
+def test_a_dpo_policy_is_called_by_its_name(make_run: Callable[..., Path]) -> None:
+    root = make_run("sft", "rm", "eval")
+    manifest = Manifest.load(root / "manifest.json")
+    record = manifest.stages["eval"]
+    for origin, name in (({"stage": "dpo"}, "DPO"), ({"stage": "ppo"}, "PPO"), (None, "DPO")):
+        folder = root / "dpo"
+        folder.mkdir(exist_ok=True)
+        (folder / "rlhfctl.json").unlink(missing_ok=True)
+        if origin is not None:
+            (folder / "rlhfctl.json").write_text(json.dumps(origin))
+        inputs = record.inputs | {"ppo": Artifact("dpo", "hash")}
+        manifest.with_stage(replace(record, inputs=inputs)).save(root / "manifest.json")
+        text = " ".join(Page(render(root)).text.split())
+        assert f"{name} beats SFT: gold win rate" in text
+        assert f"Win rate of {name} over SFT" in text
+        assert f"{name} preferred" in text
+        if name == "DPO":
+            assert "PPO beats" not in text
+            assert "PPO preferred" not in text
+        lines = headline(
+            Manifest.load(root / "manifest.json").stages["eval"], root / "manifest.json"
+        )
+        assert any(line.startswith(f"{name} win rate over SFT") for line in lines)
 
 
 def test_steps_that_end_at_the_number_of_episodes_are_episodes(finished_run: Path) -> None:

@@ -42,7 +42,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     columns = [Column("n"), Column("KL, nats", "number")]
     columns += [Column(curve.title, "number") for curve in curves]
     return (
-        *plots((_plot(curve, ppo) for curve in curves), large=True),
+        *plots((_plot(curve, ppo, facts.policy_name) for curve in curves), large=True),
         *table(
             "The highest-proxy response of n SFT samples, with 95 % CIs. Its KL to SFT is "
             "ln n − (n − 1) / n.",
@@ -65,11 +65,11 @@ def _curves(result: BestOfN, ppo: PolicyMetrics | None) -> tuple[_Curve, ...]:
     )
 
 
-def _plot(curve: _Curve, ppo: PolicyMetrics | None) -> Plot:
+def _plot(curve: _Curve, ppo: PolicyMetrics | None, name: str) -> Plot:
     place = [(at_distance(ppo.kl.value), curve.ppo)] if ppo else []
     lines = (
         interval_line("best of n", curve_points(curve.rows)),
-        interval_line("PPO", place, "dots", 2),
+        interval_line(name, place, "dots", 2),
     )
     shown = tuple(line for line in lines if line is not None)
     return Plot(

@@ -43,10 +43,17 @@ _LENGTHS: tuple[tuple[str, Callable[[LengthDistribution], float]], ...] = (
 def blocks(facts: RunFacts) -> tuple[Block, ...]:
     """Return both policies' metrics side by side, and the phrases that grew most."""
     drift = facts.evaluation.drift if facts.evaluation else None
-    return () if drift is None else (*_metrics(drift), *_phrases(drift.phrases or []))
+    return (
+        ()
+        if drift is None
+        else (
+            *_metrics(drift, facts.policy_name),
+            *_phrases(drift.phrases or [], facts.policy_name),
+        )
+    )
 
 
-def _metrics(drift: Drift) -> tuple[Block, ...]:
+def _metrics(drift: Drift, policy: str) -> tuple[Block, ...]:
     policies = (drift.sft, drift.ppo)
     rows: list[tuple[Cell, ...]] = []
     for label, metric, write in _METRICS:
@@ -63,19 +70,19 @@ def _metrics(drift: Drift) -> tuple[Block, ...]:
         ]
     return table(
         "Means over responses with 95 % CIs; lengths in tokens.",
-        (Column("Metric"), Column("SFT", "number"), Column("PPO", "number")),
+        (Column("Metric"), Column("SFT", "number"), Column(policy, "number")),
         rows,
     )
 
 
-def _phrases(phrases: Sequence[Phrase]) -> tuple[Block, ...]:
+def _phrases(phrases: Sequence[Phrase], policy: str) -> tuple[Block, ...]:
     return table(
-        "Phrases that PPO uses more than SFT, by log-odds with an informative prior (Monroe et al. "
+        f"Phrases that {policy} uses more than SFT, by log-odds with an informative prior (Monroe et al. "
         "2008); z is the log-odds in standard deviations.",
         (
             Column("Phrase", "model"),
             Column("SFT", "number"),
-            Column("PPO", "number"),
+            Column(policy, "number"),
             Column("Log-odds", "number"),
             Column("z", "number"),
         ),

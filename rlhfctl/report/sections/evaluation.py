@@ -14,6 +14,7 @@ from rlhfctl.report.numbers import (
     signed,
     value_of,
 )
+from rlhfctl.stage_table import PPO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +51,9 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         ("Objective score", comparison.objective_score_win_rate),
     )
     rates = table(
-        f"Share of the {number(facts.evaluation.prompts)} held-out prompts on which PPO's response "
-        "scores higher than SFT's; ties count 0.5.",
-        (Column("Win rate of PPO over SFT"), *SHARE_COLUMNS),
+        f"Share of the {number(facts.evaluation.prompts)} held-out prompts on which "
+        f"{facts.policy_name}'s response scores higher than SFT's; ties count 0.5.",
+        (Column(f"Win rate of {facts.policy_name} over SFT"), *SHARE_COLUMNS),
         [(label, *share_cells(rate)) for label, rate in win_rates if value_of(rate) is not None],
     )
     sft, ppo = facts.policy("sft"), facts.policy("ppo")
@@ -66,9 +67,13 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         before, after = (metric(policy) if policy else None for policy in (sft, ppo))
         if before is not None or after is not None:
             rows.append(_side_by_side(label, before, after, gains.get(label), write))
+    proxy = (
+        "the proxy is the score that PPO was trained on"
+        if facts.policy_name == PPO.title
+        else "the proxy is the reward model's score"
+    )
     gold = (
-        " Gold is the true reward, never shown to training; the proxy is the score that PPO was "
-        "trained on."
+        f" Gold is the true reward, never shown to training; {proxy}."
         if comparison.gold_win_rate is not None
         else ""
     )
@@ -83,7 +88,7 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
         (
             Column("Metric"),
             Column("SFT", "number"),
-            Column("PPO", "number"),
+            Column(facts.policy_name, "number"),
             Column("Difference", "number"),
         ),
         rows,

@@ -34,7 +34,8 @@ def blocks(facts: RunFacts) -> tuple[Block, ...]:
     if not judges:
         return ()
     rates = table(
-        "Share of prompts on which the judge prefers PPO's response; ties count 0.5. "
+        f"Share of prompts on which the judge prefers {facts.policy_name}'s response; ties count "
+        "0.5. "
         "Length-controlled: as if both responses had the same length (AlpacaEval 2).",
         (Column("Judge"), *SHARE_COLUMNS),
         [row for name, judge in judges.items() for row in _rates(name, judge)],

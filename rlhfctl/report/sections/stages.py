@@ -138,15 +138,15 @@ def _result(result: ResultEvaluation) -> list[Row]:
 def _evaluation(facts: RunFacts) -> list[Row]:
     if (evaluation := facts.evaluation) is None:
         return []
-    comparison = facts.comparison
+    comparison, policy = facts.comparison, facts.policy_name
     return [
         *_shares(
-            ("Gold win rate of PPO over SFT", comparison.gold_win_rate),
+            (f"Gold win rate of {policy} over SFT", comparison.gold_win_rate),
             *(
-                (f"Win rate of PPO over SFT by {name}", judge.preferences.win_rate)
+                (f"Win rate of {policy} over SFT by {name}", judge.preferences.win_rate)
                 for name, judge in independent_judges(evaluation)
             ),
-            ("Proxy win rate of PPO over SFT", comparison.proxy_win_rate),
+            (f"Proxy win rate of {policy} over SFT", comparison.proxy_win_rate),
         ),
         _number("Held-out prompts", evaluation.prompts),
     ]
