@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 
 from rlhfctl.errors import CheckpointError
 from rlhfctl.json_text import parse_json
@@ -15,6 +16,10 @@ from rlhfctl.models.foreign_files import NORMALIZATION_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+"""A value head on the policy, by itself."""
 
 
 def initialise_score_head(head: torch.nn.Linear, seed: int) -> None:
@@ -108,6 +113,15 @@ def zero_value_head(width: int, device: torch.device) -> torch.nn.Linear:
         value.weight.zero_()
         value.bias.zero_()
     return value.to(device)
+
+
+def save_value_head(head: torch.nn.Linear, folder: Path) -> None:
+    """Write a value head by itself, with the names of TRL's `AutoModelForCausalLMWithValueHead`."""
+    tensors = {
+        f"v_head.summary.{name}": weight.detach().cpu().contiguous()
+        for name, weight in head.named_parameters()
+    }
+    save_file(tensors, folder / VALUE_HEAD_FILE)
 
 
 def value_head_from_score(

@@ -13,7 +13,12 @@ from rlhfctl.errors import CheckpointError
 from rlhfctl.models import adapters, new_tokens
 from rlhfctl.models.base import decoder_of, enable_gradient_checkpointing, load_causal_lm
 from rlhfctl.models.device import device
-from rlhfctl.models.heads import ScoreNormalization, value_head_from_score, zero_value_head
+from rlhfctl.models.heads import (
+    ScoreNormalization,
+    save_value_head,
+    value_head_from_score,
+    zero_value_head,
+)
 from rlhfctl.models.linear import use_fast_cpu_layers
 from rlhfctl.models.lm_head import LMHead
 from rlhfctl.models.precision import autocast, whole_weights_dtype
@@ -30,7 +35,14 @@ Role = str
 """`policy`, `reference`, `critic`, `base`, or a result of `reward_role`."""
 BASE: Role = "base"
 """The base with all adapters disabled: the model before SFT."""
-CriticInit = Literal["reward_model", "sft"]
+CriticInit = Literal["reward_model", "sft", "head"]
+"""Initialisation of the critic: the first reward model, or SFT with a value head of zeros; or `head`,
+only that head, on the policy's states.
+
+Ziegler et al. 2019's code starts its head at 0, too. It cannot be the reward model's, which reads
+states of another adapter; at 0 it predicts the mean of the normalised scores, and adds no gradient to
+the policy's states before it has learnt.
+"""
 TRAINED: tuple[Role, ...] = ("policy", "critic")
 
 
@@ -47,7 +59,7 @@ class RoleFolders:
         sft: Checkpoint of the reference, and of the policy if `policy` is None.
         rms: Checkpoints of the reward models, in order.
         policy: Checkpoint of a trained policy.
-        critic: Initialisation of the critic: the first reward model or SFT; None: no critic.
+        critic: Initialisation of the critic; None: no critic.
     """
 
     sft: Path
@@ -61,6 +73,8 @@ class RoleModels(ABC):
 
     score_heads: dict[Role, torch.nn.Linear]
     value_head: torch.nn.Linear
+    critic_role: Role = "critic"
+    """Role whose states the value head reads: the critic's own, or the policy's."""
     has_base = False
     """True if `base` is among the roles."""
     sharded = False
@@ -92,9 +106,16 @@ class RoleModels(ABC):
     def save_policy(self, folder: Path) -> None:
         """Write the policy as an ordinary causal language model or adapter."""
 
-    @abstractmethod
     def save_critic(self, folder: Path) -> None:
-        """Write the critic as an ordinary token classifier or adapter."""
+        """Write the critic as an ordinary token classifier or adapter; a head on the policy alone."""
+        if self.critic_role == "policy":
+            save_value_head(self.value_head, folder)
+        else:
+            self._save_own_critic(folder)
+
+    @abstractmethod
+    def _save_own_critic(self, folder: Path) -> None:
+        """Write a critic that is a network of its own."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
@@ -102,7 +123,10 @@ class RoleModels(ABC):
 
     def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Return all trainable parameters of a role by name, including the critic's value head."""
-        parameters = self.body_parameters(role)
+        if role == "critic" and self.critic_role == "policy":
+            parameters = {}
+        else:
+            parameters = self.body_parameters(role)
         if role == "critic":
             parameters |= {
                 f"value_head.{name}": p for name, p in self.value_head.named_parameters()
@@ -113,8 +137,8 @@ class RoleModels(ABC):
 class AdapterRoleModels(RoleModels):
     """One base in memory with a LoRA adapter per role.
 
-    Policy and reference start as the SFT adapter. The critic starts as the first reward model's
-    adapter or the SFT adapter.
+    Policy and reference start as the SFT adapter. A critic of its own starts as the first reward
+    model's adapter or the SFT adapter.
     """
 
     has_base = True
@@ -158,6 +182,9 @@ class AdapterRoleModels(RoleModels):
         self._active: tuple[Role, bool] | None = None
 
     def _add_critic(self, folders: RoleFolders, width: int) -> None:
+        if folders.critic == "head":
+            self.critic_role, self.value_head = "policy", zero_value_head(width, device())
+            return
         from_rm = folders.critic == "reward_model"
         self._add("critic", folders.rms[0] if from_rm else folders.sft)
         self.value_head = (
@@ -232,7 +259,7 @@ class AdapterRoleModels(RoleModels):
         weights, config = self._with_new_tokens("policy", head=True)
         adapters.save_adapter(weights, config, folder, self.base_name, "CAUSAL_LM")
 
-    def save_critic(self, folder: Path) -> None:
+    def _save_own_critic(self, folder: Path) -> None:
         """Write the critic's adapter, with the value head as a token classifier's head."""
         saved, config = self._with_new_tokens("critic", head=False)
         head = scorer_class(self.model.get_base_model().config, per_token=True).head_name
@@ -258,7 +285,7 @@ class SeparateRoleModels(RoleModels):
     """
 
     def __init__(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
-        """Load two language models, a scorer per reward model, and the critic.
+        """Load two language models, a scorer per reward model, and a critic of its own.
 
         Args:
             section: Precision and attention.
@@ -290,6 +317,10 @@ class SeparateRoleModels(RoleModels):
                 self.models[role].requires_grad_(requires_grad=True)
 
     def _add_critic(self, section: ModelSection, folders: RoleFolders, pad_token_id: int) -> None:
+        if folders.critic == "head":
+            width = int(self.models["policy"].config.get_text_config().hidden_size)
+            self.critic_role, self.value_head = "policy", zero_value_head(width, device())
+            return
         from_rm = folders.critic == "reward_model"
         source = folders.rms[0] if from_rm else folders.sft
         critic = load_scorer(
@@ -328,7 +359,7 @@ class SeparateRoleModels(RoleModels):
         """Write the policy as a whole model."""
         self.models["policy"].save_pretrained(folder)
 
-    def save_critic(self, folder: Path) -> None:
+    def _save_own_critic(self, folder: Path) -> None:
         """Write the critic as a whole token classifier."""
         self.models["critic"].save_pretrained(folder)
 

@@ -112,29 +112,66 @@ class Roles:
         if entropy is None:
             entropy = role == "policy" and not training
         with torch.set_grad_enabled(training):
-            hidden = self._hidden(role, batch, training=training)
-            mask = batch.mask
-            rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
-            positions = batch.response_positions[mask]
-            with self.models.autocast():
-                flat = token_log_probs(
-                    self.models.lm_head(role),
-                    hidden[rows, positions - 1],
-                    batch.ids[rows, positions],
-                    vocabulary=self.vocabulary,
-                    temperature=temperature or self.temperature,
-                    with_entropy=entropy,
-                )
-            return TokenLogProbs(*(_scatter(part, mask) for part in flat))
+            states = self._response_states(role, batch, training=training)
+            return self._log_probs(
+                role, batch, states, temperature=temperature or self.temperature, entropy=entropy
+            )
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
-        """Return V(s_t), read at the token before each response token: [B, R], 0 where masked."""
+        """Return V(s_t), read at the token before each response token: [B, R], 0 where masked.
+
+        Of a head on the policy, only the head gets gradients: the policy learns by
+        `log_probs_and_values`.
+        """
+        role = self.models.critic_role
+        through_body = training and role == "critic"
+        with torch.set_grad_enabled(through_body):
+            states = self._response_states(role, batch, training=through_body)
         with torch.set_grad_enabled(training):
-            hidden = self._hidden("critic", batch, training=training)
-            mask = batch.mask
-            rows = torch.arange(len(batch), device=hidden.device)[:, None].expand_as(mask)[mask]
-            states = hidden[rows, batch.response_positions[mask] - 1]
-            return _scatter(linear_float32(self.models.value_head, states).squeeze(-1), mask)
+            return self._values(batch, states)
+
+    def log_probs_and_values(
+        self, batch: Sequences, *, training: bool = False
+    ) -> tuple[TokenLogProbs, Tensor]:
+        """Return the policy's `log_probs` and `values` of one pass, for a head on the policy.
+
+        Both get gradients with `training`.
+
+        Raises:
+            ValueError: The critic is a network of its own.
+        """
+        if self.models.critic_role != "policy":
+            raise ValueError("the value head is not on the policy")
+        with torch.set_grad_enabled(training):
+            states = self._response_states("policy", batch, training=training)
+            log_probs = self._log_probs(
+                "policy", batch, states, temperature=self.temperature, entropy=not training
+            )
+            return log_probs, self._values(batch, states)
+
+    def _response_states(self, role: Role, batch: Sequences, *, training: bool) -> Tensor:
+        """Return the states [N, H] that predict the N response tokens."""
+        hidden = self._hidden(role, batch, training=training)
+        rows, positions = _response_tokens(batch)
+        return hidden[rows, positions - 1]
+
+    def _log_probs(
+        self, role: Role, batch: Sequences, states: Tensor, *, temperature: float, entropy: bool
+    ) -> TokenLogProbs:
+        rows, positions = _response_tokens(batch)
+        with self.models.autocast():
+            flat = token_log_probs(
+                self.models.lm_head(role),
+                states,
+                batch.ids[rows, positions],
+                vocabulary=self.vocabulary,
+                temperature=temperature,
+                with_entropy=entropy,
+            )
+        return TokenLogProbs(*(_scatter(part, batch.mask) for part in flat))
+
+    def _values(self, batch: Sequences, states: Tensor) -> Tensor:
+        return _scatter(linear_float32(self.models.value_head, states).squeeze(-1), batch.mask)
 
     @torch.no_grad()
     def score_states(self, batch: Sequences, number: int = 0) -> Tensor:
@@ -201,6 +238,13 @@ def _vocabulary(tokenizer: Any, logits: int) -> int:
     """
     largest: int = max(tokenizer.get_vocab().values())
     return min(largest + 1, logits)
+
+
+def _response_tokens(batch: Sequences) -> tuple[Tensor, Tensor]:
+    """Return row and position [N] of each response token."""
+    mask = batch.mask
+    rows = torch.arange(len(batch), device=mask.device)[:, None].expand_as(mask)[mask]
+    return rows, batch.response_positions[mask]
 
 
 def _scatter(flat: Tensor, mask: Tensor) -> Tensor:

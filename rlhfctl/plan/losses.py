@@ -122,6 +122,35 @@ def policy_log_probs(
     """
     states = _response_states(shadow.decoder, episodes, lengths)
     live.enter("head")
+    return _log_probs(shadow, states, with_entropy=with_entropy)
+
+
+def policy_log_probs_and_values(
+    shadow: Shadow,
+    head: torch.nn.Linear,
+    live: LiveBytes,
+    episodes: int,
+    lengths: tuple[int, int],
+    *,
+    with_entropy: bool,
+) -> Tensor:
+    """Return log-probabilities and values [2, N] of one pass, as `Roles.log_probs_and_values` does.
+
+    Args:
+        shadow: Language model.
+        head: Value head.
+        live: Counts the bytes.
+        episodes: Episodes of the pass.
+        lengths: Tokens of prompts and of responses.
+        with_entropy: Whether the entropy is computed too, as in rollouts.
+    """
+    states = _response_states(shadow.decoder, episodes, lengths)
+    live.enter("head")
+    log_probs = _log_probs(shadow, states, with_entropy=with_entropy)
+    return torch.stack([log_probs, linear_float32(head, states).squeeze(-1)])
+
+
+def _log_probs(shadow: Shadow, states: Tensor, *, with_entropy: bool) -> Tensor:
     targets = torch.zeros(len(states), dtype=torch.long)
     vocabulary = shadow.base.config.get_text_config().vocab_size
     return token_log_probs(
@@ -132,7 +161,7 @@ def policy_log_probs(
 def critic_values(
     decoder: Any, head: torch.nn.Linear, live: LiveBytes, episodes: int, lengths: tuple[int, int]
 ) -> Tensor:
-    """Return values [N] at all response tokens, as `Roles.values` does."""
+    """Return values [N] at all response tokens, as `Roles.values` of a critic of its own does."""
     states = _response_states(decoder, episodes, lengths)
     live.enter("scores")
     return linear_float32(head, states).squeeze(-1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlhfctl.plan.generation import sample
-from rlhfctl.plan.losses import critic_values, policy_log_probs
+from rlhfctl.plan.losses import critic_values, policy_log_probs, policy_log_probs_and_values
 from rlhfctl.plan.optimizers import state_bytes, step_bytes
 from rlhfctl.plan.passes import drop_gradients, hold_model, train
 
@@ -30,17 +30,19 @@ class _Roles:
 
     Attributes:
         policy: Language model with an adapter per role, or the policy's own model.
-        critic: The same model, or the critic's own; None without a critic.
-        value_head: Head of the critic.
+        critic: The same model, or the critic's own; None without a critic of its own.
+        value_head: Head of the critic, on the policy without a critic of its own.
+        share_base: Whether each role is an adapter of the same model.
     """
 
     policy: Shadow
     critic: Shadow | None
     value_head: torch.nn.Linear
+    share_base: bool
 
     def activate(self, role: str) -> None:
         """Train a role, and no other that shares its base."""
-        if self.policy is self.critic or self.critic is None:
+        if self.share_base:
             self.policy.model.set_adapter(role, inference_mode=False)
 
 
@@ -62,7 +64,7 @@ def _load(
         shadow = planned.shadow(mode, layers, roles=names, dropout=False)
         hold_model(shadow, live)
         shadow.model.requires_grad_(requires_grad=False)
-        return _Roles(shadow, shadow if critic else None, head)
+        return _Roles(shadow, shadow if critic else None, head, share_base=True)
     policy = planned.shadow(mode, layers)
     hold_model(policy, live)
     scorer = planned.shadow(mode, layers, scorer=True)
@@ -71,7 +73,7 @@ def _load(
     live.add("weights", others * _bytes(scorer))
     if critic:
         hold_model(scorer, live)
-    return _Roles(policy, scorer if critic else None, head)
+    return _Roles(policy, scorer if critic else None, head, share_base=False)
 
 
 def _bytes(shadow: Shadow) -> int:
@@ -83,7 +85,7 @@ def ppo_update_peak(planned: Planned) -> Split:
     section = planned.recipe.ppo
 
     def step(live: LiveBytes, mode: FakeTensorMode, layers: int) -> None:
-        roles = _load(planned, live, mode, layers, critic=section.has_critic)
+        roles = _load(planned, live, mode, layers, critic=section.has_own_critic)
         passes = [("policy", roles.policy)]
         if roles.critic is not None:
             passes.append(("critic", roles.critic))
@@ -104,8 +106,8 @@ def ppo_update_peak(planned: Planned) -> Split:
             def loss(role: str = role, shadow: Shadow = shadow) -> torch.Tensor:
                 with planned.ppo_autocast():
                     if role == "policy":
-                        return policy_log_probs(
-                            shadow, live, episodes, planned.lengths, with_entropy=False
+                        return _policy_outputs(
+                            planned, roles, live, episodes, with_entropy=False
                         ).sum()
                     return critic_values(
                         shadow.decoder, roles.value_head, live, episodes, planned.lengths
@@ -118,6 +120,21 @@ def ppo_update_peak(planned: Planned) -> Split:
             drop_gradients(shadow)
 
     return planned.peak(step)
+
+
+def _policy_outputs(
+    planned: Planned, roles: _Roles, live: LiveBytes, episodes: int, *, with_entropy: bool
+) -> torch.Tensor:
+    """Return the outputs of a pass of the policy: log-probabilities, and the values of a head on it."""
+    section = planned.recipe.ppo
+    if section.has_critic and not section.has_own_critic:
+        return policy_log_probs_and_values(
+            *(roles.policy, roles.value_head, live, episodes, planned.lengths),
+            with_entropy=with_entropy,
+        )
+    return policy_log_probs(
+        roles.policy, live, episodes, planned.lengths, with_entropy=with_entropy
+    )
 
 
 def _count_rollout(planned: Planned, live: LiveBytes) -> None:
@@ -133,10 +150,7 @@ def scoring_peak(planned: Planned) -> Split:
     def step(live: LiveBytes, mode: FakeTensorMode, layers: int) -> None:
         roles = _ready_to_sample(planned, live, mode, layers, training=True)
         with torch.no_grad(), planned.ppo_autocast():
-            policy_log_probs(
-                *(roles.policy, live, section.forward_batch_size, planned.lengths),
-                with_entropy=True,
-            )
+            _policy_outputs(planned, roles, live, section.forward_batch_size, with_entropy=True)
 
     return planned.peak(step)
 
@@ -162,7 +176,7 @@ def _ready_to_sample(
     planned: Planned, live: LiveBytes, mode: FakeTensorMode, layers: int, *, training: bool
 ) -> _Roles:
     section = planned.recipe.ppo
-    critic = training and section.has_critic
+    critic = training and section.has_own_critic
     roles = _load(planned, live, mode, layers, critic=critic)
     for role, shadow in (("critic", roles.critic), ("policy", roles.policy)):
         if shadow is not None and (training or role == "policy"):

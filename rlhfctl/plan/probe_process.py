@@ -128,7 +128,7 @@ def _ppo(context: StageContext, folder: Path) -> tuple[int, int]:
         [2**31 - 1],
         folder / "sft",
         rms,
-        critic=section.critic_init if section.has_critic else None,
+        critic=section.critic_start,
         gradient_checkpointing=section.gradient_checkpointing,
     )
     width = recipe.generation.max_prompt_length

@@ -85,9 +85,9 @@ def ppo_work(planned: Planned, split: Split) -> Work:
     prompt, response = planned.lengths
     episodes = ppo.rollouts * ppo.rollout_batch_size
     tokens = episodes * (prompt + response)
-    trained = 1 + ppo.has_critic
+    trained = 1 + ppo.has_own_critic
     steps = ppo.rollouts * ppo.epochs * (ppo.rollout_batch_size // ppo.minibatch_size)
-    scored = _FORWARD * parameters * (2 + ppo.uses_rm + ppo.has_critic)
+    scored = _FORWARD * parameters * (2 + ppo.uses_rm + ppo.has_own_critic)
     update = _per_token(planned, checkpointing=ppo.gradient_checkpointing) * ppo.epochs * trained
     operations = tokens * (scored + update + _FORWARD * parameters)
     seconds = _seconds(planned, operations)

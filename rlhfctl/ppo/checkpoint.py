@@ -200,12 +200,13 @@ def _bytes(tensors: dict[str, Tensor]) -> int:
 def _tensors(step: PPOStep, average: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return every tensor of the state by name; optimiser scalars become tensors."""
     tensors: dict[str, Tensor] = {}
+    states = [optimizer.state for optimizer in step.optimizers.values()]
     for role, weights in step.weights.items():
-        state = step.optimizers[role].state
         for index, weight in enumerate(weights):
             tensors[f"{role}.{index}.weight"] = weight.detach()
-            for name, value in state.get(weight, {}).items():
-                tensors[f"{role}.{index}.state.{name}"] = torch.as_tensor(value)
+            for state in states:
+                for name, value in state.get(weight, {}).items():
+                    tensors[f"{role}.{index}.state.{name}"] = torch.as_tensor(value)
     for index, mean in enumerate(average):
         tensors[f"average.{index}"] = mean
     for name, value in step.scaler.state_dict().items():
@@ -215,19 +216,21 @@ def _tensors(step: PPOStep, average: Sequence[Tensor]) -> dict[str, Tensor]:
 
 def _restore(step: PPOStep, average: Sequence[Tensor], tensors: dict[str, Tensor]) -> None:
     """Restore the tensors of `_tensors`; optimisers convert device and dtype themselves."""
+    states: dict[torch.nn.Parameter, dict[str, Tensor]] = {}
     for role, weights in step.weights.items():
-        states = {}
         for index, weight in enumerate(weights):
             with torch.no_grad():
                 weight.copy_(tensors[f"{role}.{index}.weight"])
             prefix = f"{role}.{index}.state."
-            states[index] = {
+            states[weight] = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-        nonempty = {index: state for index, state in states.items() if state}
-        optimizer = step.optimizers[role]
+    for optimizer in step.optimizers.values():
+        # An optimiser numbers its weights over all its groups.
+        held = [weight for group in optimizer.param_groups for weight in group["params"]]
+        nonempty = {index: states[weight] for index, weight in enumerate(held) if states[weight]}
         optimizer.load_state_dict(optimizer.state_dict() | {"state": nonempty})
     for index, mean in enumerate(average):
         mean.copy_(tensors[f"average.{index}"])

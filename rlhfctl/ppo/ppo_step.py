@@ -77,7 +77,7 @@ class PPOStep:
 
     Attributes:
         weights: Trainable parameters per role.
-        optimizers: One per role, each with its own learning rate and gradient clip.
+        optimizers: One per network (`PPOSettings.networks`), with a learning rate per role.
         scaler: Scale of the losses; 1 unless passes compute in float16.
         pass_size: Episodes per forward pass.
     """
@@ -96,18 +96,26 @@ class PPOStep:
         self.weights = {role: list(roles.trainable(role).values()) for role in settings.trained}
         self.rates = {"policy": settings.learning_rate, "critic": settings.value_learning_rate}
         self.optimizers = {
-            role: new_optimizer(weights, self.rates[role], settings)
-            for role, weights in self.weights.items()
+            name: self._optimizer_of(members) for name, members in settings.networks.items()
         }
         # Trained weights and their gradients are fp32, but gradients of states pass through the
         # base in float16, where those below 6e-8 would vanish.
         self.scaler = torch.amp.GradScaler(roles.device.type, enabled=roles.computes_in_float16)
 
+    def _optimizer_of(self, members: Sequence[TrainedRole]) -> torch.optim.Optimizer:
+        """Return the optimiser of a network, with a group of weights per role."""
+        first, *others = members
+        optimizer = new_optimizer(self.weights[first], self.rates[first], self.settings)
+        for role in others:
+            optimizer.add_param_group({"params": self.weights[role], "lr": self.rates[role]})
+        return optimizer
+
     def set_rates(self, factor: float) -> None:
         """Scale both learning rates for the coming rollout."""
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.rates[name] * factor
+        for name, members in self.settings.networks.items():
+            groups = self.optimizers[name].param_groups
+            for role, group in zip(members, groups, strict=True):
+                group["lr"] = self.rates[role] * factor
 
     def accumulate(
         self,
@@ -158,10 +166,13 @@ class PPOStep:
         for part_rows, part in rollout.sequences.select(local_rows).in_chunks(size):
             chunk_rows = local_rows[part_rows]
             metrics: dict[str, Tensor] = {}
-            if "policy" in roles:
-                metrics |= self._policy_part(rollout, chunk_rows, part, tokens)
-            if "critic" in roles:
-                metrics |= self._critic_part(rollout, chunk_rows, part, tokens)
+            if self.settings.joint_critic and "policy" in roles:
+                metrics |= self._joint_part(rollout, chunk_rows, part, tokens)
+            else:
+                if "policy" in roles:
+                    metrics |= self._policy_part(rollout, chunk_rows, part, tokens)
+                if "critic" in roles:
+                    metrics |= self._critic_part(rollout, chunk_rows, part, tokens)
             for name, total in metrics.items():
                 sums[name] += total
         if demonstrations is not None and "policy" in roles:
@@ -187,9 +198,13 @@ class PPOStep:
                     for _ in range(2)
                 ]
                 _, part = next(batch.in_chunks(size))
-                self.roles.log_probs("policy", part, training=True).log_probs.sum().backward()
-                if "critic" in self.weights:
-                    self.roles.values(part, training=True).sum().backward()
+                if self.settings.joint_critic:
+                    policy, values = self.roles.log_probs_and_values(part, training=True)
+                    (policy.log_probs.sum() + values.sum()).backward()
+                else:
+                    self.roles.log_probs("policy", part, training=True).log_probs.sum().backward()
+                    if "critic" in self.weights:
+                        self.roles.values(part, training=True).sum().backward()
                 del moments
             finally:
                 self.drop()
@@ -199,9 +214,36 @@ class PPOStep:
     def _policy_part(
         self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
     ) -> dict[str, Tensor]:
+        new = self.roles.log_probs("policy", part, training=True).log_probs
+        objective, metrics = self._policy_loss(rollout, rows, part, new)
+        self.scaler.scale(objective / tokens).backward()
+        return metrics
+
+    def _critic_part(
+        self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
+    ) -> dict[str, Tensor]:
+        values = self.roles.values(part, training=True)
+        loss, metrics = self._value_loss(rollout, rows, part, values)
+        self.scaler.scale(loss / tokens).backward()
+        return metrics
+
+    def _joint_part(
+        self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
+    ) -> dict[str, Tensor]:
+        """Add the gradient of both losses, by one pass; as Ziegler et al. 2019's `train_policy.py`."""
+        policy, values = self.roles.log_probs_and_values(part, training=True)
+        objective, metrics = self._policy_loss(rollout, rows, part, policy.log_probs)
+        value_loss, value_metrics = self._value_loss(rollout, rows, part, values)
+        objective = objective + self.settings.vf_coef * value_loss
+        self.scaler.scale(objective / tokens).backward()
+        return metrics | value_metrics
+
+    def _policy_loss(
+        self, rollout: Rollout, rows: Tensor, part: Sequences, new: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the policy's loss and its metrics, summed over tokens; `new` has gradients."""
         settings, mask, width = self.settings, part.mask, part.response_width
         old = rollout.log_probs[rows, :width]
-        new = self.roles.log_probs("policy", part, training=True).log_probs
         # Old and new log-probabilities come from the same forward pass, so ratios start at 1
         # (known bug 11 in docs/explanation/ppo.md); fp32 and a bounded exponent prevent overflow (20).
         ratio = importance_ratio(new, old)
@@ -222,22 +264,21 @@ class PPOStep:
             kl = masked_sum(estimator(new, rollout.reference_log_probs[rows, :width]), mask)
             objective = loss + rollout.beta * kl
             metrics["kl_loss"] = rollout.beta * kl.detach()
-        self.scaler.scale(objective / tokens).backward()
         with torch.no_grad():
-            return metrics | {
+            return objective, metrics | {
                 "policy_loss": loss.detach(),
                 "ratio_mean": masked_sum(ratio, mask),
                 "approx_kl": masked_sum(k3(old, new), mask),
                 "policy_clip_fraction": masked_sum(surrogate.clipped.float(), mask),
             }
 
-    def _critic_part(
-        self, rollout: Rollout, rows: Tensor, part: Sequences, tokens: int
-    ) -> dict[str, Tensor]:
+    def _value_loss(
+        self, rollout: Rollout, rows: Tensor, part: Sequences, values: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the critic's loss and its metrics, summed over tokens; `values` have gradients."""
         if rollout.values is None:
             raise ValueError("training the critic needs a rollout with values")
         mask, width = part.mask, part.response_width
-        values = self.roles.values(part, training=True)
         clipped = clipped_value_loss(
             values,
             rollout.values[rows, :width],
@@ -245,9 +286,8 @@ class PPOStep:
             self.settings.value_clip_range,
         )
         loss = masked_sum(clipped.loss, mask)
-        self.scaler.scale(loss / tokens).backward()
         with torch.no_grad():
-            return {
+            return loss, {
                 "value_loss": loss.detach(),
                 "value_clip_fraction": masked_sum(clipped.clipped.float(), mask),
             }
@@ -278,7 +318,7 @@ class PPOStep:
             optimizer.zero_grad(set_to_none=True)
 
     def step(self, roles: Sequence[TrainedRole]) -> dict[str, float] | None:
-        """Clip the gradient of each role, step its optimiser, and discard the gradients.
+        """Clip the gradient of each network, step its optimiser, and discard the gradients.
 
         Args:
             roles: Roles to step.
@@ -287,19 +327,24 @@ class PPOStep:
             Gradient norms before clipping; None, and no step, if one is not finite. In float16 the
             scale of the losses is then halved.
         """
-        norms = {}
-        for role in roles:
+        norms, stepped = {}, []
+        for name, members in self.settings.networks.items():
+            active = [role for role in members if role in roles]
+            if not active:
+                continue
+            weights = [weight for role in active for weight in self.weights[role]]
+            stepped.append(self.optimizers[name])
             # Summed first, so that every process sees an overflow in any and scales alike.
-            self.processes.sum_gradients(self.weights[role])
-            self.scaler.unscale_(self.optimizers[role])
+            self.processes.sum_gradients(weights)
+            self.scaler.unscale_(stepped[-1])
             # Each network on its own (known bug 2 in docs/explanation/ppo.md: gradients never clipped).
-            norms[f"{role.replace('critic', 'value')}_grad_norm"] = float(
-                torch.nn.utils.clip_grad_norm_(self.weights[role], self.settings.max_grad_norm)
+            norms[f"{active[0].replace('critic', 'value')}_grad_norm"] = float(
+                torch.nn.utils.clip_grad_norm_(weights, self.settings.max_grad_norm)
             )
         finite = all(math.isfinite(norm) for norm in norms.values())
         if finite:
-            for role in roles:
-                self.scaler.step(self.optimizers[role])
+            for optimizer in stepped:
+                self.scaler.step(optimizer)
         self.scaler.update()
         self.drop()
         return norms if finite else None

@@ -171,11 +171,14 @@ def score_rollout(
         activity.publish("scoring", done, len(batch))
         done += len(part)
         width = part.response_width
-        policy = roles.log_probs("policy", part)
+        if settings.joint_critic:
+            policy, parts.values[chunk, :width] = roles.log_probs_and_values(part)
+        else:
+            policy = roles.log_probs("policy", part)
         parts.log_probs[chunk, :width] = policy.log_probs
         parts.entropy[chunk, :width] = policy.entropy
         parts.reference_log_probs[chunk, :width] = roles.log_probs("reference", part).log_probs
-        if settings.has_critic:
+        if settings.has_critic and not settings.joint_critic:
             parts.values[chunk, :width] = roles.values(part)
         chunk_prompts = [rows[i] for i in chunk.tolist()]
         parts.source_scores[chunk] = rewards.scores_per_source(part, chunk_prompts).T

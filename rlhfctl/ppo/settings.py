@@ -55,7 +55,15 @@ class Roles(Protocol):
         """
 
     def values(self, batch: Sequences, *, training: bool = False) -> Tensor:
-        """Return V(s_t) before each response token, [batch, time]."""
+        """Return V(s_t) before each response token, [batch, time].
+
+        Of a critic that is a head on the policy, only the head gets gradients here.
+        """
+
+    def log_probs_and_values(
+        self, batch: Sequences, *, training: bool = False
+    ) -> tuple[TokenLogProbs, Tensor]:
+        """Return the policy's `log_probs` and `values` of one pass; used with `critic: head` only."""
 
     def scores(self, batch: Sequences) -> Tensor:
         """Return the reward model's normalised scores, [batch]; unused with explicit sources."""
@@ -98,6 +106,8 @@ class PPOSettings:
     kl_target: float | None = None
     kl_horizon: float = 10_000.0
     advantage_estimator: Literal["gae", "rloo", "grpo", "batch_mean"] = "gae"
+    critic: Literal["adapter", "head"] = "adapter"
+    vf_coef: float = 0.1
     critic_warmup_rollouts: int = 0
     gamma: float = 1.0
     gae_lambda: float = 0.95
@@ -145,8 +155,20 @@ class PPOSettings:
         return self.advantage_estimator == "gae"
 
     @property
+    def joint_critic(self) -> bool:
+        """True if the critic is a head on the policy, so that one pass gives both outputs."""
+        return self.has_critic and self.critic == "head"
+
+    @property
+    def networks(self) -> dict[TrainedRole, tuple[TrainedRole, ...]]:
+        """Trained networks, by the first of their roles; each has one optimiser and gradient clip."""
+        if self.joint_critic:
+            return {"policy": self.trained}
+        return {role: (role,) for role in self.trained}
+
+    @property
     def trained(self) -> tuple[TrainedRole, ...]:
-        """Roles with an optimiser."""
+        """Roles with trained weights."""
         return ("policy", "critic") if self.has_critic else ("policy",)
 
     def trained_in(self, rollout: int) -> tuple[TrainedRole, ...]:

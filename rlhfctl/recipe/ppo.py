@@ -93,7 +93,9 @@ class PPOSection(Section):
     adam_epsilon: Positive = Field(1e-8, description="Term added to Adam's denominator.")
     weight_decay: NonNegative = Field(0.0, description="Weight decay of AdamW.")
     max_grad_norm: Positive = Field(
-        1.0, description="Norm that gradients are clipped to, for policy and critic separately."
+        1.0,
+        description="Norm that gradients are clipped to, for policy and critic separately; for both "
+        "together with `critic: head`.",
     )
 
     ema_decay: float | None = Field(
@@ -123,13 +125,24 @@ class PPOSection(Section):
         "others, or normalised by mean and standard deviation. `batch_mean` is REINFORCE with the "
         "mean return of the batch as baseline.",
     )
+    critic: Literal["adapter", "head"] = Field(
+        "adapter",
+        description="`adapter`: the critic is an adapter of its own (with `lora: null` a model of its "
+        "own). `head`: it is a value head of zeros on the policy's last hidden states (Ziegler et "
+        "al. 2019), so an update needs one training pass instead of two.",
+    )
     critic_init: Literal["reward_model", "sft"] = Field(
         "reward_model",
-        description="Initial weights of the critic: the reward model, or SFT with a value head of "
-        "zeros, which is the default where `rm` is not among `reward_sources`.",
+        description="Initial weights of `critic: adapter`: the reward model, or SFT with a value head "
+        "of zeros, which is the default where `rm` is not among `reward_sources`.",
+    )
+    vf_coef: Positive = Field(
+        0.1,
+        description="Coefficient of the value loss in the policy's loss, with `critic: head` only.",
     )
     critic_warmup_rollouts: Natural = Field(
-        0, description="First rollouts in which only the critic is trained."
+        0,
+        description="First rollouts in which only the critic is trained; of `critic: head`, the head.",
     )
     gamma: Share = Field(1.0, description="Discount factor of rewards, per token.")
     gae_lambda: Share = Field(
@@ -289,6 +302,18 @@ class PPOSection(Section):
         """True if a critic is trained."""
         return self.advantage_estimator == "gae"
 
+    @property
+    def has_own_critic(self) -> bool:
+        """True if a critic is trained that shares no trained weight with the policy."""
+        return self.has_critic and self.critic == "adapter"
+
+    @property
+    def critic_start(self) -> Literal["reward_model", "sft", "head"] | None:
+        """Initialisation of the critic; None without a critic."""
+        if not self.has_critic:
+            return None
+        return "head" if self.critic == "head" else self.critic_init
+
     @model_validator(mode="before")
     @classmethod
     def _default_critic(cls, values: Any) -> Any:
@@ -374,7 +399,7 @@ class PPOSection(Section):
                 f"critic_warmup_rollouts ({warmup}) must be fewer than the {self.rollouts} "
                 "rollouts, or the policy would never learn"
             )
-        if self.has_critic and self.critic_init == "reward_model" and not self.uses_rm:
+        if self.critic_start == "reward_model" and not self.uses_rm:
             yield (
                 "critic_init reward_model needs the reward model among reward_sources "
                 f"(source: {RUN_RM}); without it use critic_init: sft"

@@ -154,7 +154,10 @@ _ROLLOUT = (
         "nats/token",
         LOWER,
     ),
-    Metric("policy_grad_norm", "mean norm over applied minibatches, before clipping"),
+    Metric(
+        "policy_grad_norm",
+        "mean norm over applied minibatches, before clipping; with critic: head, of both losses",
+    ),
     Metric("value_grad_norm", "mean norm over applied minibatches, before clipping"),
     Metric("updates", "optimiser steps in the rollout", "steps"),
     Metric("skipped_minibatches", "minibatches rejected: not finite, or mean ratio > `max_ratio`"),

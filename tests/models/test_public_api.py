@@ -23,6 +23,9 @@ SIGNATURES = {
         "temperature: float | None = None, entropy: bool | None = None) -> TokenLogProbs"
     ),
     "Roles.values": "(self, batch: Sequences, *, training: bool = False) -> Tensor",
+    "Roles.log_probs_and_values": (
+        "(self, batch: Sequences, *, training: bool = False) -> tuple[TokenLogProbs, Tensor]"
+    ),
     "Roles.raw_scores": "(self, batch: Sequences, number: int = 0) -> Tensor",
     "Roles.scores": "(self, batch: Sequences, number: int = 0) -> Tensor",
     "Roles.generate": (

@@ -11,7 +11,7 @@ from rlhfctl.plan.estimates import passes
 from rlhfctl.plan.layers import peak_of
 from rlhfctl.plan.live_bytes import LiveBytes, Split
 from rlhfctl.plan.packed import packed_bytes
-from rlhfctl.plan.ppo_memory import sampling_peak
+from rlhfctl.plan.ppo_memory import ppo_update_peak, sampling_peak
 from rlhfctl.plan.server import beside_server, server_of
 from rlhfctl.plan.shadow import read_architecture
 from rlhfctl.plan.stage_memory import Planned, dpo_peak, sft_peak
@@ -20,6 +20,7 @@ from rlhfctl.plan.verdict import verdict
 from rlhfctl.plan.work import ppo_work
 from rlhfctl.recipe.schema import Recipe
 from tests.conftest import tiny_recipe
+from tests.present import present
 
 SMALL = Target("small", "cpu", 2 * GIB, bfloat16=False)
 
@@ -109,6 +110,27 @@ def test_the_work_of_ppo_follows_from_the_recipe():
     assert work.steps == 2 * 2 * 2
     assert work.tokens == 32 * (64 + 16)
     assert work.disk_bytes == 2 * (12 * 100 + 2**19) + 4 * 100 + 2**19
+
+
+@pytest.mark.parametrize(("overrides", "trained"), [((), "adapters"), (("lora=null",), "weights")])
+def test_a_head_on_the_policy_takes_no_memory_of_its_own(overrides, trained):
+    """As without a critic: no weights, gradients and moments of a second network."""
+    own, head, none = (
+        Planned(recipe, read_architecture(recipe.model), GPUS["T4"])
+        for recipe in (
+            tiny_recipe(*overrides, f"ppo.{key}")
+            for key in ("critic=adapter", "critic=head", "advantage_estimator=batch_mean")
+        )
+    )
+    with_own, with_head = ppo_update_peak(own), ppo_update_peak(head)
+    assert with_head.total < with_own.total
+    assert with_head.bytes["optimizer"] == pytest.approx(with_own.bytes["optimizer"] / 2, rel=1e-3)
+    if overrides:
+        without = ppo_update_peak(none).bytes
+        assert with_head.bytes[trained] == without[trained] < with_own.bytes[trained]
+    split = Split({"adapters": 400, "weights": 0})
+    works = [ppo_work(planned, split) for planned in (own, head, none)]
+    assert present(works[0].seconds) > present(works[1].seconds) == works[2].seconds
 
 
 def test_a_verdict_depends_on_the_room():

@@ -8,7 +8,7 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.ppo.pass_size import PassSize, require_single_process
 from rlhfctl.ppo.trainer import PPOTrainer
 from rlhfctl.run.monitor import NullMonitor
-from tests.loaded_roles import loaded
+from tests.loaded_roles import loaded, loaded_with_head
 from tests.ppo.toy import bandit_settings
 from tests.ppo.whole import EPISODES, PROMPTS, close, trained
 
@@ -91,6 +91,10 @@ class Cramped:
         self._room("training" if training else "scoring", len(batch))
         return self.roles.values(batch, training=training)
 
+    def log_probs_and_values(self, batch, *, training=False):
+        self._room("training" if training else "scoring", len(batch))
+        return self.roles.log_probs_and_values(batch, training=training)
+
 
 def test_a_rollout_and_its_gradients_are_those_of_whole_batches(tiny_run):
     roles = loaded(tiny_run)
@@ -128,9 +132,10 @@ def test_responses_sampled_a_few_at_a_time_are_those_of_a_whole_rollout(tiny_run
     assert sizes == [8, 3, 3, 2, 8]
 
 
-def test_the_longest_episodes_are_tried_with_memory_for_the_moments(tiny_run):
-    cramped = Cramped(loaded(tiny_run))
-    settings = bandit_settings(forward_batch_size=8, auto_batch=True)
+@pytest.mark.parametrize("critic", ["adapter", "head"])
+def test_the_longest_episodes_are_tried_with_memory_for_the_moments(tiny_run, critic):
+    cramped = Cramped((loaded_with_head if critic == "head" else loaded)(tiny_run))
+    settings = bandit_settings(forward_batch_size=8, auto_batch=True, critic=critic)
     trainer = PPOTrainer(cramped, PROMPTS, settings, NullMonitor())
     longest = Sequences.from_lists(PROMPTS, [[300] * 9] * EPISODES, cramped.pad_token_id)
     trainer.ppo_step.try_longest(longest)

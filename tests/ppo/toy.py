@@ -113,11 +113,35 @@ class Bandit:
         with torch.set_grad_enabled(training):
             return self.value.expand(len(batch), 1)
 
+    def log_probs_and_values(
+        self, batch: Sequences, *, training: bool = False
+    ) -> tuple[TokenLogProbs, torch.Tensor]:
+        log_probs = self.log_probs("policy", batch, training=training)
+        return log_probs, self.values(batch, training=training)
+
     def scores(self, batch: Sequences) -> torch.Tensor:
         return self.score[batch.responses[:, 0]]
 
     def trainable(self, role: TrainedRole) -> dict[str, torch.nn.Parameter]:
         return {"logits": self.logits} if role == "policy" else {"value": self.value}
+
+
+class HeadBandit(Bandit):
+    """Its critic is a head on the policy: the value is a multiple of the sum of the logits."""
+
+    def log_probs_and_values(
+        self, batch: Sequences, *, training: bool = False
+    ) -> tuple[TokenLogProbs, torch.Tensor]:
+        log_probs = self.log_probs("policy", batch, training=training)
+        with torch.set_grad_enabled(training):
+            return log_probs, self._of(self.logits, batch)
+
+    def values(self, batch: Sequences, *, training: bool = False) -> torch.Tensor:
+        with torch.set_grad_enabled(training):
+            return self._of(self.logits.detach(), batch)
+
+    def _of(self, logits: torch.Tensor, batch: Sequences) -> torch.Tensor:
+        return (self.value * logits.sum()).expand(len(batch), 1)
 
 
 class Cut(Exception):

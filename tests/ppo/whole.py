@@ -68,10 +68,17 @@ def trained(
 
     def catch(optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
         held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-        role: TrainedRole = "policy" if id(weights["policy"][0]) in held else "critic"
-        gradient, numbers = flat(weights[role]), optimizer.param_groups[0]
-        held_weights = [weight.detach().clone() for weight in weights[role]]
-        caught.append((role, Step(gradient, held_weights, dict(numbers))))
+        for role in TRAINED:
+            first = weights[role][0]
+            if id(first) not in held or first.grad is None:
+                continue
+            (numbers,) = (
+                group
+                for group in optimizer.param_groups
+                if any(weight is first for weight in group["params"])
+            )
+            held_weights = [weight.detach().clone() for weight in weights[role]]
+            caught.append((role, Step(flat(weights[role]), held_weights, dict(numbers))))
 
     hook = register_optimizer_step_pre_hook(catch)
     try:

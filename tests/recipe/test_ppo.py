@@ -70,6 +70,8 @@ def load(tmp_path):
         ("min_response_length: 4, missing_eos_score: null", ("missing_eos_score, which is null",)),
         ("min_response_length: 129", ("min_response_length (129)", "max_new_tokens (128)")),
         ("dual_clip: 0.9", ("dual_clip",)),
+        ("critic: shared", ("critic", "adapter", "head")),
+        ("critic: head, vf_coef: 0", ("vf_coef",)),
         ("reward_sources: []", ("reward_sources",)),
     ],
 )
@@ -116,6 +118,20 @@ def test_what_makes_sense_is_taken(load, section):
 )
 def test_the_critic_starts_from_sft_where_no_reward_model_is_trained(load, section, start):
     assert load(section).critic_init == start
+
+
+@pytest.mark.parametrize(
+    ("section", "start", "own"),
+    [
+        ("critic: adapter", "reward_model", True),
+        ("critic: head", "head", False),
+        ('critic: head, reward_sources: [{source: "a:b"}]', "head", False),
+        ("critic: head, critic_init: reward_model, critic_warmup_rollouts: 2", "head", False),
+        ("critic: head, advantage_estimator: batch_mean", None, False),
+    ],
+)
+def test_a_head_on_the_policy_starts_as_itself(load, section, start, own):
+    assert (load(section).critic_start, load(section).has_own_critic) == (start, own)
 
 
 @pytest.mark.parametrize(

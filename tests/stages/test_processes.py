@@ -50,18 +50,19 @@ def steady(metrics):
     return {name: v for name, v in metrics.items() if not name.endswith(TIMES)}
 
 
-def test_the_bandit_learns_the_same(both):
+@pytest.mark.parametrize("bandit", ["bandit", "head_bandit"])
+def test_the_bandit_learns_the_same(both, bandit):
     one, two = map(metrics_of, both)
     for name in ("logits", "value"):
         torch.testing.assert_close(
-            torch.tensor(two["bandit"][name]),
-            torch.tensor(one["bandit"][name]),
+            torch.tensor(two[bandit][name]),
+            torch.tensor(one[bandit][name]),
             atol=ROUNDING,
             rtol=ROUNDING,
         )
 
 
-@pytest.mark.parametrize("stage", ["bandit", "sft", "rm", "ppo"])
+@pytest.mark.parametrize("stage", ["bandit", "head_bandit", "sft", "rm", "ppo"])
 def test_every_figure_of_every_step_is_the_same(both, stage):
     one, two = (metrics_of(folder)["steps"][stage] for folder in both)
     assert len(one) == len(two) > 1

@@ -19,7 +19,7 @@ from rlhfctl.stages.reward_model import stage as reward_model
 from rlhfctl.stages.sft import stage as sft
 from rlhfctl.stages.shared import gold, hf_training
 from tests.conftest import GOLD_PAIRS, tiny_recipe
-from tests.ppo.toy import Bandit, Cut, Dying, bandit_settings
+from tests.ppo.toy import Bandit, Cut, Dying, HeadBandit, bandit_settings
 
 Metrics = dict[str, dict[str, Any]]
 Steps = dict[str, list[dict[str, float]]]
@@ -52,11 +52,10 @@ class Kept(NullMonitor):
         self.metrics.append(dict(metrics))
 
 
-def bandit(monitor: Monitor) -> dict[str, list[float]]:
+def bandit(monitor: Monitor, roles: Bandit, **changes: Any) -> dict[str, list[float]]:
     settings = bandit_settings(
-        episodes=64 * 5, rollout_batch_size=64, minibatch_size=32, forward_batch_size=8
+        episodes=64 * 5, rollout_batch_size=64, minibatch_size=32, forward_batch_size=8, **changes
     )
-    roles = Bandit()
     PPOTrainer(roles, [[0]] * 7, settings, monitor).train()
     return {"logits": roles.logits.tolist(), "value": roles.value.tolist()}
 
@@ -120,14 +119,15 @@ def train(output: Path, sft_folder: Path, rm_folder: Path) -> None:
         "ppo.eval_rollouts=1",
         "ppo.eval_prompts=3",
     )
-    monitor = Kept()
-    weights = bandit(monitor)
+    monitor, of_head = Kept(), Kept()
+    weights = bandit(monitor, Bandit())
+    with_head = bandit(of_head, HeadBandit(), critic="head", critic_warmup_rollouts=1)
     inputs = {"sft": sft_folder, "rm": rm_folder}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gold, "GOLD_PAIRS_DRAWN", GOLD_PAIRS)
         metrics, steps = run(recipe, inputs, output)
-        found: dict[str, Any] = {"bandit": weights, "metrics": metrics}
-        found["steps"] = {"bandit": monitor.metrics} | steps
+        found: dict[str, Any] = {"bandit": weights, "head_bandit": with_head, "metrics": metrics}
+        found["steps"] = {"bandit": monitor.metrics, "head_bandit": of_head.metrics} | steps
         if processes.count > 1:
             found["fsdp2"] = run_sharded(recipe, inputs, output)
     if processes.is_main:

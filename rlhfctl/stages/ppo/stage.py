@@ -250,7 +250,7 @@ def open_trainer(
         context,
         with_average(context, models, output, monitor, processes),
         [*extra_reward_models(section), *([judge] if judge else [])],
-        section.critic_init if section.has_critic else None,
+        section.critic_start,
         shard=shard,
         gradient_checkpointing=section.gradient_checkpointing,
     )
