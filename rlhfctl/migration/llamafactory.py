@@ -65,6 +65,8 @@ def _complete_ppo(source: SourceFile) -> None:
         source.set("ppo.rollout_batch_size", minibatch * buffers, "ppo_buffer_size")
     for target, value in (("ppo.beta", _FIRST_BETA), ("ppo.kl_controller.horizon", _HORIZON)):
         source.set(target, value, "ppo_target", is_default=True)
+    # TRL 0.9's AutoModelForCausalLMWithValueHead, its loss times the default of `ppo.vf_coef`.
+    source.set("ppo.critic", "head", "stage", is_default=True)
     source.remark(
         "ppo_target",
         f"with TRL 0.9's first coefficient (ppo.beta {_FIRST_BETA}), meant for scores as they are; "

@@ -60,6 +60,8 @@ def test_ppo_has_the_batches_controller_and_lengths_of_its_trainer(migrated):
     # TRL 0.9: init_kl_coef 0.2, target 6 or ppo_target, horizon 10000.
     assert (ppo.beta, ppo.kl_controller.target, ppo.kl_controller.horizon) == (0.2, 3.0, 10_000)
     assert (ppo.epochs, ppo.adam_beta2, ppo.save_rollouts) == (2, 0.999, 500)
+    # AutoModelForCausalLMWithValueHead; TRL 0.9: vf_coef 0.1.
+    assert (ppo.critic, ppo.vf_coef) == ("head", 0.1)
     generation = recipe.generation
     assert (generation.max_prompt_length, generation.max_new_tokens) == (2048, 512)
     assert generation.temperature == 0.95
