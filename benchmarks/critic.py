@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.critic
 
-PPO of recipes/base.yaml with `ppo.critic: adapter` and with `head` (and other values of `ppo.vf_coef`),
-three seeds each, all from one SFT checkpoint and reward model. Every run is a process of its own. SFT
-and the last policy answer the same held-out prompts, and gold, which PPO never sees, compares their
-answers. CPU time and peak memory are the process's; the memory is that above what it had before the
-models were loaded. `update` is the CPU time of the optimiser steps alone. The estimated memory is that
-of `rlhfctl plan` for a base of half a billion weights, from its configuration. --out, by default
-benchmarks/results/critic.json, is updated after each run, so an interrupted benchmark resumes.
+PPO of recipes/base.yaml with `ppo.critic: adapter` and with `head`, three seeds each, all from one SFT
+checkpoint and reward model. Every run is a process of its own. SFT and the last policy answer the same
+held-out prompts, and gold, which PPO never sees, compares their answers. CPU time and peak memory are
+the process's; the memory is that above what it had before the models were loaded. `update` is the CPU
+time of the optimiser steps alone. The estimated memory is that of `rlhfctl plan` for a base of half a
+billion weights, from its configuration. --out, by default benchmarks/results/critic.json, is updated
+after each run, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 RECIPE = ROOT / "recipes" / "base.yaml"
-VARIANTS = {
-    "adapter": ["ppo.critic=adapter"],
-    "head": ["ppo.critic=head"],
-    "head, vf_coef 0.5": ["ppo.critic=head", "ppo.vf_coef=0.5"],
-}
+VARIANTS = {"adapter": ["ppo.critic=adapter"], "head": ["ppo.critic=head"]}
 PROMPTS = 512
 """Most held-out prompts; the embedded world has fewer that no stage trains on."""
 LAST = 5
