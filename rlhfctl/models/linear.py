@@ -21,6 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from rlhfctl.models.elementwise import faster
+from rlhfctl.models.precision import is_cpu_float32
+
 SWITCH = "RLHFCTL_FAST_CPU_LAYERS"
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -142,19 +145,12 @@ class _LoRA(torch.autograd.Function):
         )
 
 
-def _plain(*tensors: Tensor) -> bool:
-    """Return whether all tensors are fp32 on a CPU, without autocast."""
-    return not torch.is_autocast_enabled("cpu") and all(
-        tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors
-    )
-
-
 class CPULinear(torch.nn.Linear):
     """Linear layer computed by `_Linear`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
         """Return input [..., K] times the weight transposed, plus the bias."""
-        if not _plain(input, self.weight):
+        if not is_cpu_float32(input, self.weight):
             return super().forward(input)
         result: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
@@ -184,7 +180,7 @@ class CPULoRA(lora.Linear):  # type: ignore[misc]
             and not (self.disable_adapters or self.merged or self.lora_bias[name])
             and isinstance(self.lora_dropout[name], torch.nn.Identity)
             and not self.base_layer.weight.requires_grad
-            and _plain(x, self.base_layer.weight, self.lora_A[name].weight)
+            and is_cpu_float32(x, self.base_layer.weight, self.lora_A[name].weight)
         )
 
 
@@ -195,7 +191,7 @@ _PLAIN_LAYERS = (torch.nn.Linear, CPULinear)
 def use_fast_cpu_layers(model: torch.nn.Module) -> None:
     """Replace the classes of a model's layers by the faster ones; weights are unchanged.
 
-    `RLHFCTL_FAST_CPU_LAYERS=0` keeps the layers of torch and peft.
+    `RLHFCTL_FAST_CPU_LAYERS=0` keeps the layers of torch, peft and transformers.
     """
     if os.environ.get(SWITCH) == "0":
         return
@@ -204,3 +200,5 @@ def use_fast_cpu_layers(model: torch.nn.Module) -> None:
             module.__class__ = CPULinear
         elif type(module) is lora.Linear and type(module.base_layer) in _PLAIN_LAYERS:
             module.__class__ = CPULoRA
+        elif (quicker := faster(type(module))) is not None:
+            module.__class__ = quicker

@@ -9,6 +9,8 @@ import torch
 from rlhfctl.models.device import effective_dtype
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rlhfctl.recipe.schema import ModelSection
 
 
@@ -29,3 +31,10 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
         dtype: None: products are computed in the weights' dtype, within another autocast too.
     """
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def is_cpu_float32(*tensors: Tensor) -> bool:
+    """Return whether all tensors are fp32 on a CPU, without autocast."""
+    return not torch.is_autocast_enabled("cpu") and all(
+        tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors
+    )
