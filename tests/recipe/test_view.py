@@ -107,16 +107,31 @@ def test_a_key_changes_some_stage_or_is_read_outside_of_them(path):
     assert bool(changed_stages(path)) != (".".join(path) in {*READ_OUTSIDE_STAGES, *NEUTRAL})
 
 
+def attributes(tree):
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
 def test_every_key_is_read_somewhere_in_the_package():
-    """By its name, as an attribute or as the field of a dataclass made from the section."""
-    read = set()
+    """By its name, as an attribute or as the field of a dataclass made from the section.
+
+    Or by a property of its section that is read elsewhere.
+    """
+    read, properties = set(), {}
     for file in Path(rlhfctl.__file__).parent.rglob("*.py"):
-        if file.parent.name != "recipe":
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Attribute):
-                    read.add(node.attr)
-                elif isinstance(node, ast.AnnAssign):
-                    read.add(ast.unparse(node.target))
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if file.parent.name == "recipe":
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef) and any(
+                    ast.unparse(one) == "property" for one in node.decorator_list
+                ):
+                    properties[node.name] = attributes(node)
+            continue
+        read |= attributes(tree)
+        read |= {
+            ast.unparse(node.target) for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)
+        }
+    for name, reads in properties.items():
+        read |= reads if name in read else set()
     assert [".".join(path) for path in LEAVES if path[-1] not in read] == []
 
 
