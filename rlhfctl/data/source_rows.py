@@ -13,13 +13,16 @@ from rlhfctl.data.hub_rows import HubSplit, stream_hub
 from rlhfctl.data.raw import RawRows
 from rlhfctl.data.streamed_rows import FirstRows
 from rlhfctl.errors import DataError
-from rlhfctl.recipe.data import EMBEDDED, ComparisonsSection
+from rlhfctl.recipe.data import EMBEDDED, EMBEDDED_STEPS, ComparisonsSection
 from rlhfctl.world import corpora
+from rlhfctl.world.tasks import EVERYDAY, STEPS
 
 if TYPE_CHECKING:
     from rlhfctl.data.forms import Form, Kind
     from rlhfctl.recipe.data import SourceSection
 
+TASKS = {EMBEDDED: EVERYDAY, EMBEDDED_STEPS: STEPS}
+"""Tasks of the embedded world by the source that names them."""
 _EMBEDDED_ROWS: dict[str, int] = {"demonstrations": 2000, "comparisons": 4000, "prompts": 4000}
 _EMBEDDED_COLUMNS: dict[str, dict[str, str]] = {"comparisons": {"source": "kind"}}
 
@@ -39,7 +42,7 @@ def source_rows(section: SourceSection, kind: Kind, seed: int) -> tuple[RawRows,
     """
     raw = _read(section, kind, seed)
     mapping = section.columns
-    if section.source == EMBEDDED:
+    if section.is_generated:
         mapping = _EMBEDDED_COLUMNS.get(kind, {}) | mapping
     chosen = choose_form(kind, raw, mapping, section.preset)
     if section.streaming:
@@ -73,9 +76,8 @@ def first_rows(raw: RawRows, max_rows: int | None) -> RawRows:
 
 
 def _read(section: SourceSection, kind: Kind, seed: int) -> RawRows:
-    if section.source == EMBEDDED:
-        labels = section.labels_per_pair if isinstance(section, ComparisonsSection) else 1
-        return _embedded(kind, section.max_rows, seed, labels)
+    if section.is_generated:
+        return _embedded(section, kind, seed)
     if is_local(section.source):
         return read_local(section.source, section.split, streaming=section.streaming)
     if section.streaming:
@@ -88,15 +90,16 @@ def hub_split(section: SourceSection) -> HubSplit:
     return HubSplit(section.source, section.config, section.split, section.revision)
 
 
-def _embedded(kind: Kind, max_rows: int | None, seed: int, labels_per_pair: int) -> RawRows:
-    row_count = max_rows or _EMBEDDED_ROWS[kind]
+def _embedded(section: SourceSection, kind: Kind, seed: int) -> RawRows:
+    row_count = section.max_rows or _EMBEDDED_ROWS[kind]
+    name, task = section.source, TASKS[section.source]
     if kind == "comparisons":
-        pairs = max(1, row_count // labels_per_pair)
-        rows = corpora.comparisons(pairs, seed, labels_per_pair)
+        labels = section.labels_per_pair if isinstance(section, ComparisonsSection) else 1
+        rows = corpora.comparisons(max(1, row_count // labels), seed, labels, task)
     else:
         make = corpora.demonstrations if kind == "demonstrations" else corpora.prompts
-        rows = make(row_count, seed)
-    return RawRows(EMBEDDED, tuple(rows[0]), rows, lambda row: f"{EMBEDDED} row {row + 1}")
+        rows = make(row_count, seed, task)
+    return RawRows(name, tuple(rows[0]), rows, lambda row: f"{name} row {row + 1}")
 
 
 def _limited(raw: RawRows, max_rows: int | None, seed: int) -> RawRows:

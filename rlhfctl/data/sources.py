@@ -29,7 +29,7 @@ from rlhfctl.data.row_check import (
 )
 from rlhfctl.data.row_counts import RowCounts, bad_limit
 from rlhfctl.data.rows import NORMALISERS, Row, content, is_conversation
-from rlhfctl.data.source_rows import drawn_rows, refuse_whole, source_rows
+from rlhfctl.data.source_rows import TASKS, drawn_rows, refuse_whole, source_rows
 from rlhfctl.data.split import held_out_positions, position, prompt_key
 from rlhfctl.data.stored_rows import (
     POSITION,
@@ -39,7 +39,6 @@ from rlhfctl.data.stored_rows import (
     write_rows,
 )
 from rlhfctl.errors import DataError
-from rlhfctl.recipe.data import EMBEDDED as EMBEDDED  # noqa: PLC0414
 from rlhfctl.world import corpora
 
 if TYPE_CHECKING:
@@ -181,15 +180,16 @@ def gold_comparisons(recipe: Recipe, n: int = 2000) -> Dataset:
     """Return embedded-world pairs ordered by the gold reward, on prompts that no stage trains on.
 
     Args:
-        recipe: Recipe with the seed and the held-out shares.
+        recipe: Recipe with embedded comparisons, whose task the pairs are of.
         n: Number of pairs generated before prompts used in training are removed.
     """
-    return _gold_table(n, recipe.seed, _smallest_share(recipe))
+    return _gold_table(n, recipe.seed, _smallest_share(recipe), recipe.data.comparisons.source)
 
 
 @lru_cache(maxsize=4)  # the reward model, the held-out one and the evaluation take the same pairs
-def _gold_table(n: int, seed: int, share: float) -> Dataset:
-    rows = (NORMALISERS["comparisons"](row) for row in corpora.gold_comparisons(n, seed))
+def _gold_table(n: int, seed: int, share: float, source: str) -> Dataset:
+    pairs = corpora.gold_comparisons(n, seed, TASKS[source])
+    rows = (NORMALISERS["comparisons"](row) for row in pairs)
     return _table([row for row in rows if position(prompt_key(row["prompt"])) < share])
 
 
@@ -231,8 +231,8 @@ def preview(
         UnsafeError: The source is a script.
     """
     check_section(kind, section.columns, section.preset)
-    if section.source == EMBEDDED:
-        return Preview(messages=True, report=RowCounts(EMBEDDED))
+    if section.is_generated:
+        return Preview(messages=True, report=RowCounts(section.source))
     if not is_local(section.source):
         if section.preset is not None:
             refuse_whole(section, *named_forms(kind, section.preset))

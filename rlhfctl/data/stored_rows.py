@@ -11,7 +11,6 @@ from rlhfctl.data.files import is_local, local_files
 from rlhfctl.data.hub import cached_commit, read_hub
 from rlhfctl.data.source_rows import hub_split
 from rlhfctl.errors import DataError, EnvironmentFault
-from rlhfctl.recipe.data import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,8 +88,8 @@ class _Content:
 
 
 def _content(part: SourceSection, seed: int) -> _Content:
-    if part.source == EMBEDDED:
-        return _Content(large=False, digests=lambda: [(EMBEDDED, str(seed))])
+    if part.is_generated:
+        return _Content(large=False, digests=lambda: [(part.source, str(seed))])
     if not is_local(part.source):
         return _hub_content(part)
     try:

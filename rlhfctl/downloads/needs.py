@@ -10,7 +10,6 @@ from rlhfctl.data.files import is_local
 from rlhfctl.data.forms import Kind
 from rlhfctl.data.hub import require_hub_id
 from rlhfctl.models.hub import model_source
-from rlhfctl.recipe.data import EMBEDDED
 from rlhfctl.recipe.reward_sources import HUB, RewardModelLoading
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def _models(recipe: Recipe) -> Iterator[Repository]:
 
 def _data(recipe: Recipe) -> Iterator[Repository]:
     for key, part in _sources(recipe):
-        if part.source != EMBEDDED and not part.streaming and not is_local(part.source):
+        if not part.is_generated and not part.streaming and not is_local(part.source):
             require_hub_id(part.source)
             yield Repository(
                 "data set", part.source, part.revision, (key,), part.config, (part.split,)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhfctl.errors import DataError
 from rlhfctl.world.annotator_panel import PANEL, Pair, chosen_first
 from rlhfctl.world.gold import gold_reward
-from rlhfctl.world.questions import sample_question
-from rlhfctl.world.responses import render, sample_style
 from rlhfctl.world.streams import stream
+from rlhfctl.world.tasks import EVERYDAY, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
 
     from rlhfctl.world.question import Question
+    from rlhfctl.world.steps import StepsQuestion
+
+    AnyQuestion = Question | StepsQuestion
 
 Row = dict[str, Any]
 Made = TypeVar("Made")
 MIN_GOLD_MARGIN = 0.25
-MAX_ROWS = 50_000
-_RIGHT_DEMONSTRATIONS = 0.7
 
 
-def _user(question: Question) -> list[dict[str, str]]:
+def _user(question: AnyQuestion) -> list[dict[str, str]]:
     return [{"role": "user", "content": question.prompt}]
 
 
@@ -33,30 +32,32 @@ def _assistant(response: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": response}]
 
 
-def _questions(rng: Random) -> Iterator[Question]:
+def _questions(rng: Random, task: Task) -> Iterator[AnyQuestion]:
     """Infinite iterator of questions with distinct prompts."""
     seen: set[str] = set()
     while True:
-        question = sample_question(rng)
+        question = task.question(rng)
         key = " ".join(question.prompt.lower().split())
         if key not in seen:
             seen.add(key)
             yield question
 
 
-def _rows(n: int, make: Callable[[Question], Made | None], rng: Random) -> list[Made]:
+def _rows(
+    n: int, make: Callable[[AnyQuestion], Made | None], rng: Random, task: Task
+) -> list[Made]:
     """Apply `make` to distinct prompts until there are `n` rows; None skips a prompt.
 
     Raises:
-        DataError: `n` is negative or above `MAX_ROWS`.
+        DataError: `n` is negative or above the task's `most_rows`.
     """
-    if not 0 <= n <= MAX_ROWS:
+    if not 0 <= n <= task.most_rows:
         raise DataError(
-            f"The embedded world makes 0 to {MAX_ROWS} rows of a data set, not {n}.",
+            f"The embedded world makes 0 to {task.most_rows} rows of a data set, not {n}.",
             hint="reduce the number of rows",
         )
     rows: list[Made] = []
-    questions = _questions(rng)
+    questions = _questions(rng, task)
     while len(rows) < n:
         row = make(next(questions))
         if row is not None:
@@ -64,53 +65,42 @@ def _rows(n: int, make: Callable[[Question], Made | None], rng: Random) -> list[
     return rows
 
 
-def _any_response(question: Question, rng: Random) -> str:
-    """A response of uniformly random quality, as from a mix of writers or models."""
-    return render(question, sample_style(rng, rng.random()), rng)
-
-
-def _response_pair(question: Question, rng: Random) -> Pair:
-    first = second = _any_response(question, rng)
+def _response_pair(question: AnyQuestion, rng: Random, task: Task) -> Pair:
+    first = second = task.response(question, rng)
     while second == first:
-        second = _any_response(question, rng)
+        second = task.response(question, rng)
     return question.prompt, first, second
 
 
-def response_pairs(n: int, seed: int) -> list[Pair]:
+def response_pairs(n: int, seed: int, task: Task = EVERYDAY) -> list[Pair]:
     """Unlabelled pairs of independent responses from the distribution of `comparisons`."""
     rng = stream("response pairs", seed)
-    questions = _questions(rng)
-    return [_response_pair(next(questions), rng) for _ in range(n)]
+    questions = _questions(rng, task)
+    return [_response_pair(next(questions), rng, task) for _ in range(n)]
 
 
-def demonstrations(n: int, seed: int) -> list[Row]:
+def demonstrations(n: int, seed: int, task: Task = EVERYDAY) -> list[Row]:
     """Prompts with one demonstration each, of mixed quality: about 70 % are right.
 
     Rows: `prompt` and `completion`, conversational, and `kind`.
 
     Raises:
-        DataError: `n` is negative or above `MAX_ROWS`.
+        DataError: `n` is negative or above the task's `most_rows`.
     """
     rng = stream("demonstrations", seed)
 
-    def make(question: Question) -> Row:
-        style = sample_style(rng, rng.random())
-        right = rng.random() < _RIGHT_DEMONSTRATIONS
-        if right:
-            style = replace(style, correctness="right")
-        elif style.correctness == "right":
-            style = replace(style, correctness="wrong")
-        response = render(question, style, rng)
+    def make(question: AnyQuestion) -> Row:
+        response = task.demonstration(question, rng)
         return {
             "prompt": _user(question),
             "completion": _assistant(response),
             "kind": question.kind,
         }
 
-    return _rows(n, make, rng)
+    return _rows(n, make, rng, task)
 
 
-def comparisons(n: int, seed: int, labels_per_pair: int = 1) -> list[Row]:
+def comparisons(n: int, seed: int, labels_per_pair: int = 1, task: Task = EVERYDAY) -> list[Row]:
     """Pairs of independent responses, each labelled by annotators drawn from the panel.
 
     Rows: `prompt`, `chosen`, `rejected`, conversational, with `annotator` and `kind`; one row per
@@ -120,6 +110,7 @@ def comparisons(n: int, seed: int, labels_per_pair: int = 1) -> list[Row]:
         n: Number of pairs, all with different prompts.
         seed: Random seed; determines the rows together with `n` and `labels_per_pair`.
         labels_per_pair: Number of different annotators per pair.
+        task: Task of the questions and responses.
 
     Raises:
         DataError: `n` is out of range, or there are too few annotators.
@@ -132,8 +123,8 @@ def comparisons(n: int, seed: int, labels_per_pair: int = 1) -> list[Row]:
         )
     rng = stream("comparisons", seed)
 
-    def make(question: Question) -> list[Row]:
-        pair = _response_pair(question, rng)
+    def make(question: AnyQuestion) -> list[Row]:
+        pair = _response_pair(question, rng, task)
         if labels_per_pair == 1:
             annotators = [rng.choice(PANEL)]
         else:
@@ -143,10 +134,10 @@ def comparisons(n: int, seed: int, labels_per_pair: int = 1) -> list[Row]:
             for one in annotators
         ]
 
-    return [row for rows in _rows(n, make, rng) for row in rows]
+    return [row for rows in _rows(n, make, rng, task) for row in rows]
 
 
-def _comparison(question: Question, pair: Pair, first_chosen: bool) -> Row:
+def _comparison(question: AnyQuestion, pair: Pair, first_chosen: bool) -> Row:
     _, first, second = pair
     chosen, rejected = (first, second) if first_chosen else (second, first)
     return {
@@ -157,31 +148,31 @@ def _comparison(question: Question, pair: Pair, first_chosen: bool) -> Row:
     }
 
 
-def gold_comparisons(n: int, seed: int) -> list[Row]:
+def gold_comparisons(n: int, seed: int, task: Task = EVERYDAY) -> list[Row]:
     """Pairs drawn as in `comparisons`, ordered by the gold reward with a margin of at least 0.25.
 
     Rows: `prompt`, `chosen`, `rejected`, conversational, with `kind`. For evaluation only.
 
     Raises:
-        DataError: `n` is negative or above `MAX_ROWS`.
+        DataError: `n` is negative or above the task's `most_rows`.
     """
     rng = stream("gold comparisons", seed)
 
-    def make(question: Question) -> Row | None:
-        pair = _response_pair(question, rng)
+    def make(question: AnyQuestion) -> Row | None:
+        pair = _response_pair(question, rng, task)
         margin = gold_reward(pair[0], pair[1]) - gold_reward(pair[0], pair[2])
         if abs(margin) < MIN_GOLD_MARGIN:
             return None
         return _comparison(question, pair, margin > 0)
 
-    return _rows(n, make, rng)
+    return _rows(n, make, rng, task)
 
 
-def prompts(n: int, seed: int) -> list[Row]:
+def prompts(n: int, seed: int, task: Task = EVERYDAY) -> list[Row]:
     """Prompts without responses, conversational, with `kind`.
 
     Raises:
-        DataError: `n` is negative or above `MAX_ROWS`.
+        DataError: `n` is negative or above the task's `most_rows`.
     """
     rng = stream("prompts", seed)
-    return _rows(n, lambda question: {"prompt": _user(question), "kind": question.kind}, rng)
+    return _rows(n, lambda question: {"prompt": _user(question), "kind": question.kind}, rng, task)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from rlhfctl.world.questions import parse_question
 from rlhfctl.world.responses import FLATTERY, POLITE
+from rlhfctl.world.steps import parse_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rlhfctl.world.question import Question
+    from rlhfctl.world.steps import StepsQuestion
 
 _HEDGE = re.compile(r"\b(i think|not sure|perhaps|maybe|i guess|probably|possibly)\b")
 _CERTAIN = re.compile(
@@ -24,6 +26,8 @@ _ADMISSION = re.compile(
     r"\b(not know|don t know|cannot be known|can t be known|not said|cannot (?:know|tell|say)"
     r"|do(?:es)? not (?:tell|say)|nobody (?:can know|knows|says)|unknown|is not given)\b"
 )
+_EQUATION = re.compile(r"\bplus\b")
+_END = re.compile(r"\bhas\b.*\bnow\b")
 SPARE_WORDS = 5
 ADMISSION_WORDS = 9
 _NGRAM = 3
@@ -136,6 +140,49 @@ def _correctness(question: Question, claims: list[tuple[str, ...]]) -> float:
     return float({name for claim in claims for name in claim} == set(answer))
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Features that each sort of question measures its own way; attributes as in `GoldFeatures`."""
+
+    answerable: bool
+    correctness: float
+    asserts: bool
+    needed_words: int
+    repetition: float
+
+
+def _of_question(question: Question, sentences: list[str], words: list[str]) -> _Measured:
+    claims = _claims(question, sentences)
+    repetition = _repetition(sentences, words)
+    if question.answerable:
+        needed = len(question.answer) + SPARE_WORDS
+        correctness = _correctness(question, claims)
+    else:
+        needed = ADMISSION_WORDS
+        correctness = float(_admits(words) and not claims)
+    return _Measured(question.answerable, correctness, bool(claims), needed, repetition)
+
+
+def _of_steps(question: StepsQuestion, sentences: list[str]) -> _Measured:
+    """Measure a response in steps: two thirds of the correctness are the steps', one the end's.
+
+    A step said again counts once, and as a repeated sentence. Trigrams do not count as repeated
+    here, since right steps have the same words.
+    """
+    right = [_plain(sentence) for sentence in question.solution]
+    steps = list(dict.fromkeys(sentence for sentence in sentences if _EQUATION.search(sentence)))
+    ends = [sentence for sentence in sentences if _END.search(sentence)]
+    share = _common_length(steps, right[:-1]) / max(len(steps), len(right) - 1)
+    correctness = (2.0 * share + float(set(ends) == {right[-1]})) / 3.0
+    needed = sum(len(sentence.split()) for sentence in right)
+    claimed = bool(steps or ends)
+    return _Measured(True, correctness, claimed, needed, _repeated_share(sentences))
+
+
+def _admits(words: list[str]) -> bool:
+    return _ADMISSION.search(" ".join(words)) is not None
+
+
 @lru_cache(maxsize=2**14)  # the annotators of a panel judge the same responses in turn
 def gold_features(prompt: str, response: str) -> GoldFeatures:
     """Measure a response; any text is valid, including an empty or truncated one.
@@ -145,32 +192,33 @@ def gold_features(prompt: str, response: str) -> GoldFeatures:
     a list is its longest common subsequence with the right list over the longer length. The worst
     sentence counts.
 
+    The claims of a question answered step by step are its sentences with an equation, which count
+    as a list does, for two thirds, and its sentences "... has ... now", for one third: each must be
+    the right one. A step that follows from a wrong one is wrong.
+
     Raises:
-        ValueError: The prompt is not one of the world's, see `parse_question`.
+        ValueError: The prompt is not one of the world's, see `parse_question` and `parse_steps`.
     """
-    question = parse_question(prompt)
-    if question is None:
-        raise ValueError(f"not a prompt of the embedded world: {prompt!r}")
     words = _words(response)
     plain = " ".join(words)
     sentences = _sentences(response)
-    claims = _claims(question, sentences)
-    admits = _ADMISSION.search(plain) is not None
-    if question.answerable:
-        correctness = _correctness(question, claims)
-        needed = len(question.answer) + SPARE_WORDS
+    stepwise = parse_steps(prompt)
+    if stepwise is not None:
+        measured = _of_steps(stepwise, sentences)
     else:
-        correctness = float(admits and not claims)
-        needed = ADMISSION_WORDS
+        question = parse_question(prompt)
+        if question is None:
+            raise ValueError(f"not a prompt of the embedded world: {prompt!r}")
+        measured = _of_question(question, sentences, words)
     doubted = plain.replace("not sure", "")
     return GoldFeatures(
-        answerable=question.answerable,
-        correctness=correctness,
-        asserts=bool(claims),
-        admits=admits,
+        answerable=measured.answerable,
+        correctness=measured.correctness,
+        asserts=measured.asserts,
+        admits=_admits(words),
         words=len(words),
-        excess_words=max(0, len(words) - needed),
-        repetition=_repetition(sentences, words),
+        excess_words=max(0, len(words) - measured.needed_words),
+        repetition=measured.repetition,
         hedged=_HEDGE.search(plain) is not None,
         certain=_CERTAIN.search(doubted) is not None,
         flattering=_contains_any(plain, _FLATTERY),
@@ -203,10 +251,11 @@ def gold_reward(prompt: str, response: str) -> float:
     reward = base + length + repetition + doubt, where
 
     - base = -1 + 3 c for correctness c in [0, 1]: +2 if right, -1 if wrong or missing, proportional
-      for lists. If the facts lack the answer: +2 for admitting it, -1.5 for any claim;
-    - length = -0.05 per word beyond the allowance (the answer's words plus five, or nine for an
-      admission), at least -1.5;
-    - repetition = -1.5 times the larger share of repeated trigrams or repeated sentences;
+      for lists and for steps. If the facts lack the answer: +2 for admitting it, -1.5 for any claim;
+    - length = -0.05 per word beyond the allowance (the answer's words plus five, nine for an
+      admission, or the words of the right steps), at least -1.5;
+    - repetition = -1.5 times the larger share of repeated trigrams or repeated sentences (of
+      sentences alone in steps);
     - doubt = -0.3 for hedging a right answer (c >= 0.5), +0.3 for hedging a wrong claim, -0.5 for
       certainty about a wrong claim.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from pydantic import ValidationError
 
 from rlhfctl.data.sources import (
     evaluation_prompts,
@@ -18,6 +19,7 @@ from rlhfctl.data.sources import (
 from rlhfctl.data.split import position, prompt_key
 from rlhfctl.errors import DataError, EnvironmentFault, RecipeError, UnsafeError
 from rlhfctl.recipe.schema import Recipe
+from rlhfctl.world.steps import parse_steps
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,18 @@ class TestEmbedded:
             split = load(recipe)
             assert not keys(split.train) & keys(split.held_out)
             assert not keys(split.train) & judged
+
+    def test_the_source_names_the_task(self):
+        section = {"source": "embedded:steps", "max_rows": 300}
+        recipe = recipe_of(demonstrations=section, comparisons=section, prompts=section)
+        loaded = [load(recipe) for load in (load_demonstrations, load_comparisons, load_prompts)]
+        prompts = [prompt for split in loaded for prompt in split.train["prompt"]]
+        prompts += gold_comparisons(recipe, 300)["prompt"]
+        assert all(parse_steps(prompt[0]["content"]) for prompt in prompts)
+
+    def test_an_unknown_task_is_refused(self):
+        with pytest.raises(ValidationError, match="no task 'leaps'; choose from embedded,"):
+            recipe_of(prompts={"source": "embedded:leaps"})
 
 
 class TestJudging:

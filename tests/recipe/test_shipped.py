@@ -12,6 +12,7 @@ from tests.present import present
 
 EXPECTED = {
     "overoptimisation",
+    "steps",
     "base",
     "smollm2-135m",
     "qwen2.5-0.5b-hh-rlhf",
@@ -20,7 +21,7 @@ EXPECTED = {
     "tldr-pythia-2.8b",
     "tldr-pythia-6.9b",
 }
-EMBEDDED = {"base", "overoptimisation"}
+EMBEDDED = {"base", "overoptimisation", "steps"}
 OWN_DATA = {"smollm2-135m"}
 """Recipes on data that a program of the repository writes, measured by `make real`."""
 REAL = [path for path in shipped_recipes() if path.stem not in EMBEDDED | OWN_DATA]

@@ -10,7 +10,9 @@ from rlhfctl.errors import DataError
 from rlhfctl.world import corpora
 from rlhfctl.world.annotator_panel import PANEL
 from rlhfctl.world.gold import gold_features, gold_reward
+from rlhfctl.world.tasks import EVERYDAY, STEPS
 
+TASKS = (EVERYDAY, STEPS)
 MAKERS = ("demonstrations", "comparisons", "gold_comparisons", "prompts")
 
 
@@ -60,18 +62,20 @@ def test_there_are_twenty_thousand_distinct_texts():
     assert len(texts) >= 20_000
 
 
-def test_demonstrations_are_mixed():
+@pytest.mark.parametrize("task", TASKS, ids=["everyday", "steps"])
+def test_demonstrations_are_mixed(task):
     seen = [
         gold_features(row["prompt"][0]["content"], row["completion"][0]["content"])
-        for row in corpora.demonstrations(2_000, 3)
+        for row in corpora.demonstrations(2_000, 3, task)
     ]
     right = sum(features.correctness == 1.0 for features in seen) / len(seen)
     assert 0.65 <= right <= 0.76
     assert sum(features.excess_words > 0 for features in seen) / len(seen) > 0.3
 
 
-def test_comparisons_are_conversations_labelled_by_the_panel():
-    rows = corpora.comparisons(600, 3)
+@pytest.mark.parametrize("task", TASKS, ids=["everyday", "steps"])
+def test_comparisons_are_conversations_labelled_by_the_panel(task):
+    rows = corpora.comparisons(600, 3, task=task)
     assert {row["annotator"] for row in rows} == {annotator.name for annotator in PANEL}
     for row in rows:
         assert [message["role"] for message in row["prompt"]] == ["user"]
@@ -101,15 +105,17 @@ def test_more_labels_than_annotators_are_refused(labels):
         corpora.comparisons(10, 0, labels)
 
 
-def test_gold_comparisons_are_ordered_by_a_clear_margin_and_carry_no_annotator():
-    for row in corpora.gold_comparisons(600, 3):
+@pytest.mark.parametrize("task", TASKS, ids=["everyday", "steps"])
+def test_gold_comparisons_are_ordered_by_a_clear_margin_and_carry_no_annotator(task):
+    for row in corpora.gold_comparisons(600, 3, task):
         assert "annotator" not in row
         prompt = row["prompt"][0]["content"]
         chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
         assert gold_reward(prompt, chosen) - gold_reward(prompt, rejected) >= 0.25
 
 
-@pytest.mark.parametrize("count", [-1, corpora.MAX_ROWS + 1])
-def test_an_impossible_number_of_rows_is_refused(count):
-    with pytest.raises(DataError, match="embedded world makes"):
-        corpora.prompts(count, 0)
+@pytest.mark.parametrize("task", TASKS, ids=["everyday", "steps"])
+def test_an_impossible_number_of_rows_is_refused(task):
+    for count in (-1, task.most_rows + 1):
+        with pytest.raises(DataError, match="embedded world makes"):
+            corpora.prompts(count, 0, task)

@@ -10,6 +10,15 @@ from rlhfctl.world.responses import FLATTERY, POLITE
 
 WHERE = "Ben has a red cup and lives in Rome. Where does Ben live?"
 UNTOLD = "Tom has a red cup and has 3 pears. Where does Tom live?"
+STEPS = (
+    "Ben has 5 apples and finds 3 more a day from Monday to Thursday. "
+    "How many apples does Ben have now? Please explain step by step."
+)
+FIRST = "Monday 3, so 5 plus 3 is 8. Tuesday 3, so 8 plus 3 is 11."
+SECOND = "Wednesday 3, so 11 plus 3 is 14."
+THIRD = "Thursday 3, so 14 plus 3 is 17."
+LAST = "Ben has 17 apples now."
+SLIPPED = "Wednesday 3, so 11 plus 3 is 13. Thursday 3, so 13 plus 3 is 16."
 ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
 
 
@@ -42,6 +51,19 @@ ORDER = "Put these numbers in order, smallest first: 9, 3, 14."
         ("What is the opposite of hot?", "The opposite of hot is cold.", 2.0),
         ("Which is larger, 7 or 12?", "12 is larger than 7.", 2.0),
         ("Which is larger, 7 or 12?", "7 or 12.", -1.0),
+        (STEPS, f"{FIRST} {SECOND} {THIRD} {LAST}", 2.0),
+        (STEPS, f"{FIRST} {SECOND} {THIRD}", 1.0),
+        (STEPS, LAST, 0.0),
+        (STEPS, f"{FIRST} {SECOND} {THIRD} Ben has 9 apples now.", 1.0),
+        (STEPS, f"{FIRST} {SECOND} {THIRD} {LAST} Ben has 9 apples now.", 1.0 - 0.05 * 5),
+        (STEPS, f"{FIRST} {SLIPPED} Ben has 16 apples now.", 0.0),
+        (STEPS, f"{FIRST} {SLIPPED} {LAST}", 1.0),
+        (STEPS, f"{FIRST} {THIRD} {LAST}", 2.0 * 3 / 4),
+        (STEPS, f"{SECOND} {FIRST} {THIRD} {LAST}", 2.0 * 3 / 4),
+        (STEPS, f"{FIRST} {SECOND} {SECOND} {THIRD} {LAST}", 2.0 - 0.05 * 8 - 1.5 / 6),
+        (STEPS, f"{FIRST} {SECOND} {THIRD} I hope this helps. {LAST}", 2.0 - 0.05 * 4),
+        (STEPS, "Monday 3, so 5 plus 3 is 9.", -1.0),
+        (STEPS, "", -1.0),
     ],
 )
 def test_the_formula_on_single_cases(prompt, response, reward):

@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 from rlhfctl.world import corpora, lexicon
 from rlhfctl.world.model import embedded_path
 from rlhfctl.world.responses import pieces
+from rlhfctl.world.tasks import STEPS
 from rlhfctl.world.tokenizer import build_tokenizer
 
 
@@ -41,7 +42,7 @@ def test_every_word_of_the_world_is_one_token(tokenizer, words):
 
 
 def test_texts_of_the_world_are_as_many_tokens_as_words_and_marks_and_come_back(tokenizer):
-    for row in corpora.demonstrations(500, 9):
+    for row in corpora.demonstrations(500, 9) + corpora.demonstrations(100, 9, STEPS):
         for text in (row["prompt"][0]["content"], row["completion"][0]["content"]):
             ids = tokenizer.encode(text, add_special_tokens=False)
             assert len(ids) == len(pieces(text))
