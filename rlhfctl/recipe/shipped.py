@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _GPU_MEMORY: dict[str, int] = {
     "base": 0,
     "overoptimisation": 0,
+    "steps": 0,
     "smollm2-135m": 0,
     "qwen2.5-0.5b-hh-rlhf": 16,
     "llama-3.1-8b-qlora-ultrafeedback": 24,

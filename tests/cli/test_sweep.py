@@ -129,7 +129,7 @@ def test_a_run_ends_with_the_sweep_that_started_it_and_another_sweep_goes_on(beg
     until(lambda: not alive(holder))
     assert time.monotonic() - killed < 10
     log = (root / "logs" / "beta-0.log").read_text()
-    assert "the process that started this one is gone; finished stages are kept" in log
+    assert "the process that started this one is gone; ppo had saved no checkpoint" in log
     assert [point["status"] for point in points(root)] == ["waiting", "waiting"]
 
     second = begin("--set", "ppo.beta=0,0.1")
