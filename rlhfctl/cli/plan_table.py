@@ -105,6 +105,7 @@ def parts(plan: Plan, model: str) -> Iterator[RenderableType]:
     yield ""
     yield safe("Peak memory", "bold")
     yield _memory(plan)
+    yield safe("dpo is a command of its own, which `rlhfctl run` leaves out", "dim")
     yield from _server(plan)
     yield ""
     yield safe("Work", "bold")

@@ -14,7 +14,7 @@ from rlhfctl.plan.stage_memory import Planned
 from rlhfctl.plan.target import GPUS, Target, target_named
 from rlhfctl.plan.verdict import Verdict, verdict
 from rlhfctl.plan.work import Work, dpo_work, ppo_work, supervised_work
-from rlhfctl.stage_table import ALL_STAGES, PPO
+from rlhfctl.stage_table import ALL_STAGES, DPO, PPO, REWARD_MODEL, SFT
 
 if TYPE_CHECKING:
     from rlhfctl.plan.estimates import Peak
@@ -120,10 +120,10 @@ def _stage_plan(planned: Planned, stage: str, title: str) -> StagePlan:
 
 def _work(planned: Planned, stage: str, peak: Peak) -> Work | None:
     recipe = planned.recipe
-    if stage == "sft":
+    if stage == SFT.name:
         return supervised_work(planned, recipe.sft, recipe.data.demonstrations, peak.split, 1)
-    if stage == "rm":
+    if stage == REWARD_MODEL.name:
         return supervised_work(planned, recipe.reward_model, recipe.data.comparisons, peak.split, 2)
-    if stage == "dpo":
+    if stage == DPO.name:
         return dpo_work(planned, peak.split)
-    return ppo_work(planned, peak.split) if stage == "ppo" else None
+    return ppo_work(planned, peak.split) if stage == PPO.name else None
