@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.json_text import parse_json
+from rlhfctl.recipe.template_date import with_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,8 +69,7 @@ def rows_digest(rows: Dataset) -> str:
 def formatter_digest(formatter: Formatter) -> str | None:
     """Return a SHA-256 of all that token ids depend on besides the rows.
 
-    It is None for a tokenizer that cannot be written as one text. A template that asks for the
-    time has a digest of the day.
+    It is None for a tokenizer that cannot be written as one text.
     """
     tokenizer: Any = formatter.tokenizer
     core = getattr(tokenizer, "backend_tokenizer", None)
@@ -84,10 +83,9 @@ def formatter_digest(formatter: Formatter) -> str | None:
         "tokenizer": content,
         "special": tokenizer.special_tokens_map,
         "added": {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items()},
-        "template": template,
+        "template": with_date(template, formatter.variables),
         "variables": dict(formatter.variables),
         "parse_special": formatter.parse_special,
-        "day": time.strftime("%Y-%m-%d") if "strftime_now" in template else "",
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

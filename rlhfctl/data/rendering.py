@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from rlhfctl.data.reasoning import REASONING
 from rlhfctl.data.time_limit import TimeLimitError, time_limit
 from rlhfctl.errors import DataError, RecipeError
+from rlhfctl.recipe.template_date import with_date, without_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +91,8 @@ class ChatTemplate:
                     tools=tools,
                     tokenize=False,
                     add_generation_prompt=ask,
-                    **self.variables,
+                    chat_template=with_date(self.source, self.variables),
+                    **without_date(self.variables),
                 )
         except TimeLimitError as error:
             raise DataError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.rendering import ChatTemplate, RenderingError
 from rlhfctl.errors import RecipeError
+from rlhfctl.recipe.template_date import without_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ def write_serving_files(context: StageContext, folder: Path, *, generates: bool)
     Raises:
         RecipeError: The template's variables cannot be written into it.
     """
-    variables = context.recipe.model.chat_template_kwargs
+    variables = without_date(context.recipe.model.chat_template_kwargs)
     own = context.tokenizer.chat_template
     if own is not None and variables:
         context.tokenizer.chat_template = with_variables(context.tokenizer, variables)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jinja2 import TemplateError
 
 from rlhfctl.errors import CheckpointError, DataError
+from rlhfctl.recipe.template_date import with_date
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,11 @@ class ForeignInputs:
             for turn in turns
         ]
         try:
-            return cast("str", self.tokenizer.apply_chat_template(turns, tokenize=False))
+            template = with_date(self.tokenizer.get_chat_template(), {})
+            return cast(
+                "str",
+                self.tokenizer.apply_chat_template(turns, tokenize=False, chat_template=template),
+            )
         except TemplateError as error:
             raise DataError(
                 f"the reward model's chat template refuses a conversation: {error}",

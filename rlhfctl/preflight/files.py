@@ -15,6 +15,7 @@ from rlhfctl.preflight.data import check_data, check_reward_bench, level_of
 from rlhfctl.preflight.finding import Finding
 from rlhfctl.preflight.libraries import check_architecture, check_packages, local_folder
 from rlhfctl.recipe.permissions import allows_code, allows_remote_code, is_own
+from rlhfctl.recipe.template_date import CLOCK, DATE, changes_by_day
 from rlhfctl.recipe.user_code import user_code
 from rlhfctl.run.extras import require_harness
 from rlhfctl.stage_table import PPO, STAGE_NAMES
@@ -319,6 +320,13 @@ def _tokens(recipe: Recipe, previews: dict[Kind, Preview]) -> Iterator[Finding]:
     unused = [
         name for name in recipe.model.chat_template_kwargs if name not in formatter.template.source
     ]
+    if changes_by_day(formatter.template.source):
+        what = f"the chat template computes the format of its {CLOCK}: prompts change with the day"
+        yield Finding("warning", what, "model.chat_template")
+    elif CLOCK in formatter.template.source:
+        day = recipe.model.chat_template_kwargs.get(CLOCK, DATE)
+        what = f"the chat template writes a date: {day} in every stage, whatever the day"
+        yield Finding("ok", what, "model.chat_template_kwargs")
     if unused:
         what = f"the chat template does not use {', '.join(unused)}"
         yield Finding("warning", what, "model.chat_template_kwargs")

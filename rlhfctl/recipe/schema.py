@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from rlhfctl.recipe.generation import GenerationSection
 from rlhfctl.recipe.library_names import ATTENTIONS, attention_fault
 from rlhfctl.recipe.ppo import PPOSection
 from rlhfctl.recipe.sweep import SweepSection
+from rlhfctl.recipe.template_date import date_fault
 from rlhfctl.recipe.training import RewardModelSection, SFTSection
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class ModelSection(Section):
     chat_template_kwargs: dict[str, bool | int | float | str | list[str] | None] = Field(
         default_factory=dict,
         description="Variables of the chat template, such as `enable_thinking: false`, the same in "
-        "every stage.",
+        "every stage. `strftime_now` is the date that templates write instead of today's, by default "
+        "`2024-07-26`.",
     )
     resize_embeddings: bool = Field(
         False,
@@ -99,6 +101,13 @@ class ModelSection(Section):
         """True if two loads get the same files: of a commit, or of a path of this machine."""
         local = self.name_or_path.startswith(("/", ".", "~"))
         return local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _dated(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        if fault := date_fault(variables):
+            raise ValueError(fault)
+        return variables
 
     def remote_code(self) -> str | None:
         """Return the key that makes this machine run a repository's code, or None.

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from pydantic import ValidationError
 
 from rlhfctl.data import rendering
+from rlhfctl.data.digests import formatter_digest
 from rlhfctl.data.formatter import Formatter
 from rlhfctl.data.formatting import encode_demonstrations
-from rlhfctl.data.rendering import RenderingError
-from rlhfctl.data.rows import BadRowError, comparison, demonstration
+from rlhfctl.data.rendering import ChatTemplate, RenderingError
+from rlhfctl.data.rows import BadRowError, LeftOutError, comparison, demonstration
 from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.errors import DataError
 from rlhfctl.recipe.schema import Recipe
+from rlhfctl.recipe.template_date import DATE, changes_by_day
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Ulm"}}}
 TOOLS = (
@@ -207,6 +210,24 @@ class TestEarlierAnswers:
         assert last["input_ids"] == one["input_ids"]
         assert sum(last["completion_mask"]) == len("Third.") + 1
 
+    @pytest.mark.parametrize("field", [{"weight": 0}, {"weight": 0.0}, {"training": False}])
+    def test_an_answer_of_weight_0_does_not_count(self, make_tokenizer, chatml, field):
+        first, second = answer("First.", **field), answer("Second.", weight=1)
+        turns = (
+            user("One?"),
+            first,
+            user("Two?"),
+            second,
+            user("Three?"),
+            answer("Third.", **field),
+        )
+        _, text = self.masked(make_tokenizer(chatml), *turns)
+        assert text == "Second.<|im_end|>"
+        (last,) = encoded(make_tokenizer(chatml), row(*turns)).dataset
+        assert sum(last["completion_mask"]) == len("Second.") + 1
+        with pytest.raises(LeftOutError, match="whose answers all have the weight 0"):
+            row(*turns[:2])
+
     def test_it_is_what_generation_marks_in_the_template(self, make_tokenizer, chatml):
         marking = chatml.replace(
             "{{ m['content'] }}<|im_end|>\n",
@@ -267,3 +288,35 @@ def test_a_template_that_loops_for_ever_ends_the_command(make_tokenizer, monkeyp
 def test_a_template_that_calls_itself_for_ever_refuses_the_row(make_tokenizer):
     with pytest.raises(DataError, match=r"no demonstration|refused by the chat template"):
         encoded(make_tokenizer(ENDLESS_INWARD), row(user(), answer("So.")))
+
+
+DATED = (
+    "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "Today: {{ date_string }}\n" + TOOLS
+)
+
+
+def test_a_template_writes_the_same_date_on_every_day(make_tokenizer):
+    tokenizer = make_tokenizer(DATED)
+
+    def dated(**variables):
+        return ChatTemplate(tokenizer, variables).render([user()], ask=True).splitlines()[0]
+
+    assert dated() == "Today: 26 Jul 2024"
+    assert dated(strftime_now="2026-02-01") == "Today: 01 Feb 2026"
+    assert dated(date_string="now") == "Today: now"
+    digests = [
+        formatter_digest(Formatter(tokenizer, {"strftime_now": d})) for d in (DATE, "2026-02-01")
+    ]
+    assert digests[0] != digests[1]
+
+
+def test_a_format_that_is_computed_is_told():
+    assert not changes_by_day(DATED)
+    assert not changes_by_day(DATED.replace("strftime_now(", "strftime_now ( "))
+    assert changes_by_day("{% set f = '%Y' %}{{ strftime_now(f) }}")
+
+
+def test_a_date_that_is_none_is_refused():
+    with pytest.raises(ValidationError, match="strftime_now is the date that the chat template"):
+        Recipe.model_validate({"model": {"chat_template_kwargs": {"strftime_now": "today"}}})

@@ -220,8 +220,8 @@ class TestData:
             found("ok", **data(prompts={"source": "me/data.py"}))
 
     def test_a_wrong_mapping_of_a_hub_data_set_is_found_too(self):
-        source = {"source": "nobody/nothing", "columns": {"question": "prompt"}}
-        with pytest.raises(RecipeError, match="question is not a column"):
+        source = {"source": "nobody/nothing", "columns": {"query": "prompt"}}
+        with pytest.raises(RecipeError, match="query is not a column"):
             found("ok", **data(prompts=source))
 
 

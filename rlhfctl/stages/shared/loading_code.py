@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rlhfctl.models.base import load_config
 from rlhfctl.models.hub import model_source, runs_remote_code
 from rlhfctl.models.scorer import scorer_class
+from rlhfctl.recipe.template_date import without_date
 
 if TYPE_CHECKING:
     from rlhfctl.recipe.schema import ModelSection
@@ -127,7 +128,7 @@ def _input(context: StageContext, form: Loading) -> list[str]:
         text = f"{_QUESTION} {_ANSWER}" if form.scores else _QUESTION
         end = " + tokenizer.eos_token" if form.scores else ""
         return [f'inputs = tokenizer({_quoted(text)}{end}, return_tensors="pt")']
-    variables = context.recipe.model.chat_template_kwargs
+    variables = without_date(context.recipe.model.chat_template_kwargs)
     turns = [f'{{"role": "user", "content": {_quoted(_QUESTION)}}}']
     if form.scores:
         turns.append(f'{{"role": "assistant", "content": {_quoted(_ANSWER)}}}')
