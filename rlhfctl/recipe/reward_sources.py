@@ -80,7 +80,7 @@ class RewardModelLoading(Section):
     batch_size: Count = Field(16, description="Inputs per forward pass.")
 
 
-_FUNCTION_KEYS = ("columns", "timeout_seconds")
+_FUNCTION_KEYS = ("columns", "completions", "timeout_seconds")
 _FOREIGN_KEYS = ("normalization", *RewardModelLoading.model_fields)
 
 
@@ -100,6 +100,11 @@ class RewardSourceSection(RewardModelLoading):
         None,
         description="Columns of `data.prompts` that a function or server receives; null: those that "
         "the function accepts, all for a server.",
+    )
+    completions: Literal["text", "messages"] = Field(
+        "text",
+        description="Form of the responses that a function or server receives. `messages`: those to "
+        "conversations are lists of one message, as TRL gives them.",
     )
     timeout: Positive = Field(
         60.0,

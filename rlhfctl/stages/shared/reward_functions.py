@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 KEY = "ppo.reward_sources"
 ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"})
+_FIX = "Fix it; --debug shows where it failed."
+_WANTS_MESSAGES = "string indices must be integers"
+"""Python's words for `completion[0]["content"]` where the completion is text."""
+_READS_MESSAGES = (
+    "It may read completions as messages, as TRL gives them for conversations: set completions: "
+    "messages for this source. --debug shows where it failed."
+)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -170,7 +177,7 @@ class UserFunction:
             raise DataError(
                 f"{self.kind} failed: {type(error).__name__}: {error}",
                 f"{self.key}: {self.name}",
-                "Fix it; --debug shows where it failed.",
+                _READS_MESSAGES if self.key == KEY and _WANTS_MESSAGES in str(error) else _FIX,
             ) from error
 
     def _numbers(self, values: Any) -> list[float]:
@@ -189,7 +196,13 @@ class FunctionSource:
     """Reward source: a function or a server."""
 
     def __init__(
-        self, name: str, function: UserFunction, formatter: Formatter, rows: PromptRows
+        self,
+        name: str,
+        function: UserFunction,
+        formatter: Formatter,
+        rows: PromptRows,
+        *,
+        messages: bool = False,
     ) -> None:
         """Store the function.
 
@@ -198,7 +211,9 @@ class FunctionSource:
             function: Function to call.
             formatter: Decodes responses to text.
             rows: Prompts and columns that the rows of a batch are indices of.
+            messages: Whether responses to conversations are lists of one message.
         """
+        self.messages = messages
         self.name = name
         self.function = function
         self.formatter = formatter
@@ -222,11 +237,19 @@ class FunctionSource:
             {
                 **chosen.columns,
                 "prompts": list(chosen.prompts),
-                "completions": texts,
+                "completions": [
+                    self._completion(prompt, text)
+                    for prompt, text in zip(chosen.prompts, texts, strict=True)
+                ],
                 "completion_ids": ids,
             }
         )
         return lambda: self._checked(wait(), texts)
+
+    def _completion(self, prompt: Any, text: str) -> str | list[dict[str, str]]:
+        if self.messages and not isinstance(prompt, str):
+            return [{"role": "assistant", "content": text}]
+        return text
 
     def _checked(self, values: Sequence[float], texts: Sequence[str]) -> Tensor:
         where = f"{KEY}: {self.function.name}"

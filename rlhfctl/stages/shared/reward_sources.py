@@ -197,7 +197,10 @@ class RewardSources:
             elif name in self.functions:
                 function = self.functions[name]
                 chosen = rows.only(source.columns, f"{KEY}: {name}")
-                sources.append(FunctionSource(_name(source), function, formatter, chosen))
+                messages = source.completions == "messages"
+                sources.append(
+                    FunctionSource(_name(source), function, formatter, chosen, messages=messages)
+                )
             elif source.kind == "rm":
                 sources.append(ModelSource("rm", roles, 0))
             else:

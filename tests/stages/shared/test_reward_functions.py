@@ -30,6 +30,10 @@ def length(prompts, completions):
 def correct(completions, solution, **_):
     return [float(text == right) for text, right in zip(completions, solution)]
 
+def spoken(completions, **_):
+    assert {completion[0]["role"] for completion in completions} == {"assistant"}
+    return [float(len(completion[0]["content"])) for completion in completions]
+
 def tokens(completion_ids):
     return [sum(ids) for ids in completion_ids]
 
@@ -181,6 +185,16 @@ def scores(*sources, columns=COLUMNS):
 )
 def test_a_function_gets_what_it_accepts_row_by_row(here, name, expected):
     assert scores({"source": f"my_functions:{name}"}) == [expected]
+
+
+def test_a_function_written_for_trl_reads_completions_as_messages(here):
+    """TRL's own, whose import costs nothing here: it is loaded with the trainers."""
+    source = {"source": "trl.rewards:think_format_reward", "completions": "messages"}
+    assert scores(source) == [[0.0, 0.0]]
+    assert scores({"source": "my_functions:spoken", "completions": "messages"}) == [[7.0, 2.0]]
+    with pytest.raises(DataError) as caught:
+        scores({"source": "my_functions:spoken"})
+    assert "set completions: messages for this source" in caught.value.hint
 
 
 def test_a_source_can_be_given_fewer_columns(here):
