@@ -25,7 +25,7 @@ from rlhfctl.plan.probe import measure
 from rlhfctl.recipe.load import load_recipe
 
 BAR = 0.15
-MEASURED = ("sft", "rm", "ppo")
+MEASURED = ("sft", "rm", "ppo", "dpo")
 MEDIUM = Shape(8192, 512, 1408, 8, 8, 8)
 GROUPED = Shape(8192, 768, 2048, 6, 12, 2)
 WIDE = Shape(4096, 1024, 2816, 6, 16, 16)
@@ -59,7 +59,7 @@ CASES = {
     "checkpointing": Case(
         MEDIUM,
         *(8, 256, 64),
-        {f"{name}.gradient_checkpointing": True for name in ("sft", "reward_model", "ppo")},
+        {f"{name}.gradient_checkpointing": True for name in ("sft", "reward_model", "ppo", "dpo")},
     ),
     "long prompt": Case(MEDIUM, 2, 1024, 64),
     "large vocabulary": Case(VOCABULARY, 4, 64, 128),
@@ -85,6 +85,7 @@ def values_of(case: Case, folder: Path) -> dict[str, Any]:
         "generation": {"max_prompt_length": case.prompt, "max_new_tokens": case.response},
         "sft": dict(supervised),
         "reward_model": supervised | {"per_device_train_batch_size": max(1, case.rows // 2)},
+        "dpo": supervised | {"per_device_train_batch_size": max(1, case.rows // 2)},
         "ppo": {
             "episodes": 2 * case.rows,
             "rollout_batch_size": 2 * case.rows,

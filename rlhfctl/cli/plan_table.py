@@ -128,12 +128,15 @@ def _server(plan: Plan) -> Iterator[RenderableType]:
     server = plan.server
     if server is None:
         return
-    left = _bytes(max(0, plan.target.usable - server.memory))
+    left = _bytes(max(0, plan.target.usable - server.asleep))
+    taken = f"{_bytes(server.memory)} ({_bytes(server.weights)} of weights)"
     yield ""
-    yield safe(
-        "ppo shares the device with the server of vLLM, a process of its own: the server takes "
-        f"{_bytes(server.memory)} ({_bytes(server.weights)} of weights) and leaves {left}."
-    )
+    yield safe("ppo shares the device with the server of vLLM, a process of its own.")
+    if server.asleep == server.memory:
+        yield safe(f"The server takes {taken} and leaves {left}.")
+    else:
+        yield safe(f"The server takes {taken} while it samples.")
+        yield safe(f"Between rollouts its weights are in main memory, and ppo has {left}.")
     if server.cache <= 0:
         yield safe(
             "Its share does not hold its weights: raise ppo.vllm.gpu_memory_utilization.", "red"

@@ -77,6 +77,12 @@ def _computes_in_bfloat16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
+def release_cached_memory() -> None:
+    """Give GPU memory that no tensor holds back to the device, for another process to take."""
+    if _uses_cuda():
+        torch.cuda.empty_cache()
+
+
 def flush_denormals() -> None:
     """Let CPU arithmetic round denormal numbers (below 1.2e-38 in fp32) to zero, where it can.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlhfctl.plan.estimates import peak_of_stage
+from pydantic import BaseModel
+
+from rlhfctl.plan.estimates import VLLM_SAMPLING, peak_of_stage
+from rlhfctl.plan.server import beside_server, server_of
 from rlhfctl.plan.verdict import Verdict, verdict
 from rlhfctl.stage_table import PPO, REWARD_MODEL, stage_named
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from rlhfctl.plan.stage_memory import Planned
     from rlhfctl.recipe.schema import Recipe
 
+
+_Section = TypeVar("_Section", bound=BaseModel)
 
 SAMPLING = "sampling"
 """Name of the peak of sampling, in a stage that samples whole rollouts."""
@@ -52,6 +57,7 @@ def suggestions(planned: Planned, stage: str, place: str) -> list[Suggestion]:
     for settings in (
         *_single(planned.recipe, stage),
         *_fewer_at_once(planned.recipe, stage, place),
+        *_smaller_server(planned, stage, place),
     ):
         suggestion = _computed(planned, stage, settings)
         computed.append(suggestion)
@@ -64,8 +70,10 @@ def suggestions(planned: Planned, stage: str, place: str) -> list[Suggestion]:
 
 def _computed(planned: Planned, stage: str, settings: Mapping[str, Any]) -> Suggestion:
     changed = replace(planned, recipe=with_settings(planned.recipe, settings))
+    if stage == PPO.name:
+        changed = beside_server(changed)
     peak = peak_of_stage(changed, stage).split.total
-    return Suggestion(settings, peak, verdict(peak, planned.target))
+    return Suggestion(settings, peak, verdict(peak, changed.target))
 
 
 def _single(recipe: Recipe, stage: str) -> Iterator[dict[str, Any]]:
@@ -91,6 +99,18 @@ def _fewer_at_once(recipe: Recipe, stage: str, place: str) -> Iterator[dict[str,
             yield {SAMPLING_KEY: size}
 
 
+def _smaller_server(planned: Planned, stage: str, place: str) -> Iterator[dict[str, Any]]:
+    """Yield a server that sleeps while PPO trains; if it does and is too large, half of it."""
+    server = server_of(planned)
+    if stage != PPO.name or server is None or not planned.on_gpu:
+        return
+    section = planned.recipe.ppo.vllm
+    if section.mode == "server":
+        yield {"ppo.vllm.mode": "colocate"}
+    elif place == VLLM_SAMPLING and server.weights < server.memory / 2:
+        yield {"ppo.vllm.gpu_memory_utilization": round(section.gpu_memory_utilization / 2, 3)}
+
+
 def _smaller_batch(recipe: Recipe, stage: str, name: str) -> Iterator[dict[str, Any]]:
     """Yield a quarter of the rows per pass, and one row."""
     if stage == "ppo":
@@ -109,9 +129,14 @@ def _smaller_batch(recipe: Recipe, stage: str, name: str) -> Iterator[dict[str, 
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with other values of some `section.key`."""
+    """Return a recipe with other values of some keys, such as `sft.max_length`."""
     for key, value in settings.items():
-        section, name = key.split(".")
-        changed = getattr(recipe, section).model_copy(update={name: value})
-        recipe = recipe.model_copy(update={section: changed})
+        recipe = _with_setting(recipe, key, value)
     return recipe
+
+
+def _with_setting(section: _Section, key: str, value: object) -> _Section:
+    name, _, rest = key.partition(".")
+    if rest:
+        value = _with_setting(getattr(section, name), rest, value)
+    return section.model_copy(update={name: value})

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlhfctl.plan.ppo_memory import ppo_update_peak, sampling_peak, scoring_peak
+from rlhfctl.plan.ppo_memory import (
+    ppo_update_peak,
+    sampling_peak,
+    scoring_peak,
+    waiting_peak,
+)
+from rlhfctl.plan.server import awake, server_of
 from rlhfctl.plan.stage_memory import dpo_peak, reward_peak, sft_evaluation_peak, sft_peak
 from rlhfctl.stage_table import DPO, PPO, REWARD_MODEL, SFT
 
@@ -15,6 +21,8 @@ if TYPE_CHECKING:
     from rlhfctl.plan.live_bytes import Split
     from rlhfctl.plan.stage_memory import Planned
 
+VLLM_SAMPLING = "vLLM sampling"
+"""Name of the pass in which a server that sleeps between rollouts samples."""
 Passes = dict[str, "Callable[[], Split]"]
 
 
@@ -42,12 +50,20 @@ def passes(planned: Planned, stage: str) -> Passes:
             "scoring": lambda: scoring_peak(planned),
         }
         if planned.recipe.ppo.engine == "vllm":
-            return steps  # the server samples, in memory of its own
+            return steps | _server_awake(planned)
         return steps | {"sampling": lambda: sampling_peak(planned, rollout, training=True)}
     if stage == DPO.name:
         return {"training": lambda: dpo_peak(planned)}
     rows = planned.recipe.evaluation.batch_size
     return {"sampling": lambda: sampling_peak(planned, rows, training=False)}
+
+
+def _server_awake(planned: Planned) -> Passes:
+    """Return the pass in which a server that sleeps between rollouts has its memory."""
+    server = server_of(planned)
+    if server is None or server.memory == server.asleep:
+        return {}
+    return {VLLM_SAMPLING: lambda: waiting_peak(planned).plus(awake(server))}
 
 
 @dataclass(frozen=True)

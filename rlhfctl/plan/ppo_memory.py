@@ -172,6 +172,15 @@ def sampling_peak(planned: Planned, rows: int, *, training: bool) -> Split:
     return planned.peak(step)
 
 
+def waiting_peak(planned: Planned) -> Split:
+    """Return what PPO holds while another process samples: roles and optimizers."""
+
+    def step(live: LiveBytes, mode: FakeTensorMode, layers: int) -> None:
+        _ready_to_sample(planned, live, mode, layers, training=True)
+
+    return planned.peak(step)
+
+
 def _ready_to_sample(
     planned: Planned, live: LiveBytes, mode: FakeTensorMode, layers: int, *, training: bool
 ) -> _Roles:

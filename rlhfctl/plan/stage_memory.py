@@ -36,11 +36,13 @@ class Planned:
         recipe: Recipe.
         architecture: Base model.
         target: Device.
+        beside: Bytes of the device that another process holds, which `target` has less.
     """
 
     recipe: Recipe
     architecture: Architecture
     target: Target
+    beside: int = 0
 
     @property
     def on_gpu(self) -> bool:

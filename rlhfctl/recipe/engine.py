@@ -23,8 +23,9 @@ class VLLMSection(Section):
 
     mode: Literal["server", "colocate"] = Field(
         "server",
-        description="`server`: vLLM runs in a process and an environment of its own. `colocate`, "
-        "vLLM within the training process, is refused: its packages contradict those of rlhfctl.",
+        description="`server`: the server holds its memory for the whole run, or runs elsewhere. "
+        "`colocate`: the run starts a server on the GPU of training that sleeps between rollouts, its "
+        "weights in main memory and its KV cache freed. Either way vLLM is a process of its own.",
     )
     server_base_url: Annotated[
         list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
@@ -82,10 +83,10 @@ class VLLMSection(Section):
     def _usable(self) -> Self:
         faults = [variable_fault(self.api_key_env)]
         faults += [address_fault(address, "server_base_url") for address in self.server_base_url]
-        if self.mode == "colocate":
+        if self.mode == "colocate" and self.server_base_url:
             faults.append(
-                "mode colocate is refused, since vLLM and rlhfctl need different releases of "
-                "transformers and cannot share a process; use mode: server"
+                "mode: colocate starts a server beside training, and server_base_url names running "
+                "ones; remove it, or use mode: server"
             )
         if self.server_base_url and (self.python or self.server_args):
             faults.append(

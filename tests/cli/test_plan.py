@@ -13,6 +13,7 @@ from rlhfctl.plan import advice
 from rlhfctl.plan.advice import suggestions
 from rlhfctl.plan.planning import make_plan
 from rlhfctl.plan.server import Server
+from rlhfctl.plan.stage_memory import Planned
 from rlhfctl.plan.target import GIB, Target
 from rlhfctl.recipe.schema import Recipe
 from tests.conftest import tiny_recipe
@@ -67,10 +68,8 @@ def advised(monkeypatch):
     def run(stage, place, *, factor=0.5, **ppo):
         recipe = Recipe.model_validate({"ppo": {"gradient_checkpointing": True, **ppo}})
         target = Target("card", "cuda", 24 * GIB)
-        planned: Any = SimpleNamespace(recipe=recipe, target=target)
-        monkeypatch.setattr(
-            advice, "replace", lambda _planned, recipe: SimpleNamespace(recipe=recipe)
-        )
+        architecture: Any = None
+        planned = Planned(recipe, architecture, target)
         peak = SimpleNamespace(split=SimpleNamespace(total=int(factor * 24 * GIB)))
         monkeypatch.setattr(advice, "peak_of_stage", lambda _planned, _stage: peak)
         return [dict(one.settings) for one in suggestions(planned, stage, place)]
@@ -98,9 +97,14 @@ def test_changes_that_do_not_fit_alone_are_advised_together_and_once(advised):
 def test_the_server_of_vllm_is_said(plan, capsys):
     Console(width=200).print(*parts(plan, "embedded"), sep="\n")
     assert "vLLM" not in capsys.readouterr().out
-    small = replace(plan, server=Server(memory=8 * GIB, weights=9 * GIB, cache=-2 * GIB))
+    small = replace(plan, server=Server(8 * GIB, asleep=8 * GIB, weights=9 * GIB, cache=-2 * GIB))
     Console(width=200).print(*parts(small, "embedded"), sep="\n")
     shown = capsys.readouterr().out
-    assert "the server takes 8.0 GiB (9.0 GiB of weights) and leaves 71.4 GiB." in shown
+    assert "The server takes 8.0 GiB (9.0 GiB of weights) and leaves 71.4 GiB." in shown
     assert "Its share does not hold its weights" in shown
     assert as_json(small)["server"]["memory"] == 8 * GIB
+    sleeping = replace(plan, server=Server(8 * GIB, asleep=GIB, weights=4 * GIB, cache=3 * GIB))
+    Console(width=200).print(*parts(sleeping, "embedded"), sep="\n")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "takes 8.0 GiB (4.0 GiB of weights) while it samples" in text
+    assert "Between rollouts its weights are in main memory, and ppo has 78.4 GiB." in text

@@ -7,15 +7,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rlhfctl.plan.advice import with_settings
-from rlhfctl.plan.estimates import passes
 from rlhfctl.plan.layers import peak_of
 from rlhfctl.plan.live_bytes import LiveBytes, Split
 from rlhfctl.plan.packed import packed_bytes
 from rlhfctl.plan.ppo_memory import ppo_update_peak, sampling_peak
-from rlhfctl.plan.server import beside_server, server_of
 from rlhfctl.plan.shadow import read_architecture
 from rlhfctl.plan.stage_memory import Planned, dpo_peak, sft_peak
-from rlhfctl.plan.target import GIB, GPUS, LIBRARIES, Target
+from rlhfctl.plan.target import GIB, GPUS, Target
 from rlhfctl.plan.verdict import verdict
 from rlhfctl.plan.work import ppo_work
 from rlhfctl.recipe.schema import Recipe
@@ -57,30 +55,6 @@ def test_dpo_holds_the_policys_passes_and_the_reference():
     model = 4 * planned.architecture.parameters
     assert peak["weights"] == pytest.approx(2 * model, rel=1e-3)  # and buffers
     assert peak["optimizer"] == pytest.approx(2 * model, rel=1e-3)  # the policy's alone
-
-
-def test_ppo_has_what_the_server_of_vllm_leaves():
-    recipe = with_settings(tiny_recipe(), {"ppo.engine": "vllm"})
-    architecture = read_architecture(recipe.model)
-    planned = Planned(recipe, architecture, GPUS["T4"])
-    server = server_of(planned)
-    assert server is not None
-    assert server.memory == int(0.3 * 15 * GIB)
-    assert server.weights == 2 * architecture.parameters
-    assert beside_server(planned).target.usable == GPUS["T4"].usable - server.memory
-    assert set(passes(planned, "ppo")) == {"update", "scoring"}
-    vllm = recipe.ppo.vllm.model_copy(update={"gpu_memory_utilization": 0.01})
-    small = server_of(replace(planned, recipe=with_settings(recipe, {"ppo.vllm": vllm})))
-    assert small is not None
-    assert small.cache < 0
-    on_cpu = server_of(replace(planned, target=SMALL))
-    assert on_cpu is not None
-    assert on_cpu.memory == 4 * architecture.parameters + GIB + LIBRARIES
-    running = vllm.model_copy(update={"server_base_url": ["http://localhost:8000"]})
-    elsewhere = replace(planned, recipe=with_settings(recipe, {"ppo.vllm": running}))
-    assert server_of(elsewhere) is None
-    assert beside_server(elsewhere) is elsewhere
-    assert server_of(replace(planned, recipe=tiny_recipe())) is None
 
 
 def test_layers_that_differ_are_run_whole():

@@ -15,7 +15,7 @@ URL = "ppo.vllm.server_base_url=http://localhost:8000"
         ([VLLM, "lora=null"], "sends the server the policy's adapter"),
         ([VLLM, "model.resize_embeddings=true"], "takes no new embedding rows"),
         ([VLLM, "model.quantization=4bit"], "would differ from the base of the server"),
-        (["ppo.vllm.mode=colocate"], "mode colocate is refused"),
+        ([URL, "ppo.vllm.mode=colocate"], "colocate starts a server beside training"),
         ([URL, "ppo.vllm.python=python"], "server_base_url names running ones"),
         (["ppo.vllm.server_base_url=localhost:8000"], r"not a valid http\(s\) address"),
         (["ppo.vllm.server_base_url=http://me:secret@host"], "user name"),
@@ -34,6 +34,7 @@ def test_a_contradiction_is_refused(overrides, told):
     [
         ["lora=null"],
         [VLLM, URL, "model.quantization=4bit"],
+        [VLLM, "ppo.vllm.mode=colocate"],
         [VLLM, "model.quantization=4bit", "ppo.vllm.server_args=[--quantization, bitsandbytes]"],
     ],
 )

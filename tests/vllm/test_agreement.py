@@ -8,7 +8,11 @@ from rlhfctl.maths.sequences import Sequences
 from rlhfctl.ppo.engine import mismatch, padded, require_agreement
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.ppo.vllm_engine import VLLMEngine
+from rlhfctl.stages.shared.http_post import get
+from rlhfctl.stages.shared.timed_calls import run_async
 from tests.conftest import tiny_recipe
+from tests.present import present
+from tests.vllm.conftest import PYTHON
 
 FP32 = 1e-4
 """Nats per token between two programs that compute in fp32."""
@@ -138,3 +142,27 @@ def test_a_server_that_cannot_read_the_adapter_says_so(engine, monkeypatch, tmp_
     monkeypatch.setattr(engine.roles.models, "save_policy", lambda folder: folder.mkdir())
     with pytest.raises(EnvironmentFault, match="vLLM"):
         engine.sample(PROMPTS[:1], SEEDS[:1], lambda _: None)
+
+
+async def is_sleeping(server):
+    async with server.client() as client:
+        return (await get(client, f"{server.url}/is_sleeping", 5.0)).json()["is_sleeping"]
+
+
+def test_a_server_that_sleeps_between_rollouts_samples_the_changed_policy_after_waking(
+    tiny_run, tmp_path
+):
+    """vLLM frees no memory on a CPU, but sleeps: a request that does not wake it would wait."""
+    settings = ["ppo.engine=vllm", "ppo.vllm.mode=colocate", f"ppo.vllm.python={PYTHON}"]
+    recipe = tiny_recipe(*settings, "ppo.vllm.server_timeout=300", "ppo.vllm.request_timeout=120")
+    engine = VLLMEngine(recipe, open_roles(tiny_run, recipe), tmp_path, NullMonitor())
+    with engine.running():
+        server = present(engine.own).address
+        assert run_async(is_sleeping(server))
+        first, batch, of_engine = sampled(engine)
+        assert difference(engine, batch, of_engine)[1] < FP32
+        assert run_async(is_sleeping(server))
+        change_policy(engine, 0.05)
+        second, batch, of_engine = sampled(engine)
+        assert difference(engine, batch, of_engine)[1] < FP32
+        assert first.ids != second.ids

@@ -174,6 +174,19 @@ async def unload_adapter(client: httpx2.AsyncClient, server: Server, name: str) 
     await _send(client, server, "/v1/unload_lora_adapter", body, HEALTH_LIMIT)
 
 
+async def sleep(client: httpx2.AsyncClient, server: Server, seconds: float) -> None:
+    """Let an idle server free its GPU memory: weights to main memory, no KV cache.
+
+    The server needs VLLM_SERVER_DEV_MODE=1. Raises what `load_adapter` does.
+    """
+    await _send(client, server, "/sleep?level=1", b"", seconds)
+
+
+async def wake_up(client: httpx2.AsyncClient, server: Server, seconds: float) -> None:
+    """Let a server take its GPU memory again; raises what `load_adapter` does."""
+    await _send(client, server, "/wake_up", b"", seconds)
+
+
 async def complete(
     client: httpx2.AsyncClient, server: Server, body: bytes, sampling: Sampling, seconds: float
 ) -> Completion:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlhfctl.errors import EnvironmentFault, UsageError
+from rlhfctl.models.device import release_cached_memory
 from rlhfctl.ppo.engine import Responses
 from rlhfctl.recipe.addresses import authorization
 from rlhfctl.run.directory import VLLM_LOG_FILE
@@ -30,7 +31,9 @@ from rlhfctl.stages.ppo.vllm_client import (
     complete,
     is_ready,
     load_adapter,
+    sleep,
     unload_adapter,
+    wake_up,
 )
 from rlhfctl.stages.ppo.vllm_server import VLLMServer, server_command, server_environment
 from rlhfctl.stages.shared.timed_calls import run_async
@@ -91,6 +94,7 @@ class VLLMEngine:
         self._folder: Path | None = None
         self._adapter: Path | None = None
         self._python = None if self.servers else find_python(self.section.python)
+        self._sleeps = self.section.mode == "colocate"
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -110,14 +114,15 @@ class VLLMEngine:
                 socket = Path(sockets, "vllm")
                 self.own = VLLMServer(
                     server_command(self.recipe, self._python, ["--uds", str(socket)]),
-                    server_environment(),
+                    server_environment(sleeps=self._sleeps),
                     Server("http://vllm", socket),
                     self._log,
                     self.section.server_timeout,
                 )
                 self.servers = [self.own.address]
+                between = ", which sleeps between rollouts" if self._sleeps else ""
                 self.monitor.note(
-                    f"starting a vLLM {version} {self.section.mode}; its log is {self._log.name}"
+                    f"starting a vLLM {version} server{between}; its log is {self._log.name}"
                 )
             else:
                 # A running server reads as another user, perhaps.
@@ -161,12 +166,14 @@ class VLLMEngine:
         seeds: Sequence[Seed],
         progress: Callable[[int], None],
     ) -> Responses:
+        self._wake()
         self._send_policy()
         bodies = [
             self.sampling.request(self.name, prompt, _number(seed))
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         completions = run_async(self._complete(bodies, progress))
+        self._sleep()
         return Responses([c.ids for c in completions], [c.log_probs for c in completions])
 
     def _send_policy(self) -> None:
@@ -232,9 +239,32 @@ class VLLMEngine:
     def _start(self) -> None:
         """Start the own server, or wait for those that run elsewhere."""
         if self.own is not None:
+            release_cached_memory()
             self.own.start()
+            # Evaluations and checks may come before the first rollout.
+            try:
+                self._sleep()
+            except EngineDownError as error:
+                raise EnvironmentFault(
+                    f"vLLM started and could not sleep: {error}",
+                    "ppo.vllm.mode: colocate",
+                    f"See {self._log} for the cause, or use mode: server.",
+                ) from error
         else:
             run_async(self._on_all(self._await_ready))
+
+    def _sleep(self) -> None:
+        """In `mode: colocate`, have the server give its GPU memory to training."""
+        if self._sleeps:
+            seconds = self.section.request_timeout
+            run_async(self._on_all(lambda client, server: sleep(client, server, seconds)))
+
+    def _wake(self) -> None:
+        """In `mode: colocate`, give the server the GPU memory that training does not hold."""
+        if self._sleeps:
+            release_cached_memory()
+            seconds = self.section.request_timeout
+            run_async(self._on_all(lambda client, server: wake_up(client, server, seconds)))
 
     async def _await_ready(self, client: httpx2.AsyncClient, server: Server) -> None:
         loop = asyncio.get_running_loop()

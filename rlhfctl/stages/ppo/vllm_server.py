@@ -44,6 +44,7 @@ def server_command(recipe: Recipe, python: Path, place: Sequence[str]) -> list[s
     # Under device cpu vLLM sets memory aside by VLLM_CPU_KVCACHE_SPACE, and compiling takes minutes.
     on_cpu = device().type == "cpu"
     memory = ["--gpu-memory-utilization", f"{section.gpu_memory_utilization:g}"]
+    memory += ["--enable-sleep-mode"] if section.mode == "colocate" else []
     return [
         # `python -m vllm...cli.main` asks for a distribution named vllm, which vllm-cpu is not.
         *(str(python), "-m", "vllm.entrypoints.openai.api_server"),
@@ -77,9 +78,14 @@ def _rank(recipe: Recipe) -> int:
     )
 
 
-def server_environment() -> dict[str, str]:
-    """Return the environment variables of a server; what the user has set takes precedence."""
+def server_environment(*, sleeps: bool = False) -> dict[str, str]:
+    """Return the environment variables of a server; what the user has set takes precedence.
+
+    Args:
+        sleeps: Whether it is asked to sleep, an endpoint that vLLM has for development.
+    """
     environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    environment |= {"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {}
     if device().type == "cpu":
         # 1 GiB of cached keys and values, and no binding to cores that training uses too.
         environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}

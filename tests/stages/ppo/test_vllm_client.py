@@ -41,7 +41,7 @@ class Fake:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                fake.asked.append((self.path, json.loads(body)))
+                fake.asked.append((self.path, json.loads(body or "null")))
                 fails = fake.failures > 0 and self.path.endswith("load_lora_adapter")
                 fake.failures -= fails
                 self.answer(500 if fails else fake.status)

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from rlhfctl.errors import EnvironmentFault, UsageError
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.stages.ppo.vllm_client import Server
 from rlhfctl.stages.ppo.vllm_engine import VLLMEngine, require_one_process
-from rlhfctl.stages.ppo.vllm_server import VLLMServer, server_command
+from rlhfctl.stages.ppo.vllm_server import VLLMServer, server_command, server_environment
 from tests.conftest import tiny_recipe
 from tests.stages.ppo.test_vllm_client import GOOD, Fake
 
@@ -109,6 +110,17 @@ def test_a_running_server_that_is_never_ready_ends_the_run(fakes, tmp_path):
         pass
 
 
+def test_a_server_that_sleeps_between_rollouts_wakes_before_it_gets_the_adapter(fakes, tmp_path):
+    engine = engine_over(fakes[:1], tmp_path, NullMonitor())
+    engine._sleeps = True
+    with engine.running():
+        engine.sample(PROMPTS, SEEDS, lambda _: None)
+    paths = [path for path, _ in fakes[0].asked]
+    assert paths[:2] == ["/wake_up", "/v1/load_lora_adapter"]
+    assert set(paths[2:6]) == {"/v1/completions"}
+    assert paths[6] == "/sleep?level=1"
+
+
 def test_several_processes_are_refused():
     one: Any = SimpleNamespace(count=1)
     two: Any = SimpleNamespace(count=2)
@@ -150,3 +162,14 @@ def test_a_server_gets_the_recipes_base_lengths_and_rank(tmp_path):
     assert pairs["--generation-config"] == "vllm"
     assert pairs["--logprobs-mode"] == "processed_logprobs"
     assert command[-2:] == ["--block-size", "32"]
+
+
+def test_a_server_on_a_gpu_sleeps_in_mode_colocate_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlhfctl.stages.ppo.vllm_server.device", lambda: torch.device("cuda"))
+    flag = "--enable-sleep-mode"
+    for mode, sleeps in (("server", False), ("colocate", True)):
+        recipe = tiny_recipe("ppo.engine=vllm", f"ppo.vllm.mode={mode}")
+        assert (flag in server_command(recipe, tmp_path, [])) == sleeps
+    assert server_environment(sleeps=True)["VLLM_SERVER_DEV_MODE"] == "1"
+    # Its endpoints can do more than sleep, so other servers go without them.
+    assert "VLLM_SERVER_DEV_MODE" not in server_environment()
