@@ -54,9 +54,11 @@ class Boundary(Group):
         except SystemExit:
             raise
         except BaseException as error:
-            if isinstance(error, Stopped):
-                stop.begin(error.number)
-            code = explain(error, as_json="--json" in arguments, debug="--debug" in arguments)
+            # What follows a stop that nobody caught is its consequence, whatever error it is.
+            shown = stop.uncaught() or error
+            if isinstance(shown, Stopped):
+                stop.begin(shown.number)
+            code = explain(shown, as_json="--json" in arguments, debug="--debug" in arguments)
         exit_status.leave(code or 0)
         sys.exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -38,22 +39,34 @@ class ParquetRows(Sequence["Mapping[str, Any]"]):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with self._reading(may_be_missing=True):
             if is_compressed(self._path):
                 return pq.ParquetFile(pa.BufferReader(read_bytes(self._path)))
             return pq.ParquetFile(self._path, memory_map=True)
-        except pa.ArrowException as error:
-            raise self._damaged(error) from error
 
     @cached_property
     def _table(self) -> Any:
+        with self._reading():
+            table = self._file.read(columns=self._columns)
+        return table if self._numbers is None else table.take(list(self._numbers))
+
+    @contextmanager
+    def _reading(self, *, may_be_missing: bool = False) -> Iterator[None]:
+        """Raise what pyarrow says of a damaged file as an error of the data.
+
+        Args:
+            may_be_missing: Whether an OSError says so, and is raised as it is.
+        """
         import pyarrow as pa
 
         try:
-            table = self._file.read(columns=self._columns)
-        except (pa.ArrowException, OSError) as error:
+            yield
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise self._damaged(error) from error
-        return table if self._numbers is None else table.take(list(self._numbers))
+        except OSError as error:
+            if may_be_missing:
+                raise
+            raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> DataError:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -66,36 +79,48 @@ class ParquetRows(Sequence["Mapping[str, Any]"]):
         Raises:
             DataError: The file is damaged.
         """
-        return list(self._file.schema_arrow.names) if self._columns is None else self._columns
+        if self._columns is not None:
+            return self._columns
+        with self._reading():
+            return list(self._file.schema_arrow.names)
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows) if self._numbers is None else len(self._numbers)
+        if self._numbers is not None:
+            return len(self._numbers)
+        count = int(self._file.metadata.num_rows)
+        if count < 0:
+            raise self._damaged(ValueError(f"{count} rows"))
+        return count
 
     @overload
     def __getitem__(self, row: int) -> Mapping[str, Any]: ...
     @overload
     def __getitem__(self, row: slice) -> Sequence[Mapping[str, Any]]: ...
     def __getitem__(self, row: int | slice) -> Any:
-        if isinstance(row, slice):
-            rows = range(len(self))[row]
-            return self._table.take(list(rows)).to_pylist()
-        return self._table.slice(range(len(self))[row], 1).to_pylist()[0]
+        with self._reading():
+            if isinstance(row, slice):
+                rows = range(len(self))[row]
+                return self._table.take(list(rows)).to_pylist()
+            return self._table.slice(range(len(self))[row], 1).to_pylist()[0]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         for batch in self._batches():
-            yield from batch.to_pylist()
+            with self._reading():
+                rows = batch.to_pylist()
+            yield from rows
 
     def _batches(self) -> Iterator[Any]:
-        import pyarrow as pa
-
         if self._numbers is not None or "_table" in self.__dict__:
             yield from self._table.to_batches(max_chunksize=_BATCH)
             return
         # One row group at a time, so that a large file is never in memory as a whole.
-        try:
-            yield from self._file.iter_batches(batch_size=_BATCH, columns=self._columns)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
+        batches = self._file.iter_batches(batch_size=_BATCH, columns=self._columns)
+        while True:
+            with self._reading():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def select(self, numbers: Sequence[int]) -> ParquetRows:
         """Return some of the rows."""

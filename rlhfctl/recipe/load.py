@@ -160,6 +160,15 @@ def _exists(path: Path) -> bool:
 
 
 def _check(layers: _Layers, name: str) -> LoadedRecipe:
+    broken = [
+        _detail(
+            f"{layers.origin(path) or name}: {'.'.join(filter(_is_unicode, path))}",
+            "not valid Unicode",
+        )
+        for path in _broken_texts(layers.values, ())
+    ]
+    if broken:
+        raise _recipe_error(broken)
     try:
         recipe = Recipe.model_validate(layers.values)
     except ValidationError as error:
@@ -229,6 +238,23 @@ def _by_place(line: str) -> tuple[str, int]:
     name, _, rest = line.partition(":")
     number = rest.partition(":")[0]
     return name, int(number) if number.isdigit() else 0
+
+
+def _broken_texts(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Yield where a key or a text has half of a character, which a JSON escape can give."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _broken_texts(str(key), (*path, str(key)))
+            yield from _broken_texts(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _broken_texts(inner, path)
+    elif isinstance(value, str) and not _is_unicode(value):
+        yield path
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _leaves(values: dict[str, Any], above: KeyPath) -> Iterator[KeyPath]:

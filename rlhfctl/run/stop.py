@@ -142,6 +142,14 @@ def requested() -> int:
     return _state.number
 
 
+def uncaught() -> Stopped | None:
+    """Return the exception of a request that was raised and that nobody has caught; None without one.
+
+    Another error may have taken its place: an import that it cut short fails when it is tried again.
+    """
+    return _state.raised
+
+
 def check() -> None:
     """Stop if that has been requested.
 

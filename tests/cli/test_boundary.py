@@ -1,11 +1,16 @@
 """An error that a library wrapped is still recognised, and a bug is not mistaken for one."""
 
 import errno
+import os
+import signal
+import time
 
 import pytest
+import typer
 
-from rlhfctl.cli.boundary import classify, describe, listed
+from rlhfctl.cli.boundary import Boundary, classify, describe, listed
 from rlhfctl.errors import DataError, ErrorDetail, ExitCode
+from rlhfctl.run import stop
 from tests import forked
 
 
@@ -115,3 +120,33 @@ def test_a_value_that_is_no_choice_is_refused_in_plain_words(tmp_path):
     done = forked.rlhfctl(tmp_path, ["sample", "--stage", "other", "--prompt", "x"])
     assert done.returncode == ExitCode.USAGE
     assert "Invalid value for '--stage': 'other' is not one of 'base', 'sft', 'ppo'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGTERM, ImportError("cannot load module more than once per process")),
+        (signal.SIGINT, DataError("the function cannot be imported")),
+    ],
+)
+def test_an_error_in_the_place_of_a_stop_is_the_stop(number, error, capfd):
+    """An import that the signal cut short fails when something tries it again."""
+    app = typer.Typer(cls=Boundary)
+
+    @app.command()
+    def work():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except stop.Stopped:
+            raise error from None
+
+    @app.command()
+    def other(): ...
+
+    with stop.handled(), pytest.raises(SystemExit) as ended:
+        app(["work"])
+    assert ended.value.code == 128 + number
+    said = capfd.readouterr().err
+    assert str(error) not in said
+    assert "finished stages are kept" in " ".join(said.split())

@@ -5,8 +5,11 @@ import gzip
 import lzma
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rlhfctl.data.parquet_files import read_parquet
 from rlhfctl.data.sources import load_comparisons, load_demonstrations, load_prompts
 from rlhfctl.errors import DataError, UnsafeError
 from rlhfctl.recipe.schema import Recipe
@@ -19,6 +22,14 @@ LOADERS = {
 DEMO = '{"prompt": "a?", "completion": "b."}\n'
 PAIR = '{"prompt": "a?", "chosen": "b.", "rejected": "c."}\n'
 DEMONSTRATIONS = [
+    (
+        "x.jsonl",
+        b'{"system": "s", "conversations": 1.5}\n',
+        (
+            "x.jsonl: no row is left; 1 of 1 rows cannot be used (allowed: 5 %): "
+            "1 conversations is missing, or no list (first: x.jsonl:1)"
+        ),
+    ),
     ("x.jsonl", b"", "x.jsonl: the file is empty"),
     ("x.jsonl", b"\n \n", "x.jsonl: the file is empty"),
     (
@@ -274,3 +285,33 @@ def test_it_is_refused_with_its_line_and_reason(tmp_path, monkeypatch, kind, nam
     with pytest.raises((DataError, UnsafeError)) as caught:
         LOADERS[kind](recipe)
     assert str(caught.value).startswith(said)
+
+
+def test_a_changed_footer_of_a_parquet_file_is_told(tmp_path):
+    """Names that are no UTF-8, and a number of rows below 0, come to light after opening."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"\u00e9t\u00e9": ["a"]}), path)
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    told = []
+    for place in range(footer, len(content) - 8):
+        bit = 0x40 if content[place] == 0xC3 else 1
+        path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+        try:
+            list(read_parquet(path).rows)
+        except DataError as error:
+            told.append(error.what)
+        except OSError as error:
+            told.append(str(error))
+    assert any("can't decode byte" in what for what in told)
+    assert any(what.endswith("-2 rows") for what in told)
+
+
+def test_a_text_of_a_parquet_file_that_is_no_utf8_is_told(tmp_path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"prompt": ["\u00e9"]}), path, use_dictionary=False, compression="none")
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\x83\xa9"))
+    rows = read_parquet(path).rows
+    for read in (list, lambda rows: rows[0]):
+        with pytest.raises(DataError, match="can't decode byte 0x83"):
+            read(rows)

@@ -242,6 +242,20 @@ class TestErrors:
         (line,) = lines_of(path)
         assert line.startswith(said)
 
+    @pytest.mark.parametrize(
+        ("override", "where"),
+        [
+            ('name="\\ud800"', "name"),
+            ('model.chat_template_kwargs={"a": "\\udfff"}', "model.chat_template_kwargs.a"),
+            ('evaluation.gates={"\\ud800": ">=1"}', "evaluation.gates"),
+            ('generation.stop_tokens=["x", "\\ud800"]', "generation.stop_tokens"),
+        ],
+    )
+    def test_half_a_character_is_refused(self, write, override, where):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(write("seed: 1"), [override])
+        assert str(caught.value) == f"--set: {where}: not valid Unicode"
+
     def test_expanding_aliases_are_refused(self, write):
         rows = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
         rows += [
