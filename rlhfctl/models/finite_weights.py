@@ -36,7 +36,8 @@ def require_finite_model(
     """Refuse a loaded model if a weight is NaN or infinite.
 
     The weights are checked on their device, which takes a pass over memory. Quantisation hides NaN,
-    so the files of a quantised model are read instead.
+    so the files of a quantised model are read instead. Buffers may be infinite, such as the bounds of
+    Gemma 4's clipped layers.
 
     Args:
         model: Model as loaded.
@@ -52,12 +53,19 @@ def require_finite_model(
         return
     for path in _files(source, revision):
         with safe_open(path, framework="pt", device=str(device())) as file:
-            for key in file.keys() if quantized else _saved_as(name or "", file.keys()):
+            keys = list(file.keys())
+            for key in _parameters(model, keys) if quantized else _saved_as(name or "", keys):
                 require_finite_tensors({key: file.get_tensor(key)}, path)
     if name is not None:
         # Finite in the file: the dtype that it was loaded in cannot hold it.
         dtype = dict(model.named_parameters())[name].dtype
         raise _damaged(name, Path(source), f" as {str(dtype).removeprefix('torch.')}")
+
+
+def _parameters(model: Any, keys: list[str]) -> list[str]:
+    """Return the saved names that are no buffers of a model."""
+    buffers = {key for name, _ in model.named_buffers() for key in _saved_as(name, keys)}
+    return [key for key in keys if key not in buffers]
 
 
 def _saved_as(name: str, keys: list[str]) -> Iterator[str]:

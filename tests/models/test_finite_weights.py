@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from rlhfctl.errors import CheckpointError, ExitCode
 from rlhfctl.models import adapters
 from rlhfctl.models.base import load_causal_lm
+from rlhfctl.models.finite_weights import require_finite_model
 from rlhfctl.models.scorer import load_scorer
 from rlhfctl.recipe.schema import ModelSection
 from rlhfctl.stages.shared.stage_context import open_roles, open_stage_context
@@ -47,6 +48,23 @@ def test_of_a_base_that_is_quantised(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         load_causal_lm(ModelSection(name_or_path=str(tmp_path / "base"), quantization="4bit"))
     refused(caught.value, tmp_path / "base" / "model.safetensors", name)
+
+
+def test_a_buffer_may_be_infinite(tmp_path):
+    """As the bounds of Gemma 4's clipped layers are, in the file of a base that is quantised."""
+
+    class Clipped(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer("highest", torch.tensor(math.inf))
+
+    model = torch.nn.Sequential(Clipped())
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    require_finite_model(model, str(tmp_path), None, quantized=True)
+    broken_weights = model.state_dict() | {"0.bias": torch.tensor([0.0, math.nan])}
+    save_file(broken_weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"tensor 0\.bias"):
+        require_finite_model(model, str(tmp_path), None, quantized=True)
 
 
 def test_a_number_too_large_for_the_dtype_is_told_from_a_damaged_file(tmp_path):
