@@ -103,6 +103,7 @@ class DataView:
         max_length: Most tokens of a row.
         sources: Counts of each source of a mixture, before rows that are too long are dropped.
         lengths: Tokens per row.
+        notes: Sentences about how the rows were read, such as columns that nothing reads.
     """
 
     stage: str
@@ -121,6 +122,7 @@ class DataView:
     max_length: int
     lengths: Lengths
     sources: tuple[SourceCounts, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def view_data(recipe: Recipe, stage: str, count: int, progress: Progress) -> Dat
         max_length=encoder.max_length,
         lengths=_distribution(lengths),
         sources=counts.sources,
+        notes=(*counts.notes, *(note for part in parts for note in part.report.notes)),
     )
 
 

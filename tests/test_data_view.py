@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rlhfctl.cli.data_rows import _shown
 from rlhfctl.data.progress import NO_PROGRESS
+from rlhfctl.data.sources import load_demonstrations
 from rlhfctl.data_view import prepare_data, view_data
 from rlhfctl.recipe.schema import Recipe
 
@@ -108,3 +109,13 @@ def test_everything_is_prepared_for_the_stages(recipe):
         ("prompts", "held out"),
     ]
     assert all(part.rows and part.digest is None for part in parts)  # too small to be stored
+
+
+def test_columns_that_nothing_reads_are_shown_and_recorded(recipe):
+    """The answers of the pairs as demonstrations: what they were compared with is not read."""
+    changed = recipe()
+    view = view_data(changed, "sft", 1, NO_PROGRESS)
+    note = "columns that are not read: rejected"
+    assert note in view.notes
+    assert note in text_of(view)
+    assert note in load_demonstrations(changed).report.record()["notes"]

@@ -182,6 +182,8 @@ def _counts(seen: DataView) -> Iterator[Text]:
     ]
     for name, count, remark in rows:
         yield safe(f"{_INDENT}{name[:44]:<44} {count:>10,}  {remark}".rstrip())
+    for note in seen.notes:
+        yield safe(f"{_INDENT}{note}")
 
 
 def _histogram(lengths: Lengths) -> Iterator[Text]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlhfctl.data.control_tokens import Marked
-from rlhfctl.data.message_fields import whole_turns
+from rlhfctl.data.message_fields import is_trained_on, whole_turns
 from rlhfctl.data.rendering import RenderingError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def earlier_answers(formatter: Formatter, prompt: Messages, ids: Ids) -> list[in
 
     mask = [0] * len(raw)
     for place, turn in enumerate(turns):
-        if turn["role"] != "assistant":
+        if turn["role"] != "assistant" or not is_trained_on(turn):
             continue
         first = tokens(_beginning(formatter, turns, place, whole))
         until = _text(formatter, turns[: place + 1], ask=False)

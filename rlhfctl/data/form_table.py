@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rlhfctl.data.forms import EXTRAS, TOOLS, Form, Kind, as_given, extras_of, per_row
-from rlhfctl.data.instructions import PANDALM_PREFIX, alpaca, dolly, pandalm
+from rlhfctl.data.forms import (
+    ASKED,
+    EXTRAS,
+    Form,
+    Kind,
+    as_given,
+    extras_of,
+    per_row,
+    repeats_prompt,
+    without_prompts,
+)
+from rlhfctl.data.instructions import PANDALM_PREFIX, alpaca, dolly, pandalm, question_rows
 from rlhfctl.data.kto import has_labels, kto
 from rlhfctl.data.message_trees import oasst
 from rlhfctl.data.messages import list_in
@@ -32,6 +42,10 @@ if TYPE_CHECKING:
 
 TRL = "trl"
 _FIRST_ROWS = 100
+_PROMPT_PARTS = frozenset(
+    {"system", "system_prompt", "question", "query", "instruction", "input", "context", "history"}
+)
+"""Columns that hold a prompt or a part of it in some data set, in lower case."""
 
 
 def _holds_lists(column: str) -> Callable[[Sequence[Source]], bool]:
@@ -40,6 +54,24 @@ def _holds_lists(column: str) -> Callable[[Sequence[Source]], bool]:
 
 def _trl(*columns: str) -> Form:
     return Form(TRL, columns, as_given)
+
+
+def _repeated(response: str, *others: str) -> Form:
+    """Return TRL's form for responses that repeat their prompt as text.
+
+    Args:
+        response: Column of a response.
+        others: The columns of further ones.
+    """
+    return Form(
+        TRL,
+        ("prompt", response, *others),
+        without_prompts(response, *others),
+        fits=lambda rows: (
+            len(rows) > 1 and all(repeats_prompt(row, response, *others) for row in rows)
+        ),
+        note="responses repeat their prompt, which is read once",
+    )
 
 
 def _rankings() -> list[Form]:
@@ -60,6 +92,10 @@ def _instructions(name: str, *columns: str) -> Form:
     if name == "dolly":
         return Form(name, columns, per_row(dolly), optional=("context",))
     return Form(name, columns, per_row(alpaca), optional=("input", "system", "history"))
+
+
+def _question(*columns: str) -> Form:
+    return Form("question", ("question", *columns), per_row(question_rows))
 
 
 _OASST = Form(
@@ -103,6 +139,7 @@ def _helpsteer3(*columns: str) -> Form:
 DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
     "demonstrations": (
         Form("kto", _KTO_COLUMNS, kto, fits=has_labels),
+        _repeated("completion"),
         _trl("prompt", "completion"),
         _trl("messages"),
         _sharegpt(),
@@ -110,6 +147,8 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         _instructions("dolly", "instruction", "response"),
         _OASST,
         _ULTRACHAT,
+        _question("answer"),
+        _question("response"),
         _trl("text"),
         _HH_RLHF,
         _ULTRAFEEDBACK,
@@ -117,8 +156,10 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
     ),
     "comparisons": (
         _sharegpt("chosen", "rejected"),
+        _repeated("chosen", "rejected"),
         _trl("prompt", "chosen", "rejected"),
         _instructions("alpaca", "instruction", "chosen", "rejected"),
+        _question("chosen", "rejected"),
         _trl("chosen", "rejected"),
         Form("kto", _KTO_COLUMNS, kto, fits=has_labels, whole=True),
         Form(
@@ -155,6 +196,7 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         _sharegpt(),
         _trl("prompt", "chosen", "rejected"),
         _instructions("alpaca", "instruction", "chosen", "rejected"),
+        _question("chosen", "rejected"),
         _trl("chosen", "rejected"),
         Form("kto", _KTO_COLUMNS, as_given, fits=has_labels),
         _trl("prompt", "completion"),
@@ -175,6 +217,7 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         _helpsteer2(),
         _helpsteer3(),
         _trl("prompt"),
+        _question(),
         _trl("text"),
         _HH_RLHF,
         _ULTRAFEEDBACK,
@@ -186,7 +229,7 @@ COLUMN_NAMES = frozenset(
     name.casefold()
     for data_forms in DATA_FORMS.values()
     for form in data_forms
-    for name in (*form.columns, *form.optional, *EXTRAS, TOOLS)
+    for name in (*form.columns, *form.optional, *EXTRAS, *ASKED)
 )
 """Names that a header is recognised by, in lower case."""
 
@@ -245,7 +288,7 @@ def choose_form(
     """
     check_section(kind, mapping, preset)
     available = _available(kind, raw, mapping)
-    required = set(mapping) - set(EXTRAS) - {TOOLS}
+    required = set(mapping) - set(EXTRAS) - set(ASKED)
     for form in named_forms(kind, preset):
         names = (*form.columns, *form.optional)
         if not (set(form.columns) <= set(available) and required <= set(names)):
@@ -260,7 +303,7 @@ def choose_form(
             if not numbered:
                 continue
             chosen |= numbered
-        if preset is None and not _fits(form, raw, chosen):
+        if (preset is None or form.name == TRL) and not _fits(form, raw, chosen):
             continue
         return ChosenForm(form, chosen)
     raise _nothing_fits(kind, raw, preset)
@@ -288,7 +331,7 @@ def _available(kind: Kind, raw: RawRows, mapping: Mapping[str, str]) -> dict[str
     recognised = {column for form in DATA_FORMS[kind] for column in (*form.columns, *form.optional)}
     by_case = {
         name: folded[name.casefold()]
-        for name in (*recognised, *EXTRAS, TOOLS)
+        for name in (*recognised, *EXTRAS, *ASKED)
         if name.casefold() in folded
     }
     return by_case | {name: name for name in columns} | mapped
@@ -309,6 +352,21 @@ def _fits(form: Form, raw: RawRows, chosen: Mapping[str, str]) -> bool:
     return form.fits([renamed(row, chosen) for row in first])
 
 
+def not_read(kind: Kind, raw: RawRows, chosen: ChosenForm) -> str:
+    """Return a sentence with the columns of a source that nothing reads; empty if there are none.
+
+    Reward functions read further columns of prompts, so of these only texts that could belong to
+    the prompt are named.
+    """
+    columns = set(chosen.columns.values())
+    unread = [
+        name
+        for name in raw.columns
+        if name not in columns and (kind != "prompts" or name.casefold() in _PROMPT_PARTS)
+    ]
+    return f"columns that are not read: {listed(unread, most=8)}" if unread else ""
+
+
 def renamed(row: Source, columns: Mapping[str, str]) -> dict[str, object]:
     """Return a row under our column names."""
     return {ours: row.get(theirs) for ours, theirs in columns.items()}
@@ -316,7 +374,7 @@ def renamed(row: Source, columns: Mapping[str, str]) -> dict[str, object]:
 
 def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
     forms = named_forms(kind, preset or TRL)
-    layouts = "; or ".join(" + ".join(form.columns) for form in forms)
+    layouts = "; or ".join(dict.fromkeys(" + ".join(form.columns) for form in forms))
     if preset is None:
         theirs = [form.columns for form in forms]
         others = (form for form in DATA_FORMS[kind] if form.columns not in theirs)

@@ -23,10 +23,15 @@ EXTRAS = ("annotator", "margin", "source")
 TOOLS = "tools"
 """Column that rows of any form may have: JSON schemas of functions, as OpenAI's API has them."""
 
+SYSTEM = ("system", "system_prompt")
+"""Columns that rows of any form may have: the text of a system message."""
+ASKED = (TOOLS, *SYSTEM)
+"""Columns that belong to the prompt, whatever its form."""
+
 
 def extras_of(kind: Kind) -> tuple[str, ...]:
     """Return the columns that a kind of data may have whatever its form."""
-    return (*EXTRAS, TOOLS) if kind == "comparisons" else (TOOLS,)
+    return (*EXTRAS, *ASKED) if kind == "comparisons" else ASKED
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Form:
         prefix: Columns that start with it and end with a number are read, too.
         fits: Further test on the values of the first rows, unless the form is the preset.
         whole: Rows of the source depend on each other, so that all of them must be read.
+        note: Sentence for the user about how its rows are read.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Form:
     prefix: str | None = None
     fits: Callable[[Sequence[Source]], bool] | None = field(default=None)
     whole: bool = False
+    note: str = ""
 
 
 def per_row(convert: ConvertRow) -> Convert:
@@ -81,6 +88,37 @@ def as_given(
     """Return rows that are in TRL's formats already."""
     del kind, chat
     yield from rows
+
+
+def repeats_prompt(row: Source, *responses: str) -> bool:
+    """Return whether all responses of a row are text that begins with its prompt."""
+    prompt = row.get("prompt")
+    return (
+        isinstance(prompt, str)
+        and bool(prompt.strip())
+        and all(_begins(row.get(name), prompt) for name in responses)
+    )
+
+
+def _begins(response: Any, prompt: str) -> bool:
+    return isinstance(response, str) and response.startswith(prompt)
+
+
+def without_prompts(*responses: str) -> Convert:
+    """Return the conversion of rows whose responses repeat the prompt; others stay as they are."""
+
+    def convert(
+        rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool
+    ) -> Iterator[tuple[int, Item]]:
+        del kind, chat
+        for number, row in rows:
+            if not repeats_prompt(row, *responses):
+                yield number, row
+                continue
+            cut = len(row["prompt"])
+            yield number, {**row, **{name: row[name][cut:] for name in responses}}
+
+    return convert
 
 
 def answered(question: str | list[dict[str, str]], response: str) -> dict[str, Any]:

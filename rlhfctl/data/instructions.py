@@ -1,6 +1,6 @@
-"""Instructions with an input and an output: Alpaca, Dolly, PandaLM, UltraFeedback.
+"""Instructions with an input and an output, questions with an answer: Alpaca, Dolly, PandaLM, Orca.
 
-As text they are rendered by Stanford Alpaca's template, whose prompts end with "### Response:" and
+As text, instructions are rendered by Stanford Alpaca's template, whose prompts end with "### Response:" and
 a line break (https://github.com/tatsu-lab/stanford_alpaca, train.py). As messages they are the
 instruction, an empty line and the input.
 """
@@ -72,6 +72,21 @@ def dolly(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
         "output": row.get("response"),
     }
     yield from alpaca(renamed, kind, chat)
+
+
+def question_rows(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
+    """Convert a question with its answer (GSM8K, OpenOrca), or with two of them (Orca's pairs)."""
+    text = text_of(row.get("question"), "question")
+    if not text.strip():
+        raise BadRowError("empty prompt")
+    question: Any = [{"role": "user", "content": text.strip()}] if chat else f"{text.rstrip()}\n\n"
+    if kind == "prompts":
+        yield {"prompt": question}
+    elif kind == "demonstrations":
+        column = "answer" if "answer" in row else "response"
+        yield answered(question, text_of(row.get(column), column))
+    else:
+        yield compared(question, row.get("chosen"), row.get("rejected"))
 
 
 PANDALM_PREFIX = "annotator"

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.forms import TOOLS, WEIGHT, compared
+from rlhfctl.data.forms import ASKED, WEIGHT, compared
 from rlhfctl.data.rows import BadRowError, LeftOutError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def kto(rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool) -> Iterator[
         if label is None:
             yield number, BadRowError("label is not true or false")
         elif kind == "comparisons":
-            asked = [row.get("prompt"), row.get(TOOLS)]
+            asked = [row.get(name) for name in ("prompt", *ASKED)]
             key = json.dumps(asked, sort_keys=True, default=str)
             groups[key].append((number, row, label))
         elif kind == "demonstrations" and not label:
@@ -58,5 +58,5 @@ def kto(rows: Iterable[tuple[int, Source]], kind: Kind, chat: bool) -> Iterator[
         for number, row in good:
             for other in bad:
                 sides = row.get("completion"), other.get("completion")
-                extras = {WEIGHT: weight} | {name: row[name] for name in (TOOLS,) if name in row}
+                extras = {WEIGHT: weight} | {name: row[name] for name in ASKED if name in row}
                 yield number, compared(row.get("prompt"), *sides, **extras)

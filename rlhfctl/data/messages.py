@@ -34,7 +34,7 @@ def role_and_content(turn: Any) -> tuple[Any, Any]:
     """Return role and content of a message by either pair of keys, ``from``/``value`` included.
 
     Raises:
-        MessageError: It has neither pair, an unknown role, or is a function call.
+        MessageError: It has neither pair.
     """
     if not isinstance(turn, Mapping):
         raise MessageError("has a message without role and content")
@@ -44,8 +44,6 @@ def role_and_content(turn: Any) -> tuple[Any, Any]:
     else:
         raise MessageError("has a message without role and content")
     role = turn[role_key]
-    if role == "function_call":
-        raise MessageError("has a function call as text (ShareGPT's function_call)")
     return (_ROLE_NAMES.get(role, role) if isinstance(role, str) else role), turn[content_key]
 
 

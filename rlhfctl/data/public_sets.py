@@ -21,8 +21,8 @@ def sharegpt(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
     turns: Any = row.get("conversations")
     if isinstance(turns, str):
         turns = list_in(turns)
-    if turns is None:
-        raise BadRowError("conversations is missing, or text that is no list")
+    if not isinstance(turns, (list, tuple)):
+        raise BadRowError("conversations is missing, or no list")
     if row.get("system"):
         turns = [{"role": "system", "content": row["system"]}, *turns]
     if kind == "comparisons":

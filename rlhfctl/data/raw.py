@@ -118,10 +118,10 @@ def selected(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Seque
     return [rows[number] for number in numbers] if select is None else list(select(numbers))
 
 
-def listed(columns: Sequence[str]) -> str:
-    """Return at most 20 column names for a message."""
-    shown = ", ".join(columns[:20])
-    return (f"{shown} and {len(columns) - 20} more" if len(columns) > 20 else shown) or "none"
+def listed(columns: Sequence[str], most: int = 20) -> str:
+    """Return column names for a message, at most some of them."""
+    shown = ", ".join(columns[:most])
+    return (f"{shown} and {len(columns) - most} more" if len(columns) > most else shown) or "none"
 
 
 def did_you_mean(name: str, columns: Sequence[str], key: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rlhfctl.data.forms import TOOLS
+from rlhfctl.data.forms import SYSTEM, TOOLS
 from rlhfctl.data.row_counts import REPEATED
 from rlhfctl.data.rows import (
     NORMALISERS,
@@ -15,6 +15,7 @@ from rlhfctl.data.rows import (
     Row,
     as_chat,
     is_conversation,
+    text_of,
 )
 from rlhfctl.data.split import same_prompt_key
 from rlhfctl.data.tools import has_tools, with_tools
@@ -31,6 +32,8 @@ SOURCE_ROW = "source_row"
 MESSAGES_BESIDE_TEXT = "messages beside text"
 TEXT_BESIDE_MESSAGES = "text beside messages"
 _TOOLS_BESIDE_TEXT = "{:,} rows have tools, which plain text leaves out; as_chat: true gives them to the chat template"
+_SYSTEM_TAKEN = "{:,} rows have a system text, which is the system message of their conversation"
+_SYSTEM_BESIDE_TEXT = "{:,} rows have a system text, which plain text leaves out; as_chat: true makes it the system message"
 
 
 class RowCheck:
@@ -66,7 +69,7 @@ class RowCheck:
             start: Returns the number of raw rows in the sources before.
         """
         first: int | None = None
-        toolless = 0
+        toolless = systemless = systems = 0
         for number, item in items:
             first = start() if first is None else first
             report.read += 1
@@ -82,9 +85,15 @@ class RowCheck:
             else:
                 report.usable += 1
                 toolless += _leaves_out_tools(item, row)
+                systemless += _leaves_out_system(item, row)
+                systems += _takes_system(item, row)
                 yield row | {SOURCE_ROW: first + number} if self._kind == "prompts" else row
         if toolless:
             report.notes += (_TOOLS_BESIDE_TEXT.format(toolless),)
+        if systemless:
+            report.notes += (_SYSTEM_BESIDE_TEXT.format(systemless),)
+        if systems:
+            report.notes += (_SYSTEM_TAKEN.format(systems),)
 
     def _row(self, item: Item, *, chat: bool) -> Row:
         if isinstance(item, (BadRowError, LeftOutError)):
@@ -93,7 +102,7 @@ class RowCheck:
         if self._margins and row.get("margin") is None:
             raise BadRowError("margin is missing or not a number")
         row = as_chat(row) if chat else row
-        return with_tools(row, item.get(TOOLS))
+        return with_tools(_with_system(row, item), item.get(TOOLS))
 
     def _refuse_repeated(self, row: Row) -> None:
         # Digests: the texts of millions of prompts would fill the memory.
@@ -109,6 +118,35 @@ class RowCheck:
             self._conversational = messages
         elif messages != self._conversational:
             raise BadRowError(MESSAGES_BESIDE_TEXT if messages else TEXT_BESIDE_MESSAGES)
+
+
+def _system_of(item: Item) -> str:
+    """Return the system text of a row's own column; empty if there is none.
+
+    Numbers in such a column, say of the system that wrote the row, are none.
+    """
+    if not isinstance(item, Mapping):
+        return ""
+    cells = (item.get(name) for name in SYSTEM)
+    return next((text_of(cell, "system") for cell in cells if cell and isinstance(cell, str)), "")
+
+
+def _with_system(row: Row, item: Item) -> Row:
+    """Return a conversation with its system text as first message, unless it has one."""
+    prompt, text = row["prompt"], _system_of(item)
+    if not text or not is_conversation(prompt) or prompt[0]["role"] in ("system", "developer"):
+        return row
+    return row | {"prompt": [{"role": "system", "content": text}, *prompt]}
+
+
+def _takes_system(item: Item, row: Row) -> bool:
+    """Return whether a conversation begins with the text of its row's own column."""
+    prompt, text = row["prompt"], _system_of(item)
+    return bool(text) and is_conversation(prompt) and prompt[0]["content"] == text
+
+
+def _leaves_out_system(item: Item, row: Row) -> bool:
+    return bool(_system_of(item)) and not is_conversation(row["prompt"])
 
 
 def _leaves_out_tools(item: Item, row: Row) -> bool:

@@ -143,6 +143,7 @@ class RowCounts:
             "dropped": dict(self.dropped),
             "left_out": dict(self.left_out),
             **({"sources": [asdict(source) for source in self.sources]} if self.sources else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def summary(self) -> str:
@@ -156,6 +157,15 @@ class RowCounts:
         total = sum(self.dropped.values())
         allowed = f" (allowed: {100 * self.limit:.3g} %)" if 0.0 < self.limit < 1.0 else ""
         return f"{total:,} of {self.read:,} rows cannot be used{allowed}: {', '.join(parts)}"
+
+    def _advice(self) -> str:
+        """Return advice on a file whose only row cannot be used."""
+        if self.read > 1 or not self.name.lower().endswith(".json"):
+            return ""
+        return (
+            "the file is one JSON object, hence one row; save its rows as an array ([{...}, ...]) or "
+            "as JSON Lines, one object per line"
+        )
 
     def exceeds(self, limit: float) -> bool:
         """Return whether more than a share of the rows cannot be used."""
@@ -175,7 +185,7 @@ class RowCounts:
         if not self.read:
             raise DataError("the data set is empty", self.name)
         if not self.usable:
-            raise DataError(f"no row is left; {self.reasons()}", self.name, hint)
+            raise DataError(f"no row is left; {self.reasons()}", self.name, hint or self._advice())
         if self.exceeds(limit):
             advice = "fix them, or raise data.max_bad_fraction"
             if limit == 0.0:

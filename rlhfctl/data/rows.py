@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.message_fields import FIELDS, calls_tool, parted
+from rlhfctl.data.message_fields import FIELDS, calls_tool, is_trained_on, parted
 from rlhfctl.data.messages import (
     ROLES,
     MessageError,
@@ -145,6 +145,8 @@ def as_chat(row: Row) -> Row:
     prompt = row["prompt"]
     if is_conversation(prompt):
         return row
+    if not prompt:  # plain text as a whole
+        raise BadRowError("text without a prompt")
     turns = _turns(prompt)
     answers = {
         name: [{"role": "assistant", "content": row[name].strip()}]
@@ -249,10 +251,11 @@ def _whole_prompt(prompt_cell: Any, before: Messages) -> Messages:
 
 
 def _through_last_answer(turns: Messages) -> Messages:
-    last = max(
-        (place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1
-    )
-    return turns[: last + 1]
+    answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+    trained = [place for place in answers if is_trained_on(turns[place])]
+    if answers and not trained:
+        raise LeftOutError("conversation whose answers all have the weight 0")
+    return turns[: trained[-1] + 1] if trained else []
 
 
 def _check_prompt(prompt: Value) -> None:

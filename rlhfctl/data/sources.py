@@ -17,6 +17,7 @@ from rlhfctl.data.form_table import (
     check_section,
     choose_form,
     named_forms,
+    not_read,
     renamed,
 )
 from rlhfctl.data.mixture import PART, Shares, mixed, with_columns
@@ -242,10 +243,11 @@ def preview(
     refuse_whole(section, chosen.form)
     if chosen.form.whole:
         raw = read_local(section.source, section.split)
+    unread = not_read(kind, raw, chosen)
     raw = raw.only(list(chosen.columns.values()))
     if not chosen.form.whole:
         raw = replace(raw, rows=[raw.rows[row] for row in range(min(rows, len(raw.rows)))])
-    report = RowCounts(raw.name, notes=raw.notes)
+    report = RowCounts(raw.name, notes=_notes(raw, chosen, unread))
     items = _converted(raw, chosen, kind, chat=section.as_chat)
     check = RowCheck(kind, margins=margins)
     usable = list(check.usable(items, raw, report, chat=section.as_chat))
@@ -302,6 +304,10 @@ def _selected(rows: Dataset, indices: Sequence[int], key: str | None) -> Dataset
     return rows.select(indices, new_fingerprint=name)
 
 
+def _notes(raw: RawRows, chosen: ChosenForm, unread: str) -> tuple[str, ...]:
+    return (*raw.notes, *filter(None, (chosen.form.note, unread)))
+
+
 def _rows_before(sources: Sequence[RawRows]) -> int:
     return sum(len(raw.rows) for raw in sources)
 
@@ -324,7 +330,8 @@ def _write(
     streams: list[Iterator[Row]] = []
     for part in section.parts:
         raw, chosen = source_rows(part, kind, recipe.seed)
-        report = RowCounts(raw.name, notes=raw.notes)
+        unread = "" if part.is_generated else not_read(kind, raw, chosen)
+        report = RowCounts(raw.name, notes=_notes(raw, chosen, unread))
         reports.append(report)
         raw = raw.only(list(chosen.columns.values()))
         items = followed(_items(part, raw, chosen, kind, recipe.seed), raw, kind, progress)

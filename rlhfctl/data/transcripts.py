@@ -1,4 +1,4 @@
-r"""Transcripts in the style of HH-RLHF: "\n\nHuman: ...\n\nAssistant: ...".
+r"""Transcripts: "\n\nHuman: ...\n\nAssistant: ..." (HH-RLHF), "### Human: ...### Assistant: ..." (Guanaco).
 
 Line endings may be "\n", "\r\n" or "\r"; transcripts are returned with "\n".
 """
@@ -6,11 +6,28 @@ Line endings may be "\n", "\r\n" or "\r"; transcripts are returned with "\n".
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-ANSWER_MARK = "\n\nAssistant:"
-QUESTION_MARK = "\n\nHuman:"
-_START = re.compile(r"\s*Human:")
-_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+
+@dataclass(frozen=True)
+class _Style:
+    """Marks of the turns.
+
+    Attributes:
+        before: Text before each speaker; optional at the start where it is white.
+        start: What a transcript starts with.
+        mark: Each mark, its group the speaker.
+    """
+
+    before: str
+    start: re.Pattern[str]
+    mark: re.Pattern[str]
+
+
+_STYLES = (
+    _Style("\n\n", re.compile(r"\s*Human:"), re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")),
+    _Style("### ", re.compile(r"\s*### Human:"), re.compile(r"### (Human|Assistant):")),
+)
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -20,7 +37,11 @@ class TranscriptError(Exception):
 
 def is_transcript(text: str) -> bool:
     """Return True for text that starts with a human turn."""
-    return _START.match(text) is not None
+    return _style(text) is not None
+
+
+def _style(text: str) -> _Style | None:
+    return next((style for style in _STYLES if style.start.match(text)), None)
 
 
 def unified(text: str) -> str:
@@ -37,11 +58,13 @@ def split_transcript(text: str) -> tuple[str, str] | None:
         TranscriptError: The transcript ends with a question.
     """
     text = unified(text)
-    mark = text.rfind(ANSWER_MARK)
-    if mark < 0 or not is_transcript(text):
+    style = _style(text)
+    answer_mark = "" if style is None else f"{style.before}Assistant:"
+    mark = text.rfind(answer_mark)
+    if style is None or mark < 0:
         return None
-    end = mark + len(ANSWER_MARK)
-    if QUESTION_MARK in text[end:]:
+    end = mark + len(answer_mark)
+    if f"{style.before}Human:" in text[end:]:
         raise TranscriptError("transcript ends with a question")
     return text[:end], text[end:]
 
@@ -56,9 +79,10 @@ def turns_of(text: str) -> list[dict[str, str]]:
         TranscriptError: A turn before the last is empty.
     """
     text = unified(text)
-    if not is_transcript(text):
+    style = _style(text)
+    if style is None:
         return [{"role": "user", "content": text.strip()}]
-    marks = list(_MARK.finditer(text))
+    marks = list(style.mark.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     turns: list[dict[str, str]] = []
     for number, (mark, end) in enumerate(zip(marks, ends, strict=True)):

@@ -23,6 +23,7 @@ Preset = Literal[
     "kto",
     "oasst",
     "pandalm",
+    "question",
     "ranking",
     "reward_bench",
     "sharegpt",

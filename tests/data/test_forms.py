@@ -166,7 +166,7 @@ DEMONSTRATIONS = {
     ("sharegpt.jsonl", False): (
         [user("Name a berry.")],
         [assistant("Currant.")],
-        {"messages has a function call as text (ShareGPT's function_call)": 1},
+        {"messages has a function_call that is not JSON with a name and arguments": 1},
         {},
     ),
     ("alpaca.jsonl", False): (alpaca("Name a fruit."), "Apple.", {}, {}),
@@ -180,6 +180,13 @@ DEMONSTRATIONS = {
     ("dolly.jsonl", True): (
         [user("When was it built?\n\nThe tower was built in 1889.")],
         [assistant("In 1889.")],
+        {},
+        {},
+    ),
+    ("question.jsonl", False): ("Name a fruit.\n\n", "Apple.", {}, {}),
+    ("question.jsonl", True): (
+        [{"role": "system", "content": "Be brief."}, user("Name a fruit.")],
+        [assistant("Apple.")],
         {},
         {},
     ),
@@ -282,6 +289,12 @@ COMPARISONS = {
         POST,
         " Bike stolen, what now?",
         " Bike lost.",
+        {},
+    ),
+    ("question_pairs.jsonl", True): (
+        [{"role": "system", "content": "Be brief."}, user("Name a fruit.")],
+        [assistant("The answer is apple.")],
+        [assistant("The answer is nail.")],
         {},
     ),
     ("shp.jsonl", False): ("Is rice gluten free?\n\n", "Yes.", "Eh.", {}),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhfctl.data.message_fields import fields_of
 from rlhfctl.data.rows import BadRowError, as_chat, comparison, demonstration, prompt_of
 
 
@@ -206,7 +207,7 @@ class TestChat:
     @pytest.mark.parametrize(
         ("prompt", "cause"),
         [
-            ("", "empty prompt"),
+            ("", "text without a prompt"),
             ("\n\nHuman: One?\n\nAssistant:\n\nHuman: Two?", "transcript has an empty turn"),
             ("Human: One?\n\nAssistant: 1", "prompt ends with an assistant turn"),
         ],
@@ -274,7 +275,16 @@ class TestPrompts:
         ),
         (
             {"messages": [user("a"), {"from": "function_call", "value": "{}"}]},
-            "messages has a function call as text (ShareGPT's function_call)",
+            "messages has a function_call that is not JSON with a name and arguments",
+        ),
+        (
+            {
+                "messages": [
+                    user("a"),
+                    {"from": "function_call", "value": '{"name": "f", "arguments": "x"}'},
+                ]
+            },
+            "messages has a function_call whose arguments are not a JSON object",
         ),
         ({"messages": ["a"]}, "messages has a message without role and content"),
         ({"messages": "a"}, "messages is neither text nor messages"),
@@ -332,3 +342,46 @@ def test_prompts_that_cannot_be_used(row, cause):
     with pytest.raises(BadRowError) as caught:
         prompt_of(row)
     assert str(caught.value) == cause
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ('{"name": "f", "arguments": {"x": 1}}', ["f"]),
+        ('{"name": "f", "arguments": "{\\"x\\": 1}"}', ["f"]),
+        ([{"name": "f", "arguments": {"x": 1}}, {"name": "g"}], ["f", "g"]),
+    ],
+)
+def test_a_function_call_of_sharegpt_becomes_a_message_that_calls_tools(value, names):
+    turns = [{"from": "human", "value": "a"}, {"from": "function_call", "value": value}]
+    row = demonstration({"messages": turns})
+    [call] = row["completion"]
+    calls = fields_of(call)["tool_calls"]
+    assert (call["role"], call["content"]) == ("assistant", "")
+    assert [one["function"]["name"] for one in calls] == names
+    assert calls[0] == {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+def test_turns_after_a_function_call_answer_it():
+    turns = [
+        {"from": "human", "value": "a"},
+        {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
+        {"from": "observation", "value": "3"},
+        {"from": "gpt", "value": "It is 3."},
+    ]
+    row = demonstration({"messages": turns})
+    assert [turn["role"] for turn in row["prompt"]] == ["user", "assistant", "tool"]
+    assert row["completion"] == [assistant("It is 3.")]
+
+
+GUANACO = "### Human: One?### Assistant: 1### Human: Two?### Assistant:"
+
+
+def test_transcripts_of_guanaco_are_split_before_the_last_answer():
+    row = demonstration({"text": GUANACO + " 2"})
+    assert row == {"prompt": GUANACO, "completion": " 2"}
+    assert prompt_of({"text": GUANACO + " 2"}) == {"prompt": GUANACO}
+    turns = [user("One?"), assistant("1"), user("Two?")]
+    assert as_chat(row) == {"prompt": turns, "completion": [assistant("2")]}
+    with pytest.raises(BadRowError, match="transcript ends with a question"):
+        demonstration({"text": GUANACO + " 2### Human: Three?"})

@@ -267,7 +267,7 @@ class TestColumns:
             load_demonstrations(recipe_of(demonstrations={"source": source}))
         assert str(caught.value) == (
             "x.jsonl: demonstrations need the columns prompt + completion; or messages; or text; "
-            "or those of alpaca, dolly, hh_rlhf, kto, oasst, sharegpt, ultrachat, "
+            "or those of alpaca, dolly, hh_rlhf, kto, oasst, question, sharegpt, ultrachat, "
             "ultrafeedback_binarized; found: prompt, "
             "completions\n"
             "for example data.demonstrations.columns: {completion: completions}"
@@ -281,8 +281,8 @@ class TestColumns:
             load_prompts(recipe)
 
     def test_a_mapping_of_a_column_that_is_not_ours_is_a_recipe_error(self):
-        recipe = recipe_of(prompts={"source": write(PAIRS), "columns": {"question": "prompt"}})
-        with pytest.raises(RecipeError, match=r"data\.prompts\.columns: question is not a column"):
+        recipe = recipe_of(prompts={"source": write(PAIRS), "columns": {"query": "prompt"}})
+        with pytest.raises(RecipeError, match=r"data\.prompts\.columns: query is not a column"):
             load_prompts(recipe)
 
 
