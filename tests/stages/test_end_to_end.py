@@ -216,10 +216,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str | Path], int, str]] = 
         "no.jsonl",
     ),
     "an absent column": (
-        write("d.jsonl", '{"question": "a", "answer": "b"}\n'),
+        write("d.jsonl", '{"query": "a", "reply": "b"}\n'),
         ["sft", BASE_RECIPE, "--dataset", "d.jsonl"],
         3,
-        "question",
+        "query",
     ),
     "an empty set": (
         write("d.jsonl", ""),
