@@ -124,6 +124,14 @@ def _decode(result: dict[str, Any]) -> list[Figure]:
     ]
 
 
+def _static_cache(result: dict[str, Any]) -> list[Figure]:
+    return [
+        Figure("static cache: times the default's tokens/s", result["times_faster"]),
+        Figure("static cache: tokens/s", result["static"]["tokens_per_second"]),
+        Figure("static cache: s of the first call", result["first_seconds"]),
+    ]
+
+
 _LENGTHS = ("--prompt-length", "128", "--response-length", "256")
 MEASUREMENTS = (
     Measurement(
@@ -156,6 +164,14 @@ MEASUREMENTS = (
         "benchmarks.decode",
         ("--shape", "1.5b", "--lora", *_LENGTHS),
         _decode,
+    ),
+    Measurement(
+        "static-cache-1.5b",
+        "sampling with a static cache and CUDA graphs against the default",
+        4.0,
+        "benchmarks.static_cache",
+        ("--shape", "1.5b", "--lora", *_LENGTHS),
+        _static_cache,
     ),
     *(
         Measurement(

@@ -11,7 +11,7 @@ The modules of most architectures of transformers are copies of Llama's. A modul
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from rlhfctl.models.precision import is_cpu_float32
+from rlhfctl.models.precision import is_eager_cpu_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ def rotary(
         sin: As `cos`.
         unsqueeze_dim: Dimension of the heads in `q` and `k`.
     """
-    if cos.requires_grad or sin.requires_grad or not is_cpu_float32(q, k, cos, sin):
+    if cos.requires_grad or sin.requires_grad or not is_eager_cpu_float32(q, k, cos, sin):
         plain: tuple[Tensor, Tensor] = _llama().apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim)
         return plain
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
@@ -145,7 +145,7 @@ def rotary(
 
 def _norm_forward(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        if not is_cpu_float32(hidden_states, self.weight):
+        if not is_eager_cpu_float32(hidden_states, self.weight):
             return plain(self, hidden_states)
         return rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
@@ -159,9 +159,20 @@ def _mlp_forward(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if type(self.act_fn) not in (SiLUActivation, torch.nn.SiLU):
             return plain(self, x)
         gate, up = self.gate_proj(x), self.up_proj(x)
-        inner = gated(gate, up) if is_cpu_float32(gate, up) else self.act_fn(gate) * up
+        inner = gated(gate, up) if is_eager_cpu_float32(gate, up) else self.act_fn(gate) * up
         result: Tensor = self.down_proj(inner)
         return result
+
+    return forward
+
+
+def _attention_forward(plain: Callable[..., Any]) -> Callable[..., Any]:
+    eager = _with_global(plain, _ROTARY, rotary)
+
+    @wraps(plain)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # torch finds a function's globals by its module's name, so it cannot compile the copy.
+        return (plain if torch.compiler.is_compiling() else eager)(self, *args, **kwargs)
 
     return forward
 
@@ -184,7 +195,7 @@ def _faster(plain: Any) -> type | None:
     elif _is_same(forward, llama.LlamaMLP.forward):
         replacement = _mlp_forward(forward)
     elif _rotates(forward):
-        replacement = _with_global(forward, _ROTARY, rotary)
+        replacement = _attention_forward(forward)
     else:
         return None
     # Other code finds modules by their class's name, such as FSDP the layers to shard.

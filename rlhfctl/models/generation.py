@@ -6,12 +6,19 @@ that was sampled from.
 
 from __future__ import annotations
 
+import math
 import time
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
+from transformers import (
+    CompileConfig,
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    StoppingCriteria,
+)
 
 from rlhfctl import activity
 from rlhfctl.errors import DivergedError
@@ -26,6 +33,8 @@ ENOUGH = 0.5
 """Share of ended rows at which they are removed from the batch."""
 PUBLISH_INTERVAL = 0.5
 """Seconds between published counts of ended responses."""
+CACHE_STEP = 64
+"""Tokens to a multiple of which a static cache is rounded up: each size is compiled anew."""
 
 
 class UniformSampling(LogitsProcessor):  # type: ignore[misc]
@@ -81,11 +90,12 @@ class _Progress:
 
 
 class _EnoughEnded(StoppingCriteria):  # type: ignore[misc]
-    """Stops generation for the whole batch once a share `ENOUGH` of its rows has ended."""
+    """Stops generation for the whole batch once a share of its rows has ended."""
 
-    def __init__(self, stops: Tensor, rows: int, progress: _Progress) -> None:
-        """Store the stop tokens [S]; no row has ended yet."""
+    def __init__(self, stops: Tensor, rows: int, share: float, progress: _Progress) -> None:
+        """Store the stop tokens [S] and the share, infinite for never; no row has ended yet."""
         self.stops = stops
+        self.share = share
         self.progress = progress
         self.ended = torch.zeros(rows, dtype=torch.bool, device=stops.device)
 
@@ -93,7 +103,7 @@ class _EnoughEnded(StoppingCriteria):  # type: ignore[misc]
         """Return [B], all True once enough rows have ended."""
         self.ended |= torch.isin(input_ids[:, -1], self.stops)
         self.progress.publish(self.ended)
-        return (self.ended.float().mean() >= ENOUGH).expand_as(self.ended)
+        return (self.ended.float().mean() >= self.share).expand_as(self.ended)
 
 
 def generate(
@@ -106,6 +116,7 @@ def generate(
     stop_token_ids: Sequence[int],
     pad_token_id: int,
     synced: bool = False,
+    static_cache: bool = False,
 ) -> list[list[int]]:
     """Return one response per prompt, including its stop token, if any.
 
@@ -123,6 +134,8 @@ def generate(
         pad_token_id: Pad token; not a stop token.
         synced: Keep all rows until every process is done. Needed with a sharded base, since every
             pass involves all processes.
+        static_cache: Keep all rows until the last has ended, in a cache of fixed size, and compile
+            the pass of one token per row.
 
     Raises:
         DivergedError: A logit is NaN or infinite.
@@ -132,7 +145,8 @@ def generate(
     ids = torch.tensor([[pad_token_id] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     ids, mask = ids.to(stops.device), mask.to(stops.device)
-    cache = None if synced else _shrinkable_cache(model)
+    cache = None if synced or static_cache else _shrinkable_cache(model)
+    share = math.inf if cache is None else ENOUGH
     active = torch.arange(len(prompts), device=stops.device)
     responses: list[list[int]] = [[] for _ in prompts]
     progress = _Progress(len(prompts))
@@ -143,13 +157,14 @@ def generate(
             attention_mask=mask,
             past_key_values=cache,
             logits_processor=[sampling],
-            stopping_criteria=[] if cache is None else [_EnoughEnded(stops, len(active), progress)],
+            stopping_criteria=[_EnoughEnded(stops, len(active), share, progress)],
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=limit + width - ids.shape[1],
                 eos_token_id=list(stop_token_ids),
                 pad_token_id=pad_token_id,
                 use_cache=True,
+                **(_static_cache(width + limit, model.device) if static_cache else {}),
             ),
             synced_gpus=synced,
         )
@@ -168,6 +183,24 @@ def generate(
         if cache is not None:
             cache.batch_select_indices(remaining)
     return responses
+
+
+def static_cache_length(tokens: int) -> int:
+    """Return the size of a static cache for a number of tokens per row."""
+    return math.ceil(tokens / CACHE_STEP) * CACHE_STEP
+
+
+def _static_cache(length: int, on: torch.device) -> dict[str, Any]:
+    """Return the settings of a cache of fixed size, for at least `length` tokens per row."""
+    settings: dict[str, Any] = {
+        "cache_implementation": "static",
+        "max_cache_len": static_cache_length(length),
+    }
+    if on.type == "cpu":
+        # transformers compiles on a CPU only with this attribute, and its default mode is for GPUs.
+        settings["compile_config"] = CompileConfig(mode="default")
+        settings["compile_config"]._compile_all_devices = True
+    return settings
 
 
 def _require_finite(sampling: UniformSampling) -> None:

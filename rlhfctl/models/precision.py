@@ -33,8 +33,11 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def is_cpu_float32(*tensors: Tensor) -> bool:
-    """Return whether all tensors are fp32 on a CPU, without autocast."""
-    return not torch.is_autocast_enabled("cpu") and all(
+def is_eager_cpu_float32(*tensors: Tensor) -> bool:
+    """Return whether all tensors are fp32 on a CPU, without autocast, and nothing is compiled.
+
+    torch compiles the plain operations of transformers and peft better than ours.
+    """
+    return not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")) and all(
         tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors
     )

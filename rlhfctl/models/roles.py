@@ -12,6 +12,7 @@ from rlhfctl.maths.log_probs import TokenLogProbs, token_log_probs
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.models import generation
 from rlhfctl.models.adapters import is_adapter
+from rlhfctl.models.compiler import require_compiler
 from rlhfctl.models.device import device, effective_dtype
 from rlhfctl.models.heads import ScoreNormalization, linear_float32
 from rlhfctl.models.lm_head import check_language_model
@@ -24,6 +25,7 @@ from rlhfctl.models.role_models import (
     SeparateRoleModels,
     reward_role,
 )
+from rlhfctl.recipe.generation import CACHE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +53,7 @@ class Roles:
         temperature: Divisor of the logits in sampling and in log-probabilities.
         gradient_checkpointing: Whether training passes recompute activations.
         computes_in_float16: Whether passes compute in float16.
+        static_cache: Whether sampling uses a cache of fixed size and a compiled pass.
     """
 
     models: RoleModels
@@ -62,6 +65,7 @@ class Roles:
     temperature: float
     gradient_checkpointing: bool = False
     computes_in_float16: bool = False
+    static_cache: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -220,6 +224,7 @@ class Roles:
                 stop_token_ids=self.stop_token_ids,
                 pad_token_id=self.pad_token_id,
                 synced=self.models.sharded,
+                static_cache=self.static_cache,
             )
 
     def ended(self, response: Sequence[int]) -> bool:
@@ -280,8 +285,11 @@ def load_roles(
     Raises:
         CheckpointError: Checkpoints of different kinds, or damaged ones.
         EnvironmentFault: The architecture's logits are not those of its decoder's states, or not
-            causal.
+            causal; or there is no compiler for a static cache.
     """
+    static_cache = recipe.generation.cache_implementation == "static"
+    if static_cache:
+        require_compiler(CACHE_KEY)
     normalizations = [ScoreNormalization.load(rm) for rm in rms]
     kinds = {folder: is_adapter(folder) for folder in (sft, *rms, policy) if folder is not None}
     if len(set(kinds.values())) > 1:
@@ -317,4 +325,5 @@ def load_roles(
         temperature=recipe.generation.temperature,
         gradient_checkpointing=gradient_checkpointing,
         computes_in_float16=effective_dtype(recipe.model) is torch.float16,
+        static_cache=static_cache,
     )

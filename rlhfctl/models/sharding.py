@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.models.base import decoder_of
 from rlhfctl.models.device import device, effective_quantization
+from rlhfctl.recipe.generation import CACHE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,8 @@ def is_requested(recipe: Recipe) -> bool:
     """Return whether the launcher's configuration shards the base; refuse recipes that cannot be.
 
     Raises:
-        RecipeError: All weights are trained, the base is quantised, or its embeddings are resized.
+        RecipeError: All weights are trained, the base is quantised, its embeddings are resized, or
+            sampling is compiled.
         UsageError: The configuration asks for FSDP version 1.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not os.environ.get(_FSDP):
@@ -60,6 +62,12 @@ def _check(recipe: Recipe) -> None:
             "rows for new tokens cannot be trained in a base that is sharded over processes",
             "model.resize_embeddings",
             "Launch with recipes/launch/ddp.yaml.",
+        )
+    if recipe.generation.cache_implementation == "static":
+        raise RecipeError(
+            "sampling from a base that is sharded over processes is not compiled",
+            CACHE_KEY,
+            "Use the default, dynamic, or launch with recipes/launch/ddp.yaml.",
         )
     if FullyShardedDataParallelPlugin().fsdp_version != 2:
         raise UsageError(

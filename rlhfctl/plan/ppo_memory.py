@@ -167,7 +167,8 @@ def sampling_peak(planned: Planned, rows: int, *, training: bool) -> Split:
     def step(live: LiveBytes, mode: FakeTensorMode, layers: int) -> None:
         roles = _ready_to_sample(planned, live, mode, layers, training=training)
         with planned.ppo_autocast():
-            sample(roles.policy, live, rows, planned.lengths)
+            static = planned.recipe.generation.cache_implementation == "static"
+            sample(roles.policy, live, rows, planned.lengths, static=static)
 
     return planned.peak(step)
 

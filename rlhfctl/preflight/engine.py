@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlhfctl.errors import EnvironmentFault
-from rlhfctl.preflight.finding import Finding
+from rlhfctl.preflight.finding import Finding, environment_error
 from rlhfctl.run.vllm_environment import KEY, adapter_folder, find_python, vllm_version
 
 if TYPE_CHECKING:
@@ -30,5 +30,4 @@ def check_engine(recipe: Recipe) -> Iterator[Finding]:
             python = find_python(section.python)
             yield Finding("ok", f"vLLM {vllm_version(python)} in {python}", KEY)
     except EnvironmentFault as error:
-        hint = error.hint[:1].lower() + error.hint[1:].rstrip(".")
-        yield Finding("error", error.what, error.where, hint, "environment")
+        yield environment_error(error)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rlhfctl.errors import EnvironmentFault
 
 Level = Literal["ok", "not checked", "warning", "error"]
 Fault = Literal["data", "environment"]
@@ -27,3 +30,9 @@ class Finding:
     where: str = ""
     hint: str = ""
     fault: Fault = "data"
+
+
+def environment_error(error: EnvironmentFault) -> Finding:
+    """Return the finding of a fault of this machine."""
+    hint = error.hint[:1].lower() + error.hint[1:].rstrip(".")
+    return Finding("error", error.what, error.where, hint, "environment")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from rlhfctl.errors import EnvironmentFault
+from rlhfctl.models.compiler import require_compiler
 from rlhfctl.models.hub import model_source
 from rlhfctl.preflight.engine import check_engine
-from rlhfctl.preflight.finding import Finding
+from rlhfctl.preflight.finding import Finding, environment_error
+from rlhfctl.recipe.generation import CACHE_KEY
 from rlhfctl.recipe.library_names import (
     ATTENTION_PACKAGES,
     KERNELS,
@@ -26,10 +29,11 @@ _NEEDS_GPU = ("adamw_8bit", "paged_adamw_8bit")
 
 
 def check_packages(recipe: Recipe) -> Iterator[Finding]:
-    """Check the packages of optimizers, attention, vLLM and trackers; names are the schema's."""
+    """Check the programs of optimizers, attention, sampling and trackers; names are the schema's."""
     yield from _optimizers(recipe)
     yield from _attention_package(recipe.model)
     yield from check_engine(recipe)
+    yield from _compiler(recipe)
     yield from _trackers(recipe)
     if recipe.sweep.set:
         yield Finding("not checked", "`rlhfctl sweep` checks its settings", "sweep.set")
@@ -81,6 +85,15 @@ def _attention_package(section: ModelSection) -> Iterator[Finding]:
         "install one on the machine that trains, or use sdpa",
         "environment",
     )
+
+
+def _compiler(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.generation.cache_implementation != "static":
+        return
+    try:
+        yield Finding("ok", f"static: compiled by {require_compiler(CACHE_KEY)}", CACHE_KEY)
+    except EnvironmentFault as error:
+        yield environment_error(error)
 
 
 def _trackers(recipe: Recipe) -> Iterator[Finding]:

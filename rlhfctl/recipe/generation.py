@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rlhfctl.recipe.base import Count, Positive, Section
+
+CACHE_KEY = "generation.cache_implementation"
 
 
 class GenerationSection(Section):
@@ -25,6 +29,12 @@ class GenerationSection(Section):
         None,
         description="Responses sampled at once in PPO's rollouts and for score normalization; null: "
         "a whole rollout. Each has random numbers of its own, so this is for memory and speed alone.",
+    )
+    cache_implementation: Literal["dynamic", "static"] = Field(
+        "dynamic",
+        description="Key-value cache of the stages' sampling. dynamic grows, and rows that have ended "
+        "leave the batch. static has a fixed size and a pass compiled by torch (CUDA graphs on GPUs): "
+        "some seconds to minutes at first, then faster where responses have similar lengths.",
     )
     stop_tokens: list[str] = Field(
         default_factory=list,

@@ -59,6 +59,7 @@ def test_outputs_and_gradients_are_those_in_double_precision(
     monkeypatch, kind, bias, shape, slow_mkl
 ):
     monkeypatch.setattr(linear, "prefers_onednn", lambda: slow_mkl)
+    monkeypatch.setattr(linear, "_ONEDNN_PAYS", 0)
     model = model_of(kind, bias)
     states = torch.randn(*shape, 96)
     exact = outcome(deepcopy(model).double(), states.double())
@@ -69,6 +70,23 @@ def test_outputs_and_gradients_are_those_in_double_precision(
     for quick, wanted in zip(outcome(model, states), exact, strict=True):
         assert quick.dtype == torch.float32
         assert (quick - wanted).abs().max() < TOLERANCE * wanted.abs().max()
+
+
+def test_onednn_takes_large_products_alone(monkeypatch):
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
+    model = torch.nn.Linear(96, 160)
+    linear.use_fast_cpu_layers(torch.nn.Sequential(model))
+    rows = []
+    product = torch.ops.mkldnn._linear_pointwise
+
+    def count(left, *others):
+        rows.append(len(left))
+        return product(left, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", count)
+    for number in (260, 261):
+        model(torch.randn(number, 96))
+    assert rows == [261], "4 million multiplications are 260.4 rows"
 
 
 def test_of_many_rows_alone_the_merged_weight_is_used(monkeypatch):

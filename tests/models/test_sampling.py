@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.tiny_models import VOCABULARY, tiny_model, write_tokenizer
-from rlhfctl.errors import DivergedError, ExitCode
+from rlhfctl.errors import DivergedError, EnvironmentFault, ExitCode
 from rlhfctl.maths.sampling import uniform_numbers
 from rlhfctl.maths.sequences import Sequences
 from rlhfctl.models import generation
@@ -21,6 +21,7 @@ from rlhfctl.world.model import embedded_path
 
 PROMPT = [300, 301, 302, 303]
 DRAWS = 2000
+ROLES = ("policy", "reference")
 
 
 def opened(run, section="generation", **changes):
@@ -155,6 +156,48 @@ def test_an_architecture_whose_cache_cannot_shrink_is_sampled_all_the_same(tiny_
     usual = draws(roles, count=16)
     monkeypatch.setattr(generation, "_shrinkable_cache", lambda model: None)
     assert draws(roles, count=16) == usual
+
+
+def static_and_dynamic(run):
+    """Return the responses of policy and reference by either cache, of lengths that differ."""
+    settings = {"max_new_tokens": 24, "temperature": 1.3}
+    prompts = [PROMPT[: 1 + at % 4] for at in range(16)]
+    seeds = [(7, at) for at in range(16)]
+    return [
+        [opened(run, **settings, **cache).generate(prompts, seeds, role) for role in ROLES]
+        for cache in ({"cache_implementation": "static"}, {})
+    ]
+
+
+def test_a_static_cache_gives_the_same_responses(tiny_run, monkeypatch):
+    """Without compiling, which takes seconds; transformers asks for it once per model."""
+    modes = []
+
+    def not_compiled(function, *, mode, **_):
+        modes.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, "compile", not_compiled)
+    static, dynamic = static_and_dynamic(tiny_run)
+    assert static == dynamic
+    assert len({len(response) for response in dynamic[0]}) > 4
+    assert modes == ["default"] * len(ROLES)
+
+
+@pytest.mark.slow
+def test_a_compiled_pass_gives_the_same_responses(tiny_run):
+    """Compiled are the modules of transformers and peft, without the layers for CPUs."""
+    static, dynamic = static_and_dynamic(tiny_run)
+    assert static == dynamic
+
+
+def test_a_static_cache_without_a_compiler_is_refused(tiny_run, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(EnvironmentFault, match="no C\\+\\+ compiler: g\\+\\+, ") as raised:
+        opened(tiny_run, cache_implementation="static")
+    assert raised.value.where == "generation.cache_implementation"
 
 
 def test_rows_of_the_head_beyond_the_tokenizer_are_neither_sampled_nor_scored(tiny_run, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from rlhfctl.errors import RecipeError, UsageError
 from rlhfctl.models import sharding
+from rlhfctl.plan.advice import with_settings
 from rlhfctl.run.monitor import NullMonitor
 from rlhfctl.run.process_group import join_processes
 from rlhfctl.stages.ppo import stage as ppo
@@ -39,6 +40,13 @@ def test_fsdp_version_1_is_refused(tiny_run, fsdp, monkeypatch):
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(UsageError, match="FSDP2 only"):
         sharding.is_requested(tiny_run.recipe)
+
+
+def test_compiled_sampling_from_a_sharded_base_is_refused(tiny_run, fsdp):
+    recipe = with_settings(tiny_run.recipe, {"generation.cache_implementation": "static"})
+    with pytest.raises(RecipeError, match="is not compiled") as raised:
+        sharding.is_requested(recipe)
+    assert raised.value.where == "generation.cache_implementation"
 
 
 def test_adapters_on_a_plain_base_can_be_sharded(tiny_run, fsdp):

@@ -129,3 +129,14 @@ def test_the_cache_of_sampling_holds_every_token_once():
     cache = sampling_peak(planned, rows, training=False).bytes["kv_cache"]
     assert layer * text.num_hidden_layers * (tokens - rows) <= cache
     assert cache <= layer * (text.num_hidden_layers + 1) * tokens
+
+
+def test_a_static_cache_takes_its_whole_size_at_once():
+    """Rows times its length, 1,536 for 500 + 1,000 tokens, and nothing is joined to it."""
+    settings = {"generation.max_prompt_length": 500, "generation.max_new_tokens": 1000}
+    recipe = with_settings(tiny_recipe(), settings | {"generation.cache_implementation": "static"})
+    planned = Planned(recipe, read_architecture(recipe.model), SMALL)
+    text = planned.architecture.config.get_text_config()
+    layer = 2 * 4 * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+    cache = sampling_peak(planned, 8, training=False).bytes["kv_cache"]
+    assert cache == pytest.approx(8 * 1536 * layer * text.num_hidden_layers, rel=0.02)

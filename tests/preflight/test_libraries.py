@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -16,6 +16,9 @@ from rlhfctl.recipe import library_names
 from rlhfctl.recipe.load import load_recipe
 from rlhfctl.recipe.schema import Recipe
 from rlhfctl.world.model import embedded_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HUB: dict[str, dict[str, Any]] = {
     "model": {"name_or_path": "nobody/nothing"},
@@ -58,6 +61,23 @@ def test_the_names_are_those_of_transformers():
     assert set(library_names.ATTENTIONS) - {"eager"} == {
         name for name in ALL_ATTENTION_FUNCTIONS if "paged" not in name
     }
+
+
+def test_compiled_sampling_needs_a_compiler_and_pythons_headers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = "generation.cache_implementation"
+    sections = HUB | {"generation": {"cache_implementation": "static"}}
+    assert key not in findings(HUB)
+    assert findings(sections)[key].level == "ok"
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
+    assert f"Python's headers are missing: {tmp_path}" in findings(sections)[key].what
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    finding = findings(sections)[key]
+    assert (finding.level, finding.fault) == ("error", "environment")
+    assert finding.what.endswith("there is no C++ compiler: no-such-compiler")
+    assert "g++ and python3-dev" in finding.hint
 
 
 @pytest.mark.parametrize(
