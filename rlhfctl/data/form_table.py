@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from rlhfctl.data.column_hints import mapping_hint
 from rlhfctl.data.forms import (
     ASKED,
     EXTRAS,
@@ -26,11 +26,14 @@ from rlhfctl.data.preference_sets import (
     helpsteer2,
     helpsteer3,
     hh_rlhf,
+    openai_preference,
+    pku_saferlhf,
     reward_bench,
     ultrafeedback_binarized,
+    webgpt,
 )
 from rlhfctl.data.public_sets import arena, sharegpt, shp, summaries, ultrachat
-from rlhfctl.data.rankings import ORDER_COLUMNS, RESPONSE_COLUMNS, ranking
+from rlhfctl.data.rankings import ORDER_COLUMNS, QUESTION_COLUMNS, RESPONSE_COLUMNS, ranking
 from rlhfctl.data.raw import did_you_mean, listed
 from rlhfctl.errors import DataError, RecipeError
 
@@ -83,7 +86,7 @@ def _rankings() -> list[Form]:
             optional=(*ORDER_COLUMNS, "input"),
             fits=_holds_lists(responses),
         )
-        for question in ("prompt", "instruction")
+        for question in QUESTION_COLUMNS
         for responses in RESPONSE_COLUMNS
     ]
 
@@ -117,6 +120,8 @@ _ULTRAFEEDBACK = Form(
     per_row(ultrafeedback_binarized),
     optional=("score_chosen", "score_rejected"),
 )
+_WEBGPT = ("question", "answer_0", "answer_1")
+_PKU = ("prompt", "response_0", "response_1")
 _REWARD_BENCH = Form(
     "reward_bench", ("prompt", "chosen", "rejected", "subset"), per_row(reward_bench)
 )
@@ -159,6 +164,13 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         _repeated("chosen", "rejected"),
         _trl("prompt", "chosen", "rejected"),
         _instructions("alpaca", "instruction", "chosen", "rejected"),
+        Form(
+            "alpaca",
+            ("instruction", "output"),
+            per_row(alpaca),
+            optional=("input", "system", "history"),
+            fits=_holds_lists("output"),
+        ),
         _question("chosen", "rejected"),
         _trl("chosen", "rejected"),
         Form("kto", _KTO_COLUMNS, kto, fits=has_labels, whole=True),
@@ -186,6 +198,13 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         _OASST,
         _helpsteer2("preference_strength"),
         _helpsteer3("overall_preference"),
+        Form("pku_saferlhf", (*_PKU, "better_response_id"), per_row(pku_saferlhf)),
+        Form("webgpt", (*_WEBGPT, "score_0", "score_1"), per_row(webgpt)),
+        Form(
+            "openai_preference",
+            ("input", "preferred_output", "non_preferred_output"),
+            per_row(openai_preference),
+        ),
         _HH_RLHF,
         _ULTRAFEEDBACK,
         _tldr("prompt", "chosen", "rejected"),
@@ -216,6 +235,9 @@ DATA_FORMS: dict[Kind, tuple[Form, ...]] = {
         Form("arena", ("conversation_a", "conversation_b"), per_row(arena)),
         _helpsteer2(),
         _helpsteer3(),
+        Form("pku_saferlhf", _PKU, per_row(pku_saferlhf)),
+        Form("webgpt", _WEBGPT, per_row(webgpt)),
+        Form("openai_preference", ("input", "preferred_output"), per_row(openai_preference)),
         _trl("prompt"),
         _question(),
         _trl("text"),
@@ -384,14 +406,5 @@ def _nothing_fits(kind: Kind, raw: RawRows, preset: str | None) -> DataError:
     return DataError(
         f"{subject} need the columns {layouts}; found: {listed(raw.columns)}",
         raw.name,
-        _mapping_hint(kind, forms, raw.columns),
+        mapping_hint(kind, forms, raw.columns),
     )
-
-
-def _mapping_hint(kind: Kind, forms: Sequence[Form], columns: Sequence[str]) -> str:
-    needed = {column for form in forms for column in form.columns} - set(columns)
-    for column in sorted(needed):
-        close = difflib.get_close_matches(column, columns, n=1)
-        if close:
-            return f"for example data.{kind}.columns: {{{column}: {close[0]}}}"
-    return f"map them with data.{kind}.columns: {{our name: name in the source}}"

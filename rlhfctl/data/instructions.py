@@ -44,9 +44,22 @@ def question_of(instruction: Any, more: Any = None, *, chat: bool) -> Any:
     )
 
 
+def plain_question(value: Any, column: str, *, chat: bool) -> Any:
+    """Return a question as a user message, or as text with an empty line behind it.
+
+    Raises:
+        BadRowError: The question is missing or empty.
+    """
+    text = text_of(value, column)
+    if not text.strip():
+        raise BadRowError("empty prompt")
+    return [{"role": "user", "content": text.strip()}] if chat else f"{text.rstrip()}\n\n"
+
+
 def alpaca(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
     """Convert a row with ``instruction``, ``input`` and ``output``, or a chosen and a rejected one.
 
+    In comparisons ``output`` may be the list of both, the chosen one first (earlier LLaMA-Factory).
     ``system`` and ``history`` (earlier questions with answers) are LLaMA-Factory's.
     """
     question = question_of(row.get("instruction"), row.get("input"), chat=chat)
@@ -60,6 +73,11 @@ def alpaca(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
         yield {"prompt": question}
     elif kind == "demonstrations":
         yield answered(question, text_of(row.get("output"), "output"))
+    elif "output" in row:
+        both = list_in(row["output"])
+        if both is None or len(both) != 2:
+            raise BadRowError("output is not a list of two")
+        yield compared(question, *both)
     else:
         yield compared(question, row.get("chosen"), row.get("rejected"))
 
@@ -76,10 +94,7 @@ def dolly(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
 
 def question_rows(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
     """Convert a question with its answer (GSM8K, OpenOrca), or with two of them (Orca's pairs)."""
-    text = text_of(row.get("question"), "question")
-    if not text.strip():
-        raise BadRowError("empty prompt")
-    question: Any = [{"role": "user", "content": text.strip()}] if chat else f"{text.rstrip()}\n\n"
+    question = plain_question(row.get("question"), "question", chat=chat)
     if kind == "prompts":
         yield {"prompt": question}
     elif kind == "demonstrations":

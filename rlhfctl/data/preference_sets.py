@@ -1,4 +1,4 @@
-"""Forms of preference sets: HH-RLHF, UltraFeedback, HelpSteer2 and 3, RewardBench 1 and 2."""
+"""Forms of preference sets, such as HH-RLHF, UltraFeedback, HelpSteer, PKU-SafeRLHF, WebGPT, RewardBench."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from rlhfctl.data.forms import WEIGHT, compared
+from rlhfctl.data.cells import choice_of, object_of
+from rlhfctl.data.forms import TOOLS, WEIGHT, compared
+from rlhfctl.data.instructions import plain_question
 from rlhfctl.data.rows import BadRowError, LeftOutError, text_of
 from rlhfctl.data.transcripts import TranscriptError, split_transcript
 
@@ -87,6 +89,45 @@ def _preferred(
     responses = [row.get(name) for name in names]
     better = int(strength > 0.0)
     yield compared(question, responses[better], responses[1 - better], margin=abs(strength))
+
+
+def pku_saferlhf(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
+    """Convert PKU-SafeRLHF; ``better_response_id`` is 0 or 1, as the ``safer_response_id`` beside it."""
+    question = plain_question(row.get("prompt"), "prompt", chat=chat)
+    if kind == "prompts":
+        yield {"prompt": question}
+        return
+    better = choice_of(row.get("better_response_id"), "better_response_id")
+    responses = row.get("response_0"), row.get("response_1")
+    yield compared(question, responses[better], responses[1 - better])
+
+
+def webgpt(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
+    """Convert openai/webgpt_comparisons; ``margin`` is the difference of the scores."""
+    text = object_of(row.get("question"), "question").get("full_text")
+    question = plain_question(text, "question.full_text", chat=chat)
+    if kind == "prompts":
+        yield {"prompt": question}
+        return
+    scores = [_number(row.get(name), name) for name in ("score_0", "score_1")]
+    if scores[0] == scores[1]:
+        raise LeftOutError(TIED)
+    answers = row.get("answer_0"), row.get("answer_1")
+    better = int(scores[1] > scores[0])
+    margin = abs(scores[1] - scores[0])
+    yield compared(question, answers[better], answers[1 - better], margin=margin)
+
+
+def openai_preference(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
+    """Convert a row of OpenAI's preference fine-tuning: ``input.messages`` and two outputs."""
+    del chat
+    request = object_of(row.get("input"), "input")
+    tools = {TOOLS: request[TOOLS]} if request.get(TOOLS) else {}
+    if kind == "prompts":
+        yield {"prompt": request.get("messages"), **tools}
+        return
+    outputs = row.get("preferred_output"), row.get("non_preferred_output")
+    yield compared(request.get("messages"), *outputs, **tools)
 
 
 def reward_bench(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlhfctl.data.cells import choice_of, object_of
 from rlhfctl.data.forms import compared
-from rlhfctl.data.messages import list_in, parsed_text
+from rlhfctl.data.messages import list_in
 from rlhfctl.data.rows import BadRowError, LeftOutError, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rlhfctl.data.forms import Item, Kind, Source
 
@@ -53,7 +53,7 @@ def shp(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
     if kind == "prompts":
         yield {"prompt": question}
         return
-    better = _choice(row.get("labels"), "labels")
+    better = choice_of(row.get("labels"), "labels")
     replies = row.get("human_ref_B"), row.get("human_ref_A")
     yield compared(question, replies[better], replies[1 - better])
 
@@ -64,16 +64,16 @@ def summaries(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
     Its prompts are Stiennon et al.'s (2020, appendix B.2): subreddit, title, post, "TL;DR:".
     """
     del chat  # the task is in the form of the text
-    question = _post(_mapping(row.get("info"), "info"))
+    question = _post(object_of(row.get("info"), "info"))
     if kind == "prompts":
         yield {"prompt": question}
         return
     both = list_in(row.get("summaries"))
     if both is None or len(both) != 2:
         raise BadRowError("summaries is not a list of two")
-    texts = [text_of(_mapping(one, "summaries").get("text"), "a summary") for one in both]
+    texts = [text_of(object_of(one, "summaries").get("text"), "a summary") for one in both]
     texts = [" " + text.strip() for text in texts]
-    better = _choice(row.get("choice"), "choice")
+    better = choice_of(row.get("choice"), "choice")
     worker = row.get("worker")
     yield compared(question, texts[better], texts[1 - better], annotator=worker)
 
@@ -112,18 +112,3 @@ def arena(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
     yield {"chosen": sides[number], "rejected": sides[1 - number]} | (
         {"annotator": row["judge"]} if "judge" in row else {}
     )
-
-
-def _choice(value: Any, column: str) -> int:
-    text = str(value).strip().removesuffix(".0")
-    if text not in ("0", "1"):
-        raise BadRowError(f"{column} is not 0 or 1")
-    return int(text)
-
-
-def _mapping(value: Any, column: str) -> Mapping[str, Any]:
-    if isinstance(value, str):
-        value = parsed_text(value)
-    if not isinstance(value, Mapping):
-        raise BadRowError(f"{column} is not an object")
-    return value

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.data.forms import WEIGHT, compared
-from rlhfctl.data.instructions import question_of
+from rlhfctl.data.instructions import plain_question, question_of
 from rlhfctl.data.messages import list_in
 from rlhfctl.data.rows import BadRowError, LeftOutError, text_of
 from rlhfctl.errors import DataError
@@ -20,10 +20,11 @@ from rlhfctl.errors import DataError
 if TYPE_CHECKING:
     from rlhfctl.data.forms import Item, Kind, Source
 
-RESPONSE_COLUMNS = ("responses", "completions", "answers")
-ORDER_COLUMNS = ("ranks", "rank", "scores", "rewards", "ranking")
+QUESTION_COLUMNS = ("prompt", "instruction", "question", "input")
+RESPONSE_COLUMNS = ("responses", "completions", "answers", "generations")
+ORDER_COLUMNS = ("ranks", "rank", "scores", "rewards", "ratings", "rating", "ranking")
 _TEXT_KEYS = ("response", "answer", "text", "content", "completion", "output")
-_SCORE_KEYS = ("overall_score", "score", "rating", "reward")
+_SCORE_KEYS = ("overall_score", "score", "rating", "reward", "pm_score")
 _RANK_KEYS = ("rank", "ranking")
 
 
@@ -89,9 +90,12 @@ def ranking(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
 
 
 def _question(row: Source, chat: bool) -> Any:
-    if row.get("prompt") is not None or "instruction" not in row:
-        return row.get("prompt")
-    return question_of(row["instruction"], row.get("input"), chat=chat)
+    if row.get("prompt") is not None:
+        return row["prompt"]
+    if "instruction" in row:
+        return question_of(row["instruction"], row.get("input"), chat=chat)
+    column = next((name for name in ("question", "input") if name in row), None)
+    return None if column is None else plain_question(row[column], column, chat=chat)
 
 
 def _is_object(response: Any) -> bool:

@@ -22,7 +22,9 @@ Preset = Literal[
     "hh_rlhf",
     "kto",
     "oasst",
+    "openai_preference",
     "pandalm",
+    "pku_saferlhf",
     "question",
     "ranking",
     "reward_bench",
@@ -32,6 +34,7 @@ Preset = Literal[
     "tldr",
     "ultrachat",
     "ultrafeedback_binarized",
+    "webgpt",
 ]
 
 
