@@ -56,9 +56,12 @@ LABEL org.opencontainers.image.title="rlhfctl" \
       org.opencontainers.image.description="RLHF from one recipe: SFT, reward model, PPO, evaluation" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}"
-# hadolint ignore=DL3008
+# Further packages of the distribution: `generation.cache_implementation: static` and Triton compile,
+# with "g++ python3.12-dev".
+ARG PACKAGES=
+# hadolint ignore=DL3008,SC2086
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates ${PYTHON} tini \
+ && apt-get install -y --no-install-recommends ca-certificates ${PYTHON} tini ${PACKAGES} \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=packages /opt/rlhfctl /opt/rlhfctl
 # A user without an entry in /etc/passwd has no name and no home; libraries ask for both. With
