@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
+from rlhfctl.errors import DataError
 from rlhfctl.maths.ensembles import Rule, combine_scores
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class ConcurrentSource(RewardSource, Protocol):
     """Reward source that computes while the other sources do."""
 
     def start(self, batch: Sequences, rows: Sequence[int]) -> Callable[[], Tensor]:
-        """Start the computation of `scores`; the returned function waits for them."""
+        """Start the computation of `scores`; the returned function waits for them.
+
+        They are NaN where the source does not apply to a response.
+        """
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,37 @@ class Rewards:
     penalty: float = 0.0
 
     def scores_per_source(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        """Return the scores of every source, [S, B], on the batch's device."""
+        """Return the scores of every source, [S, B], on the batch's device; 0 where it gives none.
+
+        Raises:
+            DataError: No source scores some response, or one does not and the rule is no sum.
+        """
         waiting = [
             source.start(batch, rows)
             if isinstance(source, ConcurrentSource)
             else partial(source.scores, batch, rows)
             for source in self.sources
         ]
-        return torch.stack([wait().to(batch.ids.device, torch.float32) for wait in waiting])
+        scores = torch.stack([wait().to(batch.ids.device, torch.float32) for wait in waiting])
+        return self._without_absent(scores)
+
+    def _without_absent(self, scores: Tensor) -> Tensor:
+        """Return scores [S, B] with 0 in place of the NaN of sources that may leave responses out."""
+        may_be_absent = [isinstance(source, ConcurrentSource) for source in self.sources]
+        absent = scores.isnan() & torch.tensor(may_be_absent, device=scores.device)[:, None]
+        if absent.any() and self.rule != "weighted_sum":
+            raise DataError(
+                f"a reward source returned None, which reward_rule: {self.rule} cannot combine",
+                "ppo.reward_rule",
+                "Use weighted_sum, where None adds nothing, or return a number.",
+            )
+        if absent.all(dim=0).any():
+            raise DataError(
+                "every reward source returned None for a response",
+                "ppo.reward_sources",
+                "Let one of them return a number for each response.",
+            )
+        return scores.masked_fill(absent, 0.0)
 
     def combine(self, source_scores: Tensor) -> Tensor:
         """Return one score per episode, [B], from [S, B]."""

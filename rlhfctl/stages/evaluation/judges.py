@@ -262,7 +262,7 @@ def _function(context: EvalContext, pairs: Pairs, function: UserFunction) -> Jud
             "opponents": list(pairs.others),
         }
     )
-    outcomes = wait()
+    outcomes = [won for won in wait() if won is not None]
     if len(outcomes) != len(pairs.rows) or not all(0.0 <= won <= 1.0 for won in outcomes):
         raise DataError(
             f"the judge function returned {len(outcomes)} preferences for {len(pairs.rows)} pairs, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,11 @@ class UserFunction:
     kind: str = "the reward function"
     arguments: frozenset[str] = ARGUMENTS
 
+    @property
+    def may_skip(self) -> bool:
+        """True if it may return None for a response, as TRL's reward functions do."""
+        return self.key == KEY
+
     @classmethod
     def of(
         cls,
@@ -141,11 +147,12 @@ class UserFunction:
                 "Add the column to the prompts, or give the parameter a default.",
             )
 
-    def start(self, arguments: dict[str, Any]) -> Callable[[], list[float]]:
+    def start(self, arguments: dict[str, Any]) -> Callable[[], list[float | None]]:
         """Start a call with those arguments that the function accepts.
 
         Returns:
-            A function that waits for the numbers and returns them. It raises DataError if the
+            A function that waits for the numbers and returns them, with None only where the function
+            may skip. It raises DataError if the
             function fails, tries to end the process, takes longer than its limit, or does not
             return a list of numbers.
         """
@@ -156,7 +163,7 @@ class UserFunction:
         wait = start_call(self.function, accepted, self.limit)
         return lambda: self._result(wait)
 
-    def _result(self, wait: Callable[[], Any]) -> list[float]:
+    def _result(self, wait: Callable[[], Any]) -> list[float | None]:
         try:
             return contained(lambda: self._numbers(wait()))
         except RlhfctlError:
@@ -180,10 +187,10 @@ class UserFunction:
                 _READS_MESSAGES if self.key == KEY and _WANTS_MESSAGES in str(error) else _FIX,
             ) from error
 
-    def _numbers(self, values: Any) -> list[float]:
+    def _numbers(self, values: Any) -> list[float | None]:
         # A generator of the user's runs only now.
         try:
-            return [float(value) for value in values]
+            return [None if value is None and self.may_skip else float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"{self.kind} did not return a list of numbers: {error}",
@@ -220,7 +227,7 @@ class FunctionSource:
         self.rows = rows
 
     def scores(self, batch: Sequences, rows: Sequence[int]) -> Tensor:
-        """Return the function's scores, [B], without normalization.
+        """Return the function's scores, [B], without normalization; NaN where it returned None.
 
         Raises:
             DataError: The function fails, takes too long, or does not return one finite number per
@@ -251,19 +258,20 @@ class FunctionSource:
             return [{"role": "assistant", "content": text}]
         return text
 
-    def _checked(self, values: Sequence[float], texts: Sequence[str]) -> Tensor:
+    def _checked(self, values: Sequence[float | None], texts: Sequence[str]) -> Tensor:
         where = f"{KEY}: {self.function.name}"
-        scores = torch.tensor(values)
+        scores = torch.tensor([math.nan if value is None else value for value in values])
         if len(scores) != len(texts):
             raise DataError(
                 f"a reward source returned {len(scores)} scores for {len(texts)} responses",
                 where,
                 "It must return one number for each of its completions.",
             )
-        if not torch.isfinite(scores).all():
-            raise DataError(
-                "a reward source returned a score that is NaN or infinite",
-                where,
-                f"The response was {texts[int((~torch.isfinite(scores)).nonzero()[0])]!r}.",
-            )
+        for value, text in zip(values, texts, strict=True):
+            if value is not None and not math.isfinite(value):
+                raise DataError(
+                    "a reward source returned a score that is NaN or infinite",
+                    where,
+                    f"The response was {text!r}.",
+                )
         return scores

@@ -41,6 +41,12 @@ def everything(**arguments):
     assert {len(values) for values in arguments.values()} == {2}, arguments
     return [len(arguments)] * 2
 
+def sometimes(completions):
+    return [1.0 if text == "4." else None for text in completions]
+
+def never(completions):
+    return [None for _ in completions]
+
 def only_optional(completions, *, level=None, log_metric=None):
     assert log_metric is None
     return [float(x) for x in level]
@@ -162,9 +168,9 @@ class Characters:
         return "".join(map(chr, ids))
 
 
-def scores(*sources, columns=COLUMNS):
+def scores(*sources, columns=COLUMNS, **keys):
     """Return the scores, per source, of two responses in the order of rows 1, 0."""
-    section = PPOSection.model_validate({"reward_sources": list(sources)})
+    section = PPOSection.model_validate({"reward_sources": list(sources), **keys})
     no_roles, formatter = cast("Any", None), cast("Any", Characters())
     rewards = RewardSources.open(section).over(no_roles, formatter, PromptRows(PROMPTS, columns))
     batch = Sequences.from_lists([[1]] * 2, [list(map(ord, text)) for text in ("Hi you!", "4.")], 0)
@@ -195,6 +201,17 @@ def test_a_function_written_for_trl_reads_completions_as_messages(here):
     with pytest.raises(DataError) as caught:
         scores({"source": "my_functions:spoken"})
     assert "set completions: messages for this source" in caught.value.hint
+
+
+def test_none_means_that_a_source_does_not_apply_to_a_response(here):
+    """As in TRL, whose sum leaves it out."""
+    length, sometimes = ({"source": f"my_functions:{name}"} for name in ("length", "sometimes"))
+    assert scores(length, sometimes) == [[7.0, 2.0], [0.0, 1.0]]
+    for alone in (sometimes, {"source": "my_functions:never"}):
+        with pytest.raises(DataError, match="every reward source returned None for a response"):
+            scores(alone)
+    with pytest.raises(DataError, match="reward_rule: worst cannot combine"):
+        scores(length, sometimes, reward_rule="worst")
 
 
 def test_a_source_can_be_given_fewer_columns(here):
