@@ -1,16 +1,18 @@
-"""The compiler and headers with which torch builds kernels of its own."""
+"""The compiler, headers and folder with which torch builds kernels of its own."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from rlhfctl.errors import EnvironmentFault
 
 _VARIABLES = ("CXX", "CC")
 _PROGRAMS = ("g++", "clang++", "c++", "gcc", "clang", "cc")
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _HINT = "Install them (on Debian and Ubuntu: g++ and python3-dev), or use the default."
 
 
@@ -21,7 +23,8 @@ def require_compiler(where: str) -> str:
         where: Key of the recipe that asks for compiled code.
 
     Raises:
-        EnvironmentFault: There is none, or Python's headers are missing.
+        EnvironmentFault: There is none, Python's headers are missing, or torch's folder for compiled
+            code forbids to run it.
     """
     names = [os.environ[name] for name in _VARIABLES if os.environ.get(name)] or _PROGRAMS
     path = next(filter(None, map(shutil.which, names)), None)
@@ -38,4 +41,18 @@ def require_compiler(where: str) -> str:
             where,
             _HINT,
         )
+    _require_executable(where)
     return path
+
+
+def _require_executable(where: str) -> None:
+    """Check the folder that torch writes libraries to and loads them from."""
+    cache = Path(os.environ.get(_CACHE) or tempfile.gettempdir()).absolute()
+    folder = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise EnvironmentFault(
+            f"torch runs code from {cache}, which is mounted noexec",
+            where,
+            f"Set {_CACHE} to a folder elsewhere, mount it with exec (docker run --tmpfs /tmp:exec), or use "
+            "the default.",
+        )

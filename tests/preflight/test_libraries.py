@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -70,6 +72,12 @@ def test_compiled_sampling_needs_a_compiler_and_pythons_headers(
     sections = HUB | {"generation": {"cache_implementation": "static"}}
     assert key not in findings(HUB)
     assert findings(sections)[key].level == "ok"
+    with monkeypatch.context() as patch:
+        # A mount needs root, so the flag is stated here; docker's --tmpfs has it.
+        patch.setattr("os.statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "new" / "folder"))
+        what = findings(sections)[key].what
+    assert f"runs code from {tmp_path}/new/folder, which is mounted noexec" in what
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
     assert f"Python's headers are missing: {tmp_path}" in findings(sections)[key].what
     monkeypatch.setenv("PATH", str(tmp_path))
