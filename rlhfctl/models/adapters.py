@@ -49,6 +49,7 @@ def new_config(section: LoraSection, task_type: str, head: str | None = None) ->
     return LoraConfig(
         r=section.r,
         lora_alpha=section.alpha,
+        use_rslora=section.use_rslora,
         lora_dropout=section.dropout,
         target_modules=section.target_modules,
         task_type=task_type,
@@ -144,12 +145,18 @@ def set_weights(model: Any, weights: dict[str, torch.Tensor], name: str, source:
 
 
 def check_rank(folder: Path, section: LoraSection) -> None:
-    """Refuse an adapter whose rank or alpha differs from the recipe's.
+    """Refuse an adapter whose rank or scale differs from the recipe's.
 
     Raises:
-        CheckpointError: Rank or alpha differs.
+        CheckpointError: Rank, alpha or use_rslora differs.
     """
     config = read_config(folder)
+    if config.use_rslora != section.use_rslora:
+        raise CheckpointError(
+            f"the adapter has use_rslora {str(config.use_rslora).lower()}, and the recipe has another",
+            str(folder),
+            f"Use --set lora.use_rslora={str(config.use_rslora).lower()}, or train it again.",
+        )
     saved = (config.r, float(config.lora_alpha))
     expected = (section.r, float(section.alpha))
     if saved != expected:

@@ -2,13 +2,15 @@
 
 The weights that LoRA adds are B A (alpha / r), so the average of M adapters' weights is the sum of
 their products, each with a factor of 1 / M. That is one adapter of rank M r: the A stacked, the B
-side by side, alpha as it was, so that alpha / (M r) holds the factor and no weight is rounded. The
+side by side, alpha as it was, so that alpha / (M r) holds the factor and no weight is rounded. Where
+the scale is alpha / sqrt(r) (rsLoRA), alpha is divided by sqrt(M). The
 average of the A times the average of the B would be other weights. Score heads are averaged as they
 are, and so are whole models.
 """
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 _STACKED = {"lora_A": 0, "lora_embedding_A": 0, "lora_B": 1, "lora_embedding_B": 1}
 """Part of a tensor's saved name -> dimension of the rank."""
-_PLAIN = {"use_dora": False, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
-"""Options of a LoraConfig with which the weights are not B A (alpha / r), and their plain values."""
+_PLAIN = {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
+"""Options of a LoraConfig with which layers differ or weights are no products, and their plain values."""
 
 
 def average_reward_models(
@@ -64,6 +66,8 @@ def _average_adapters(folders: Sequence[Path], target: Path) -> None:
         _require_alike(folder, config, configs[0], tensors, weights[0])
     config = deepcopy(configs[0])
     config.r = len(folders) * config.r
+    if config.use_rslora:
+        config.lora_alpha /= math.sqrt(len(folders))
     heads = [
         name for name in adapters.HEAD_NAMES if adapters.head_key(name, "weight") in weights[0]
     ]
@@ -86,13 +90,17 @@ def _require_alike(
     unusual = [name for name, plain in _PLAIN.items() if (getattr(config, name) or plain) != plain]
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     alike = shapes == {name: tensor.shape for name, tensor in expected.items()}
-    if unusual or not alike or (config.r, config.lora_alpha) != (first.r, first.lora_alpha):
+    if unusual or not alike or _scale(config) != _scale(first):
         reason = f"it uses {', '.join(unusual)}" if unusual else "its rank, alpha or modules differ"
         raise CheckpointError(
             f"the reward model cannot be averaged with the first one: {reason}",
             str(folder),
             "Train all reward models with the same lora section.",
         )
+
+
+def _scale(config: Any) -> tuple[int, float, bool]:
+    return config.r, config.lora_alpha, config.use_rslora
 
 
 def _averaged(name: str, tensors: Sequence[Tensor]) -> Tensor:

@@ -123,7 +123,15 @@ class LoraSection(Section):
     """LoRA adapters; `lora: null` trains all weights instead."""
 
     r: Count = Field(16, description="Rank of every adapter.")
-    alpha: Positive = Field(32, description="Scale of every adapter's output: alpha / r.")
+    alpha: Positive = Field(
+        32,
+        description="Scale of every adapter's output: alpha / r, or with `use_rslora` alpha / sqrt(r).",
+    )
+    use_rslora: bool = Field(
+        False,
+        description="Scale adapters by alpha / sqrt(r), whose effect does not shrink with the rank "
+        "(rank-stabilised LoRA, Kalajdzievski 2023); for ranks from 64 on.",
+    )
     dropout: float = Field(
         0.0,
         ge=0.0,

@@ -102,6 +102,11 @@ class SFTSection(TrainingSection):
         description="Turns of a conversation that the loss counts: its last answer, or `all` of "
         "the assistant's turns, each with its end token.",
     )
+    neftune_noise_alpha: Positive | None = Field(
+        None,
+        description="Scale of uniform noise that is added to the embeddings in training (NEFTune, Jain et "
+        "al. 2023), such as 5; null adds none.",
+    )
     packing: bool = Field(
         False,
         description="Fill sequences of `max_length` tokens with several rows, which do not see each "

@@ -115,6 +115,12 @@ def test_a_data_set_keeps_its_columns_part_and_share(migrated, changes, section)
     assert {key: read[key] for key in section} == section
 
 
+def test_rank_stabilised_adapters_and_noise_are_read(migrated):
+    recipe = migrated("sft", sft={"use_rslora": True, "neftune_noise_alpha": 5}).recipe
+    assert recipe.lora.use_rslora
+    assert recipe.sft.neftune_noise_alpha == 5.0
+
+
 def test_shares_of_data_sets_become_weights(migrated):
     changes = {"mix_strategy": "interleave_over", "interleave_probs": "0.3,0.7"}
     section = migrated("sft", sft=changes).recipe.data.demonstrations
@@ -123,11 +129,11 @@ def test_shares_of_data_sets_become_weights(migrated):
 
 
 def test_columns_tags_and_keys_without_a_counterpart_are_named(migrated):
-    migration = migrated("sft", sft={"dataset": "chat", "neftune_noise_alpha": 5})
+    migration = migrated("sft", sft={"dataset": "chat", "use_dora": True})
     kind = "unsupported"
     assert outcome(migration, "dataset_info.json: chat.columns.images")[0] == kind
     assert outcome(migration, "dataset_info.json: chat.tags.user_tag")[0] == kind
-    assert outcome(migration, "neftune_noise_alpha")[0] == kind
+    assert outcome(migration, "use_dora")[0] == kind
 
 
 def test_every_key_has_one_outcome(migrated):

@@ -34,6 +34,13 @@ def test_another_rank_is_named_with_the_setting_that_would_fit(parts):
     assert "lora.r=8" in str(caught.value)
 
 
+def test_another_scale_is_named_with_the_setting_that_would_fit(parts):
+    section = LoraSection(r=8, alpha=16, use_rslora=True)
+    with pytest.raises(CheckpointError, match="has use_rslora false, and the recipe has") as caught:
+        adapters.check_rank(parts["sft"], section)
+    assert "lora.use_rslora=false" in str(caught.value)
+
+
 def test_weights_cut_short_are_no_valid_checkpoint(tiny_run, parts):
     path = parts["rm"] / adapters.WEIGHTS
     path.write_bytes(path.read_bytes()[:1000])

@@ -115,14 +115,33 @@ def test_stacking_rounds_no_weight(tiny_run: TinyRun, members: list[Path], tmp_p
     assert configs[0].lora_alpha == configs[1].lora_alpha
 
 
+def test_rank_stabilised_adapters_are_averaged_by_their_own_scale(
+    tiny_run: TinyRun, members: list[Path], tmp_path: Path
+) -> None:
+    copies = []
+    for number, member in enumerate(members):
+        copies.append(tmp_path / f"copy-{number}")
+        shutil.copytree(member, copies[-1])
+        adapters.rewrite_config(copies[-1], {"use_rslora": True})
+    target = tmp_path / "average"
+    target.mkdir()
+    average_reward_models(copies, target, tiny_run.recipe.model, 0)
+    base = model_source(tiny_run.recipe.model)
+    mean = merged_mean_scores(base, copies, 0)
+    torch.testing.assert_close(merged_mean_scores(base, [target], 0), mean, atol=1e-5, rtol=0)
+    assert not torch.allclose(merged_mean_scores(base, members, 0), mean, atol=1e-2)
+    with pytest.raises(CheckpointError, match="its rank, alpha or modules"):
+        average_reward_models([copies[0], members[1]], target, tiny_run.recipe.model, 0)
+
+
 def test_models_that_have_no_average_are_refused(
     tiny_run: TinyRun, members: list[Path], tmp_path: Path
 ) -> None:
     target = tmp_path / "average"
     target.mkdir()
-    adapters.rewrite_config(members[1], {"use_rslora": True})
+    adapters.rewrite_config(members[1], {"use_dora": True})
     adapters.rewrite_config(members[2], {"lora_alpha": 7})
-    for number, reason in ((1, "it uses use_rslora"), (2, "its rank, alpha or modules")):
+    for number, reason in ((1, "it uses use_dora"), (2, "its rank, alpha or modules")):
         with pytest.raises(CheckpointError, match=f"member-{number}: .*{reason}"):
             average_reward_models([members[0], members[number]], target, tiny_run.recipe.model, 0)
     (members[1] / adapters.CONFIG).unlink()

@@ -67,12 +67,13 @@ def _filled(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 def _model(settings: _Settings) -> list[Row]:
     rank, alpha = settings.text("lora.r"), settings.text("lora.alpha")
+    kind = "rsLoRA" if settings.values.get("lora.use_rslora") else "LoRA"
     return [
         ("Base", settings.text("model.name_or_path")),
         ("Revision", settings.text("model.revision")),
         ("Number format", settings.text("model.dtype")),
         ("Quantization", settings.text("model.quantization").replace("none", "")),
-        ("LoRA rank", f"{rank}, alpha {alpha}" if rank and alpha else rank),
+        (f"{kind} rank", f"{rank}, alpha {alpha}" if rank and alpha else rank),
         ("Trained layers", settings.text("lora.target_modules")),
     ]
 

@@ -159,6 +159,7 @@ def new_trainer(context: StageContext, train: Dataset, held_out: Dataset, output
         args=SFTConfig(
             **training_arguments(recipe.sft, recipe, output) | packing_arguments(recipe.sft),
             completion_only_loss=True,
+            neftune_noise_alpha=recipe.sft.neftune_noise_alpha,
         ),
         train_dataset=train,
         eval_dataset=held_out,
