@@ -67,6 +67,7 @@ class Measurement:
         options: Its options.
         figures: Figures of the JSON that it wrote.
         needs_peer: Whether TRL's environment is needed (`make build/bench-trl/.set-up`).
+        rehearsal: Further options of a rehearsal.
     """
 
     name: str
@@ -76,10 +77,11 @@ class Measurement:
     options: tuple[str, ...]
     figures: Callable[[dict[str, Any]], list[Figure]]
     needs_peer: bool = False
+    rehearsal: tuple[str, ...] = ()
 
     def command(self, result: Path, *, tiny: bool) -> list[str]:
         """Return the command that writes the result."""
-        options = _rehearsed(self.options) if tiny else self.options
+        options = [*_rehearsed(self.options), *self.rehearsal] if tiny else self.options
         return [sys.executable, "-m", self.module, *options, "--output", str(result)]
 
 
@@ -132,6 +134,13 @@ def _static_cache(result: dict[str, Any]) -> list[Figure]:
     ]
 
 
+def _liger(result: dict[str, Any]) -> list[Figure]:
+    return [
+        Figure("Liger: times the default's episodes/s", result["times_faster"]),
+        Figure("Liger: times the default's memory", result["times_memory"]),
+    ]
+
+
 _LENGTHS = ("--prompt-length", "128", "--response-length", "256")
 MEASUREMENTS = (
     Measurement(
@@ -172,6 +181,15 @@ MEASUREMENTS = (
         "benchmarks.static_cache",
         ("--shape", "1.5b", "--lora", *_LENGTHS),
         _static_cache,
+    ),
+    Measurement(
+        "liger-1.5b",
+        "PPO with Liger's kernels against PPO without (pip install 'rlhfctl[liger]')",
+        4.0,
+        "benchmarks.liger",
+        ("--shape", "1.5b", "--lora", *_LENGTHS, "--batch", "32"),
+        _liger,
+        rehearsal=("--without",),
     ),
     *(
         Measurement(

@@ -40,6 +40,7 @@ def recipe_for(work: Work, folder: Path) -> Recipe:
         "model": {
             "name_or_path": str(folder / "base"),
             "dtype": work.dtype,
+            "use_liger_kernel": work.liger,
             "quantization": work.quantization,
         },
         # Never read: the benchmarks make their own batches.

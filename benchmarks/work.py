@@ -31,6 +31,7 @@ class Work:
         gradient_checkpointing: Recompute activations in the backward pass.
         threads: Threads of torch on a CPU.
         seed: Seed of weights and prompts.
+        liger: Use Liger's kernels.
     """
 
     shape: str = "tiny"
@@ -47,6 +48,7 @@ class Work:
     gradient_checkpointing: bool = False
     threads: int = 1
     seed: int = 0
+    liger: bool = False
 
     @property
     def minibatch(self) -> int:

@@ -14,6 +14,7 @@ from rlhfctl.models.device import device, effective_dtype, effective_quantizatio
 from rlhfctl.models.dropout import disable_dropout, silence_config
 from rlhfctl.models.finite_weights import require_finite_model
 from rlhfctl.models.hub import hub_errors, model_source, note_repository, runs_remote_code
+from rlhfctl.models.liger import use_liger_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,7 @@ def load_weights(
 
     Raises:
         CheckpointError: A weight is NaN or infinite.
-        EnvironmentFault: The model cannot be loaded.
+        EnvironmentFault: The model cannot be loaded, or there are no Liger kernels for it here.
     """
     arguments: dict[str, Any] = {
         "config": config,
@@ -113,6 +114,8 @@ def load_weights(
     require_finite_model(model, source, section.revision, quantized=quantization is not None)
     disable_dropout(model)
     keep_backward(model)
+    if section.use_liger_kernel:
+        use_liger_kernels(model)
     return loaded
 
 

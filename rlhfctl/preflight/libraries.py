@@ -14,6 +14,8 @@ from rlhfctl.recipe.generation import CACHE_KEY
 from rlhfctl.recipe.library_names import (
     ATTENTION_PACKAGES,
     KERNELS,
+    LIGER_KEY,
+    LIGER_PACKAGE,
     OPTIMIZER_PACKAGES,
     TRACKER_PACKAGES,
 )
@@ -32,6 +34,7 @@ def check_packages(recipe: Recipe) -> Iterator[Finding]:
     """Check the programs of optimizers, attention, sampling and trackers; names are the schema's."""
     yield from _optimizers(recipe)
     yield from _attention_package(recipe.model)
+    yield from _liger(recipe.model)
     yield from check_engine(recipe)
     yield from _compiler(recipe)
     yield from _trackers(recipe)
@@ -85,6 +88,17 @@ def _attention_package(section: ModelSection) -> Iterator[Finding]:
         "install one on the machine that trains, or use sdpa",
         "environment",
     )
+
+
+def _liger(section: ModelSection) -> Iterator[Finding]:
+    if not section.use_liger_kernel:
+        return
+    if not _is_installed(LIGER_PACKAGE):
+        what = "the package liger-kernel is not installed"
+        yield Finding("error", what, LIGER_KEY, "install rlhfctl[liger]", "environment")
+        return
+    what = "liger-kernel: its kernels need a GPU when a model is loaded"
+    yield Finding("not checked", what, LIGER_KEY)
 
 
 def _compiler(recipe: Recipe) -> Iterator[Finding]:

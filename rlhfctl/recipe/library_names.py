@@ -81,6 +81,9 @@ ATTENTION_PACKAGES = {
 """Import names of the packages with these implementations; `kernels` downloads them instead."""
 KERNELS = "kernels"
 
+LIGER_PACKAGE = "liger_kernel"
+"""Package of `model.use_liger_kernel`."""
+LIGER_KEY = "model.use_liger_kernel"
 TRACKER_PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "wandb": ("wandb",),

@@ -61,6 +61,11 @@ class ModelSection(Section):
             ]
         },
     )
+    use_liger_kernel: bool = Field(
+        False,
+        description="Compute norms, rotary embeddings and gated MLPs by Liger's Triton kernels, on a GPU, with "
+        "`pip install 'rlhfctl[liger]'`. Losses stay as they are.",
+    )
     trust_remote_code: bool = Field(
         False,
         description="Run Python code from the model's repository; requires `model.revision`, a "

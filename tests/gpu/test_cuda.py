@@ -51,3 +51,31 @@ def test_a_four_bit_base_trains_on_it(tmp_path: Path) -> None:
         tmp_path, "sft", str(BASE_RECIPE), "--run", "four", "--set", "model.quantization=4bit"
     )
     assert done.returncode == ExitCode.DONE, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_ligers_kernels_give_the_same_states_and_gradients(kind: str) -> None:
+    pytest.importorskip("liger_kernel")
+    import torch
+
+    from benchmarks.tiny_models import tiny_model
+    from rlhfctl.models.liger import use_liger_kernels
+
+    ids = torch.randint(3, 60, (4, 16), device="cuda")
+    outcomes = []
+    for patched in (False, True):
+        model = tiny_model(kind).cuda()
+        if patched:
+            use_liger_kernels(model)
+        states = model.model(ids, use_cache=False)[0]
+        weights = [p for p in model.model.parameters() if p.requires_grad]
+        outcomes.append([states, *torch.autograd.grad(states.square().sum(), weights)])
+    for plain, quick in zip(*outcomes, strict=True):
+        assert float((quick - plain).abs().max()) < 1e-3 * float(plain.abs().max())
+
+
+def test_the_stages_sample_by_a_static_cache_on_it(tmp_path: Path) -> None:
+    """The compiled pass is a CUDA graph here."""
+    static = ["--set", "generation.cache_implementation=static"]
+    done = rlhfctl(tmp_path, "run", str(BASE_RECIPE), "--run", "static", *static)
+    assert done.returncode == ExitCode.DONE, done.stderr

@@ -229,3 +229,14 @@ def test_a_model_in_the_hubs_cache_is_looked_at(tmp_path, monkeypatch):
     ok = [finding.what.partition(" ")[2] for finding in checks if finding.level == "ok"]
     assert ok[:2] == ["config in the Hub's cache", "modules with an adapter"]
     assert re.match(r"of [\d,]+ tokens", ok[-1])
+
+
+def test_ligers_package_is_looked_for_and_its_gpu_is_not(installed: set[str]) -> None:
+    sections = HUB | {"model": {"name_or_path": "nobody/nothing", "use_liger_kernel": True}}
+    key = "model.use_liger_kernel"
+    assert key not in findings(HUB)
+    missing = findings(sections)[key]
+    assert (missing.level, missing.fault) == ("error", "environment")
+    assert "rlhfctl[liger]" in missing.hint
+    installed.add("liger_kernel")
+    assert findings(sections)[key].level == "not checked"
