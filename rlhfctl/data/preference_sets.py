@@ -92,7 +92,7 @@ def _preferred(
 
 
 def pku_saferlhf(row: Source, kind: Kind, chat: bool) -> Iterator[Item]:
-    """Convert PKU-SafeRLHF; ``better_response_id`` is 0 or 1, as the ``safer_response_id`` beside it."""
+    """Convert PKU-SafeRLHF; ``better_response_id``, 0 or 1, is the index of the preferred response."""
     question = plain_question(row.get("prompt"), "prompt", chat=chat)
     if kind == "prompts":
         yield {"prompt": question}

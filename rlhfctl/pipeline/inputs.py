@@ -9,7 +9,7 @@ import rlhfctl
 from rlhfctl.errors import CheckpointError
 from rlhfctl.recipe.mixture_lists import DATA_KINDS
 from rlhfctl.recipe.reward_sources import source_file
-from rlhfctl.recipe.view import stage_part, view
+from rlhfctl.recipe.view import default_part, stage_part, view
 from rlhfctl.run.directory import RunDirectory
 from rlhfctl.run.manifest import Artifact, Manifest
 from rlhfctl.run.sealed import SEAL, damage
@@ -78,7 +78,8 @@ def outdated_inputs(
         record = manifest.stages.get(other.name)
         if record is None or other.name in external:
             continue
-        reasons = recipe_changes(record.recipe_part, stage_part(recipe, other))
+        part = stage_part(recipe, other)
+        reasons = recipe_changes(record.recipe_part, part, default_part(other))
         reasons += [f"made from an earlier {name}" for name in _replaced_inputs(record, manifest)]
         if reasons:
             warnings.append(

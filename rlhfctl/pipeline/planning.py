@@ -13,7 +13,7 @@ from rlhfctl.pipeline.inputs import (
     find_checkpoints,
     local_files,
 )
-from rlhfctl.recipe.view import stage_part
+from rlhfctl.recipe.view import default_part, stage_part
 from rlhfctl.run.manifest import Manifest
 from rlhfctl.run.staleness import staleness
 from rlhfctl.stage_table import EVALUATION, STAGES, stage_named
@@ -36,6 +36,7 @@ class StagePlan:
         checkpoints: Name of an earlier stage -> the checkpoint to read.
         inputs: Digests of the checkpoints and of the local files that the recipe names.
         recipe_part: Values of the recipe keys that the stage reads.
+        defaults: Their defaults.
         record: Record of the finished stage; None when it has not finished yet.
         reasons: Why the record is stale; empty when it is not or when there is none.
     """
@@ -44,6 +45,7 @@ class StagePlan:
     checkpoints: dict[str, Path]
     inputs: dict[str, Artifact]
     recipe_part: dict[str, Any]
+    defaults: dict[str, Any]
     record: StageRecord | None
     reasons: tuple[str, ...]
 
@@ -65,8 +67,9 @@ def plan_stage(
     inputs = artifacts_of({**checkpoints, **local_files(recipe, stage)}, directory.root)
     part = stage_part(recipe, stage)
     record = manifest.stages.get(stage.name)
-    reasons = [] if record is None else staleness(record, part, inputs, directory)
-    return StagePlan(stage, checkpoints, inputs, part, record, tuple(reasons))
+    defaults = default_part(stage)
+    reasons = [] if record is None else staleness(record, part, inputs, directory, defaults)
+    return StagePlan(stage, checkpoints, inputs, part, defaults, record, tuple(reasons))
 
 
 def needed_stages(recipe: Recipe) -> list[str]:

@@ -153,7 +153,13 @@ class _StageRunner:
             reasons = plan.reasons or ("--force",)
             self.monitor.note(f"Re-running {name}: {'; '.join(reasons)}")
         attempt = staging.open_partial(
-            self.directory, name, plan.recipe_part, plan.inputs, resumption, self.group.count
+            self.directory,
+            name,
+            plan.recipe_part,
+            plan.inputs,
+            resumption,
+            self.group.count,
+            plan.defaults,
         )
         with staging.recipe_written(self.directory, name, dump_recipe(self.recipe)):
             resumed = ": resuming from a checkpoint" if attempt.resuming else ""

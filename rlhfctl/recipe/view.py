@@ -41,6 +41,13 @@ def stage_part(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     return part
 
 
+def default_part(stage: Stage) -> dict[str, Any]:
+    """Return the defaults of the keys in a `stage_part`."""
+    from rlhfctl.recipe.schema import Recipe
+
+    return stage_part(Recipe(), stage)
+
+
 def _restricted(section: _SectionT, path: str, stage: Stage) -> _SectionT:
     readable: dict[str, Any] = {}
     for name, value in section.__dict__.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import UsageError
@@ -40,6 +41,7 @@ class Resumption:
         before: Mapping[str, Any],
         recipe_part: Mapping[str, Any],
         inputs: Mapping[str, Artifact],
+        defaults: Mapping[str, Any] = MappingProxyType({}),
     ) -> list[str]:
         """Return the allowed differences from what a stage's checkpoints were made from.
 
@@ -48,11 +50,12 @@ class Resumption:
             before: Its `recipe_part`, and `inputs` as artifacts, at the interruption.
             recipe_part: The recipe's present values.
             inputs: The present inputs.
+            defaults: Defaults of the recipe's keys; see `changed_keys`.
 
         Raises:
             UsageError: There are others.
         """
-        changes = changed_keys(before["recipe_part"], recipe_part)
+        changes = changed_keys(before["recipe_part"], recipe_part, defaults)
         changes += changed_inputs(before["inputs"], inputs)
         refused = [change for change in changes if not is_below(change.key, self.allow_change)]
         if refused:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.errors import CheckpointError
@@ -67,6 +68,7 @@ def open_partial(
     inputs: Mapping[str, Artifact],
     resumption: Resumption,
     processes: int = 1,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Attempt:
     """Create a stage's partial folder, or keep that of an interrupted attempt with checkpoints.
 
@@ -79,6 +81,7 @@ def open_partial(
         inputs: Inputs of the stage.
         resumption: What the user allows.
         processes: Number of processes.
+        defaults: Defaults of the recipe's keys; see `staleness.changed_keys`.
 
     Raises:
         UsageError: The recipe part, inputs or processes differ in a way that is not allowed.
@@ -91,7 +94,7 @@ def open_partial(
     else:
         before = _made_from(inputs_file, stage)
         earlier: list[str] = before.pop("changes")
-        changes = resumption.changes(stage, before, recipe_part, inputs)
+        changes = resumption.changes(stage, before, recipe_part, inputs, defaults)
         changes += resumption.processes_change(stage, partial / CHECKPOINTS, processes)
         attempt = Attempt(resuming=True, changes=(*earlier, *changes))
     write_sealed(

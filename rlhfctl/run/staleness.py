@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from textwrap import shorten
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlhfctl.run.files import digest
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rlhfctl.run.manifest import Artifact, StageRecord
 
 _ABSENT = object()
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _LONGEST_SHOWN = 80  # characters
 
 
@@ -36,6 +38,7 @@ def staleness(
     recipe_part: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     directory: RunDirectory,
+    defaults: Mapping[str, Any] = _NONE,
 ) -> list[str]:
     """Return the reasons why a recorded stage has to run again; empty when it is up to date.
 
@@ -44,20 +47,32 @@ def staleness(
         recipe_part: Current values of the recipe keys that it reads.
         inputs: Current inputs.
         directory: Run folder.
+        defaults: Defaults of those keys; see `changed_keys`.
     """
-    changes = changed_keys(record.recipe_part, recipe_part)
+    changes = changed_keys(record.recipe_part, recipe_part, defaults)
     changes += changed_inputs(record.inputs, inputs)
     return [change.text for change in changes] + output_changes(record, directory)
 
 
-def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def recipe_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] = _NONE
+) -> list[str]:
     """Describe each changed recipe key with both values; a null section as one key."""
-    return [change.text for change in changed_keys(before, now)]
+    return [change.text for change in changed_keys(before, now, defaults)]
 
 
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Return each changed recipe key; a null section as one key."""
-    return list(_differences(before, now, ""))
+def changed_keys(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] = _NONE
+) -> list[Change]:
+    """Return each changed recipe key; a null section as one key.
+
+    Args:
+        before: Recorded values.
+        now: Present values.
+        defaults: Defaults of the keys. A key that the record lacks, since an earlier version had none
+            of that name, had its default.
+    """
+    return list(_differences(before, now, defaults, ""))
 
 
 def changed_inputs(before: Mapping[str, Artifact], now: Mapping[str, Artifact]) -> list[Change]:
@@ -100,12 +115,14 @@ def log_change(record: StageRecord, directory: RunDirectory) -> str | None:
 
 
 def _differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str
 ) -> Iterator[Change]:
     for key in sorted({*before, *now}):
-        old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
+        default = defaults.get(key, _ABSENT)
+        old, new = before.get(key, default), now.get(key, _ABSENT)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{prefix}{key}.")
+            within = default if isinstance(default, dict) else _NONE
+            yield from _differences(old, new, within, f"{prefix}{key}.")
         elif old != new:
             name = f"{prefix}{key}"
             yield Change(name, f"{name} changed from {_shown(old)} to {_shown(new)}")

@@ -45,6 +45,20 @@ def test_a_changed_key_is_named_with_both_values(record, directory, part, said):
     assert staleness(record, part, INPUTS, directory) == [said]
 
 
+def test_a_key_that_an_earlier_version_had_not_is_at_its_default(record, directory):
+    """Otherwise each release with a new key would train finished runs again."""
+    defaults = {"lora": {"use_rslora": False}, "generation": {"cache": "dynamic"}}
+    lora = {"r": 16, "use_rslora": False}
+    part = {**PART, "lora": lora, "generation": {"cache": "dynamic"}}
+    assert staleness(record, part, INPUTS, directory, defaults) == []
+    part = {**PART, "lora": {**lora, "use_rslora": True}, "generation": {"cache": "static"}}
+    assert staleness(record, part, INPUTS, directory, defaults) == [
+        "generation.cache changed from dynamic to static",
+        "lora.use_rslora changed from False to True",
+    ]
+    assert "from no key to" in staleness(record, part, INPUTS, directory)[0]
+
+
 def test_a_section_that_became_null_is_named(record, directory):
     said = staleness(record, {**PART, "lora": None}, INPUTS, directory)
     assert said == ["lora changed from a section to null"]
